@@ -1,0 +1,67 @@
+"""The whole road on synthetic videos: pretrain, fine-tune from that, test with 2 x 3 views.
+
+Every step is the command that a user would type; it is printed before it runs.
+With --scratch, the same fine-tuning and test from random weights, to compare with.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+RUNS = Path("runs/demo")
+
+
+def command(*words: str) -> float:
+    """Run one command of the suite; returns its seconds."""
+    print("\n$ python -m hiera_video", *words, flush=True)
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "hiera_video", *words], check=True)
+    return time.perf_counter() - start
+
+
+def finetune_and_test(folder: Path, *extra: str) -> tuple[float, float, dict[str, float]]:
+    """Seconds of both, and the test's results."""
+    finetuned, tested = folder.with_name(folder.name), folder.with_name(folder.name + "-test")
+    config = ("--config", "demo/finetune")
+    training = command("fit", *config, f"run_dir={finetuned}", *extra)
+    testing = command("test", *config, f"ckpt_path={finetuned}", f"run_dir={tested}")
+    return training, testing, json.loads((tested / "results.json").read_text())
+
+
+def main() -> None:
+    """Run the demo and say what lies where."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scratch", action="store_true", help="only fine-tune from random weights")
+    scratch = parser.parse_args().scratch
+    rows = []
+    if scratch:
+        name, folder = "from scratch", RUNS / "scratch"
+        extra: tuple[str, ...] = ()
+    else:
+        name, folder = "from pretraining", RUNS / "finetune"
+        pretrained = RUNS / "pretrain"
+        seconds = command("fit", "--config", "demo/pretrain", f"run_dir={pretrained}")
+        rows.append(("pretraining", seconds))
+        extra = (f"task.init_from={pretrained}/checkpoints/last.ckpt",)
+    training, testing, results = finetune_and_test(folder, *extra)
+    rows += [("fine-tuning", training), ("test", testing)]
+    print("\n" + "\n".join(f"{step:<12} {seconds:6.0f} s" for step, seconds in rows))
+    print(f"all          {sum(seconds for _, seconds in rows):6.0f} s")
+    print(f"{name}: top-1 {results['test/top1']:.1%}, top-5 {results['test/top5']:.1%}\n")
+    tensorboard = f"tensorboard --logdir {RUNS}"
+    places = {
+        "reconstructions": RUNS / "pretrain/reconstructions",
+        "checkpoints": folder / "checkpoints",
+        "every view's probabilities": f"{folder}-test/predictions.parquet",
+        "curves and pictures": f"{Path(sys.executable).parent}/{tensorboard}",
+    }
+    if scratch:
+        del places["reconstructions"]
+    print("\n".join(f"{what:<28} {where}" for what, where in places.items()))
+
+
+if __name__ == "__main__":
+    main()

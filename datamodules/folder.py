@@ -1,0 +1,165 @@
+"""Videos in class folders or listed in a text file, as a LightningDataModule."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning import LightningDataModule
+from torch.utils.data import Dataset
+
+from datamodules.clips import ClipFormat, EvaluationViews, TrainingClips
+from datamodules.loading import EpochSampler, Item, Loader
+from datamodules.manifest import DatasetError, Manifest, list_videos, read_split
+
+
+class VideoFolderDataModule(LightningDataModule):
+    """Video files under one root.
+
+    A split is the name of a folder with one folder of videos a class, or of a text file: CSV
+    ``path,label`` or lines ``path label`` as PySlowFast writes them (paths relative to ``root``).
+    Batches are those of the project: ``video`` uint8 ``(B, 3, T, H, W)``, ``seed``, ``video_id``,
+    ``label`` int64 ``(B,)``, in evaluation also ``view``; see the package's documentation.
+
+    Args:
+        root: folder of the data set; no listed path may leave it.
+        train: training split, relative to ``root``; None where there is none.
+        val: validation split.
+        test: test split.
+        predict: video files or folders without labels.
+        class_names: classes in the order of their ids; None: found in the first split that exists.
+        num_frames: frames of a clip.
+        stride: a clip takes every ``stride``-th frame of a video of ``fps``.
+        fps: nominal frame rate that ``stride`` counts in; files of another rate are sampled in the
+            same seconds.
+        size: height and width of a clip, pixels.
+        batch_size: videos in a training batch of one process; its clips are ``repeats`` times that.
+        repeats: random clips of one video in a training batch.
+        crop_scale: least and greatest share of the picture that a training crop keeps.
+        crop_ratio: least and greatest distortion of its aspect.
+        eval_batch_size: videos in an evaluation batch of one process, each with all its views.
+        val_views: temporal and spatial views of a video during `fit`.
+        test_views: temporal and spatial views of a video in `validate`, `test` and `predict`.
+        num_workers: decoding processes for each training process; 0 decodes in the process itself.
+        seed: seed of order and of every random choice.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        train: str | None = "train",
+        val: str | None = "val",
+        test: str | None = "test",
+        predict: Sequence[str] = (),
+        *,
+        class_names: Sequence[str] | None = None,
+        num_frames: int = 16,
+        stride: int = 4,
+        fps: float = 30.0,
+        size: tuple[int, int] = (224, 224),
+        batch_size: int = 8,
+        repeats: int = 1,
+        crop_scale: tuple[float, float] = (0.5, 1.0),
+        crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        eval_batch_size: int = 4,
+        val_views: tuple[int, int] = (1, 1),
+        test_views: tuple[int, int] = (5, 3),
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_positive(num_frames=num_frames, stride=stride, fps=fps, batch_size=batch_size)
+        _check_positive(
+            repeats=repeats, eval_batch_size=eval_batch_size, num_workers=num_workers + 1
+        )
+        for name, views in (("val_views", val_views), ("test_views", test_views)):
+            if len(views) != 2 or min(views) < 1:
+                raise ValueError(
+                    f"{name} must be [temporal, spatial], each at least 1, not {views}"
+                )
+        self.root = Path(root).expanduser()
+        self.splits = {"train": train, "val": val, "test": test}
+        self.predict_sources = tuple(predict)
+        self.class_names = None if class_names is None else tuple(class_names)
+        self.clip = ClipFormat(num_frames, stride, fps, *size)
+        self.batch_size, self.repeats, self.eval_batch_size = batch_size, repeats, eval_batch_size
+        self.crop_scale, self.crop_ratio = crop_scale, crop_ratio
+        self.val_views, self.test_views = val_views, test_views
+        self.num_workers, self.seed = num_workers, seed
+        self.manifests: dict[str, Manifest] = {}
+
+    def setup(self, stage: str) -> None:
+        """Read the splits that ``stage`` needs; the training split first, for its classes."""
+        if stage == "predict":
+            self.manifests["predict"] = list_videos(self.predict_sources)
+            return
+        needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]
+        if self.class_names is None:
+            first = next((name for name, split in self.splits.items() if split), needed[0])
+            self.class_names = self._manifest(first).class_names
+        for name in needed:
+            if self.splits[name] is not None or name != "val":
+                self._manifest(name)
+
+    def views(self, split: str) -> tuple[int, int]:
+        """Temporal and spatial views with which a split is evaluated now."""
+        fitting = self.trainer is not None and self.trainer.state.fn == "fit"
+        return self.val_views if split == "val" and fitting else self.test_views
+
+    def train_dataloader(self) -> Loader:
+        """Random clips in a new order each epoch."""
+        clips = TrainingClips(
+            self._manifest("train"),
+            self.clip,
+            self.repeats,
+            self.crop_scale,
+            self.crop_ratio,
+            self.seed,
+        )
+        return self._loader(clips, self.batch_size, training=True)
+
+    def val_dataloader(self) -> Loader | list[Loader]:
+        """All views of the validation videos, each once; nothing where the split is None."""
+        return [] if self.splits["val"] is None else self._evaluation_loader("val")
+
+    def test_dataloader(self) -> Loader:
+        """All views of the test videos, each once."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> Loader:
+        """All views of the videos to predict."""
+        return self._evaluation_loader("predict")
+
+    def _manifest(self, name: str) -> Manifest:
+        if name not in self.manifests:
+            split = self.splits[name]
+            if split is None:
+                raise DatasetError(f"data.{name} is null: there is no such split in {self.root}")
+            self.manifests[name] = read_split(self.root / split, self.root, self.class_names)
+        return self.manifests[name]
+
+    def _evaluation_loader(self, split: str) -> Loader:
+        views = EvaluationViews(self.manifests[split], self.clip, self.views(split), self.seed)
+        return self._loader(views, self.eval_batch_size, training=False)
+
+    def _loader(self, dataset: Dataset[Item], batch_size: int, training: bool) -> Loader:
+        trainer = self.trainer
+        sampler = EpochSampler(
+            len(dataset),  # pyright: ignore[reportArgumentType]
+            training=training,
+            seed=self.seed,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+        return Loader(
+            dataset,
+            sampler,
+            batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
+        )
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"{name} must be positive, not {value}")

@@ -1,0 +1,179 @@
+"""A data set on disk as one table: which files, with which labels.
+
+The table is Arrow, not Python lists: a forked worker shares its memory, where the reference counts
+of a million strings would copy it page by page.
+"""
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
+)
+UNKNOWN = -1
+
+
+class DatasetError(ValueError):
+    """A data set that is not as described: one line with the file, the row and what to do."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Videos of one split.
+
+    Attributes:
+        table: columns ``path`` (string, absolute) and ``label`` (int64, -1 = unknown).
+        class_names: name of each label id; empty where nothing is labelled.
+    """
+
+    table: pa.Table
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of videos."""
+        return self.table.num_rows
+
+    def path(self, index: int) -> str:
+        """Absolute path of one video."""
+        return self.table["path"][index].as_py()
+
+    def label(self, index: int) -> int:
+        """Label id of one video; -1 = unknown."""
+        return self.table["label"][index].as_py()
+
+
+def make_manifest(
+    paths: Iterable[str], labels: Iterable[int], class_names: Sequence[str]
+) -> Manifest:
+    """Build a manifest from columns of equal length."""
+    table = pa.table({"path": pa.array(paths, pa.string()), "label": pa.array(labels, pa.int64())})
+    return Manifest(table, tuple(class_names))
+
+
+def read_split(source: Path, root: Path, class_names: Sequence[str] | None) -> Manifest:
+    """Read one split of a data set.
+
+    Args:
+        source: a folder with one folder of videos a class, or a text file: a CSV with the columns
+            ``path,label`` (header optional) or lines ``path label`` as PySlowFast writes them.
+        root: folder that relative paths of a text file start from and that no path may leave.
+        class_names: the known classes in the order of their ids; None: found here, sorted.
+
+    Raises:
+        DatasetError: the source is missing, empty or wrong; names the file and the row.
+    """
+    if source.is_dir():
+        return _read_class_folders(source, class_names)
+    if not source.exists():
+        raise DatasetError(f"{source}: no such folder or file; set data.root and the split's name")
+    rows = _read_rows(source)
+    names = tuple(class_names) if class_names is not None else _classes_of(source, rows)
+    ids = {name: i for i, name in enumerate(names)}
+    base = os.path.abspath(root)
+    paths = [_inside(base, path, f"{source}, row {row}") for row, path, _ in rows]
+    labels = [_label_id(label, ids, f"{source}, row {row}") for row, _, label in rows]
+    return make_manifest(paths, labels, names)
+
+
+def list_videos(sources: Sequence[str | Path]) -> Manifest:
+    """Unlabelled videos, for prediction: files as given, folders searched through, sorted.
+
+    Raises:
+        DatasetError: a path does not exist, or no video is found.
+    """
+    paths: list[str] = []
+    for source in map(Path, sources):
+        if not source.exists():
+            raise DatasetError(f"{source}: no such file or folder")
+        paths += map(str, _videos_below(source) if source.is_dir() else [source])
+    if not paths:
+        raise DatasetError(f"{', '.join(map(str, sources))}: no video files found")
+    return make_manifest(paths, [UNKNOWN] * len(paths), ())
+
+
+def _videos_below(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+
+
+def _read_class_folders(folder: Path, class_names: Sequence[str] | None) -> Manifest:
+    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = tuple(class_names) if class_names is not None else tuple(found)
+    if unknown := [name for name in found if name not in names]:
+        raise DatasetError(
+            f"{folder / unknown[0]}: not one of the {len(names)} known classes; "
+            "remove the folder or extend data.class_names"
+        )
+    videos = [
+        (str(path), i) for i, name in enumerate(names) for path in _videos_below(folder / name)
+    ]
+    if not videos:
+        raise DatasetError(f"{folder}: no videos; expected one folder of videos a class")
+    paths, labels = zip(*videos, strict=True)
+    return make_manifest(paths, labels, names)
+
+
+def _read_rows(source: Path) -> list[tuple[int, str, str]]:
+    """(row number, path, label) of every line that is not empty."""
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+    except (UnicodeDecodeError, OSError) as error:
+        raise DatasetError(f"{source}: not a readable text file ({error})") from None
+    lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    split = _split_csv if _looks_like_csv([line for _, line in lines]) else _split_list
+    rows = []
+    for number, line in lines:
+        cells = [cell.strip() for cell in split(line)]
+        if number == lines[0][0] and cells == ["path", "label"]:
+            continue
+        if len(cells) != 2 or not all(cells):
+            raise DatasetError(f"{source}, row {number}: expected 'path,label' or 'path label'")
+        rows.append((number, cells[0], cells[1]))
+    if not rows:
+        raise DatasetError(f"{source}: no rows; expected lines 'path,label' or 'path label'")
+    return rows
+
+
+def _split_csv(line: str) -> list[str]:
+    return next(csv.reader([line]))
+
+
+def _split_list(line: str) -> list[str]:
+    return line.rsplit(maxsplit=1)
+
+
+def _looks_like_csv(lines: Sequence[str]) -> bool:
+    """A list ends every line with a space and an id; PySlowFast names such files .csv, too."""
+    ends = [_split_list(line) for line in lines]
+    return not all(len(e) == 2 and e[1].isdecimal() and not e[0].endswith(",") for e in ends)
+
+
+def _classes_of(source: Path, rows: Sequence[tuple[int, str, str]]) -> tuple[str, ...]:
+    labels = {label for _, _, label in rows}
+    if all(label.isdecimal() for label in labels):
+        # Ids without names: each id is its own name.
+        highest = max(map(int, labels))
+        if highest > 100_000:
+            raise DatasetError(f"{source}: label id {highest} is too large for a class id")
+        return tuple(map(str, range(highest + 1)))
+    return tuple(sorted(labels))
+
+
+def _label_id(label: str, ids: Mapping[str, int], where: str) -> int:
+    if label in ids:
+        return ids[label]
+    if label.isdecimal() and int(label) < len(ids):
+        return int(label)
+    raise DatasetError(f"{where}: label {label!r} is not one of the {len(ids)} known classes")
+
+
+def _inside(base: str, path: str, where: str) -> str:
+    """Absolute path below ``base``, without asking the disk for each of a million rows."""
+    joined = os.path.normpath(os.path.join(base, path))
+    if os.path.commonpath([base, joined]) != base:
+        raise DatasetError(f"{where}: {path!r} lies outside data.root={base}; set a higher root")
+    return joined

@@ -1,0 +1,23 @@
+"""Hiera Video: masked pretraining, classification and detection with Hiera."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hiera_video.models.checkpoints import load_weights
+    from hiera_video.models.zoo import create_mae, create_model, list_models
+
+_HOMES = {
+    "create_mae": "zoo",
+    "create_model": "zoo",
+    "list_models": "zoo",
+    "load_weights": "checkpoints",
+}
+__all__ = ["create_mae", "create_model", "list_models", "load_weights"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch only when something that needs it is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"hiera_video.models.{_HOMES[name]}"), name)

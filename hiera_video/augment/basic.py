@@ -1,0 +1,63 @@
+"""Batched operations on clips, on the device that trains."""
+
+import torch
+from torch import Tensor, nn
+
+from hiera_video.augment.random import uniform
+
+# PySlowFast DATA.MEAN and DATA.STD, which all published video Hiera models were trained with.
+VIDEO_MEAN = (0.45, 0.45, 0.45)
+VIDEO_STD = (0.225, 0.225, 0.225)
+
+
+def random_horizontal_flip(video: Tensor, seed: Tensor, probability: float = 0.5) -> Tensor:
+    """Mirror whole clips left to right.
+
+    Args:
+        video: ``(B, 3, T, H, W)`` of any dtype.
+        seed: int64 ``(B,)`` on the same device; decides for each clip by itself.
+        probability: share of clips that are mirrored.
+
+    Returns:
+        ``(B, 3, T, H, W)``.
+    """
+    flip = uniform(seed, 1, stream=FLIP_STREAM) < probability  # (B, 1)
+    return torch.where(flip[:, :, None, None, None], video.flip(-1), video)
+
+
+class Normalize(nn.Module):
+    """Turn uint8 clips into what the model was trained on: ``(x / 255 - mean) / std``.
+
+    Args:
+        mean: of the red, green and blue channel, in [0, 1].
+        std: of the same.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        mean: tuple[float, float, float] = VIDEO_MEAN,
+        std: tuple[float, float, float] = VIDEO_STD,
+    ) -> None:
+        super().__init__()
+        mean_, std_ = torch.tensor(mean), torch.tensor(std)
+        # x * scale + shift: one pass over the pixels.
+        self.register_buffer("scale", 1 / (255 * std_), persistent=False)
+        self.register_buffer("shift", -mean_ / std_, persistent=False)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Uint8 ``(B, 3, T, H, W)`` in [0, 255] to float32 of the same shape."""
+        shape = (3, *[1] * (video.ndim - 2))
+        return video.float() * self.scale.view(shape) + self.shift.view(shape)
+
+    def invert(self, video: Tensor) -> Tensor:
+        """Back from float to uint8 ``(B, 3, T, H, W)``, for people to look at."""
+        shape = (3, *[1] * (video.ndim - 2))
+        pixels = (video.float() - self.shift.view(shape)) / self.scale.view(shape)
+        return pixels.round().clamp(0, 255).to(torch.uint8)
+
+
+FLIP_STREAM = 1
+MASK_STREAM = 2

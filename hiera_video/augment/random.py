@@ -1,0 +1,43 @@
+"""Random numbers from seeds that travel with the samples.
+
+A ``torch.Generator`` gives other numbers on other devices and in another batch composition. Here
+the numbers of a sample are a hash of its seed, computed for the whole batch on its own device.
+"""
+
+import torch
+from torch import Tensor
+
+_GOLDEN = -0x61C8864680B583EB  # 2**64 / golden ratio as a signed 64-bit number
+
+
+def uniform(seed: Tensor, count: int, stream: int) -> Tensor:
+    """Independent uniform numbers for each sample (SplitMix64: Steele et al., OOPSLA 2014).
+
+    Args:
+        seed: int64 ``(B,)``.
+        count: numbers for each sample.
+        stream: which use they are for; other streams give independent numbers.
+
+    Returns:
+        float32 ``(B, count)`` in [0, 1), equal on every device.
+    """
+    start = _mix(seed + _wrap64(_GOLDEN * (stream + 1)))  # (B,)
+    counter = torch.arange(1, count + 1, device=seed.device) * _GOLDEN  # (count,)
+    bits = _mix(start[:, None] + counter[None, :])  # (B, count)
+    # The upper 24 bits: what a float32 below one holds exactly.
+    return _shift_right(bits, 40).to(torch.float32) * 2.0**-24
+
+
+def _wrap64(value: int) -> int:
+    return (value + 2**63) % 2**64 - 2**63
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical shift; torch's own keeps the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift_right(x, 30)) * -0x40A7B892E31B1A47
+    x = (x ^ _shift_right(x, 27)) * -0x6B2FB644ECCEEE15
+    return x ^ _shift_right(x, 31)

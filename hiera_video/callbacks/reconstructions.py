@@ -1,0 +1,45 @@
+"""Reconstruction pictures during pretraining."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from hiera_video.visualize.reconstruction import reconstruction_sheet, to_image
+
+
+class ReconstructionPictures(Callback):
+    """After each validation, paint the first validation clips: a PNG file and a TensorBoard image.
+
+    Args:
+        folder: where the PNG files go.
+        num_clips: clips in a picture.
+        every_n_epochs: epochs from one picture to the next.
+    """
+
+    def __init__(self, folder: str | Path, num_clips: int = 4, every_n_epochs: int = 1) -> None:
+        self.folder, self.num_clips, self.every_n_epochs = Path(folder), num_clips, every_n_epochs
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Paint the first batch."""
+        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if batch_idx or trainer.sanity_checking or not trainer.is_global_zero or not due:
+            return
+        task: Any = pl_module
+        video = task.normalize(batch["video"][: self.num_clips])
+        out = task(video, batch["seed"][: self.num_clips])
+        sheet = reconstruction_sheet(task.model, video, out, task.normalize)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        to_image(sheet).save(self.folder / f"step-{trainer.global_step:07d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("reconstruction", sheet.cpu(), trainer.global_step)

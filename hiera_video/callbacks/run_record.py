@@ -1,0 +1,90 @@
+"""What a run was: its configuration, code, machine and command, in its folder and checkpoints."""
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from omegaconf import OmegaConf
+
+PACKAGES = ("hiera-video", "torch", "torchvision", "lightning", "av", "numpy", "hydra-core")
+
+
+class RunRecord(Callback):
+    """Write ``config.yaml`` and ``run.json``; put the configuration into every checkpoint.
+
+    Args:
+        run_dir: folder of the run.
+        config: the resolved configuration as plain values. ``config.yaml`` extends the project's
+            base configuration, so that ``--config`` takes it back.
+    """
+
+    def __init__(self, run_dir: str | Path, config: dict[str, Any]) -> None:
+        self.run_dir, self.config = Path(run_dir), config
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write both files, before anything can fail."""
+        if not trainer.is_global_zero:
+            return
+        text = OmegaConf.to_yaml({"defaults": ["/config", "_self_"]} | self.config)
+        (self.run_dir / "config.yaml").write_text(text)
+        record = run_record() | {"seed": self.config.get("seed"), "world_size": trainer.world_size}
+        # A run that is resumed keeps the record of each start.
+        with open(self.run_dir / "run.json", "a+") as file:
+            file.seek(0)
+            starts = json.loads(file.read() or "[]")
+            file.truncate(0)
+            json.dump([*starts, record], file, indent=2)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the configuration."""
+        checkpoint["config"] = self.config
+
+
+def run_record() -> dict[str, Any]:
+    """Time, command, git revision, versions and devices."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "argv": sys.argv,
+        "git": git_revision(Path(__file__).parent),
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "cuda": torch.version.cuda,
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "threads": torch.get_num_threads(),
+    }
+
+
+def git_revision(folder: Path) -> str | None:
+    """Commit of the checkout at ``folder``, with "+changes" if it differs; None outside of one."""
+    try:
+        command = [
+            "git",
+            "-C",
+            str(folder),
+            "describe",
+            "--always",
+            "--abbrev=40",
+            "--dirty=+changes",
+        ]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except ImportError:
+        return None

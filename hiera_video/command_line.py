@@ -1,0 +1,147 @@
+"""Our words and Hydra's: ``fit --config demo/pretrain data.seed=1`` <-> flags and overrides."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RUN_COMMANDS = ("fit", "validate", "test", "predict")
+# Hydra's own flags that may come with a word of their own.
+FLAGS_WITH_VALUE = {
+    "--cfg": ("job", "hydra", "all"),
+    "-c": ("job", "hydra", "all"),
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    "--package": None,
+    "-p": None,
+}
+_HERE = Path(__file__).parent
+
+
+class UsageError(Exception):
+    """One line for the user, and the exit code: 2 = wrong usage or input, 1 = the work failed."""
+
+    def __init__(self, message: str, code: int = 2) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def conf_dir() -> Path:
+    """The shipped configurations: inside the package when installed, beside it in a checkout."""
+    return next(path for path in (_HERE / "conf", _HERE.parent / "conf") if path.is_dir())
+
+
+def configs() -> dict[str, Path]:
+    """Names that ``--config`` takes, and their files."""
+    root = conf_dir() / "experiment"
+    files = sorted(root.rglob("*.yaml"))
+    return {str(path.relative_to(root).with_suffix("")): path for path in files}
+
+
+def did_you_mean(word: str, known: Iterable[str], count: int = 3) -> str:
+    """A clause with the words nearest to ``word``; empty if none is near."""
+    near = difflib.get_close_matches(word, list(known), n=count, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+@dataclass
+class HydraCall:
+    """A command in Hydra's terms.
+
+    Attributes:
+        command: one of RUN_COMMANDS.
+        config: as given: a name or a file.
+        flags: what comes first on Hydra's command line.
+        overrides: ``key=value`` words.
+        inputs: files to predict.
+    """
+
+    command: str
+    config: str
+    flags: list[str] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list)
+
+    @property
+    def argv(self) -> list[str]:
+        """All of it for ``hydra.main``."""
+        extra = [f"++command={self.command}"]
+        if self.inputs:
+            extra.append(f"++data.predict=[{','.join(map(quote, self.inputs))}]")
+        return [*self.flags, *self.overrides, *extra]
+
+
+def quote(text: str) -> str:
+    """A value that Hydra's override grammar reads back as ``text``, whatever is in it."""
+    text = re.sub(r'(\\*)"', r'\1\1\\"', text)  # a backslash escapes only before a quote ...
+    text = re.sub(r"(\\+)$", r"\1\1", text)  # ... such as the closing one
+    return '"' + text.replace("${", "\\${") + '"'
+
+
+def translate(words: Sequence[str]) -> HydraCall:
+    """Sort the words of a command into flags, overrides and inputs.
+
+    Raises:
+        UsageError: a word that means nothing here, or no ``--config``.
+    """
+    command, rest = words[0], list(words[1:])
+    call = HydraCall(command, config="")
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            call.inputs += rest
+            break
+        if word == "--config" or word.startswith("--config="):
+            call.config = word.partition("=")[2] or (rest.pop(0) if rest else "")
+        elif command == "predict" and Path(word).exists():
+            call.inputs.append(word)
+        elif word.startswith("-"):
+            call.flags.append(word)
+            if word in FLAGS_WITH_VALUE and rest and rest[0] in (FLAGS_WITH_VALUE[word] or rest):
+                call.flags.append(rest.pop(0))
+        elif "=" in word or word.startswith("~"):
+            call.overrides.append(word)
+        else:
+            raise UsageError(_meaningless(command, word))
+    if not call.config:
+        raise UsageError(
+            f"{command} needs --config NAME_OR_FILE; `hiera-video configs ls` lists names"
+        )
+    path = configs().get(call.config)
+    if path is not None:
+        call.flags = ["--config-name", f"experiment/{call.config}", *call.flags]
+    elif Path(call.config).is_file():
+        # The file's folder becomes the primary one, so that nothing of ours can hide it.
+        path = Path(call.config).resolve()
+        call.flags = ["--config-path", str(path.parent), "--config-name", path.name, *call.flags]
+        call.overrides.insert(0, f"hydra.searchpath=[{quote(f'file://{conf_dir()}')}]")
+    else:
+        hint = did_you_mean(call.config, configs())
+        raise UsageError(f"no configuration or file {call.config!r}{hint}")
+    return call
+
+
+def _meaningless(command: str, word: str) -> str:
+    if command == "predict":
+        return f"{word}: no such file or folder"
+    return f"{word!r} is neither key=value nor a flag"
+
+
+def run_help(command: str) -> str:
+    """Help for one of RUN_COMMANDS."""
+    lines = {
+        "fit": "train; resume=auto continues, task.init_from=FILE starts from weights",
+        "validate": "evaluate on the validation split",
+        "test": "evaluate the test split with all views; writes predictions.parquet",
+        "predict": "name the classes of video files and folders; writes JSON lines to out=FILE",
+    }
+    videos = " VIDEO_OR_FOLDER..." if command == "predict" else ""
+    checkpoint = "" if command == "fit" else " ckpt_path=FILE"
+    return (
+        f"usage: hiera-video {command} --config NAME_OR_FILE{checkpoint} [key=value ...]{videos}\n"
+        "\n"
+        f"{lines[command]}\n\n"
+        "  --cfg job          print the configuration and stop\n"
+        "  --multirun         run once for every combination of key=a,b,...\n\n"
+        "configurations:\n" + "\n".join(f"  {name}" for name in configs())
+    )

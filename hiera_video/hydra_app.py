@@ -1,0 +1,101 @@
+"""Hydra around a run: where it writes, how its processes find each other, how its errors end."""
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from hiera_video.command_line import HydraCall, UsageError, conf_dir
+
+# What a launcher calls this run, so that all its processes agree on the folder.
+RUN_ID_VARIABLES = ("HIERA_VIDEO_RUN_ID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID")
+# What Lightning leaves behind; the next job of a sweep would take itself for a rank of the last.
+DDP_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def main(call: HydraCall) -> None:
+    """Compose and run, once or as a sweep.
+
+    Raises:
+        UsageError: the configuration or the data is wrong.
+    """
+    OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they were raised
+    sys.argv[1:] = call.argv
+    job = functools.wraps(_job)(functools.partial(_job, call))
+    with _explained(call):
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=None)(job)()
+
+
+def run_folder(name: str, command: str, resume: str | None) -> str:
+    """Folder of a run: a new one below ``runs``, or the one that is resumed."""
+    if resume == "auto":
+        newest = newest_checkpoint(name)
+        if newest is not None:
+            return str(newest.parents[1])
+    elif resume is not None:
+        return str(Path(resume).parents[1] if resume.endswith(".ckpt") else resume)
+    given = (os.environ[key] for key in RUN_ID_VARIABLES if os.environ.get(key))
+    return f"runs/{name}/{command}-{next(given, time.strftime('%Y%m%d-%H%M%S'))}"
+
+
+def newest_checkpoint(name: str) -> Path | None:
+    """``last.ckpt`` of the newest training run of a configuration."""
+    found = Path("runs", name).glob("fit-*/checkpoints/last.ckpt")
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _job(call: HydraCall, config: DictConfig) -> float | None:
+    """What Hydra calls, once or for each job of a sweep."""
+    hydra_config: Any = HydraConfig.get()
+    run_dir = hydra_config.runtime.output_dir
+    # Lightning starts the other ranks with `sys.argv` and `hydra.run.dir`. The words must be those
+    # of this one job: with the original ones each rank would run the whole sweep again.
+    words = [word for word in hydra_config.overrides.task if not word.startswith("++command=")]
+    sys.argv[1:] = [call.command, "--config", call.config, *words]
+    with read_write(hydra_config), open_dict(hydra_config):
+        hydra_config.run.dir = run_dir
+    config.run_dir = run_dir
+
+    from hiera_video.run import run  # torch and Lightning, once the configuration is known good
+
+    try:
+        with _explained(call):
+            return run(config)
+    except UsageError as error:
+        # Hydra would print its own line for an exception, and lets an exit pass.
+        print(f"hiera-video: {error}", file=sys.stderr)
+        sys.exit(error.code)
+    finally:
+        _leave_process_group()
+
+
+@contextmanager
+def _explained(call: HydraCall) -> Iterator[None]:
+    """Turn an error that the user caused into a UsageError; any other keeps its traceback."""
+    try:
+        yield
+    except Exception as error:
+        from hiera_video.usage_errors import explain
+
+        explanation = explain(error, call)
+        if explanation is None or os.environ.get("HIERA_VIDEO_TRACEBACK"):
+            raise
+        raise explanation from error
+
+
+def _leave_process_group() -> None:
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+    for name in DDP_VARIABLES:
+        os.environ.pop(name, None)

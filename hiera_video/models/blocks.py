@@ -1,0 +1,132 @@
+"""The parts of a Hiera: patch embedding, mask unit attention, block, head.
+
+Legend: B batch, U mask units, L tokens of a unit, C channels. Tokens are ``(B, U, L, C)``, in the
+order of `token_order`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hiera_video.models.architecture import BlockShape
+from hiera_video.models.token_order import pool, windows
+
+CUDA_GRID = 65535  # rows that a fused attention kernel takes at once
+
+
+class PatchEmbed(nn.Module):
+    """Overlapping convolution from pixels to tokens."""
+
+    def __init__(
+        self,
+        in_chans: int,
+        dim: int,
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+    ) -> None:
+        super().__init__()
+        conv = {2: nn.Conv2d, 3: nn.Conv3d}[len(kernel)]
+        self.proj = conv(in_chans, dim, kernel, stride, padding)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """``(B, 3, T, H, W)`` to ``(B, T'*H'*W', C)``."""
+        return self.proj(video).flatten(2).transpose(1, 2)
+
+
+class MaskUnitAttention(nn.Module):
+    """Attention within each mask unit or among all tokens, with queries pooled at transitions.
+
+    Args:
+        dim, dim_out: channels in and out.
+        heads: attention heads.
+        q_stride: queries that become one by their maximum.
+        windowed: attend within mask units.
+    """
+
+    def __init__(self, dim: int, dim_out: int, heads: int, q_stride: int, windowed: bool) -> None:
+        super().__init__()
+        self.heads, self.q_stride, self.windowed = heads, q_stride, windowed
+        self.qkv = nn.Linear(dim, 3 * dim_out)
+        self.proj = nn.Linear(dim_out, dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, U, L, dim)`` to ``(B, U, L/q_stride, dim_out)``."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, U, L, 3, heads, c)
+        q, k, v = qkv.unbind(3)
+        q = pool(q, self.q_stride)
+        # Fused kernels want four axes: a window is a row of the batch.
+        out = attend(*(windows(t, self.windowed) for t in (q, k, v)))  # (rows, heads, tokens, c)
+        out = out.transpose(1, 2).reshape(*q.shape[:3], -1)  # (B, U, L/q_stride, dim_out)
+        return self.proj(out)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention of ``(rows, heads, tokens, c)``, for any number of rows."""
+    if q.is_cuda and len(q) > CUDA_GRID:
+        parts = zip(*(t.split(CUDA_GRID) for t in (q, k, v)), strict=True)
+        return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+class Mlp(nn.Module):
+    """Two linear maps with a GELU between them."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., dim)`` to the same shape."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class HieraBlock(nn.Module):
+    """Attention, then MLP, each after a norm and beside a skip.
+
+    At a transition the skip is the maximum over a linear map of the normed input.
+    """
+
+    def __init__(self, shape: BlockShape, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
+        super().__init__()
+        dim, dim_out = shape.dim, shape.dim_out
+        self.drop_path, self.q_stride = drop_path, shape.q_stride
+        self.norm1 = layer_norm(dim)
+        self.attn = MaskUnitAttention(dim, dim_out, shape.heads, shape.q_stride, shape.windowed)
+        self.norm2 = layer_norm(dim_out)
+        self.mlp = Mlp(dim_out, int(dim_out * mlp_ratio))
+        self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, U, L, dim)`` to ``(B, U, L/q_stride, dim_out)``."""
+        normed = self.norm1(x)
+        if self.proj is not None:
+            x = self.proj(normed)
+        x = pool(x, self.q_stride) + self._drop(self.attn(normed))
+        return x + self._drop(self.mlp(self.norm2(x)))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        """Stochastic depth: leave this branch out for a random part of the batch."""
+        if not self.training or self.drop_path == 0.0:
+            return x
+        kept = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(1 - self.drop_path)
+        return x * (kept / (1 - self.drop_path))
+
+
+class Head(nn.Module):
+    """Dropout and a linear classifier. Gives logits, in training and in evaluation."""
+
+    def __init__(self, dim: int, num_classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.projection = nn.Linear(dim, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C)`` to ``(B, classes)``."""
+        return self.projection(self.dropout(x))
+
+
+def layer_norm(dim: int) -> nn.LayerNorm:
+    """The norm of all published models."""
+    return nn.LayerNorm(dim, eps=1e-6)

@@ -1,0 +1,94 @@
+"""The order of tokens inside a Hiera, in which pooling and windows are plain views.
+
+Legend: B batch, U mask units, L tokens of a unit, C channels, T H W axes of a grid.
+
+A grid of tokens is cut into mask units. The order is unit by unit, and within a unit by levels: the
+places within the first pooling cell are the slowest index, then those of the second, and so on.
+Pooling by s is then a maximum over the leading s of each unit, a window is a slice, and a hidden
+unit is a row left out. It is the paper's "unrolled" order (figure 7 there) with units slowest.
+"""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+Shape = Sequence[int]
+
+
+def unroll(x: Tensor, unit_grid: Shape, levels: Sequence[Shape]) -> Tensor:
+    """From raster order to units.
+
+    Args:
+        x: ``(B, T*H*W, C)`` in raster order.
+        unit_grid: units along each axis.
+        levels: factors of a unit along each axis, in the order in which they are pooled.
+
+    Returns:
+        ``(B, U, L, C)``.
+    """
+    axes, depth = len(unit_grid), len(levels)
+    # An axis splits into unit, last level, ..., first level: (B, Ut, t2, t1, Uh, h2, h1, ..., C)
+    split = [n for a in range(axes) for n in (unit_grid[a], *(s[a] for s in reversed(levels)))]
+    x = x.reshape(x.shape[0], *split, x.shape[-1])
+    unit_axes = [1 + a * (depth + 1) for a in range(axes)]
+    level_axes = [unit_axes[a] + depth - k for k in range(depth) for a in range(axes)]
+    x = x.permute(0, *unit_axes, *level_axes, x.ndim - 1)  # (B, Ut, Uh, t1, h1, t2, h2, ..., C)
+    return x.reshape(x.shape[0], math.prod(unit_grid), -1, x.shape[-1])  # (B, U, L, C)
+
+
+def reroll(x: Tensor, levels: Sequence[Shape]) -> Tensor:
+    """From the order within units back to raster order within each unit.
+
+    Args:
+        x: ``(B, U, L, C)``; any number of units, so also with hidden units left out.
+        levels: those levels of the unit that have not been pooled away.
+
+    Returns:
+        ``(B, U, T, H, W, C)`` where T, H, W are tokens of a unit; ``(B, U, H, W, C)`` for images.
+    """
+    axes, depth = len(levels[0]), len(levels)
+    unit = [math.prod([level[a] for level in levels]) for a in range(axes)]
+    x = x.reshape(*x.shape[:2], *(n for level in levels for n in level), x.shape[-1])
+    order = [2 + k * axes + a for a in range(axes) for k in reversed(range(depth))]
+    x = x.permute(0, 1, *order, x.ndim - 1)  # (B, U, t2, t1, h2, h1, w2, w1, C)
+    return x.reshape(*x.shape[:2], *unit, x.shape[-1])  # (B, U, T, H, W, C)
+
+
+def join_units(x: Tensor, unit_grid: Shape) -> Tensor:
+    """Put all units of a grid side by side.
+
+    Args:
+        x: ``(B, U, T, H, W, C)``, each unit in raster order, from `reroll`.
+        unit_grid: units along each axis.
+
+    Returns:
+        ``(B, Ut*T, Uh*H, Uw*W, C)``.
+    """
+    axes, unit = len(unit_grid), x.shape[2:-1]
+    x = x.reshape(x.shape[0], *unit_grid, *unit, x.shape[-1])  # (B, Ut, Uh, Uw, T, H, W, C)
+    order = [d for a in range(axes) for d in (1 + a, 1 + axes + a)]
+    x = x.permute(0, *order, x.ndim - 1)  # (B, Ut, T, Uh, H, Uw, W, C)
+    size = [n * u for n, u in zip(unit_grid, unit, strict=True)]
+    return x.reshape(x.shape[0], *size, x.shape[-1])
+
+
+def pool(x: Tensor, stride: int) -> Tensor:
+    """Maximum over the cells of the next level: ``(B, U, L, ...)`` to ``(B, U, L/stride, ...)``."""
+    if stride == 1:
+        return x
+    return x.unflatten(2, (stride, -1)).max(dim=2).values  # (B, U, stride, L/stride, ...)
+
+
+def windows(x: Tensor, windowed: bool) -> Tensor:
+    """Fold units into the batch, or join them, so that attention sees one sequence a row.
+
+    Args:
+        x: ``(B, U, L, heads, channels)``.
+        windowed: each unit is a sequence; otherwise all units are one.
+
+    Returns:
+        A view ``(B*U, heads, L, channels)`` or ``(B, heads, U*L, channels)``.
+    """
+    x = x.flatten(0, 1) if windowed else x.flatten(1, 2)  # (rows, tokens, heads, channels)
+    return x.transpose(1, 2)

@@ -1,0 +1,95 @@
+"""Names of models, and what they stand for.
+
+Importing this needs no torch; building a model does.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hiera_video.models.hiera import Hiera
+    from hiera_video.models.mae import MaskedAutoencoderHiera
+
+# Paper, table 1; tiny and small from its appendix.
+WIDTHS: dict[str, dict[str, Any]] = {
+    "tiny": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 7, 2)},
+    "small": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 11, 2)},
+    "base": {"embed_dim": 96, "num_heads": 1, "stages": (2, 3, 16, 3)},
+    "base_plus": {"embed_dim": 112, "num_heads": 2, "stages": (2, 3, 16, 3)},
+    "large": {"embed_dim": 144, "num_heads": 2, "stages": (2, 6, 36, 4)},
+    "huge": {"embed_dim": 256, "num_heads": 4, "stages": (2, 6, 36, 4)},
+}
+# ImageNet-1K and Kinetics-400.
+INPUTS: dict[str, dict[str, Any]] = {
+    "224": {"input_size": (224, 224), "num_classes": 1000},
+    "16x224": {"input_size": (16, 224, 224), "num_classes": 400},
+}
+MODELS: dict[str, dict[str, Any]] = {
+    f"hiera_{width}_{size}": {**arguments, **INPUTS[size]}
+    for size in INPUTS
+    for width, arguments in WIDTHS.items()
+}
+
+# For tiny and small, no weights were published for video.
+CHECKPOINTS: tuple[str, ...] = tuple(
+    prefix + name.removeprefix("hiera_")
+    for name in MODELS
+    if name not in ("hiera_tiny_16x224", "hiera_small_16x224")
+    for prefix in ("hiera_", "mae_hiera_")
+)
+
+
+def list_models() -> list[str]:
+    """All names that `create_model` and `create_mae` know."""
+    return list(MODELS)
+
+
+def model_arguments(name: str) -> dict[str, Any]:
+    """Constructor arguments that a name stands for.
+
+    Raises:
+        ValueError: there is no such name; the message has the nearest ones.
+    """
+    if name not in MODELS:
+        raise ValueError(f"no model {name!r}{nearest(name, MODELS)}")
+    return dict(MODELS[name])
+
+
+def create_model(name: str, **overrides: Any) -> Hiera:
+    """A classifier with random weights.
+
+    Args:
+        name: one of `list_models`.
+        **overrides: any arguments of `Hiera`, in place of those that the name stands for.
+
+    Raises:
+        ValueError: an unknown name, or arguments that do not go together.
+    """
+    from hiera_video.models.hiera import Hiera
+
+    return Hiera(**{**model_arguments(name), **overrides})
+
+
+def create_mae(name: str, **overrides: Any) -> MaskedAutoencoderHiera:
+    """A masked autoencoder with random weights, for pretraining the classifier of that name.
+
+    Args:
+        name: one of `list_models`.
+        **overrides: any arguments of `MaskedAutoencoderHiera`.
+
+    Raises:
+        ValueError: an unknown name, or arguments that do not go together.
+    """
+    from hiera_video.models.mae import MaskedAutoencoderHiera
+
+    arguments = model_arguments(name)
+    del arguments["num_classes"]
+    return MaskedAutoencoderHiera(**{**arguments, **overrides})
+
+
+def nearest(name: str, known: Any) -> str:
+    """``; did you mean ...?`` with up to three names that resemble it most."""
+    found = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
+    return f"; did you mean {' or '.join(found)}?" if found else f"; there are {', '.join(known)}"

@@ -1,0 +1,169 @@
+"""One run: from a composed configuration to objects, and through Lightning's trainer."""
+
+import json
+import logging
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig, OmegaConf
+
+from hiera_video.callbacks.run_record import RunRecord
+from hiera_video.command_line import UsageError
+from hiera_video.hydra_app import newest_checkpoint
+from hiera_video.models.checkpoints import read_checkpoint
+
+log = logging.getLogger(__name__)
+
+# What describes a run; the rest of the configuration is about this one command.
+SECTIONS = ("name", "seed", "model", "data", "task", "trainer", "callbacks", "logger")
+
+
+def run(config: DictConfig) -> float | None:
+    """Run ``config.command``.
+
+    Returns:
+        The metric that ``config.optimized_metric`` names, for Hydra's sweepers.
+
+    Raises:
+        UsageError: the configuration contradicts itself, the machine or the checkpoint.
+    """
+    _quiet_lightning()
+    torch.set_float32_matmul_precision("high")
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    path = checkpoint_path(config)
+    checkpoint = {} if path is None else read_checkpoint(path)
+    if checkpoint:
+        _check_same_model(config, checkpoint, str(path))
+        config.task.init_from = None  # the checkpoint has all weights
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    data = instantiate(config.data, _convert_="all")
+    task = instantiate(config.task, _convert_="all")
+    if names := checkpoint.get("class_names"):
+        task.class_names = data.class_names = tuple(names)
+    record = RunRecord(config.run_dir, {key: plain[key] for key in SECTIONS})
+    trainer = _trainer(config, record)
+    if trainer.is_global_zero:
+        log.info(f"{config.command} {config.name} -> {config.run_dir}")
+    started = time.perf_counter()
+    _call(trainer, config.command, task, data, path)
+    if trainer.is_global_zero:
+        _report(trainer, config, time.perf_counter() - started)
+    metric = trainer.callback_metrics.get(config.optimized_metric)
+    return None if metric is None else float(metric)
+
+
+def checkpoint_path(config: DictConfig) -> Path | None:
+    """The checkpoint to continue or to evaluate; None to begin.
+
+    Raises:
+        UsageError: none is given where one is needed, or it does not exist.
+    """
+    if config.command == "fit":
+        last = Path(config.run_dir, "checkpoints", "last.ckpt")
+        if config.resume == "auto" and not last.exists():
+            log.info("resume=auto: no earlier run, so this one begins")
+            return None
+        given = {None: None, "auto": last}.get(config.resume, config.resume)
+    else:
+        given = config.ckpt_path
+        if given == "auto":
+            given = newest_checkpoint(config.name)
+        if given is None and not config.task.init_from:
+            raise UsageError(
+                f"{config.command} needs weights: ckpt_path=FILE_OR_RUN_FOLDER, ckpt_path=auto for "
+                f"the newest run of {config.name}, or task.init_from=WEIGHTS"
+            )
+    if given is None:
+        return None
+    path = Path(given)
+    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if not path.is_file():
+        raise UsageError(f"{path}: no such checkpoint")
+    return path
+
+
+def _check_same_model(config: DictConfig, checkpoint: dict[str, Any], path: str) -> None:
+    saved = checkpoint.get("config", {}).get("model")
+    model = OmegaConf.to_container(config.model, resolve=True)
+    if saved is None or saved == model:
+        return
+    assert isinstance(model, dict)
+    keys = sorted(key for key in saved | model if saved.get(key) != model.get(key))
+    raise UsageError(
+        f"{path} has another model ("
+        + ", ".join(f"model.{key}={saved.get(key)}, not {model.get(key)}" for key in keys)
+        + "); use its configuration, or start from its weights with task.init_from"
+    )
+
+
+def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
+    fitting = config.command == "fit"
+    callbacks = [c for c in instantiate(config.callbacks, _convert_="all").values() if c]
+    # Evaluation writes its results itself; metrics over time and checkpoints are for training.
+    loggers = instantiate(config.logger, _convert_="all").values() if fitting else ()
+    trainer = instantiate(
+        config.trainer,
+        _convert_="all",
+        callbacks=[record, *(c for c in callbacks if fitting or not isinstance(c, Checkpoint))],
+        enable_checkpointing=fitting,
+        logger=[logger for logger in loggers if logger],
+    )
+    precision, device = str(config.trainer.precision), trainer.strategy.root_device.type
+    if precision.startswith("16") and device == "cpu":
+        raise UsageError(
+            f"trainer.precision={precision} needs a GPU; on a CPU use bf16-mixed or 32-true"
+        )
+    return trainer
+
+
+def _call(
+    trainer: lightning.Trainer, command: str, task: Any, data: Any, path: Path | None
+) -> None:
+    arguments: dict[str, Any] = {"datamodule": data, "ckpt_path": path, "weights_only": True}
+    if command in ("validate", "test"):
+        arguments["verbose"] = False
+    elif command == "predict":
+        arguments["return_predictions"] = False
+    try:
+        getattr(trainer, command)(task, **arguments)
+    except SIGTERMException:
+        sys.exit(143)  # Lightning would end with 0, and a scheduler would take it for done
+
+
+def _report(trainer: lightning.Trainer, config: DictConfig, seconds: float) -> None:
+    """Say what came out and where it lies; keep the numbers of an evaluation."""
+    metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+    if config.command in ("validate", "test"):
+        Path(config.run_dir, "results.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    shown = "  ".join(
+        f"{name} {value:.2%}" if "top" in name else f"{name} {value:.4f}"
+        for name, value in metrics.items()
+        if not name.startswith("train/grad")
+    )
+    log.info(f"{config.command} {config.name} took {seconds:.0f} s  {shown}")
+    log.info(f"results in {config.run_dir}")
+
+
+def _quiet_lightning() -> None:
+    """Leave Lightning's warnings, in our log; drop its handler (each line twice) and its tips."""
+    logging.getLogger("lightning").handlers.clear()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(logging.WARNING)
+    # Nothing a user could do anything about: Lightning 2.6 with torch >= 2.13, and the callbacks
+    # that wrote a checkpoint but are not needed to evaluate it.
+    for message in (
+        ".*LeafSpec.* is deprecated",
+        "Be aware that when using `ckpt_path`, callbacks",
+    ):
+        warnings.filterwarnings("ignore", message=message)

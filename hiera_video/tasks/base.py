@@ -1,0 +1,110 @@
+"""What pretraining, classification and detection have in common."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from hiera_video.augment.basic import Normalize, random_horizontal_flip
+from hiera_video.models.checkpoints import load_weights
+from hiera_video.tasks.optimization import OptimizerFactory, parameter_groups, scheduler
+
+Batch = dict[str, Any]  # tensors, and in evaluation the list `failed`
+
+
+class VideoTask(LightningModule):
+    """A model with its optimiser, built when the trainer asks for it.
+
+    Args:
+        model: called without arguments (a subclass may add some); returns the network.
+        init_from: weights to start from, a path or a published name; see `load_weights`.
+        optimizer: called with parameter groups; their learning rates and decays are already set.
+        lr: learning rate after warm-up, of the head where there is layer-wise decay.
+        weight_decay: of all but 1-D parameters and position embeddings.
+        layer_decay: factor on the learning rate from one layer to the one before; 1 = none.
+        warmup_epochs: length of the linear warm-up in epochs of the trainer, fractions allowed.
+        min_lr: learning rate at the start of warm-up and at the end of the cosine.
+        horizontal_flip: mirror half of the training clips; off where left and right have a meaning.
+        seed: of everything random in the network, such as drop path.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., nn.Module],
+        *,
+        init_from: str | None = None,
+        optimizer: OptimizerFactory = AdamW,
+        lr: float = 8e-4,
+        weight_decay: float = 0.05,
+        layer_decay: float = 1.0,
+        warmup_epochs: float = 0.0,
+        min_lr: float = 1e-6,
+        horizontal_flip: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= min_lr <= lr:
+            raise ValueError(f"min_lr must be in [0, lr={lr}], not {min_lr}")
+        self.create_network, self.init_from, self.optimizer = model, init_from, optimizer
+        self.lr, self.weight_decay, self.layer_decay = lr, weight_decay, layer_decay
+        self.warmup_epochs, self.min_lr = warmup_epochs, min_lr
+        self.horizontal_flip, self.seed = horizontal_flip, seed
+        self.model: Any = None
+        self.normalize = Normalize()
+
+    def network(self) -> nn.Module:
+        """A new network, with the head that the data asks for."""
+        return self.create_network()
+
+    def configure_model(self) -> None:
+        """Build the network and load the weights it starts from, once."""
+        if self.model is not None:
+            return
+        self.model = self.network()
+        if self.init_from is not None:
+            load_weights(self.model, self.init_from, quiet=self.global_rank != 0)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Make drop path and dropout a function of (seed, step, rank), so that a run resumes."""
+        step = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        mixed = hash((self.seed, step, self.global_rank)) & (2**63 - 1)
+        torch.manual_seed(mixed)
+
+    def training_video(self, batch: Batch) -> Tensor:
+        """Augmented, normalised clips, float32 ``(B, 3, T, H, W)``."""
+        video = batch["video"]
+        if self.horizontal_flip:
+            video = random_horizontal_flip(video, batch["seed"])
+        return self.normalize(video)
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, and warm-up then cosine at every step."""
+        groups = parameter_groups(self.model, self.lr, self.weight_decay, self.layer_decay)
+        optimizer = self.optimizer(groups)
+        total = self.trainer.estimated_stepping_batches
+        if math.isinf(total):
+            raise ValueError("the schedule needs an end; set trainer.max_epochs or max_steps")
+        steps_an_epoch = math.ceil(
+            self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        )
+        warmup = round(self.warmup_epochs * steps_an_epoch)
+        floor = self.min_lr / self.lr
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": scheduler(optimizer, warmup, int(total), floor),
+        }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the total L2 norm to ``gradient_clip_val`` and log it as it was before."""
+        # Not Lightning's own: that one refuses fused optimisers under bf16-mixed.
+        norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf)
+        self.log("train/grad_norm", norm)

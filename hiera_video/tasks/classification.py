@@ -1,0 +1,122 @@
+"""Classification of videos, evaluated over several views of each."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hiera_video.metrics.multi_view import MultiViewAccuracy
+from hiera_video.tasks.base import Batch, VideoTask
+
+
+class ClassificationTask(VideoTask):
+    """Fine-tuning with cross entropy; validation and test average probabilities over views.
+
+    Args:
+        model: factory of a `Hiera`; called with ``num_classes``.
+        class_names: in the order of the label ids; None: those of the data module. They are saved
+            in checkpoints, so that a prediction has names.
+        label_smoothing: as in ``torch.nn.functional.cross_entropy``.
+        **kwargs: as in `VideoTask`.
+    """
+
+    def __init__(
+        self,
+        model,
+        *,
+        class_names: Sequence[str] | None = None,
+        label_smoothing: float = 0.0,
+        **kwargs,
+    ) -> None:
+        super().__init__(model, **kwargs)
+        self.class_names = tuple(class_names) if class_names else None
+        self.label_smoothing = label_smoothing
+
+    def setup(self, stage: str) -> None:
+        """Take the class names from the data, or check that they agree."""
+        datamodule: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        names = tuple(datamodule.class_names or ())
+        if self.class_names is None:
+            self.class_names = names
+        if not self.class_names:
+            raise ValueError("no class names: the data has no labels and no checkpoint is given")
+        if names and names != self.class_names:
+            raise ValueError(
+                f"the data has {len(names)} classes ({names[0]}, ...), the model "
+                f"{len(self.class_names)} ({self.class_names[0]}, ...) in another order or number"
+            )
+        self.metrics = nn.ModuleDict(
+            {
+                f"{split}_accuracy": MultiViewAccuracy(len(manifest), len(self.class_names))
+                for split, manifest in datamodule.manifests.items()
+                if split in ("val", "test")
+            }
+        )
+
+    def network(self) -> nn.Module:
+        """A network with one logit for each class name."""
+        assert self.class_names is not None  # set in `setup`
+        return self.create_network(num_classes=len(self.class_names))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the class names."""
+        checkpoint["class_names"] = list(self.class_names or ())
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Logits ``(B, classes)`` of normalised float clips ``(B, 3, T, H, W)``."""
+        return self.model(video)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Cross entropy of one view of each clip."""
+        logits, label = self(self.training_video(batch)), batch["label"]
+        loss = F.cross_entropy(logits.float(), label, label_smoothing=self.label_smoothing)
+        self.log("train/loss", loss, batch_size=len(label))
+        self.log("train/top1", (logits.argmax(1) == label).float().mean(), batch_size=len(label))
+        return loss
+
+    def probabilities(self, batch: Batch) -> dict[str, Tensor]:
+        """``probabilities`` float32 ``(B, classes)`` of each view, beside what the view is of."""
+        assert self.class_names is not None
+        if len(batch["video"]):
+            probabilities = self(self.normalize(batch["video"])).float().softmax(dim=1)
+        else:  # no video of the batch could be decoded
+            probabilities = torch.zeros(0, len(self.class_names), device=self.device)
+        row = {key: batch[key] for key in ("video_id", "view", "label")}
+        return row | {"probabilities": probabilities}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Collect the views of validation videos."""
+        return self._evaluate(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log top-1 and top-5 of the validation videos seen."""
+        self._log_accuracy("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Collect the views of test videos, and hand them to callbacks."""
+        return self._evaluate(batch, "test")
+
+    def on_test_epoch_end(self) -> None:
+        """Log top-1 and top-5 of the test videos."""
+        self._log_accuracy("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The same for videos without labels."""
+        return self.probabilities(batch)
+
+    def _evaluate(self, batch: Batch, split: str) -> dict[str, Tensor]:
+        rows = self.probabilities(batch)
+        metric: Any = self.metrics[f"{split}_accuracy"]
+        metric.update(rows["probabilities"], rows["label"], rows["video_id"])
+        for video_id, label, _ in batch["failed"]:
+            metric.count_as_wrong(video_id, label)
+        return rows
+
+    def _log_accuracy(self, split: str) -> None:
+        metric: Any = self.metrics[f"{split}_accuracy"]
+        for name, value in metric.compute().items():
+            # Already the same on all ranks.
+            self.log(f"{split}/{name}", value.to(torch.float32), sync_dist=True)
+        metric.reset()

@@ -1,0 +1,48 @@
+"""Masked pretraining."""
+
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from hiera_video.augment.basic import MASK_STREAM
+from hiera_video.augment.random import uniform
+from hiera_video.models.mae import MAEOutput, kept_units
+from hiera_video.tasks.base import Batch, VideoTask
+
+
+class PretrainingTask(VideoTask):
+    """Reconstruct the hidden part of clips (HIERA section 3 and appendix A).
+
+    Args:
+        model: factory of a `MaskedAutoencoderHiera`.
+        mask_ratio: share of mask units hidden; None: 0.9 for video, 0.6 for images.
+        **kwargs: as in `VideoTask`.
+    """
+
+    def __init__(self, model, *, mask_ratio: float | None = None, **kwargs) -> None:
+        super().__init__(model, **kwargs)
+        self.mask_ratio = mask_ratio
+        self.val_loss = MeanMetric()
+
+    def forward(self, video: Tensor, seed: Tensor) -> MAEOutput:
+        """Hide, encode, reconstruct.
+
+        Args:
+            video: normalised float ``(B, 3, T, H, W)``.
+            seed: int64 ``(B,)``; which units are hidden is a function of it alone.
+        """
+        noise = uniform(seed, self.model.num_units, MASK_STREAM)  # (B, U)
+        return self.model(video, mask=kept_units(noise, self.model.num_kept(self.mask_ratio)))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean squared error over the hidden patches."""
+        loss = self(self.training_video(batch), batch["seed"]).loss
+        self.log("train/loss", loss, batch_size=len(batch["seed"]))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The same on validation videos, with masks that are equal in every epoch."""
+        if not len(batch["video"]):  # no video of the batch could be decoded
+            return
+        out = self(self.normalize(batch["video"]), batch["seed"])
+        self.val_loss.update(out.loss, weight=len(batch["seed"]))
+        self.log("val/loss", self.val_loss)

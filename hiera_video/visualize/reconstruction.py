@@ -1,0 +1,51 @@
+"""Pictures of what a masked autoencoder saw and what it made of it."""
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from hiera_video.augment.basic import Normalize
+from hiera_video.models.mae import MAEOutput, MaskedAutoencoderHiera
+
+HIDDEN = 96  # grey level of what the model does not see
+GAP = 4  # pixels between pictures
+
+
+def reconstruction_sheet(
+    mae: MaskedAutoencoderHiera, video: Tensor, out: MAEOutput, normalize: Normalize
+) -> Tensor:
+    """Video, masked video and reconstruction in three rows for each clip, one column a frame.
+
+    Only the frames that the model predicts are shown (the first of each two). Visible parts of the
+    reconstruction are the video's own pixels.
+
+    Args:
+        mae: the model.
+        video: its input, normalised float ``(B, 3, T, H, W)``.
+        out: its output for that input.
+        normalize: the normalisation, to be undone.
+
+    Returns:
+        uint8 ``(3, height, width)``.
+    """
+    step = mae.patch_stride[0]
+    original = normalize.invert(video)[:, :, ::step]  # (B, 3, T', H, W)
+    painted = normalize.invert(mae.reconstruct(video, out))[:, :, ::step]
+    visible = visible_pixels(mae, out.mask, video.shape[2:])[:, :, ::step]
+    masked = torch.where(visible, original, HIDDEN)
+    rows = torch.stack([original, masked, painted], dim=1)  # (B, 3 rows, 3, T', H, W)
+    rows = F.pad(rows, (0, GAP, 0, GAP), value=255)
+    b, r, c, t, h, w = rows.shape
+    return rows.permute(2, 0, 1, 4, 3, 5).reshape(c, b * r * h, t * w)  # (3, B*rows*H, T'*W)
+
+
+def visible_pixels(mae: MaskedAutoencoderHiera, mask: Tensor, size: torch.Size) -> Tensor:
+    """Which pixels the model saw: bool ``(B, 1, T, H, W)`` from the mask of units ``(B, U)``."""
+    grid = mask.view(len(mask), 1, *mae.unit_grid).float()  # (B, 1, T/2, H/32, W/32)
+    return F.interpolate(grid, size=size, mode="nearest") > 0
+
+
+def to_image(picture: Tensor) -> Image.Image:
+    """uint8 ``(3, H, W)`` as a PIL image."""
+    return Image.fromarray(picture.permute(1, 2, 0).contiguous().cpu().numpy())

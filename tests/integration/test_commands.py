@@ -1,0 +1,207 @@
+"""The commands as a user runs them."""
+
+import csv
+import json
+import shutil
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_MODEL, TINY_RUN, run
+
+
+def events(run_dir):
+    accumulator = EventAccumulator(str(run_dir / "tensorboard"))
+    accumulator.Reload()
+    return accumulator.Tags()
+
+
+def metrics(run_dir):
+    (file,) = run_dir.glob("metrics/version_0/metrics.csv")
+    with open(file) as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_pretraining_leaves_a_complete_run_folder(pretrained):
+    record = json.loads((pretrained / "run.json").read_text())[0]
+    assert record["seed"] == 0
+    assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert "fit" in record["argv"]
+    assert (pretrained / "log.log").read_text().count("step ") >= 6
+    losses = [float(row["train/loss"]) for row in metrics(pretrained) if row["train/loss"]]
+    assert len(losses) == 6
+    assert all(0 < loss < 10 for loss in losses)
+    tags = events(pretrained)
+    assert "reconstruction" in tags["images"]
+    assert {"train/loss", "val/loss"} <= set(tags["scalars"])
+    picture = Image.open(pretrained / "reconstructions/step-0000012.png")
+    assert picture.size == ((64 + 4) * 2, (64 + 4) * 3 * 3)  # 2 predicted frames, 3 clips a batch
+    checkpoint = torch.load(pretrained / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 12
+    assert checkpoint["config"]["model"]["embed_dim"] == 8
+    assert all(key.startswith("model.") for key in checkpoint["state_dict"])
+
+
+def test_the_saved_config_runs_again(pretrained, workspace):
+    config = yaml.safe_load((pretrained / "config.yaml").read_text())
+    assert config["trainer"]["max_epochs"] == 2
+    output = run(
+        *("fit", "--config", pretrained / "config.yaml", "trainer.max_epochs=1"),
+        "trainer.check_val_every_n_epoch=null",
+        cwd=workspace,
+    )
+    again = workspace / output.rpartition("results in ")[2].strip()
+    assert again != pretrained
+    first = [row["train/loss"] for row in metrics(pretrained) if row["train/loss"]]
+    second = [row["train/loss"] for row in metrics(again) if row["train/loss"]]
+    assert float(second[0]) == pytest.approx(float(first[0]), rel=1e-4)
+
+
+def test_finetuning_says_what_it_loaded_and_validates(finetuned):
+    run_dir, output = finetuned
+    assert "loaded" in output
+    assert "head" in output
+    assert (run_dir / "checkpoints/best.ckpt").exists()
+    checkpoint = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["class_names"][0] == "down"
+    assert any(row["val/top1"] for row in metrics(run_dir))
+
+
+def test_test_writes_all_views_and_the_same_accuracy(finetuned, workspace):
+    run_dir, _ = finetuned
+    output = run(
+        *("test", "--config", "demo/finetune", "run_dir=runs/tested"),
+        f"ckpt_path={run_dir}",
+        *(*TINY_MODEL, *TINY_DATA, *TINY_RUN),
+        cwd=workspace,
+    )
+    table = pq.read_table(workspace / "runs/tested/predictions.parquet")
+    assert table.num_rows == 16 * 6
+    assert json.loads(table.schema.metadata[b"class_names"])[0] == "down"
+    assert table.schema.metadata[b"temporal_views"] == b"2"
+    rows = table.to_pandas() if False else table.to_pylist()
+    keys = [(r["video_id"], r["temporal_view"], r["spatial_view"]) for r in rows]
+    assert keys == [(v, t, s) for v in range(16) for t in range(2) for s in range(3)]
+    probabilities = np.array([r["probabilities"] for r in rows]).reshape(16, 6, 8)
+    assert np.allclose(probabilities.sum(-1), 1, atol=1e-5)
+    labels = np.array([r["label"] for r in rows]).reshape(16, 6)[:, 0]
+    order = probabilities.astype(np.float64).mean(1).argsort(-1)[:, ::-1]
+    results = json.loads((workspace / "runs/tested/results.json").read_text())
+    assert results["test/top1"] == pytest.approx((order[:, 0] == labels).mean())
+    assert results["test/top5"] == pytest.approx((order[:, :5] == labels[:, None]).any(1).mean())
+    assert f"test/top1 {results['test/top1']:.2%}" in output
+    assert not list((workspace / "runs/tested").glob("*.part*"))
+
+
+def test_predict_takes_files_and_folders_and_goes_on_after_a_bad_one(finetuned, workspace):
+    run_dir, _ = finetuned
+    videos = workspace / "my videos, {new}"
+    good = sorted((workspace / "data/synthetic").rglob("test/up/*.mp4"))
+    videos.mkdir()
+    shutil.copy(good[0], videos / "a=1 'quoted' ü.mp4")
+    (videos / "broken.mp4").write_bytes(b"this is no video")
+    run(
+        *("predict", "--config", "demo/finetune", f"ckpt_path={run_dir}/checkpoints/best.ckpt"),
+        *(*TINY_MODEL, *TINY_DATA, *TINY_RUN),
+        *("out=answers.jsonl", good[1], "--", "my videos, {new}"),
+        cwd=workspace,
+    )
+    lines = [json.loads(line) for line in (workspace / "answers.jsonl").read_text().splitlines()]
+    by_name = {line["path"].rpartition("/")[2]: line for line in lines}
+    assert set(by_name) == {good[1].name, "a=1 'quoted' ü.mp4", "broken.mp4"}
+    best = by_name["a=1 'quoted' ü.mp4"]["predictions"]
+    assert len(best) == 5
+    assert best[0]["label"] in torch.load(run_dir / "checkpoints/best.ckpt")["class_names"]
+    assert best == sorted(best, key=lambda p: -p["probability"])
+    assert "broken.mp4" in by_name["broken.mp4"]["error"]
+
+
+def test_resume_goes_on_as_if_never_stopped(workspace, pretrained):
+    words = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_DATA, *TINY_RUN]
+    words += ["run_dir=runs/stopped", "trainer.check_val_every_n_epoch=1"]
+    # Stop after the first epoch of two; the schedule is that of the whole run.
+    run(
+        *words,
+        "+callbacks.stop._target_=tests.integration.stopping.StopAfter",
+        "+callbacks.stop.epochs=1",
+        cwd=workspace,
+        PYTHONPATH=str(ROOT),
+    )
+    output = run(*words, "resume=auto", cwd=workspace)
+    assert "step 12/12" in output
+    assert "step 2/12" not in output
+    straight = torch.load(pretrained / "checkpoints/last.ckpt")["state_dict"]
+    resumed = torch.load(workspace / "runs/stopped/checkpoints/last.ckpt")["state_dict"]
+    assert all(torch.equal(straight[key], resumed[key]) for key in straight)
+    assert len(json.loads((workspace / "runs/stopped/run.json").read_text())) == 2
+    assert len(list((workspace / "runs/stopped/metrics").iterdir())) == 2
+
+
+def test_help_is_instant_and_lists_commands_and_configs(tmp_path):
+    start = time.perf_counter()
+    output = run("--help", cwd=tmp_path)
+    assert time.perf_counter() - start < 1
+    for word in (
+        "fit",
+        "validate",
+        "test",
+        "predict",
+        "models",
+        "demo/pretrain",
+        "folder/finetune",
+    ):
+        assert word in output
+    assert run("fit", "--help", cwd=tmp_path).startswith("usage: hiera-video fit")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fit", "--config", "demo/pretain"], "did you mean demo/pretrain"),
+        (["fit"], "fit needs --config"),
+        (["fitt", "--config", "demo/pretrain"], "no command 'fitt'; did you mean fit"),
+        (["fit", "--config", "demo/pretrain", "nonsense"], "'nonsense' is neither key=value"),
+        (["fit", "--config", "demo/pretrain", "data.batch_sise=3"], "did you mean data.batch_size"),
+        (["fit", "--config", "demo/pretrain", "batch_size=3"], "did you mean data.batch_size"),
+        (["fit", "--config", "demo/pretrain", "data=foldr"], "did you mean folder"),
+        (["fit", "--config", "demo/pretrain", "data.batch_size=0"], "batch_size must be positive"),
+        (["fit", "--config", "demo/pretrain", "data.batch_size=many"], "data"),
+        (["fit", "--config", "demo/pretrain", "seed=[1"], "seed=[1"),
+        (["fit", "--config", "demo/pretrain", "model.name=hiera_bass_16x224"], "hiera_base_16x224"),
+        (["fit", "--config", "demo/pretrain", "model.input_size=[16,60,64]"], "multiple of 32"),
+        (["fit", "--config", "demo/pretrain", "trainer.precision=bf17"], "bf17"),
+        (["fit", "--config", "demo/pretrain", "trainer.precision=16-mixed"], "bf16-mixed"),
+        (["fit", "--config", "demo/finetune", "task.init_from=gone.ckpt"], "gone.ckpt"),
+        (["fit", "--config", "folder/finetune"], "data.root"),
+        (["fit", "--config", "folder/finetune", "data.root=/nowhere"], "/nowhere/train"),
+        (["test", "--config", "demo/finetune"], "test needs weights"),
+        (["test", "--config", "demo/finetune", "ckpt_path=gone.ckpt"], "gone.ckpt: no such"),
+        (["predict", "--config", "demo/finetune", "gone.mp4"], "gone.mp4: no such file"),
+        (["configs", "show", "demo/pretran"], "did you mean demo/pretrain"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(tmp_path, words, message):
+    if words[0] == "fit" and "demo" in words[-2]:
+        words = [*words, "trainer.accelerator=cpu", "data.videos=[8,8,8]"]
+    output = run(*words, cwd=tmp_path, code=2)
+    errors = [line for line in output.splitlines() if line.startswith("hiera-video: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in output
+
+
+def test_configs_and_models(tmp_path):
+    listed = run("configs", "ls", cwd=tmp_path).split()
+    assert "demo/finetune" in listed
+    assert "defaults:" in run("configs", "show", "demo/finetune", cwd=tmp_path)
+    run("configs", "copy", "demo/finetune", "mine.yaml", cwd=tmp_path)
+    printed = run("fit", "--config", "mine.yaml", "--cfg", "job", "seed=7", cwd=tmp_path)
+    assert yaml.safe_load(printed)["seed"] == 7
+    assert "exists" in run("configs", "copy", "demo/finetune", "mine.yaml", cwd=tmp_path, code=2)
+    assert "hiera_huge_16x224" in run("models", cwd=tmp_path)
