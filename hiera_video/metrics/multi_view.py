@@ -43,9 +43,8 @@ class MultiViewAccuracy(Metric):
 
     def count_as_wrong(self, video_id: int, label: int) -> None:
         """Add a video that has no views because it could not be decoded."""
-        self.total[video_id] = torch.nan
-        self.views[video_id] = 1
-        self.label[video_id] = label
+        nothing = torch.full_like(self.total[:1], torch.nan)
+        self.update(nothing, self.label.new_tensor([label]), self.label.new_tensor([video_id]))
 
     def compute(self) -> dict[str, Tensor]:
         """``top1`` and, from five classes on, ``top5``, as shares in [0, 1]."""

@@ -84,9 +84,18 @@ def load_weights(
     path = _download(str(source)) if published else Path(source)
     weights = read_weights(path)
     own = model.state_dict()
-    report, fitting = _match(own, weights)
-    if strict or not report.loaded:
-        _refuse_gaps(own, weights, report, str(source))
+    renamed = _renamed(own, weights)
+    found = {renamed.get(name, name): value for name, value in weights.items()}
+    fitting = {k: v for k, v in found.items() if k in own and v.shape == own[k].shape}
+    report = LoadReport(
+        loaded=list(fitting),
+        renamed={old: new for old, new in renamed.items() if new in fitting},
+        resized=[],
+        missing=[name for name in own if name not in fitting],
+        unexpected=[name for name in found if name not in own],
+    )
+    if strict or not fitting:
+        _refuse_gaps(own, found, report, str(source))
     model.load_state_dict(fitting, strict=False)
     if not quiet:
         print(report.describe(str(source)) + (f"\n  {LICENCE}" if published else ""))
@@ -160,36 +169,26 @@ def _download(name: str) -> Path:
     return path
 
 
-def _match(own: StateDict, weights: StateDict) -> tuple[LoadReport, StateDict]:
-    """Find the model's tensors among the file's."""
-    names = {name: name for name in weights}
-    if "norm.weight" in own and "norm.weight" not in weights:
-        names |= {name: name.replace("encoder_norm.", "norm.") for name in weights}
-    found = {names[name]: value for name, value in weights.items()}
-    fitting = {k: v for k, v in found.items() if k in own and v.shape == own[k].shape}
-    report = LoadReport(
-        loaded=list(fitting),
-        renamed={old: new for old, new in names.items() if old != new and new in fitting},
-        resized=[],
-        missing=[name for name in own if name not in fitting],
-        unexpected=[name for name in found if name not in own],
-    )
-    return report, fitting
+def _renamed(own: StateDict, weights: StateDict) -> dict[str, str]:
+    """Names in the file whose place in the model has another name."""
+    if "norm.weight" not in own or "norm.weight" in weights:
+        return {}
+    return {f"encoder_norm.{p}": f"norm.{p}" for p in ("weight", "bias")}
 
 
-def _refuse_gaps(own: StateDict, weights: StateDict, report: LoadReport, source: str) -> None:
+def _refuse_gaps(own: StateDict, found: StateDict, report: LoadReport, source: str) -> None:
     """Raise unless only a decoder is left over and only a head is missing."""
     missing = [name for name in report.missing if name not in HEAD]
     differ = [
-        f"{name} is {_size(weights[name])} in the file and {_size(own[name])} in the model"
+        f"{name} is {_size(found[name])} in the file and {_size(own[name])} in the model"
         for name in missing
-        if name in weights
+        if name in found
     ]
-    absent = [name for name in missing if name not in weights]
+    absent = [name for name in missing if name not in found]
     spare = DECODER if "mask_token" not in own else ()
     unexpected = [name for name in report.unexpected if not name.startswith(spare)]
-    found = {"sizes differ": differ, "missing": absent, "not in the model": unexpected}
-    faults = [f"{fault}: {_few(names)}" for fault, names in found.items() if names]
+    gaps = {"sizes differ": differ, "missing": absent, "not in the model": unexpected}
+    faults = [f"{gap}: {_few(names)}" for gap, names in gaps.items() if names]
     if faults:
         raise CheckpointError(f"{source}: does not fit the model; {'; '.join(faults)}")
 

@@ -87,7 +87,7 @@ def complexity_rows() -> list[Row]:
 
 
 def complexity_table() -> str:
-    """All models of the zoo, one a line: name, input, millions of parameters, giga multiply-adds."""
+    """All models of the zoo, one a line, in millions of parameters and giga multiply-adds."""
     lines = [f"{'model':<24} {'input':<10} {'params (M)':>10} {'GMACs':>8}"]
     for row in complexity_rows():
         size = "x".join(map(str, MODELS[row.name]["input_size"]))

@@ -1,0 +1,137 @@
+"""The published code beside ours, with the same weights: how far apart are they?
+
+`hiera-transformer` is the reference. Differences are ``max|a - b| / max|b|``.
+"""
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hiera_video.models.hiera import Hiera
+from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.zoo import create_mae, create_model, model_arguments
+
+with warnings.catch_warnings():
+    # It imports timm's layers from where they no longer live.
+    warnings.filterwarnings("ignore", "Importing from timm", category=FutureWarning)
+    from hiera.hiera import Hiera as ReferenceHiera
+    from hiera.hiera_mae import MaskedAutoencoderHiera as ReferenceMae
+
+# The published factories refuse to have these changed, so the class is used.
+VIDEO = {
+    "q_stride": (1, 2, 2),
+    "mask_unit_size": (1, 8, 8),
+    "patch_kernel": (3, 7, 7),
+    "patch_stride": (2, 4, 4),
+    "patch_padding": (1, 3, 3),
+    "sep_pos_embed": True,
+}
+
+
+def classifiers(name: str, **overrides: Any) -> tuple[Hiera, nn.Module]:
+    """Ours and the reference, with the same random weights."""
+    arguments = {**model_arguments(name), **overrides}
+    reference = ReferenceHiera(**_layout(arguments), **arguments)
+    return _same_weights(create_model(name, **overrides), reference)
+
+
+def autoencoders(name: str, **overrides: Any) -> tuple[MaskedAutoencoderHiera, nn.Module]:
+    """Ours and the reference, with the same random weights and the paper's decoder heads."""
+    arguments = {**model_arguments(name), "q_pool": 2, **overrides}
+    arguments.setdefault("decoder_num_heads", 8 if len(arguments["input_size"]) == 3 else 16)
+    reference = ReferenceMae(**_layout(arguments), **arguments)
+    return _same_weights(create_mae(name, **overrides), reference)
+
+
+def randomize(model: nn.Module, seed: int = 0) -> None:
+    """Weights at which every part of the model matters; the initial head is nearly zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if "pos_embed" in name or name == "mask_token":
+                parameter.copy_(0.5 * noise)
+            elif parameter.ndim > 1:
+                parameter.copy_(noise / parameter[0].numel() ** 0.5)
+            else:
+                parameter.copy_(0.1 * noise + ("norm" in name and name.endswith("weight")))
+
+
+def difference(ours: Tensor, reference: Tensor) -> float:
+    """``max|a - b| / max|b|``."""
+    assert ours.shape == reference.shape, (ours.shape, reference.shape)
+    return ((ours - reference).abs().max() / reference.abs().max()).item()
+
+
+def classifier_differences(name: str, batch: int = 1, gradients: bool = True, **overrides: Any):
+    """Of logits, of the worst of four stages, and of the worst parameter's gradient."""
+    ours, reference = classifiers(name, **overrides)
+    video = make_video(ours, batch)
+    with torch.set_grad_enabled(gradients):
+        # The reference gives logits in training alone, and it has nothing random here.
+        expected, maps = reference.train()(video, return_intermediates=True)
+        logits = ours.eval()(video)
+    with torch.no_grad():
+        stages = ours.forward_features(video, return_stages=True)
+    found = {
+        "logits": difference(logits, expected),
+        "stages": max(difference(a, b) for a, b in zip(stages, maps, strict=True)),
+    }
+    if gradients:
+        weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+        (logits * weight).sum().backward()
+        (expected * weight).sum().backward()
+        found["gradients"] = gradient_difference(ours, reference)
+    return found
+
+
+def mae_differences(name: str, batch: int = 1, gradients: bool = True, **overrides: Any):
+    """Of loss, prediction, target, and of the worst parameter's gradient, for one mask."""
+    ours, reference = autoencoders(name, **overrides)
+    video = make_video(ours, batch)
+    with torch.set_grad_enabled(gradients):
+        out = ours(video, generator=torch.Generator().manual_seed(2))
+        loss, prediction, target, mask = reference(video, mask=out.mask)
+    assert torch.equal(mask, out.mask)
+    found = {
+        "loss": difference(out.loss, loss),
+        "prediction": difference(out.prediction.flatten(0, 1), prediction),
+        "target": difference(out.target.flatten(0, 1), target),
+    }
+    if gradients:
+        out.loss.backward()
+        loss.backward()
+        found["gradients"] = gradient_difference(ours, reference)
+    return found
+
+
+def gradient_difference(ours: nn.Module, reference: nn.Module) -> float:
+    """Of the worst parameter."""
+    pairs = zip(_gradients(ours), _gradients(reference), strict=True)
+    return max(difference(a, b) for a, b in pairs)
+
+
+def make_video(model: Hiera, batch: int, seed: int = 3) -> Tensor:
+    """Noise of the model's input size."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, model.in_chans, *model.input_size, generator=generator)
+
+
+def _layout(arguments: dict[str, Any]) -> dict[str, Any]:
+    return VIDEO if len(arguments["input_size"]) == 3 else {}
+
+
+def _same_weights(ours: Any, reference: nn.Module) -> tuple[Any, nn.Module]:
+    randomize(reference)
+    assert list(ours.state_dict()) == list(reference.state_dict())
+    ours.load_state_dict(reference.state_dict(), strict=True)
+    return ours, reference
+
+
+def _gradients(model: nn.Module) -> Iterable[Tensor]:
+    for name, parameter in sorted(model.named_parameters()):
+        assert parameter.grad is not None, name
+        yield parameter.grad
