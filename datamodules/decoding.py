@@ -6,7 +6,8 @@ time; what the decoder returns from before that keyframe (leading pictures of an
 away; and where the keyframe is not the first to come out, so that it is no entry to rely on, the
 file is decoded in order from its start.
 
-What FFmpeg does not report cannot be reported here: bits that were flipped, yet still decode.
+What FFmpeg does not tell cannot be told here: damage that still decodes (in HEVC and VP9, most of
+it), and the lost end of a file whose header does not say how long it was (all but MP4 and MOV).
 """
 
 import errno
@@ -39,8 +40,14 @@ _READ_AHEAD_BYTES = 16 << 20  # of packets, at most, in search of a keyframe
 _LONG_AGO = -(2**63)  # ticks; before any frame
 _LAST_SECOND = 10**7  # later times mean the last frame too, and could overflow FFmpeg's clock
 
-# In newer releases the converter starts a thread per core unless told otherwise.
-_ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+# When it shrinks, swscale widens the filter: the antialiasing. Without the second flag, older
+# releases halve the colour resolution of RGB; they lack the flags' names, too.
+_BILINEAR = 0x2 | 0x4000  # SWS_BILINEAR | SWS_FULL_CHR_H_INP
+_PYAV = int(av.__version__.split(".")[0])
+# From 17 on, converting starts a thread per core unless told otherwise.
+_ONE_THREAD: dict[str, Any] = {"threads": 1} if _PYAV >= 17 else {}
+# Up to 18, a title in another encoding than UTF-8 is an error unless told otherwise.
+_ANY_TITLE: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV < 19 else {}
 
 
 class VideoDecodeError(RuntimeError):
@@ -197,10 +204,11 @@ class VideoFile:
         rgb = rgb[y1:y2, x1:x2]
         if rgb.shape[:2] == (height, width):
             return rgb
-        # Bilinear, PyAV's default; swscale widens that filter when it shrinks: the antialiasing.
-        # To separate planes it goes twice as fast as to interleaved RGB.
+        # Separate planes are twice as fast to write as interleaved RGB.
         part = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-        return self._to_size.reformat(part, width, height, "gbrp", **_ONE_THREAD).to_ndarray()
+        return self._to_size.reformat(
+            part, width, height, "gbrp", interpolation=_BILINEAR, **_ONE_THREAD
+        ).to_ndarray()
 
 
 class _BadEntry(Exception):
@@ -223,16 +231,12 @@ class _Soundness:
         self.latest[pts] = max(pts, self.latest[self._sent[-1]]) if self._sent else pts
         self._sent.append(pts)
 
-    def fault_at(self, pts: int, reason: str) -> None:
-        self.faults_since(self._sent[::-1].index(pts) + 1 if pts in self.latest else 1, reason)
-
-    def faults_since(self, packets: int, reason: str) -> None:
-        """Note a fault in one of the last so many packets."""
-        index = max(0, len(self._sent) - packets)
-        # Before the first keyframe nothing can be decoded, nor what is displayed before it.
-        if self._keys and self._sent[index] >= self._sent[self._keys[0]]:
-            self._faults.append(index)
-            self.fault = reason
+    def failed(self, reason: str, pts: int | None = None, packets: int = 1) -> None:
+        """Note a fault in the packet of ``pts``, or else in one of the last few packets."""
+        if pts in self.latest:
+            packets = self._sent[::-1].index(pts) + 1
+        self._faults.append(max(0, len(self._sent) - packets))
+        self.fault = reason
 
     def spoiled(self, first: int, last: int) -> bool:
         """Whether a frame that starts from ``first`` to ``last`` may be spoiled."""
@@ -275,7 +279,6 @@ class _FrameReader:
         if not self.time_base or not self.rate:
             raise VideoDecodeError(self._path, "the video stream has no frame rate")
         self._frame_ticks = max(1, _nearest(1 / (self.rate * self.time_base)))
-        self._is_matroska = "matroska" in formats
         # The header's end is exact where the header lists the frames; elsewhere it may be a guess.
         self._header_end: int | None = None
         if "mov" in formats and stream.frames and stream.duration and timed:
@@ -315,7 +318,10 @@ class _FrameReader:
     def first(self) -> Any:
         """The first displayed frame. To be asked for before any other."""
         if self._first is None:
-            self._first = self._advance(_LONG_AGO)
+            first = self._advance(_LONG_AGO)
+            if self._soundness.spoiled(_LONG_AGO, first.pts - 1):  # it is not the first, then
+                raise VideoDecodeError(self._path, self._soundness.fault)
+            self._first = first
         return self._first
 
     def tick(self, second: float) -> int:
@@ -328,11 +334,11 @@ class _FrameReader:
         if self._header_end is not None:
             return self._header_end
         start, ends = self.first().pts, []
-        if self._is_matroska:
+        if "matroska" in self._container.format.name:
             self._container.seek(self.tick(_LAST_SECOND), stream=self._stream)
             ends = self._packet_ends(start)
         if not ends:
-            self._open()
+            self._reopen()
             ends = self._packet_ends(start)
         self._start_reading()
         return max(ends, default=start + self._frame_ticks)
@@ -411,16 +417,12 @@ class _FrameReader:
 
     def _enter_at_keyframe(self, tick: int) -> bool:
         """Skip queued packets up to the last keyframe at or before ``tick``; False if none is."""
-        entries = [
-            i
-            for i, packet in enumerate(self._queue)
-            if packet.is_keyframe and packet.pts is not None and packet.pts <= tick
-        ]
-        if not entries:
+        keys = [p for p in self._queue if p.is_keyframe and p.pts is not None and p.pts <= tick]
+        if not keys:
             return False
-        for _ in range(entries[-1]):
+        while self._queue[0] is not keys[-1]:
             self._queued_bytes -= self._queue.popleft().size
-        self._start_decoding(self._queue[0])
+        self._start_decoding(keys[-1])
         return True
 
     def _advance(self, tick: int) -> Any:
@@ -468,7 +470,7 @@ class _FrameReader:
         try:
             frames = self._codec.decode(packet)
         except FFmpegError as error:
-            self._soundness.faults_since(self._threads, str(error.strerror))
+            self._soundness.failed(str(error.strerror), packets=self._threads)
             return True
         for frame in frames:
             self._receive(frame)
@@ -480,7 +482,7 @@ class _FrameReader:
         self._sent_end = max(self._sent_end, pts + (packet.duration or self._frame_ticks))
         self._soundness.sent(pts, packet.is_keyframe)
         if packet.is_corrupt:
-            self._soundness.faults_since(1, "incomplete data")
+            self._soundness.failed("incomplete data")
 
     def _receive(self, frame: Any) -> None:
         """Take a frame from the decoder, unless it is one from before the entry."""
@@ -489,10 +491,10 @@ class _FrameReader:
                 raise _BadEntry
             frame.pts = self._next_pts
         self._next_pts = frame.pts + self._frame_ticks
-        if frame.is_corrupt:
-            self._soundness.fault_at(frame.pts, "damaged data")
         if self._entry is None or frame.pts >= self._entry.pts:
             self._frames.append(frame)
+            if frame.is_corrupt:
+                self._soundness.failed("damaged data", frame.pts)
 
     def _check_entry(self, frame: Any, tick: int) -> None:
         """The first frame must be that of the entry, unless that one is never displayed."""
@@ -536,7 +538,7 @@ def _open_container(path: str) -> Any:
     allowed = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
     try:
         # With a scheme in front, nothing in the name is taken for one ("http:", "concat:").
-        return av.open(f"file:{path}", container_options=allowed, metadata_errors="replace")
+        return av.open(f"file:{path}", container_options=allowed, **_ANY_TITLE)
     except FFmpegError as error:
         if error.errno == errno.EINVAL:
             raise VideoDecodeError(path, "not one of the video containers read here") from error
@@ -545,8 +547,9 @@ def _open_container(path: str) -> Any:
 
 def _video_stream(path: str, container: Any) -> Any:
     stream = container.streams.best("video")
-    cover = 0x400  # AV_DISPOSITION_ATTACHED_PIC: the picture on the front of a song
-    if stream is None or getattr(stream, "disposition", 0) & cover:
+    disposition = getattr(stream, "disposition", 0)  # PyAV 15, 16: an enum; 14: unknown
+    cover = getattr(disposition, "value", disposition) & 0x400  # AV_DISPOSITION_ATTACHED_PIC
+    if stream is None or cover:
         raise VideoDecodeError(path, "it has no video stream")
     if stream.codec_context is None:
         raise VideoDecodeError(path, "this FFmpeg has no decoder for its video stream")
@@ -603,14 +606,12 @@ def _checked_crop(crop: Box | None, height: int, width: int) -> Box:
 
 def _checked_size(size: int | tuple[int, int] | None, box: Box) -> tuple[int, int]:
     """Resolve to (height, width); the long side of a single number is rounded."""
-    width, height = box[2] - box[0], box[3] - box[1]
-    if size is None:
-        return height, width
+    height, width = box[3] - box[1], box[2] - box[0]
     if isinstance(size, tuple | list):
         height, width = map(operator.index, size)
-    else:
-        short, scale = operator.index(size), Fraction(operator.index(size), min(height, width))
-        height, width = max(short, _nearest(height * scale)), max(short, _nearest(width * scale))
+    elif size is not None:
+        scale = Fraction(operator.index(size), min(height, width))
+        height, width = _nearest(height * scale), _nearest(width * scale)
     if min(height, width) < 1:
         raise ValueError(f"size {size} is not positive")
     return height, width

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from datamodules.manifest import DatasetError
+
 Failure = tuple[int, int, str]  # video_id, label, reason
 Item = dict[str, Any]
 Batch = dict[str, Any]
@@ -40,7 +42,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self, length: int, *, training: bool, seed: int = 0, rank: int = 0, world_size: int = 1
     ) -> None:
         if length < world_size and training:
-            raise ValueError(f"{length} videos are too few for {world_size} processes")
+            raise DatasetError(f"{length} videos are too few for {world_size} processes")
         self.length, self.training, self.seed = length, training, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
@@ -81,14 +83,14 @@ class Loader:
         **kwargs: as in ``torch.utils.data.DataLoader``.
 
     Raises:
-        ValueError: there are too few items for one training batch.
+        DatasetError: there are too few items for one training batch.
     """
 
     def __init__(
         self, dataset: Dataset[Item], sampler: EpochSampler, batch_size: int, **kwargs: Any
     ) -> None:
         if sampler.training and len(sampler) < batch_size:
-            raise ValueError(
+            raise DatasetError(
                 f"{len(sampler)} videos a process do not fill one batch of {batch_size}; "
                 "lower data.batch_size"
             )

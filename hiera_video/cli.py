@@ -27,7 +27,7 @@ Train and use Hiera on video files.
   fit       train                              hiera-video fit --config demo/pretrain
   validate  evaluate on the validation split   hiera-video validate --config NAME ckpt_path=FILE
   test      evaluate with all views            hiera-video test --config NAME ckpt_path=FILE
-  predict   name the class of video files      hiera-video predict --config NAME ckpt_path=FILE FILES
+  predict   name the class of video files      hiera-video predict --config NAME ckpt_path=FILE PATH
   models    parameters and multiply-adds of every model
   configs   ls | show NAME | copy NAME: the configurations that --config takes
 

@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hiera_video.command_line import HydraCall, UsageError, conf_dir
+from hiera_video.usage_errors import check_values, explain
 
 # What a launcher calls this run, so that all its processes agree on the folder.
 RUN_ID_VARIABLES = ("HIERA_VIDEO_RUN_ID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID")
@@ -32,6 +33,7 @@ def main(call: HydraCall) -> None:
     sys.argv[1:] = call.argv
     job = functools.wraps(_job)(functools.partial(_job, call))
     with _explained(call):
+        check_values(call)
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=None)(job)()
 
 
@@ -84,8 +86,6 @@ def _explained(call: HydraCall) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        from hiera_video.usage_errors import explain
-
         explanation = explain(error, call)
         if explanation is None or os.environ.get("HIERA_VIDEO_TRACEBACK"):
             raise

@@ -19,6 +19,7 @@ from hiera_video.callbacks.run_record import RunRecord
 from hiera_video.command_line import UsageError
 from hiera_video.hydra_app import newest_checkpoint
 from hiera_video.models.checkpoints import read_checkpoint
+from hiera_video.usage_errors import constructor_error
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ def run(config: DictConfig) -> float | None:
         _check_same_model(config, checkpoint, str(path))
         config.task.init_from = None  # the checkpoint has all weights
     plain: Any = OmegaConf.to_container(config, resolve=True)
+    _check_model(config)
     data = instantiate(config.data, _convert_="all")
     task = instantiate(config.task, _convert_="all")
     if names := checkpoint.get("class_names"):
@@ -88,6 +90,15 @@ def checkpoint_path(config: DictConfig) -> Path | None:
     if not path.is_file():
         raise UsageError(f"{path}: no such checkpoint")
     return path
+
+
+def _check_model(config: DictConfig) -> None:
+    """Build the model without memory, so that a wrong argument is found before data is prepared."""
+    try:
+        with torch.device("meta"):
+            instantiate(config.model, _convert_="all")()
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"model: {constructor_error(str(error))}") from error
 
 
 def _check_same_model(config: DictConfig, checkpoint: dict[str, Any], path: str) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -12,44 +14,50 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from datamodules.decoding import VideoDecodeError
-from datamodules.manifest import DatasetError
 from hiera_video.command_line import HydraCall, UsageError, conf_dir, did_you_mean
-from hiera_video.models.checkpoints import CheckpointError
-
-# Their message is written for users as it is.
-OWN_ERRORS = (DatasetError, VideoDecodeError, CheckpointError, MisconfigurationException)
 
 
 def explain(error: BaseException, call: HydraCall) -> UsageError | None:
     """What to tell the user; None for an error that is a bug and wants its traceback."""
     if isinstance(error, UsageError):
         return error
-    if isinstance(error, OWN_ERRORS):
-        # A worker's error arrives with the worker's traceback in front.
-        code = 1 if isinstance(error, VideoDecodeError) else 2
-        return UsageError(_last_line(error), code)
     if isinstance(error, InstantiationException):
         return UsageError(_instantiation(error))
     if isinstance(error, MissingConfigException):
         return UsageError(_missing_group(error))
     if isinstance(error, (ConfigCompositionException, OmegaConfBaseException)):
         return UsageError(_wrong_key(error, call))
-    if isinstance(error, (OverrideParseException, HydraException)):
+    if isinstance(error, OverrideParseException):
+        reason = _one_line(error).partition(" See https")[0]
+        return UsageError(f"cannot read {error.override!r}: {reason}; is a bracket or quote open?")
+    if isinstance(error, HydraException):
         return UsageError(_one_line(error))
-    return None
+    return _written_for_users(error)
+
+
+def _written_for_users(error: BaseException) -> UsageError | None:
+    """Errors of the run itself whose message is one line for the user as it is."""
+    # Not at the top: a wrong key is reported without waiting for torch.
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from datamodules.decoding import VideoDecodeError
+    from datamodules.manifest import DatasetError
+    from hiera_video.models.checkpoints import CheckpointError
+
+    if not isinstance(
+        error, (DatasetError, VideoDecodeError, CheckpointError, MisconfigurationException)
+    ):
+        return None
+    # A loader's worker puts its traceback in front.
+    code = 1 if isinstance(error, VideoDecodeError) else 2
+    return UsageError(str(error).strip().splitlines()[-1], code)
 
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-def _last_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[-1]
 
 
 def _instantiation(error: InstantiationException) -> str:
@@ -59,10 +67,34 @@ def _instantiation(error: InstantiationException) -> str:
     while cause.__cause__ is not None:
         cause = cause.__cause__
     section = f"{key.group(1)}: " if key else ""
-    # "Error in call to target '...': TypeError(...)" repeats the cause.
-    text = _one_line(cause).partition(" full_key: ")[0]
-    unexpected = re.search(r"(\S+)\(\) got an unexpected keyword argument '(\w+)'", text)
-    return section + (f"no such key {unexpected.group(2)!r}" if unexpected else text)
+    return section + constructor_error(_one_line(cause).partition(" full_key: ")[0])
+
+
+def constructor_error(text: str) -> str:
+    """A constructor's complaint in the words of a configuration."""
+    unexpected = re.search(r"got an unexpected keyword argument '(\w+)'", text)
+    return f"no such key {unexpected.group(1)!r}" if unexpected else text
+
+
+def check_values(call: HydraCall) -> None:
+    """Compare the given values with the kind of value that is there.
+
+    Raises:
+        UsageError: text is given for a number.
+    """
+    words = [word for word in call.overrides if not word.startswith(("~", "hydra"))]
+    if not words:
+        return
+    config = _without_overrides(call)
+    for override in OverridesParser.create().parse_overrides(words):
+        if override.is_sweep_override() or override.key_or_group not in _flatten(config):
+            continue
+        before, given = OmegaConf.select(config, override.key_or_group), override.value()
+        number = isinstance(before, (int, float)) and not isinstance(before, bool)
+        if number and isinstance(given, (str, QuotedString)) and "${" not in str(given):
+            raise UsageError(
+                f"{override.key_or_group}: expected a number like {before}, not {given!r}"
+            )
 
 
 def _missing_group(error: MissingConfigException) -> str:
@@ -91,7 +123,11 @@ def _wrong_key(error: BaseException, call: HydraCall) -> str:
 
 
 def _keys_of(call: HydraCall) -> list[str]:
-    """All keys of the configuration as it is without overrides."""
+    return list(_flatten(_without_overrides(call)))
+
+
+def _without_overrides(call: HydraCall) -> DictConfig:
+    """The configuration as it is when nothing is given on the command line."""
     GlobalHydra.instance().clear()
     name = call.flags[call.flags.index("--config-name") + 1]
     folder = str(conf_dir())
@@ -100,7 +136,7 @@ def _keys_of(call: HydraCall) -> list[str]:
         folder = call.flags[call.flags.index("--config-path") + 1]
         overrides = [word for word in call.overrides if word.startswith("hydra.searchpath")]
     with initialize_config_dir(folder, version_base="1.3"):
-        return list(_flatten(compose(name, overrides)))
+        return compose(name, overrides)
 
 
 def _flatten(config: DictConfig, prefix: str = "") -> Iterator[str]:

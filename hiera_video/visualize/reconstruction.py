@@ -1,5 +1,7 @@
 """Pictures of what a masked autoencoder saw and what it made of it."""
 
+import io
+
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -49,3 +51,19 @@ def visible_pixels(mae: MaskedAutoencoderHiera, mask: Tensor, size: torch.Size) 
 def to_image(picture: Tensor) -> Image.Image:
     """uint8 ``(3, H, W)`` as a PIL image."""
     return Image.fromarray(picture.permute(1, 2, 0).contiguous().cpu().numpy())
+
+
+def clip_gif(sheet: Tensor, frames: int, milliseconds: int = 66) -> bytes:
+    """The columns of a `reconstruction_sheet` one after the other, as an animated GIF file.
+
+    Args:
+        sheet: uint8 ``(3, height, frames * width)``.
+        frames: columns of the sheet.
+        milliseconds: how long each is shown.
+    """
+    images = [to_image(column) for column in sheet.chunk(frames, dim=2)]
+    file = io.BytesIO()
+    images[0].save(
+        file, "GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0
+    )
+    return file.getvalue()

@@ -1,5 +1,6 @@
 """Every frame is compared, bit for bit, with decoding the whole file in order."""
 
+import gc
 import math
 import multiprocessing
 import pickle
@@ -46,7 +47,7 @@ class Reference:
                 start = Fraction(len(self.starts), 30) if counted else frame.pts * self.tick
                 if not self.starts or start >= self.starts[-1]:
                     self.starts.append(start)
-                    last, end = frame, start + frame.duration * self.tick
+                    last, end = frame, start + getattr(frame, "duration", 0) * self.tick
                     if len(self.starts) % step == 0:
                         self._keep(frame, turn)
             self._keep(last, turn)
@@ -175,6 +176,9 @@ def test_written_files(written, name: str):
         for seed in range(4):  # several calls, the later ones from wherever the last one ended
             times = expected.some_times(3 if seed else 14, seed)
             check_frames(path, expected, [*times, -1.0], file)
+        # Only where no entry in mid-stream can be relied on is everything decoded from the start.
+        in_order = name.startswith(("refresh", "h264_reordered"))
+        assert file._reader._in_order == in_order
         # Exact but for what a header rounds (edit lists to a millisecond) or leaves open (how
         # long the last frame of an irregular stream stays).
         tolerance = {"edited": 1e-3, "irregular": 8 / 30}.get(re.split(r"[._]", name)[0], 0)
@@ -221,7 +225,7 @@ def test_a_single_frame(tmp_path: Path):
 
 
 def test_half_a_tick_is_forgiven(written):
-    with VideoFile(written("late.mkv")) as file:  # ticks of a millisecond
+    with VideoFile(written("gop.mkv")) as file:  # ticks of a millisecond
         frames = file.frames_at([i / 30 for i in range(4)])
         almost, before = file.frames_at([0.0666, 0.0664])  # frame 2 starts at 0.067
         assert np.array_equal(almost, frames[2])
@@ -271,6 +275,23 @@ def test_seeks_past_what_is_not_needed(written, monkeypatch: pytest.MonkeyPatch)
         assert len(packets) < 4 + 8
         file.frames_at([50 / 30, 51 / 30])
         assert len(packets) < 4 + 8 + 4  # went on from there
+
+
+def test_seeks_where_there_is_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "long.ts"
+    write_video(path, moving_frames(300, 32, 48), **x264("keyint=60:bframes=3"))
+    with VideoFile(path) as file:
+        packets = decoded_packets(file, monkeypatch)
+        file.frames_at([190 / 30])
+        assert len(packets) < 4 + 10 + 8
+
+
+def test_duration_of_an_mp4_reads_no_packets(written, monkeypatch: pytest.MonkeyPatch):
+    with VideoFile(written("gop.mp4")) as file:
+        file.frames_at([0])
+        monkeypatch.delattr(file._reader, "_container")
+        assert file.duration == 2
+        monkeypatch.undo()
 
 
 def test_does_not_go_back_within_a_group(written, monkeypatch: pytest.MonkeyPatch):
@@ -514,12 +535,16 @@ def test_names_are_only_names(written, tmp_path: Path, monkeypatch, name: str):
     assert "No such file" in decode_error("concat:" + str(tmp_path / name)).reason
 
 
-def test_cut_off(tmp_path: Path):
+@pytest.mark.parametrize("clean", [True, False], ids=["between packets", "in a packet"])
+def test_cut_off(tmp_path: Path, clean: bool):
     fast = {"container_options": {"movflags": "faststart"}, **x264("keyint=12:bframes=3")}
     whole = write_video(tmp_path / "whole.mp4", moving_frames(90), **fast)
-    expected = VideoFile(whole).frames_at([0.5, 1.0])
+    with VideoFile(whole) as file:
+        expected = file.frames_at([0.5, 1.0])
+    with av.open(str(whole)) as container:
+        end = [p.pos for p in container.demux(video=0) if p.size][55]
     path = tmp_path / "cut.mp4"
-    path.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.6)])
+    path.write_bytes(whole.read_bytes()[: end if clean else end + 9])
     for lost in (2.5, 2.9, 50):
         decode_error(path, [lost])
     with VideoFile(path) as file:
@@ -546,8 +571,9 @@ def test_damage_is_told(tmp_path: Path, codec: str, options: dict[str, str]):
     intact = Reference(path, turn=False)
     with av.open(str(path)) as container:
         packets = [p for p in container.demux(video=0) if p.size]
-        damaged = next(p for p in packets if p.pts >= 26 * packets[1].duration)
-        begin, size = damaged.pos, damaged.size
+        # One that is displayed after pictures that are decoded from it, where there is such.
+        i = max(range(26, 30), key=lambda i: packets[i].pts - packets[i + 1].pts)
+        begin, size = packets[i].pos, packets[i].size
     content = bytearray(path.read_bytes())
     content[begin + size // 2 : begin + size] = bytes(size - size // 2)
     path.write_bytes(content)
@@ -571,6 +597,18 @@ def test_damage_is_told(tmp_path: Path, codec: str, options: dict[str, str]):
                 )
 
 
+def test_a_lost_beginning_is_told(tmp_path: Path):
+    """Else second 0 would silently be the start of the second group of pictures."""
+    path = write_video(tmp_path / "v.mkv", moving_frames(30), codec="ffv1", options={"g": "1"})
+    with av.open(str(path)) as container:
+        packet = next(p for p in container.demux(video=0) if p.size)
+        begin = path.read_bytes().index(bytes(packet))
+        content = bytearray(path.read_bytes())
+        content[begin : begin + packet.size] = bytes(packet.size)
+    path.write_bytes(content)
+    decode_error(path)
+
+
 # ---------------------------------------------------------------- processes
 
 
@@ -582,6 +620,23 @@ def test_the_error_survives_pickling():
         "a.mp4: it is broken",
     )
     assert str(VideoDecodeError("text of a worker's error")) == "text of a worker's error"
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="lists open files through /proc")
+def test_a_forgotten_file_is_closed_at_once(written):
+    def open_files() -> set[Path]:
+        return {p.resolve() for p in Path("/proc/self/fd").iterdir() if p.exists()}
+
+    path = written("gop.mp4").resolve()
+    gc.disable()
+    try:
+        file = VideoFile(path)
+        file.frames_at([1])
+        assert path in open_files()
+        del file
+        assert path not in open_files()
+    finally:
+        gc.enable()
 
 
 def read_in_child(path: Path, queue) -> None:

@@ -1,0 +1,81 @@
+"""A wrong word is one clear line and exit code 2, never a traceback."""
+
+import logging
+import sys
+
+import pytest
+
+from hiera_video import cli
+from tests.integration.conftest import run
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fit", "--config", "demo/pretain"], "did you mean demo/pretrain"),
+        (["fit"], "fit needs --config"),
+        (["fitt", "--config", "demo/pretrain"], "no command 'fitt'; did you mean fit"),
+        (["fit", "--config", "demo/pretrain", "nonsense"], "'nonsense' is neither key=value"),
+        (["fit", "--config", "demo/pretrain", "data.batch_sise=3"], "did you mean data.batch_size"),
+        (["fit", "--config", "demo/pretrain", "batch_size=3"], "did you mean data.batch_size"),
+        (["fit", "--config", "demo/pretrain", "data=foldr"], "did you mean folder"),
+        (["fit", "--config", "demo/pretrain", "data.batch_size=0"], "batch_size must be positive"),
+        (["fit", "--config", "demo/pretrain", "data.batch_size=many"], "data"),
+        (["fit", "--config", "demo/pretrain", "seed=[1"], "seed=[1"),
+        (["fit", "--config", "demo/pretrain", "model.name=hiera_bass_16x224"], "hiera_base_16x224"),
+        (["fit", "--config", "demo/pretrain", "model.input_size=[16,60,64]"], "multiple of 32"),
+        (["fit", "--config", "demo/pretrain", "trainer.precision=bf17"], "bf17"),
+        (["fit", "--config", "demo/pretrain", "trainer.precision=16-mixed"], "bf16-mixed"),
+        (["fit", "--config", "demo/finetune", "task.init_from=gone.ckpt"], "gone.ckpt"),
+        (["fit", "--config", "folder/finetune"], "data.root"),
+        (["fit", "--config", "folder/finetune", "data.root=/nowhere"], "/nowhere/train"),
+        (["test", "--config", "demo/finetune"], "test needs weights"),
+        (["test", "--config", "demo/finetune", "ckpt_path=gone.ckpt"], "gone.ckpt: no such"),
+        (["predict", "--config", "demo/finetune", "gone.mp4"], "gone.mp4: no such file"),
+        (["configs", "show", "demo/pretran"], "did you mean demo/pretrain"),
+    ],
+)
+# Lightning's own, of what is refused one line later.
+@pytest.mark.filterwarnings("ignore:You passed .Trainer.accelerator='cpu', precision='16-mixed'")
+def test_wrong_usage_is_one_line_and_exit_code_2(tmp_path, words, message, monkeypatch, capsys):
+    # In this process: each case would wait for torch otherwise. The test below starts a real one.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # which the command sets itself
+    if words[0] == "fit" and len(words) == 4 and "demo" in words[2]:
+        words = [*words, "trainer.accelerator=cpu", "data.videos=[8,8,8]"]
+    monkeypatch.setattr(sys, "argv", ["hiera-video", *words])
+    handlers = logging.root.handlers[:]
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    for handler in logging.root.handlers:
+        if handler not in handlers:
+            handler.close()  # Hydra's log file
+    logging.root.handlers[:] = handlers
+    assert exit_.value.code == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert [line for line in errors if line.startswith("hiera-video: ")] == errors
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+def test_the_real_command_says_it_in_the_same_way(tmp_path):
+    words = ["fit", "--config", "demo/pretrain", "model.name=hiera_bass_16x224"]
+    output = run(*words, cwd=tmp_path, code=2)
+    (line,) = output.splitlines()
+    assert line.startswith("hiera-video: model: no model 'hiera_bass_16x224'; did you mean")
+
+
+@pytest.mark.parametrize(
+    "text", ["a.mp4", "it's", 'a "b"', "a\\", 'a\\"', "a,b=[c]{d}", "$x ${y}", "ü # %"]
+)
+def test_any_path_survives_as_an_input(text):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    from hiera_video.command_line import quote
+
+    (override,) = OverridesParser.create().parse_overrides([f"++data.predict=[{quote(text)}]"])
+    config = OmegaConf.create(
+        {"predict": [str(v.text if hasattr(v, "text") else v) for v in override.value()]}
+    )
+    assert OmegaConf.to_container(config, resolve=True) == {"predict": [text]}

@@ -1,0 +1,131 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from hiera_video.models.complexity import complexity, complexity_rows, complexity_table
+from hiera_video.models.zoo import CHECKPOINTS, MODELS, create_mae, create_model, list_models
+from tests.models.reference import make_video
+
+# Millions of parameters and giga multiply-adds as printed in tables 2 and 4 of the paper.
+PAPER = {
+    "hiera_tiny_224": (28, 5),
+    "hiera_small_224": (35, 6),
+    "hiera_base_224": (52, 9),
+    "hiera_base_plus_224": (70, 13),
+    "hiera_large_224": (214, 40),
+    "hiera_huge_224": (673, 125),
+    "hiera_base_16x224": (51, 102),
+    "hiera_base_plus_16x224": (69, 133),
+    "hiera_large_16x224": (213, 413),
+    "hiera_huge_16x224": (672, 1159),
+}
+SMALL = [
+    {"stages": (1, 2, 2, 1), "embed_dim": 16},
+    {"stages": (1, 1, 1), "q_pool": 1, "embed_dim": 8, "dim_mul": 3.0, "head_mul": 2.0},
+    {"stages": (2, 1, 1, 1), "embed_dim": 16, "mask_unit_attn": (True, False, True, False)},
+    {"stages": (1, 1, 1, 1), "embed_dim": 8, "num_heads": 2, "mlp_ratio": 2.5, "num_classes": 7},
+    {"stages": (1, 1, 1, 1), "embed_dim": 8, "sep_pos_embed": False, "in_chans": 1},
+]
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+
+def test_names():
+    assert len(list_models()) == 12
+    assert list_models()[0] == "hiera_tiny_224"
+    assert len(CHECKPOINTS) == 20
+    assert "mae_hiera_huge_16x224" in CHECKPOINTS
+    assert "mae_hiera_tiny_16x224" not in CHECKPOINTS
+
+
+@pytest.mark.parametrize("create", [create_model, create_mae])
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("hiera_bass_16x224", "hiera_base_16x224"), ("hiera-large-224", "hiera_large_224")],
+)
+def test_unknown_name_is_answered_with_the_nearest(create, name, nearest):
+    with pytest.raises(ValueError, match=f"no model '{name}'; did you mean .*{nearest}"):
+        create(name)
+
+
+def test_overrides():
+    model = create_model(
+        "hiera_tiny_16x224",
+        embed_dim=48,
+        num_heads=1,
+        stages=(1, 2, 3, 1),
+        input_size=(8, 96, 96),
+        num_classes=8,
+        drop_path_rate=0.2,
+        head_init_scale=1.0,
+    )
+    assert model(make_video(model, 2)).shape == (2, 8)
+    lists = create_model("hiera_tiny_16x224", input_size=[4, 64, 64], stages=[1, 1, 1, 1])
+    assert lists.input_size == (4, 64, 64)
+    with pytest.raises(TypeError, match="embed_dims"):
+        create_model("hiera_tiny_16x224", embed_dims=48)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameters_are_counted_right(name):
+    with torch.device("meta"):
+        built = sum(p.numel() for p in create_model(name).parameters())
+    assert complexity(**MODELS[name]).parameters == built
+
+
+@pytest.mark.parametrize("row", complexity_rows(), ids=lambda row: row.name)
+def test_paper_numbers_to_the_last_digit(row):
+    if row.name in PAPER:
+        assert (round(row.parameters / 1e6), round(row.multiply_adds / 1e9)) == PAPER[row.name]
+
+
+@pytest.mark.parametrize("size", [(64, 96), (4, 64, 96)])
+@pytest.mark.parametrize("arguments", SMALL)
+def test_multiply_adds_are_what_torch_counts(arguments, size):
+    arguments = {**arguments, "input_size": size}
+    if len(size) == 2:
+        arguments.pop("sep_pos_embed", None)
+    name = "hiera_tiny_224" if len(size) == 2 else "hiera_tiny_16x224"
+    model = create_model(name, **arguments)
+    video = make_video(model, 1)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(video)
+    cost = complexity(**{**MODELS[name], **arguments})
+    assert cost.parameters == sum(p.numel() for p in model.parameters())
+    assert cost.multiply_adds - cost.layer_norms == counter.get_total_flops() // 2
+    elements = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.register_forward_hook(lambda m, args, out: elements.append(out.numel()))
+    model(video)
+    assert cost.layer_norms == 5 * sum(elements)
+
+
+def test_table():
+    lines = complexity_table().splitlines()
+    assert len(lines) == 13
+    assert lines[9].split() == ["hiera_base_16x224", "16x224x224", "51.09", "101.93"]
+
+
+def test_names_and_numbers_need_no_torch():
+    code = (
+        "import sys, hiera_video, hiera_video.models.complexity as c, hiera_video.models.zoo as z;"
+        "c.complexity_table(), z.list_models(), hiera_video.list_models();"
+        "assert 'torch' not in sys.modules"
+    )
+    run_python(code)
+
+
+def test_models_need_torch_alone():
+    code = (
+        "import sys, hiera_video as h, hiera_video.models.mae; h.load_weights, h.create_mae;"
+        "h.create_model('hiera_tiny_224', stages=(1, 1, 1, 1));"
+        "found = {'torchvision', 'timm', 'lightning', 'hydra'} & set(sys.modules);"
+        "assert not found, found"
+    )
+    run_python(code)
