@@ -80,7 +80,7 @@ def render(
 
     alpha = _coverage(u, v, radius[:, None, None], rng)[..., None]
     shape = _paint(_texture(u * 3, v * 3, rng), rng)
-    still = _texture(*np.meshgrid(grid / 8, grid / 8), rng)
+    still = _texture(*np.meshgrid(grid / 4, grid / 4), rng)
     background = difficulty.background * _paint(still, rng)
     picture = alpha * shape + (1 - alpha) * background  # (n, size, size, 3)
     picture += 0.01 * rng.standard_normal(picture.shape, np.float32)

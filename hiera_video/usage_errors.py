@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -14,7 +15,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hiera_video.command_line import HydraCall, UsageError, conf_dir, did_you_mean
@@ -85,16 +86,13 @@ def check_values(call: HydraCall) -> None:
     words = [word for word in call.overrides if not word.startswith(("~", "hydra"))]
     if not words:
         return
-    config = _without_overrides(call)
+    values = _values_of(call)
     for override in OverridesParser.create().parse_overrides(words):
-        if override.is_sweep_override() or override.key_or_group not in _flatten(config):
-            continue
-        before, given = OmegaConf.select(config, override.key_or_group), override.value()
+        key, given = override.key_or_group, override.value()
+        before = None if override.is_sweep_override() else values.get(key)
         number = isinstance(before, (int, float)) and not isinstance(before, bool)
         if number and isinstance(given, (str, QuotedString)) and "${" not in str(given):
-            raise UsageError(
-                f"{override.key_or_group}: expected a number like {before}, not {given!r}"
-            )
+            raise UsageError(f"{key}: expected a number like {before}, not {given!r}")
 
 
 def _missing_group(error: MissingConfigException) -> str:
@@ -112,22 +110,16 @@ def _wrong_key(error: BaseException, call: HydraCall) -> str:
     if found is None:
         key = re.search(r"full_key: (\S+)", str(error))
         return (f"{key.group(1)}: " if key else "") + str(error).strip().splitlines()[0]
-    key = found.group(1)
-    cause = error.__cause__
-    if cause is not None and "is not in struct" not in str(cause) and key in _keys_of(call):
-        return f"{key}: {str(cause).splitlines()[0]}"
-    keys = _keys_of(call)
+    key, keys = found.group(1), _values_of(call)
+    if key in keys:
+        return f"{key}: {_one_line(error.__cause__ or error)}"
     same_name = [k for k in keys if k.rpartition(".")[2] == key.rpartition(".")[2]]
     hint = f"; did you mean {' or '.join(same_name[:3])}?" if same_name else did_you_mean(key, keys)
     return f"no key {key!r} in {call.config}{hint or '; --cfg job prints all keys'}"
 
 
-def _keys_of(call: HydraCall) -> list[str]:
-    return list(_flatten(_without_overrides(call)))
-
-
-def _without_overrides(call: HydraCall) -> DictConfig:
-    """The configuration as it is when nothing is given on the command line."""
+def _values_of(call: HydraCall) -> dict[str, Any]:
+    """All keys and values of the configuration when nothing is given on the command line."""
     GlobalHydra.instance().clear()
     name = call.flags[call.flags.index("--config-name") + 1]
     folder = str(conf_dir())
@@ -136,13 +128,12 @@ def _without_overrides(call: HydraCall) -> DictConfig:
         folder = call.flags[call.flags.index("--config-path") + 1]
         overrides = [word for word in call.overrides if word.startswith("hydra.searchpath")]
     with initialize_config_dir(folder, version_base="1.3"):
-        return compose(name, overrides)
+        config: Any = OmegaConf.to_container(compose(name, overrides), resolve=False)
+    return dict(_flatten(config))
 
 
-def _flatten(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in config:
-        yield f"{prefix}{key}"
-        if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, str(key)):
-            continue
-        if isinstance(config[key], DictConfig):
-            yield from _flatten(config[key], f"{prefix}{key}.")
+def _flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")

@@ -148,7 +148,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
+    if isinstance(error, pickle.UnpicklingError) and "allowed global" in str(error):
         return "refused, it holds objects other than tensors and plain values"
     return "cannot be read as weights; damaged or of another format"
 

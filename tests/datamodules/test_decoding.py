@@ -282,8 +282,18 @@ def test_seeks_where_there_is_no_index(tmp_path: Path, monkeypatch: pytest.Monke
     write_video(path, moving_frames(300, 32, 48), **x264("keyint=60:bframes=3"))
     with VideoFile(path) as file:
         packets = decoded_packets(file, monkeypatch)
-        file.frames_at([190 / 30])
-        assert len(packets) < 4 + 10 + 8
+        for i, frame in enumerate((70, 250, 130, 190), 1):
+            file.frames_at([frame / 30])
+            assert len(packets) < 4 + i * (10 + 8)
+
+
+def test_duration_of_a_matroska_file_reads_its_end(written, monkeypatch: pytest.MonkeyPatch):
+    with VideoFile(written("gop.mkv")) as file:
+        reader, seen = file._reader, []
+        ends = reader._packet_ends
+        monkeypatch.setattr(reader, "_packet_ends", lambda start: seen.extend(ends(start)) or seen)
+        assert file.duration == pytest.approx(2, abs=1e-3)
+        assert len(seen) <= 12  # the last group of pictures
 
 
 def test_duration_of_an_mp4_reads_no_packets(written, monkeypatch: pytest.MonkeyPatch):
@@ -563,7 +573,7 @@ def test_index_cut_off(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("codec", "options"),
-    [("libx264", {"x264-params": "keyint=12:bframes=3:scenecut=0"}), ("mpeg4", {"g": "12"})],
+    [("libx264", x264("keyint=12:bframes=3")["options"]), ("mpeg4", {"g": "12", "bf": "2"})],
 )
 def test_damage_is_told(tmp_path: Path, codec: str, options: dict[str, str]):
     """Frames that depend on damaged data are errors; all others are still right."""

@@ -5,25 +5,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.zoo import create_mae, create_model
-from tests.models.reference import make_video, randomize
+from tests.models.reference import make_video
+from tests.models.small import TINY, tiny_mae, tiny_model
 
-TINY = {"embed_dim": 16, "num_heads": 1, "stages": (1, 1, 2, 1), "input_size": (4, 64, 64)}
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
-
-
-def tiny_model(**kwargs):
-    model = create_model("hiera_tiny_16x224", **{**TINY, "num_classes": 5, **kwargs})
-    randomize(model)
-    return model
-
-
-def tiny_mae(**kwargs):
-    mae = create_mae(
-        "hiera_tiny_16x224",
-        **{**TINY, "decoder_embed_dim": 32, "decoder_depth": 1, "decoder_num_heads": 4, **kwargs},
-    )
-    randomize(mae)
-    return mae
 
 
 def gradients(model):
