@@ -2,13 +2,14 @@
 
     python benchmarks/parity.py [--models hiera_tiny_224 ...] [--threads 2]
 
-Prints a Markdown table of ``max|a - b| / max|b|`` in single precision for one input of the published
-size. Depth is the published one but for huge, of which one block or two of each stage run.
-Gradients are those of the autoencoder's loss, of the worst parameter, in double precision: in
+Prints a Markdown table of ``max|a - b| / max|b|`` in single precision for one input of the
+published size. Depth is the published one but for huge, of which one block or two of each stage
+run. Gradients are those of the autoencoder's loss, of the worst parameter, in double precision: in
 single precision, rounding decides which of two nearly equal tokens is the maximum of a pool.
 """
 
 import argparse
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ COLUMNS = ("logits", "stages", "loss", "prediction", "target", "gradients")
 
 def row(name: str) -> str:
     """One line of the table."""
-    overrides = {"stages": (1, 2, 2, 1)} if "huge" in name else {}
+    overrides: dict[str, Any] = {"stages": (1, 2, 2, 1)} if "huge" in name else {}
     found = classifier_differences(name, gradients=False, **overrides)
     found |= mae_differences(name, **overrides)
     kind = "video" if "16x" in name else "image"
@@ -31,7 +32,7 @@ def row(name: str) -> str:
 
 def main() -> None:
     """Print the table row by row."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS, metavar="NAME")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()

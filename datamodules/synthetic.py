@@ -79,8 +79,8 @@ def render(
     v = (cos * dy - sin * dx) / radius[:, None, None]
 
     alpha = _coverage(u, v, radius[:, None, None], rng)[..., None]
-    shape = _paint(_texture(u * 3, v * 3, rng), rng)
-    still = _texture(*np.meshgrid(grid / 4, grid / 4), rng)
+    shape = _paint(_texture(u * 6, v * 6, rng), rng)
+    still = _texture(*np.meshgrid(grid / 2, grid / 2), rng)
     background = difficulty.background * _paint(still, rng)
     picture = alpha * shape + (1 - alpha) * background  # (n, size, size, 3)
     picture += 0.01 * rng.standard_normal(picture.shape, np.float32)

@@ -44,13 +44,12 @@ def run(config: DictConfig) -> float | None:
     if checkpoint:
         _check_same_model(config, checkpoint, str(path))
         config.task.init_from = None  # the checkpoint has all weights
-    plain: Any = OmegaConf.to_container(config, resolve=True)
     _check_model(config)
     data = instantiate(config.data, _convert_="all")
     task = instantiate(config.task, _convert_="all")
     if names := checkpoint.get("class_names"):
         task.class_names = data.class_names = tuple(names)
-    record = RunRecord(config.run_dir, {key: plain[key] for key in SECTIONS})
+    record = RunRecord(config.run_dir, portable(config))
     trainer = _trainer(config, record)
     if trainer.is_global_zero:
         log.info(f"{config.command} {config.name} -> {config.run_dir}")
@@ -60,6 +59,18 @@ def run(config: DictConfig) -> float | None:
         _report(trainer, config, time.perf_counter() - started)
     metric = trainer.callback_metrics.get(config.optimized_metric)
     return None if metric is None else float(metric)
+
+
+def portable(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain resolved values, but for the run's own folder.
+
+    Another run of it must write to a folder of its own.
+    """
+    place = "<run_dir>"
+    copy = OmegaConf.merge(config, {"run_dir": place})
+    text = json.dumps(OmegaConf.to_container(copy, resolve=True))
+    plain = json.loads(text.replace(place, "${run_dir}"))
+    return {key: plain[key] for key in SECTIONS}
 
 
 def checkpoint_path(config: DictConfig) -> Path | None:

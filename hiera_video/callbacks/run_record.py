@@ -32,7 +32,7 @@ class RunRecord(Callback):
         """Write both files, before anything can fail."""
         if not trainer.is_global_zero:
             return
-        text = OmegaConf.to_yaml({"defaults": ["/config", "_self_"]} | self.config)
+        text = OmegaConf.to_yaml({"defaults": ["/hiera_video", "_self_"]} | self.config)
         (self.run_dir / "config.yaml").write_text(text)
         record = run_record() | {"seed": self.config.get("seed"), "world_size": trainer.world_size}
         # A run that is resumed keeps the record of each start.

@@ -133,7 +133,7 @@ def block_shapes(
     """All blocks in order.
 
     The first block of a stage widens the channels and pools the queries, and attends as the stage
-    before it does: its keys are still at that stage's resolution (paper, section 2.2).
+    before it does: its keys are still at that stage's resolution.
 
     Raises:
         ValueError: stages, heads and pools that do not go together.

@@ -98,7 +98,8 @@ def load_weights(
         _refuse_gaps(own, found, report, str(source))
     model.load_state_dict(fitting, strict=False)
     if not quiet:
-        print(report.describe(str(source)) + (f"\n  {LICENCE}" if published else ""))
+        licence = f"\n  {LICENCE}" if path.stem in CHECKPOINTS else ""
+        print(report.describe(str(source)) + licence)
     return report
 
 
@@ -148,6 +149,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     if isinstance(error, pickle.UnpicklingError) and "allowed global" in str(error):
         return "refused, it holds objects other than tensors and plain values"
     return "cannot be read as weights; damaged or of another format"
@@ -159,8 +162,8 @@ def _download(name: str) -> Path:
     path = Path(torch.hub.get_dir(), "checkpoints", f"{name}.pth")
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path))
     except OSError as error:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Masked autoencoder with a Hiera encoder (Hiera, section 3 and appendix A; MAE, arXiv:2111.06377).
+"""Masked autoencoder with a Hiera encoder (Hiera, appendix A; MAE, arXiv:2111.06377).
 
 Legend: B batch, U mask units, K of them kept, C channels, t h w the tokens of a unit at the last
 stage, P predictions (one for each token of the last stage), M of them masked, D numbers of each.

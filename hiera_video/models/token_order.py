@@ -5,7 +5,8 @@ Legend: B batch, U mask units, L tokens of a unit, C channels, T H W axes of a g
 A grid of tokens is cut into mask units. The order is unit by unit, and within a unit by levels: the
 places within the first pooling cell are the slowest index, then those of the second, and so on.
 Pooling by s is then a maximum over the leading s of each unit, a window is a slice, and a hidden
-unit is a row left out. It is the paper's "unrolled" order (figure 7 there) with units slowest.
+unit is a row left out. It is the published code's order, but with units slowest instead of fastest,
+so that the tokens of a window lie side by side.
 """
 
 import math

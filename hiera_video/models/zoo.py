@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hiera_video.models.hiera import Hiera
     from hiera_video.models.mae import MaskedAutoencoderHiera
 
-# Paper, table 1; tiny and small from its appendix.
+# First stage's channels and heads, and blocks of each stage.
 WIDTHS: dict[str, dict[str, Any]] = {
     "tiny": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 7, 2)},
     "small": {"embed_dim": 96, "num_heads": 1, "stages": (1, 2, 11, 2)},

@@ -40,8 +40,11 @@ def test_pretraining_leaves_a_complete_run_folder(pretrained):
     tags = events(pretrained)
     assert "reconstruction" in tags["images"]
     assert {"train/loss", "val/loss"} <= set(tags["scalars"])
-    picture = Image.open(pretrained / "reconstructions/step-0000012.png")
-    assert picture.size == ((64 + 4) * 2, (64 + 4) * 3 * 3)  # 2 predicted frames, 3 clips a batch
+    with Image.open(pretrained / "reconstructions/step-0000012.png") as picture:
+        assert picture.size == (
+            (64 + 4) * 2,
+            (64 + 4) * 3 * 3,
+        )  # 2 predicted frames, 3 clips a batch
     checkpoint = torch.load(pretrained / "checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 12
     assert checkpoint["config"]["model"]["embed_dim"] == 8

@@ -136,7 +136,13 @@ def gradient_difference(
     for model in (ours, reference):
         loss(model.to(dtype)).backward()
     expected = dict(reference.named_parameters())
-    return max(difference(p.grad, expected[name].grad) for name, p in ours.named_parameters())
+    errors = []
+    for name, parameter in ours.named_parameters():
+        a, b = parameter.grad, expected[name].grad
+        assert a is not None, name
+        assert b is not None, name
+        errors.append(difference(a, b))
+    return max(errors)
 
 
 def make_video(model: Hiera, batch: int, seed: int = 3) -> Tensor:

@@ -25,9 +25,8 @@ def check(model, backend, **kwargs):
 
 
 def test_one_graph():
-    stages = (1, 1, 1, 1)
-    check(tiny_model(stages=stages), "aot_eager")
-    check(tiny_mae(stages=stages), "aot_eager", mask=KEPT)
+    check(tiny_model(**SMALLEST), "aot_eager")
+    check(tiny_mae(stages=(1, 1, 1, 1)), "aot_eager", mask=KEPT)
 
 
 def test_one_graph_with_gradient_checkpointing():
@@ -39,6 +38,14 @@ def test_drop_path_compiles():
     torch.compiler.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     assert run(model, compiled)[0].shape == (2, 5)
+
+
+def test_exports_with_any_batch_size():
+    model = tiny_model(**SMALLEST).eval()
+    batch = {"video": {0: torch.export.Dim("batch", min=1, max=512)}}
+    program = torch.export.export(model, (make_video(model, 2),), dynamic_shapes=batch)
+    video = make_video(model, 3)
+    torch.testing.assert_close(program.module()(video), model(video))
 
 
 @pytest.mark.slow
