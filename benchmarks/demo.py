@@ -24,7 +24,7 @@ def command(*words: str) -> float:
 
 def finetune_and_test(folder: Path, *extra: str) -> tuple[float, float, dict[str, float]]:
     """Seconds of both, and the test's results."""
-    finetuned, tested = folder.with_name(folder.name), folder.with_name(folder.name + "-test")
+    finetuned, tested = folder, folder.with_name(folder.name + "-test")
     config = ("--config", "demo/finetune")
     training = command("fit", *config, f"run_dir={finetuned}", *extra)
     testing = command("test", *config, f"ckpt_path={finetuned}", f"run_dir={tested}")

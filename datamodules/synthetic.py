@@ -79,8 +79,8 @@ def render(
     v = (cos * dy - sin * dx) / radius[:, None, None]
 
     alpha = _coverage(u, v, radius[:, None, None], rng)[..., None]
-    shape = _paint(_texture(u * 6, v * 6, rng), rng)
-    still = _texture(*np.meshgrid(grid / 2, grid / 2), rng)
+    shape = _paint(_texture(u * 4, v * 4, rng), rng)
+    still = _texture(*np.meshgrid(grid / 3, grid / 3), rng)
     background = difficulty.background * _paint(still, rng)
     picture = alpha * shape + (1 - alpha) * background  # (n, size, size, 3)
     picture += 0.01 * rng.standard_normal(picture.shape, np.float32)

@@ -50,7 +50,9 @@ class Normalize(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         """Uint8 ``(B, 3, T, H, W)`` in [0, 255] to float32 of the same shape."""
         shape = (3, *[1] * (video.ndim - 2))
-        return video.float() * self.scale.view(shape) + self.shift.view(shape)
+        # Batches come with channels last in memory, with which the patch embedding's convolution
+        # of three channels takes several times as long on a CPU.
+        return video.contiguous().float() * self.scale.view(shape) + self.shift.view(shape)
 
     def invert(self, video: Tensor) -> Tensor:
         """Back from float to uint8 ``(B, 3, T, H, W)``, for people to look at."""

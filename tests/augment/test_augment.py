@@ -62,6 +62,9 @@ def test_normalize_and_back(shape):
     video = torch.randint(0, 256, shape, dtype=torch.uint8)
     out = normalize(video)
     assert out.dtype == torch.float32
+    assert normalize(
+        video.to(memory_format=torch.channels_last_3d) if video.ndim == 5 else video
+    ).is_contiguous()
     torch.testing.assert_close(out, (video.float() / 255 - 0.45) / 0.225)
     assert torch.equal(normalize.invert(out), video)
     assert not normalize.state_dict()  # not part of a checkpoint
