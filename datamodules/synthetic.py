@@ -49,7 +49,7 @@ class Difficulty(NamedTuple):
     shift: tuple[float, float] = (0.7, 1.5)
     turn: tuple[float, float] = (0.04, 0.08)
     growth: tuple[float, float] = (0.015, 0.03)
-    background: float = 0.3
+    background: float = 0.6
 
 
 def render(

@@ -1,0 +1,18 @@
+"""The demo reaches what the README says of it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.integration.conftest import ROOT
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_demo_reaches_ninety_percent(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks/demo.py"]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    results = json.loads((tmp_path / "runs/demo/finetune-test/results.json").read_text())
+    assert results["test/top1"] >= 0.9
