@@ -3,7 +3,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RUNS := runs/demo
 
 .PHONY: demo demo-scratch test test-slow lint clean
 
@@ -32,4 +31,4 @@ lint: $(VENV)/installed
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:
-	rm -rf $(VENV) runs data/synthetic
+	rm -rf $(VENV) runs/demo data/synthetic

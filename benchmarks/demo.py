@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-RUNS = Path("runs/demo")
+RUNS = Path("runs/demo", time.strftime("%Y%m%d-%H%M%S"))
 
 
 def command(*words: str) -> float:

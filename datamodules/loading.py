@@ -41,8 +41,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __init__(
         self, length: int, *, training: bool, seed: int = 0, rank: int = 0, world_size: int = 1
     ) -> None:
-        if length < world_size and training:
-            raise DatasetError(f"{length} videos are too few for {world_size} processes")
+        if length < world_size:
+            raise DatasetError(
+                f"{length} videos are too few for {world_size} processes; set trainer.devices"
+            )
         self.length, self.training, self.seed = length, training, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
@@ -65,7 +67,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
         epoch = self.epoch
         order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
         order = order[: self.length // self.world_size * self.world_size]
-        for index in order[self.used :][self.rank :: self.world_size]:
+        rest = order[self.used :]  # of another number of processes, it need not divide
+        rest = rest[: len(rest) // self.world_size * self.world_size]
+        for index in rest[self.rank :: self.world_size]:
             yield epoch, int(index)
 
 

@@ -61,6 +61,7 @@ def read_split(source: Path, root: Path, class_names: Sequence[str] | None) -> M
     Args:
         source: a folder with one folder of videos a class, or a text file: a CSV with the columns
             ``path,label`` (header optional) or lines ``path label`` as PySlowFast writes them.
+            A folder of videos, or a file of paths alone, has no labels.
         root: folder that relative paths of a text file start from and that no path may leave.
         class_names: the known classes in the order of their ids; None: found here, sorted.
 
@@ -72,10 +73,14 @@ def read_split(source: Path, root: Path, class_names: Sequence[str] | None) -> M
     if not source.exists():
         raise DatasetError(f"{source}: no such folder or file; set data.root and the split's name")
     rows = _read_rows(source)
-    names = tuple(class_names) if class_names is not None else _classes_of(source, rows)
-    ids = {name: i for i, name in enumerate(names)}
     base = os.path.abspath(root)
     paths = [_inside(base, path, f"{source}, row {row}") for row, path, _ in rows]
+    if not any(label for _, _, label in rows):
+        return make_manifest(paths, [UNKNOWN] * len(paths), ())
+    names = tuple(class_names) if class_names is not None else _classes_of(source, rows)
+    ids = {name: i for i, name in enumerate(names)}
+    if all(label.isdecimal() for _, _, label in rows) and not all(r[2] in ids for r in rows):
+        ids = {str(i): i for i in range(len(names))}  # the file has ids where others have names
     labels = [_label_id(label, ids, f"{source}, row {row}") for row, _, label in rows]
     return make_manifest(paths, labels, names)
 
@@ -108,6 +113,8 @@ def _read_class_folders(folder: Path, class_names: Sequence[str] | None) -> Mani
             f"{folder / unknown[0]}: not one of the {len(names)} known classes; "
             "remove the folder or extend data.class_names"
         )
+    if not found and (flat := _videos_below(folder)):
+        return make_manifest(map(str, flat), [UNKNOWN] * len(flat), ())
     videos = [
         (str(path), i) for i, name in enumerate(names) for path in _videos_below(folder / name)
     ]
@@ -124,13 +131,17 @@ def _read_rows(source: Path) -> list[tuple[int, str, str]]:
     except (UnicodeDecodeError, OSError) as error:
         raise DatasetError(f"{source}: not a readable text file ({error})") from None
     lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    split = _split_csv if _looks_like_csv([line for _, line in lines]) else _split_list
+    texts = [line for _, line in lines]
+    split = _split_csv if _looks_like_csv(texts) else _split_list
+    unlabelled = all(len(_split_csv(line)) == 1 for line in texts) and split is _split_csv
     rows = []
     for number, line in lines:
         cells = [cell.strip() for cell in split(line)]
-        if number == lines[0][0] and cells == ["path", "label"]:
+        if number == lines[0][0] and cells in (["path", "label"], ["path"]):
             continue
-        if len(cells) != 2 or not all(cells):
+        if len(cells) == 1 and unlabelled:
+            cells.append("")
+        elif len(cells) != 2 or not all(cells):
             raise DatasetError(f"{source}, row {number}: expected 'path,label' or 'path label'")
         rows.append((number, cells[0], cells[1]))
     if not rows:
@@ -166,8 +177,6 @@ def _classes_of(source: Path, rows: Sequence[tuple[int, str, str]]) -> tuple[str
 def _label_id(label: str, ids: Mapping[str, int], where: str) -> int:
     if label in ids:
         return ids[label]
-    if label.isdecimal() and int(label) < len(ids):
-        return int(label)
     raise DatasetError(f"{where}: label {label!r} is not one of the {len(ids)} known classes")
 
 

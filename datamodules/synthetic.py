@@ -32,6 +32,7 @@ MOTIONS: dict[str, tuple[float, float, float, float]] = {
 }
 CLASS_NAMES = tuple(MOTIONS)
 FPS = 30
+VERSION = 1  # of what `render` draws; another one is another data set
 
 
 class Difficulty(NamedTuple):
@@ -49,7 +50,7 @@ class Difficulty(NamedTuple):
     shift: tuple[float, float] = (0.7, 1.5)
     turn: tuple[float, float] = (0.04, 0.08)
     growth: tuple[float, float] = (0.015, 0.03)
-    background: float = 0.6
+    background: float = 0.3
 
 
 def render(
@@ -79,8 +80,8 @@ def render(
     v = (cos * dy - sin * dx) / radius[:, None, None]
 
     alpha = _coverage(u, v, radius[:, None, None], rng)[..., None]
-    shape = _paint(_texture(u * 4, v * 4, rng), rng)
-    still = _texture(*np.meshgrid(grid / 3, grid / 3), rng)
+    shape = _paint(_texture(u * 3, v * 3, rng), rng)
+    still = _texture(*np.meshgrid(grid / 8, grid / 8), rng)
     background = difficulty.background * _paint(still, rng)
     picture = alpha * shape + (1 - alpha) * background  # (n, size, size, 3)
     picture += 0.01 * rng.standard_normal(picture.shape, np.float32)
@@ -165,6 +166,7 @@ class SyntheticMotionDataModule(VideoFolderDataModule):
         if len(videos) != 3 or any(n <= 0 or n % len(MOTIONS) for n in videos):
             raise ValueError(f"videos must be three multiples of {len(MOTIONS)}, not {videos}")
         self.description = {
+            "version": VERSION,
             "videos": list(videos),
             "frames": video_frames,
             "size": video_size,

@@ -42,13 +42,17 @@ configurations:
 def main() -> None:
     """Entry point of both spellings; exits 0 done, 1 failed, 2 wrong usage or input."""
     words = sys.argv[1:]
-    _complete_our_grammar()
     try:
+        _complete_our_grammar()
         if not words or words[0] in ("-h", "--help", "help"):
             print(USAGE + "\n".join(f"  {name}" for name in configs()))
             sys.exit(0 if words else 2)
-        if words[0] in RUN_COMMANDS or words[0].startswith("-sc"):
+        if words[0] in RUN_COMMANDS:
             _run(words)
+        elif words[0] in ("-sc", "--shell-completion"):
+            from hiera_video import hydra_app
+
+            hydra_app.shell_completion(words)
         elif words[0] in OTHER_COMMANDS:
             OTHER_COMMANDS[words[0]](words[1:])
         else:
@@ -114,8 +118,10 @@ def _complete_our_grammar() -> None:
     line = os.environ.get("COMP_LINE")
     if line is None or len(words := line.split(" ")) < 3 or words[1] not in RUN_COMMANDS:
         return
-    flags = [word for word in translate(words[1:-1]).flags]
-    os.environ["COMP_LINE"] = " ".join([words[0], *flags, words[-1]])
+    if not any(word.startswith("--config") for word in words[2:-1]):
+        return
+    call = translate(words[1:-1])
+    os.environ["COMP_LINE"] = " ".join([words[0], *call.config_flags, *call.overrides, words[-1]])
     os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
 
 

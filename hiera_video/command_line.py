@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 RUN_COMMANDS = ("fit", "validate", "test", "predict")
-# Hydra's own flags that may come with a word of their own.
+# Hydra's own flags that come with a word of their own; where words are named, it may be left out.
 FLAGS_WITH_VALUE = {
     "--cfg": ("job", "hydra", "all"),
     "-c": ("job", "hydra", "all"),
     "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
-    "--package": None,
-    "-p": None,
+    "--package": (),
+    "-p": (),
+    "--config-dir": (),
+    "-cd": (),
 }
 _HERE = Path(__file__).parent
 
@@ -51,13 +53,15 @@ class HydraCall:
     Attributes:
         command: one of RUN_COMMANDS.
         config: as given: a name or a file.
-        flags: what comes first on Hydra's command line.
+        config_flags: what names the configuration on Hydra's command line.
+        flags: flags of Hydra's that were given.
         overrides: ``key=value`` words.
         inputs: files to predict.
     """
 
     command: str
     config: str
+    config_flags: list[str] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
     inputs: list[str] = field(default_factory=list)
@@ -68,7 +72,7 @@ class HydraCall:
         extra = [f"++command={self.command}"]
         if self.inputs:
             extra.append(f"++data.predict=[{','.join(map(quote, self.inputs))}]")
-        return [*self.flags, *self.overrides, *extra]
+        return [*self.config_flags, *self.flags, *self.overrides, *extra]
 
 
 def quote(text: str) -> str:
@@ -93,11 +97,12 @@ def translate(words: Sequence[str]) -> HydraCall:
             break
         if word == "--config" or word.startswith("--config="):
             call.config = word.partition("=")[2] or (rest.pop(0) if rest else "")
-        elif command == "predict" and Path(word).exists():
+        elif command == "predict" and _exists(word):
             call.inputs.append(word)
         elif word.startswith("-"):
             call.flags.append(word)
-            if word in FLAGS_WITH_VALUE and rest and rest[0] in (FLAGS_WITH_VALUE[word] or rest):
+            values = FLAGS_WITH_VALUE.get(word)
+            if rest and values is not None and (not values or rest[0] in values):
                 call.flags.append(rest.pop(0))
         elif "=" in word or word.startswith("~"):
             call.overrides.append(word)
@@ -109,16 +114,23 @@ def translate(words: Sequence[str]) -> HydraCall:
         )
     path = configs().get(call.config)
     if path is not None:
-        call.flags = ["--config-name", f"experiment/{call.config}", *call.flags]
+        call.config_flags = ["--config-name", f"experiment/{call.config}"]
     elif Path(call.config).is_file():
         # The file's folder becomes the primary one, so that nothing of ours can hide it.
         path = Path(call.config).resolve()
-        call.flags = ["--config-path", str(path.parent), "--config-name", path.name, *call.flags]
+        call.config_flags = ["--config-path", str(path.parent), "--config-name", path.name]
         call.overrides.insert(0, f"hydra.searchpath=[{quote(f'file://{conf_dir()}')}]")
     else:
         hint = did_you_mean(call.config, configs())
         raise UsageError(f"no configuration or file {call.config!r}{hint}")
     return call
+
+
+def _exists(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except OSError:  # too long for a path, as a list of many files is
+        return False
 
 
 def _meaningless(command: str, word: str) -> str:

@@ -37,15 +37,24 @@ def main(call: HydraCall) -> None:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=None)(job)()
 
 
+def shell_completion(words: list[str]) -> None:
+    """Install, remove or answer Hydra's completion: ``-sc install=bash``."""
+    sys.argv[1:] = words
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="hiera_video")(_job)()
+
+
 def run_folder(name: str, command: str, resume: str | None) -> str:
     """Folder of a run: a new one below ``runs``, or the one that is resumed."""
     if resume == "auto":
         newest = newest_checkpoint(name)
         if newest is not None:
             return str(newest.parents[1])
-    elif resume is not None:
-        return str(Path(resume).parents[1] if resume.endswith(".ckpt") else resume)
-    given = (os.environ[key] for key in RUN_ID_VARIABLES if os.environ.get(key))
+    elif resume is not None and Path(resume).is_dir():
+        return resume
+    elif resume is not None and Path(resume).absolute().parent.name == "checkpoints":
+        return str(Path(resume).absolute().parents[1])
+    # "none" is what torchrun says when it was given no id.
+    given = (os.environ[k] for k in RUN_ID_VARIABLES if os.environ.get(k, "none") != "none")
     return f"runs/{name}/{command}-{next(given, time.strftime('%Y%m%d-%H%M%S'))}"
 
 
@@ -62,13 +71,15 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
     # Lightning starts the other ranks with `sys.argv` and `hydra.run.dir`. The words must be those
     # of this one job: with the original ones each rank would run the whole sweep again.
     words = [word for word in hydra_config.overrides.task if not word.startswith("++command=")]
-    sys.argv[1:] = [call.command, "--config", call.config, *words]
+    flags = [flag for flag in call.flags if flag not in ("-m", "--multirun")]
+    sys.argv[1:] = [call.command, "--config", call.config, *flags, *words]
     with read_write(hydra_config), open_dict(hydra_config):
         hydra_config.run.dir = run_dir
     config.run_dir = run_dir
 
     from hiera_video.run import run  # torch and Lightning, once the configuration is known good
 
+    launcher = {name: os.environ.get(name) for name in DDP_VARIABLES}
     try:
         with _explained(call):
             return run(config)
@@ -77,7 +88,7 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
         print(f"hiera-video: {error}", file=sys.stderr)
         sys.exit(error.code)
     finally:
-        _leave_process_group()
+        _leave_process_group(launcher)
 
 
 @contextmanager
@@ -92,10 +103,13 @@ def _explained(call: HydraCall) -> Iterator[None]:
         raise explanation from error
 
 
-def _leave_process_group() -> None:
+def _leave_process_group(launcher: dict[str, str | None]) -> None:
+    """Forget the ranks of this job, but not what an outer launcher such as torchrun had set."""
     import torch.distributed as dist
 
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
-    for name in DDP_VARIABLES:
+    for name, value in launcher.items():
         os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value

@@ -40,16 +40,16 @@ def run(config: DictConfig) -> float | None:
     torch.set_float32_matmul_precision("high")
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     path = checkpoint_path(config)
-    checkpoint = {} if path is None else read_checkpoint(path)
-    if checkpoint:
-        _check_same_model(config, checkpoint, str(path))
+    record = RunRecord(config.run_dir, *_records(config))
+    class_names = None
+    if path is not None:
+        class_names = _check_checkpoint(config, path)
         config.task.init_from = None  # the checkpoint has all weights
     _check_model(config)
     data = instantiate(config.data, _convert_="all")
     task = instantiate(config.task, _convert_="all")
-    if names := checkpoint.get("class_names"):
-        task.class_names = data.class_names = tuple(names)
-    record = RunRecord(config.run_dir, portable(config))
+    if class_names:
+        task.class_names = data.class_names = class_names
     trainer = _trainer(config, record)
     if trainer.is_global_zero:
         log.info(f"{config.command} {config.name} -> {config.run_dir}")
@@ -61,16 +61,14 @@ def run(config: DictConfig) -> float | None:
     return None if metric is None else float(metric)
 
 
-def portable(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain resolved values, but for the run's own folder.
-
-    Another run of it must write to a folder of its own.
-    """
-    place = "<run_dir>"
-    copy = OmegaConf.merge(config, {"run_dir": place})
-    text = json.dumps(OmegaConf.to_container(copy, resolve=True))
-    plain = json.loads(text.replace(place, "${run_dir}"))
-    return {key: plain[key] for key in SECTIONS}
+def _records(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration with its references, to run again; and as values, for checkpoints."""
+    place = "<run_dir>"  # stays a reference in both: another run has a folder of its own
+    values = OmegaConf.merge(config, {"run_dir": place})
+    text = json.dumps(OmegaConf.to_container(values, resolve=True)).replace(place, "${run_dir}")
+    resolved = json.loads(text)
+    references: Any = OmegaConf.to_container(config, resolve=False)
+    return {k: references[k] for k in SECTIONS}, {k: resolved[k] for k in SECTIONS}
 
 
 def checkpoint_path(config: DictConfig) -> Path | None:
@@ -84,11 +82,14 @@ def checkpoint_path(config: DictConfig) -> Path | None:
         if config.resume == "auto" and not last.exists():
             log.info("resume=auto: no earlier run, so this one begins")
             return None
+        if config.resume is None and last.exists():
+            raise UsageError(f"{last} is of an earlier run; resume=auto, or another run_dir=")
         given = {None: None, "auto": last}.get(config.resume, config.resume)
     else:
         given = config.ckpt_path
         if given == "auto":
-            given = newest_checkpoint(config.name)
+            newest = newest_checkpoint(config.name)
+            given = newest and newest.parents[1]
         if given is None and not config.task.init_from:
             raise UsageError(
                 f"{config.command} needs weights: ckpt_path=FILE_OR_RUN_FOLDER, ckpt_path=auto for "
@@ -97,7 +98,10 @@ def checkpoint_path(config: DictConfig) -> Path | None:
     if given is None:
         return None
     path = Path(given)
-    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if path.is_dir():
+        best = path / "checkpoints" / "best.ckpt"
+        to_use = config.command != "fit" and best.exists()
+        path = best if to_use else path / "checkpoints" / "last.ckpt"
     if not path.is_file():
         raise UsageError(f"{path}: no such checkpoint")
     return path
@@ -107,16 +111,27 @@ def _check_model(config: DictConfig) -> None:
     """Build the model without memory, so that a wrong argument is found before data is prepared."""
     try:
         with torch.device("meta"):
-            instantiate(config.model, _convert_="all")()
+            model = instantiate(config.model, _convert_="all")()
     except (TypeError, ValueError) as error:
         raise UsageError(f"model: {constructor_error(str(error))}") from error
+    clip = (config.data.num_frames, *config.data.size)
+    if tuple(model.input_size) != clip:
+        raise UsageError(
+            f"the model takes {list(model.input_size)} and the data gives {list(clip)} (frames, "
+            "height, width); set model.input_size, or data.num_frames and data.size"
+        )
 
 
-def _check_same_model(config: DictConfig, checkpoint: dict[str, Any], path: str) -> None:
+def _check_checkpoint(config: DictConfig, path: Path) -> tuple[str, ...]:
+    """See that the checkpoint is of this model; returns its class names, if it has any."""
+    checkpoint = read_checkpoint(path)
+    if "pytorch-lightning_version" not in checkpoint:
+        raise UsageError(f"{path} holds weights, not a run; use task.init_from={path}")
+    class_names = tuple(checkpoint.get("class_names", ()))
     saved = checkpoint.get("config", {}).get("model")
     model = OmegaConf.to_container(config.model, resolve=True)
     if saved is None or saved == model:
-        return
+        return class_names
     assert isinstance(model, dict)
     keys = sorted(key for key in saved | model if saved.get(key) != model.get(key))
     raise UsageError(

@@ -121,11 +121,11 @@ def _wrong_key(error: BaseException, call: HydraCall) -> str:
 def _values_of(call: HydraCall) -> dict[str, Any]:
     """All keys and values of the configuration when nothing is given on the command line."""
     GlobalHydra.instance().clear()
-    name = call.flags[call.flags.index("--config-name") + 1]
+    name = call.config_flags[call.config_flags.index("--config-name") + 1]
     folder = str(conf_dir())
     overrides = []
-    if "--config-path" in call.flags:
-        folder = call.flags[call.flags.index("--config-path") + 1]
+    if "--config-path" in call.config_flags:
+        folder = call.config_flags[call.config_flags.index("--config-path") + 1]
         overrides = [word for word in call.overrides if word.startswith("hydra.searchpath")]
     with initialize_config_dir(folder, version_base="1.3"):
         config: Any = OmegaConf.to_container(compose(name, overrides), resolve=False)

@@ -106,7 +106,7 @@ class PredictionLines(Callback):
     averaged over views; ``{"path": ..., "error": ...}`` for a file that cannot be decoded.
 
     Args:
-        path: the file; with several ranks, rank r > 0 writes ``<path>.rank<r>``.
+        path: the file. Each rank writes a part beside it; rank 0 joins and removes them.
         top: classes a video.
     """
 
@@ -115,10 +115,9 @@ class PredictionLines(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open this rank's file."""
-        rank = trainer.global_rank
-        path = self.path if rank == 0 else self.path.with_name(f"{self.path.name}.rank{rank}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115  (closed below)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self._part(trainer.global_rank)
+        self._file = open(part, "w", encoding="utf-8")  # noqa: SIM115  (closed below)
 
     def on_predict_batch_end(
         self,
@@ -150,8 +149,20 @@ class PredictionLines(Callback):
         self._file.flush()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the file."""
+        """Join the parts of all ranks."""
         self._file.close()
+        trainer.strategy.barrier("predictions are written")
+        if not trainer.is_global_zero:
+            return
+        parts = [self._part(rank) for rank in range(trainer.world_size)]
+        with open(parts[0], "ab") as whole:
+            for part in parts[1:]:
+                whole.write(part.read_bytes())
+                part.unlink()
+        os.replace(parts[0], self.path)
+
+    def _part(self, rank: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.part{rank}")
 
     def _write(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -51,7 +51,8 @@ class ProgressLines(Callback):
         step = trainer.global_step
         if step == self._steps or step % self.every_n_steps or not trainer.is_global_zero:
             return
-        loss = float(outputs["loss"])  # waits for the device
+        # Waits for the device. Lightning has divided the loss by the accumulated batches.
+        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
         seconds = time.perf_counter() - self._since
         total = int(trainer.estimated_stepping_batches)
         left = (total - step) * seconds / (step - self._steps)

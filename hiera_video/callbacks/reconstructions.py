@@ -32,6 +32,8 @@ class ReconstructionPictures(Callback):
     ) -> None:
         """Paint the first batch."""
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if not len(batch["video"]):  # none of it could be decoded
+            return
         if batch_idx or trainer.sanity_checking or not trainer.is_global_zero or not due:
             return
         task: Any = pl_module

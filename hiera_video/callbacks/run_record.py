@@ -21,20 +21,24 @@ class RunRecord(Callback):
 
     Args:
         run_dir: folder of the run.
-        config: the resolved configuration as plain values. ``config.yaml`` extends the project's
-            base configuration, so that ``--config`` takes it back.
+        config: the configuration with references between its keys, for ``config.yaml``. That file
+            extends the project's base configuration, so that ``--config`` takes it back, and an
+            override of a key reaches all that refer to it.
+        resolved: the same as plain values, for checkpoints.
     """
 
-    def __init__(self, run_dir: str | Path, config: dict[str, Any]) -> None:
-        self.run_dir, self.config = Path(run_dir), config
+    def __init__(
+        self, run_dir: str | Path, config: dict[str, Any], resolved: dict[str, Any]
+    ) -> None:
+        self.run_dir, self.config, self.resolved = Path(run_dir), config, resolved
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write both files, before anything can fail."""
+        """Write both files before training starts."""
         if not trainer.is_global_zero:
             return
         text = OmegaConf.to_yaml({"defaults": ["/hiera_video", "_self_"]} | self.config)
         (self.run_dir / "config.yaml").write_text(text)
-        record = run_record() | {"seed": self.config.get("seed"), "world_size": trainer.world_size}
+        record = run_record() | {"seed": self.resolved["seed"], "world_size": trainer.world_size}
         # A run that is resumed keeps the record of each start.
         with open(self.run_dir / "run.json", "a+") as file:
             file.seek(0)
@@ -46,7 +50,7 @@ class RunRecord(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the configuration."""
-        checkpoint["config"] = self.config
+        checkpoint["config"] = self.resolved
 
 
 def run_record() -> dict[str, Any]:
@@ -66,6 +70,8 @@ def run_record() -> dict[str, Any]:
 
 def git_revision(folder: Path) -> str | None:
     """Commit of the checkout at ``folder``, with "+changes" if it differs; None outside of one."""
+    if "site-packages" in folder.parts:
+        return None  # installed; the repository around it, if any, is another one
     try:
         command = [
             "git",

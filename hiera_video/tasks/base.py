@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -87,7 +88,9 @@ class VideoTask(LightningModule):
         optimizer = self.optimizer(groups)
         total = self.trainer.estimated_stepping_batches
         if math.isinf(total):
-            raise ValueError("the schedule needs an end; set trainer.max_epochs or max_steps")
+            raise MisconfigurationException(
+                "the schedule needs an end; set trainer.max_epochs or max_steps"
+            )
         steps_an_epoch = math.ceil(
             self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         )

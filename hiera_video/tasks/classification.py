@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from hiera_video.metrics.multi_view import MultiViewAccuracy
@@ -41,9 +42,11 @@ class ClassificationTask(VideoTask):
         if self.class_names is None:
             self.class_names = names
         if not self.class_names:
-            raise ValueError("no class names: the data has no labels and no checkpoint is given")
+            raise MisconfigurationException(
+                "no class names: neither the data nor a checkpoint has any; set task.class_names"
+            )
         if names and names != self.class_names:
-            raise ValueError(
+            raise MisconfigurationException(
                 f"the data has {len(names)} classes ({names[0]}, ...), the model "
                 f"{len(self.class_names)} ({self.class_names[0]}, ...) in another order or number"
             )

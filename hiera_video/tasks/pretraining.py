@@ -20,6 +20,8 @@ class PretrainingTask(VideoTask):
 
     def __init__(self, model, *, mask_ratio: float | None = None, **kwargs) -> None:
         super().__init__(model, **kwargs)
+        if mask_ratio is not None and not 0 < mask_ratio < 1:
+            raise ValueError(f"mask_ratio must be in (0, 1), not {mask_ratio}")
         self.mask_ratio = mask_ratio
         self.val_loss = MeanMetric()
 
@@ -41,8 +43,7 @@ class PretrainingTask(VideoTask):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same on validation videos, with masks that are equal in every epoch."""
-        if not len(batch["video"]):  # no video of the batch could be decoded
-            return
-        out = self(self.normalize(batch["video"]), batch["seed"])
-        self.val_loss.update(out.loss, weight=len(batch["seed"]))
+        if len(batch["video"]):  # else no video of the batch could be decoded
+            out = self(self.normalize(batch["video"]), batch["seed"])
+            self.val_loss.update(out.loss, weight=len(batch["seed"]))
         self.log("val/loss", self.val_loss)

@@ -88,6 +88,15 @@ def test_seeds_of_clips_do_not_collide():
     assert all(0 <= s < 2**63 for s in drawn)
 
 
+def test_ranks_stay_equal_when_a_rest_is_split_among_more_of_them():
+    counts = set()
+    for rank in range(4):
+        sampler = EpochSampler(24, training=True, rank=rank, world_size=4)
+        sampler.used = 6
+        counts.add(len(list(sampler)))
+    assert counts == {4}
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_resumed_loader_goes_on_with_the_very_next_batch(workers):
     unbroken = make_loader()

@@ -75,6 +75,22 @@ def test_wrong_lists_name_file_and_row(tmp_path, text, message):
     assert "\n" not in str(error.value)
 
 
+def test_ids_or_names_are_told_apart_once_for_a_file(tmp_path):
+    source = write(tmp_path / "list.txt", "a.mp4 0\nb.mp4 1\nc.mp4 2\n")
+    found = [label for _, label in rows(read_split(source, tmp_path, ["1", "2", "3"]))]
+    assert found == [0, 1, 2]  # ids: "0" is no name
+    source = write(tmp_path / "list.txt", "a.mp4 1\nb.mp4 3\n")
+    assert [x for _, x in rows(read_split(source, tmp_path, ["1", "2", "3"]))] == [0, 2]  # names
+
+
+def test_videos_without_labels(tmp_path):
+    source = write(tmp_path / "list.txt", "path\na.mp4\nb c.mp4\n")
+    manifest = read_split(source, tmp_path, None)
+    assert rows(manifest) == [(f"{tmp_path}/a.mp4", UNKNOWN), (f"{tmp_path}/b c.mp4", UNKNOWN)]
+    touch(tmp_path / "flat/x.mp4")
+    assert rows(read_split(tmp_path / "flat", tmp_path, None)) == [(f"{tmp_path}/flat/x.mp4", -1)]
+
+
 def test_missing_empty_and_binary_sources(tmp_path):
     with pytest.raises(DatasetError, match="no such folder or file"):
         read_split(tmp_path / "train", tmp_path, None)

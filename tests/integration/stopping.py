@@ -1,12 +1,15 @@
+import os
+import signal
+
 from lightning import Callback
 
 
-class StopAfter(Callback):
-    """End a run after some epochs, as a user's Ctrl-C would, but at a known place."""
+class TerminateAt(Callback):
+    """Send this process SIGTERM after some step, as a cluster would."""
 
-    def __init__(self, epochs):
-        self.epochs = epochs
+    def __init__(self, step):
+        self.step = step
 
-    def on_train_epoch_end(self, trainer, pl_module):
-        if trainer.current_epoch + 1 == self.epochs:
-            trainer.should_stop = True
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_MODEL, TINY_RUN, run
+from tests.integration.conftest import TINY_DATA, TINY_MODEL, TINY_RUN, run
 
 
 def events(run_dir):
@@ -88,7 +88,7 @@ def test_test_writes_all_views_and_the_same_accuracy(finetuned, workspace):
     assert table.num_rows == 16 * 6
     assert json.loads(table.schema.metadata[b"class_names"])[0] == "down"
     assert table.schema.metadata[b"temporal_views"] == b"2"
-    rows = table.to_pandas() if False else table.to_pylist()
+    rows = table.to_pylist()
     keys = [(r["video_id"], r["temporal_view"], r["spatial_view"]) for r in rows]
     assert keys == [(v, t, s) for v in range(16) for t in range(2) for s in range(3)]
     probabilities = np.array([r["probabilities"] for r in rows]).reshape(16, 6, 8)
@@ -123,27 +123,6 @@ def test_predict_takes_files_and_folders_and_goes_on_after_a_bad_one(finetuned, 
     assert best[0]["label"] in torch.load(run_dir / "checkpoints/best.ckpt")["class_names"]
     assert best == sorted(best, key=lambda p: -p["probability"])
     assert "broken.mp4" in by_name["broken.mp4"]["error"]
-
-
-def test_resume_goes_on_as_if_never_stopped(workspace, pretrained):
-    words = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_DATA, *TINY_RUN]
-    words += ["run_dir=runs/stopped", "trainer.check_val_every_n_epoch=1"]
-    # Stop after the first epoch of two; the schedule is that of the whole run.
-    run(
-        *words,
-        "+callbacks.stop._target_=tests.integration.stopping.StopAfter",
-        "+callbacks.stop.epochs=1",
-        cwd=workspace,
-        PYTHONPATH=str(ROOT),
-    )
-    output = run(*words, "resume=auto", cwd=workspace)
-    assert "step 12/12" in output
-    assert "step 2/12" not in output
-    straight = torch.load(pretrained / "checkpoints/last.ckpt")["state_dict"]
-    resumed = torch.load(workspace / "runs/stopped/checkpoints/last.ckpt")["state_dict"]
-    assert all(torch.equal(straight[key], resumed[key]) for key in straight)
-    assert len(json.loads((workspace / "runs/stopped/run.json").read_text())) == 2
-    assert len(list((workspace / "runs/stopped/metrics").iterdir())) == 2
 
 
 def test_help_is_instant_and_lists_commands_and_configs(tmp_path):

@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+import torch
+
+from datamodules import clips
+from datamodules.decoding import VideoFile
+from datamodules.folder import VideoFolderDataModule
+from datamodules.loading import sample_seed
+from datamodules.manifest import DatasetError
+from tests.video_files import write_video
+
+CLIP = {"num_frames": 4, "stride": 3, "size": (32, 32), "batch_size": 2, "eval_batch_size": 2}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Wide and tall videos of 40 frames in two classes, and one that is no video."""
+    root = tmp_path_factory.mktemp("folder")
+    rng = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for i, (name, shape) in enumerate([("a", (48, 96)), ("a", (96, 48)), ("b", (64, 64))]):
+            noise = rng.integers(0, 256, (40, shape[0] // 8, shape[1] // 8, 3), np.uint8)
+            (root / split / name).mkdir(parents=True, exist_ok=True)
+            frames = noise.repeat(8, 1).repeat(8, 2)
+            write_video(root / split / name / f"{i}.mp4", frames)
+    (root / "test/b/broken.mp4").write_bytes(b"no video")
+    return root
+
+
+def read(path):
+    with VideoFile(path) as file:
+        return file.frames_at(np.arange(40) / 30)
+
+
+def loaded(root, stage, **kwargs):
+    data = VideoFolderDataModule(root, **{**CLIP, **kwargs})
+    data.setup(stage)
+    return data
+
+
+def test_training_clips_are_cut_as_their_seeds_say(root):
+    data = loaded(root, "fit", repeats=3, crop_scale=(1, 1), crop_ratio=(1, 1), size=(48, 48))
+    batch = next(iter(data.train_dataloader()))
+    assert batch["video"].shape == (6, 3, 4, 48, 48)
+    assert batch["video_id"].tolist() == sorted(
+        batch["video_id"].tolist(), key=batch["video_id"].tolist().index
+    )
+    manifest = data.manifests["train"]
+    for clip, seed, video_id, label, repeat in zip(
+        *(batch[k] for k in ("video", "seed", "video_id", "label")), [0, 1, 2] * 2, strict=True
+    ):
+        assert seed == sample_seed(0, 0, int(video_id), repeat)
+        assert label == manifest.label(int(video_id))
+        with VideoFile(manifest.path(int(video_id))) as file:
+            rng = np.random.default_rng(int(seed))
+            start = rng.uniform(0, file.duration - 9 / 30)
+            side = min(file.width, file.height)
+        frames = read(manifest.path(int(video_id)))
+        first = [np.floor((start + 0.1 * i) * 30 + 1e-6) for i in range(4)]
+        if side == 48:  # the crop is the short side, so nothing is scaled: only where it is cut
+            clip = clip.permute(1, 2, 3, 0).numpy()
+            cuts = [
+                frames[np.int64(first), y : y + 48, x : x + 48]
+                for y in range(frames.shape[1] - 47)
+                for x in range(frames.shape[2] - 47)
+            ]
+            assert any(np.array_equal(clip, cut) for cut in cuts)
+    assert len(set(batch["seed"].tolist())) == 6
+
+
+def test_repeats_and_views_open_a_file_once(root, monkeypatch):
+    opened = []
+
+    class Counted(VideoFile):
+        def __init__(self, path, *args):
+            opened.append(path)
+            super().__init__(path, *args)
+
+    monkeypatch.setattr(clips, "VideoFile", Counted)
+    data = loaded(root, "fit", repeats=4)
+    next(iter(data.train_dataloader()))
+    assert len(opened) == 2
+    data = loaded(root, "test", test_views=(3, 3), test="val")
+    list(data.test_dataloader())
+    assert len(opened) == 2 + 3
+
+
+def test_views_are_left_centre_right_of_first_middle_last_frames(root):
+    data = loaded(root, "test", test="val", test_views=(3, 3), size=(48, 48))
+    batch = next(iter(data.test_dataloader()))
+    manifest = data.manifests["test"]
+    assert batch["view"].tolist() == [*range(9), *range(9)]
+    for video_id in (0, 1):
+        frames = read(manifest.path(video_id))
+        views = batch["video"][batch["video_id"] == video_id].permute(0, 2, 3, 4, 1).numpy()
+        for view, clip in enumerate(views):
+            temporal, spatial = divmod(view, 3)
+            begin = [0, 15, 30][temporal]  # 40 frames, a clip spans 10
+            offset = [0, 24, 48][spatial]
+            cut = frames[begin : begin + 10 : 3]
+            wide = frames.shape[2] > frames.shape[1]
+            cut = cut[:, :, offset : offset + 48] if wide else cut[:, offset : offset + 48]
+            assert np.array_equal(clip, cut), (video_id, view)
+
+
+def test_a_video_that_cannot_be_decoded_is_listed_in_evaluation(root):
+    data = loaded(root, "test", test_views=(1, 2))
+    batches = list(data.test_dataloader())
+    failed = [f for batch in batches for f in batch["failed"]]
+    assert len(failed) == 1
+    video_id, label, reason = failed[0]
+    assert data.manifests["test"].path(video_id).endswith("broken.mp4")
+    assert label == 1
+    assert "broken.mp4" in reason
+    seen = torch.cat([batch["video_id"] for batch in batches])
+    assert sorted(seen.tolist()) == sorted([i for i in range(4) if i != video_id] * 2)
+
+
+def test_workers_change_nothing(root):
+    batches = [
+        list(loaded(root, "fit", num_workers=n, repeats=2).train_dataloader()) for n in (0, 2)
+    ]
+    for one, two in zip(*batches, strict=True):
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_a_split_that_is_not_there(root):
+    data = VideoFolderDataModule(root, val=None, **CLIP)
+    data.setup("fit")
+    assert data.val_dataloader() == []
+    with pytest.raises(DatasetError, match="data.test is null"):
+        VideoFolderDataModule(root, test=None, **CLIP).setup("test")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be positive"),
+        ({"num_workers": -1}, "num_workers"),
+        ({"test_views": (5,)}, r"test_views must be \[temporal, spatial\]"),
+        ({"val_views": (0, 1)}, "val_views"),
+    ],
+)
+def test_wrong_arguments(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        VideoFolderDataModule("x", **wrong)

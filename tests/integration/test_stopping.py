@@ -1,0 +1,40 @@
+"""A run that is told to stop saves itself, says so, and goes on as if it had never stopped."""
+
+import json
+
+import pytest
+import torch
+
+from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_RUN, run
+
+# Drop path draws random numbers in the network, besides those of order, crops and masks.
+WORDS = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_DATA, *TINY_RUN]
+WORDS += ["model.drop_path_rate=0.3", "data.num_workers=1"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(workspace):
+    run(*WORDS, "run_dir=runs/unbroken", cwd=workspace)
+    return torch.load(workspace / "runs/unbroken/checkpoints/last.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize("step", [3, 6], ids=["within an epoch", "at the last step of one"])
+def test_sigterm_saves_and_resume_ends_bit_for_bit_the_same(workspace, unbroken, step):
+    words = [*WORDS, f"run_dir=runs/told-{step}"]
+    stop = ["+callbacks.stop._target_=tests.integration.stopping.TerminateAt"]
+    stop += [f"+callbacks.stop.step={step}"]
+    run(*words, *stop, cwd=workspace, code=143, PYTHONPATH=str(ROOT))
+    output = run(*words, "resume=auto", cwd=workspace)
+    assert "step 12/12" in output
+    assert "step 2/12" not in output
+    resumed = torch.load(workspace / f"runs/told-{step}/checkpoints/last.ckpt", weights_only=True)
+    assert resumed["global_step"] == unbroken["global_step"] == 12
+    for key, value in unbroken["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][key], value), key
+    starts = json.loads((workspace / f"runs/told-{step}/run.json").read_text())
+    assert len(starts) == 2
+
+
+def test_a_second_start_does_not_overwrite_the_first(workspace, unbroken):
+    output = run(*WORDS, "run_dir=runs/unbroken", cwd=workspace, code=2)
+    assert "is of an earlier run; resume=auto, or another run_dir=" in output
