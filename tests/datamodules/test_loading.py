@@ -40,7 +40,7 @@ def seeds(batches):
     return [batch["seed"].tolist() for batch in batches]
 
 
-@given(st.integers(1, 200), st.integers(1, 7), st.integers(0, 5))
+@given(st.integers(7, 200), st.integers(1, 7), st.integers(0, 5))
 def test_evaluation_sees_each_video_once_for_any_number_of_ranks(length, ranks, epoch):
     seen = Counter()
     for rank in range(ranks):
@@ -152,8 +152,9 @@ def test_evaluation_can_be_repeated_and_broken_off():
 def test_too_few_videos_are_an_error():
     with pytest.raises(ValueError, match="lower data.batch_size"):
         make_loader(4, 5)
-    with pytest.raises(ValueError, match="too few for 3 processes"):
-        EpochSampler(2, training=True, world_size=3)
+    for training in (True, False):  # Lightning would stop, or wait for ever, with an empty rank
+        with pytest.raises(ValueError, match="too few for 3 processes"):
+            EpochSampler(2, training=training, world_size=3)
 
 
 def test_collate_moves_channels_without_copying():

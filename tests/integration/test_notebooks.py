@@ -33,6 +33,9 @@ def test_reconstructions(tmp_path, monkeypatch):
     ]
     assert {"image/png", "image/gif"} <= {kind for kind, _ in pictures}
     sizes = {kind: Image.open(io.BytesIO(data)).size for kind, data in pictures}
-    assert sizes["image/png"] == (4 * 68, 2 * 3 * 68)  # 4 predicted frames, 3 rows for each of 2 clips
+    assert sizes["image/png"] == (
+        4 * 68,
+        2 * 3 * 68,
+    )  # 4 predicted frames, 3 rows for each of 2 clips
     gif = Image.open(io.BytesIO(dict(pictures)["image/gif"]))
     assert gif.n_frames == 4

@@ -22,17 +22,16 @@ CLIP = [
 
 
 def test_pretrain_on_clips_and_finetune_on_signs(tmp_path):
-    words = ["fit", "--config", "folder/pretrain", f"data.root={DATA}", *TINY_MODEL, *CLIP]
+    # The configurations for one's own data name only the model, so `++` adds the tiny size.
+    tiny = [f"++{word}" for word in TINY_MODEL]
     decoder = ["+model.decoder_embed_dim=16", "+model.decoder_depth=1"]
-    model = [word.replace("model.", "++model.") for word in (*TINY_MODEL, *decoder)]
     splits = [f"data.train={tmp_path}/clips.csv", f"data.val={tmp_path}/clips.csv"]
+    words = ["fit", "--config", "folder/pretrain", f"data.root={DATA}", *tiny, *decoder, *CLIP]
     clips = sorted((DATA / "clips").iterdir())
     rows = [(f"clips/{clip.name}", "any") for clip in clips]
     write_csv(tmp_path / "clips.csv", rows)
     output = run(
-        *words[:4],
-        *model,
-        *CLIP,
+        *words,
         *splits,
         *TINY_RUN,
         "data.batch_size=3",
@@ -49,11 +48,10 @@ def test_pretrain_on_clips_and_finetune_on_signs(tmp_path):
     write_csv(tmp_path / "signs.csv", [(f"asl/{sign.name}", sign.stem) for sign in signs])
     splits = [f"data.{split}={tmp_path}/signs.csv" for split in ("train", "val", "test")]
     words = ["--config", "folder/finetune", f"data.root={DATA}", *CLIP, *splits, *TINY_RUN]
-    model = [word.replace("model.", "++model.") for word in TINY_MODEL]
     run(
         "fit",
         *words,
-        *model,
+        *tiny,
         "data.batch_size=5",
         "run_dir=finetuned",
         "task.init_from=pretrained/checkpoints/last.ckpt",
@@ -62,7 +60,7 @@ def test_pretrain_on_clips_and_finetune_on_signs(tmp_path):
     run(
         "test",
         *words,
-        *model,
+        *tiny,
         "data.test_views=[2,3]",
         "ckpt_path=finetuned",
         "run_dir=tested",
@@ -73,7 +71,7 @@ def test_pretrain_on_clips_and_finetune_on_signs(tmp_path):
     run(
         "predict",
         *words,
-        *model,
+        *tiny,
         "ckpt_path=finetuned",
         "out=out.jsonl",
         DATA / "clips/dog.mp4",

@@ -9,7 +9,7 @@ from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_RUN, run
 
 # Drop path draws random numbers in the network, besides those of order, crops and masks.
 WORDS = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_DATA, *TINY_RUN]
-WORDS += ["model.drop_path_rate=0.3", "data.num_workers=1"]
+WORDS += ["+model.drop_path_rate=0.3", "data.num_workers=1"]
 
 
 @pytest.fixture(scope="module")
