@@ -85,6 +85,8 @@ class VideoFolderDataModule(LightningDataModule):
         self.val_views, self.test_views = val_views, test_views
         self.num_workers, self.seed = num_workers, seed
         self.manifests: dict[str, Manifest] = {}
+        self._train_loader: Loader | None = None
+        self._position: dict[str, int] | None = None  # in the training data, of a resumed run
 
     def setup(self, stage: str) -> None:
         """Read the splits that ``stage`` needs; the training split first, for its classes."""
@@ -114,7 +116,22 @@ class VideoFolderDataModule(LightningDataModule):
             self.crop_ratio,
             self.seed,
         )
-        return self._loader(clips, self.batch_size, training=True)
+        self._train_loader = self._loader(clips, self.batch_size, training=True)
+        if self._position is not None:
+            self._train_loader.load_state_dict(self._position)
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, int]:
+        """Position in the training data, for a checkpoint."""
+        return {} if self._train_loader is None else self._train_loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the training data begin where it was.
+
+        Lightning restores loaders, too, but not one that was made before, as it is where the
+        schedule asks for the number of steps.
+        """
+        self._position = state_dict
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """All views of the validation videos, each once; nothing where the split is None."""

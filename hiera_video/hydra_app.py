@@ -40,7 +40,8 @@ def main(call: HydraCall) -> None:
 def shell_completion(words: list[str]) -> None:
     """Install, remove or answer Hydra's completion: ``-sc install=bash``."""
     sys.argv[1:] = words
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="hiera_video")(_job)()
+    nothing = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="hiera_video")
+    nothing(lambda _: None)()
 
 
 def run_folder(name: str, command: str, resume: str | None) -> str:
