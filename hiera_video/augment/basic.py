@@ -8,6 +8,9 @@ from hiera_video.augment.random import uniform
 # PySlowFast DATA.MEAN and DATA.STD, which all published video Hiera models were trained with.
 VIDEO_MEAN = (0.45, 0.45, 0.45)
 VIDEO_STD = (0.225, 0.225, 0.225)
+# Streams of random numbers: each use of a sample's seed has its own.
+FLIP_STREAM = 1
+MASK_STREAM = 2
 
 
 def random_horizontal_flip(video: Tensor, seed: Tensor, probability: float = 0.5) -> Tensor:
@@ -59,7 +62,3 @@ class Normalize(nn.Module):
         shape = (3, *[1] * (video.ndim - 2))
         pixels = (video.float() - self.shift.view(shape)) / self.scale.view(shape)
         return pixels.round().clamp(0, 255).to(torch.uint8)
-
-
-FLIP_STREAM = 1
-MASK_STREAM = 2

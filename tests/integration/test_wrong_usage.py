@@ -20,7 +20,7 @@ from tests.integration.conftest import run
         (["fit", "--config", "demo/pretrain", "batch_size=3"], "did you mean data.batch_size"),
         (["fit", "--config", "demo/pretrain", "data=foldr"], "did you mean folder"),
         (["fit", "--config", "demo/pretrain", "data.batch_size=0"], "batch_size must be positive"),
-        (["fit", "--config", "demo/pretrain", "data.batch_size=many"], "data"),
+        (["fit", "--config", "demo/pretrain", "data.batch_size=many"], "expected a number"),
         (["fit", "--config", "demo/pretrain", "seed=[1"], "seed=[1"),
         (["fit", "--config", "demo/pretrain", "model.name=hiera_bass_16x224"], "hiera_base_16x224"),
         (["fit", "--config", "demo/pretrain", "model.input_size=[16,60,64]"], "multiple of 32"),
