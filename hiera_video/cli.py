@@ -14,10 +14,10 @@ from hiera_video.command_line import (
     RUN_COMMANDS,
     UsageError,
     configs,
-    did_you_mean,
     run_help,
     translate,
 )
+from hiera_video.spelling import did_you_mean
 
 USAGE = """\
 usage: hiera-video COMMAND ...        (or: python -m hiera_video COMMAND ...)

@@ -1,10 +1,11 @@
 """Our words and Hydra's: ``fit --config demo/pretrain data.seed=1`` <-> flags and overrides."""
 
-import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from hiera_video.spelling import did_you_mean
 
 RUN_COMMANDS = ("fit", "validate", "test", "predict")
 # Hydra's own flags that come with a word of their own; where words are named, it may be left out.
@@ -38,12 +39,6 @@ def configs() -> dict[str, Path]:
     root = conf_dir() / "experiment"
     files = sorted(root.rglob("*.yaml"))
     return {str(path.relative_to(root).with_suffix("")): path for path in files}
-
-
-def did_you_mean(word: str, known: Iterable[str], count: int = 3) -> str:
-    """A clause with the words nearest to ``word``; empty if none is near."""
-    near = difflib.get_close_matches(word, list(known), n=count, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 @dataclass

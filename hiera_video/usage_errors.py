@@ -18,7 +18,8 @@ from hydra.errors import (
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hiera_video.command_line import HydraCall, UsageError, conf_dir, did_you_mean
+from hiera_video.command_line import HydraCall, UsageError, conf_dir
+from hiera_video.spelling import did_you_mean
 
 
 def explain(error: BaseException, call: HydraCall) -> UsageError | None:

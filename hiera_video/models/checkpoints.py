@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hiera_video.models.zoo import CHECKPOINTS, nearest
+from hiera_video.models.zoo import CHECKPOINTS
+from hiera_video.spelling import did_you_mean
 
 URL = "https://dl.fbaipublicfiles.com/hiera/{}.pth"
 LICENCE = "published Hiera weights are CC-BY-NC 4.0: not for commercial use"
@@ -132,7 +133,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     if not os.path.isfile(path):
         is_name = not Path(path).suffix and os.sep not in str(path)
-        hint = nearest(str(path), CHECKPOINTS) if is_name else ""
+        hint = did_you_mean(str(path), CHECKPOINTS) if is_name else ""
         raise CheckpointError(f"{path}: no such file{hint}")
     try:
         if Path(path).suffix == ".safetensors":

@@ -78,7 +78,7 @@ def pool(x: Tensor, stride: int) -> Tensor:
     """Maximum over the cells of the next level: ``(B, U, L, ...)`` to ``(B, U, L/stride, ...)``."""
     if stride == 1:
         return x
-    return x.unflatten(2, (stride, -1)).max(dim=2).values  # (B, U, stride, L/stride, ...)
+    return x.unflatten(2, (stride, -1)).amax(dim=2)  # (B, U, stride, L/stride, ...)
 
 
 def windows(x: Tensor, windowed: bool) -> Tensor:

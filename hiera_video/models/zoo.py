@@ -5,8 +5,9 @@ Importing this needs no torch; building a model does.
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
+
+from hiera_video.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from hiera_video.models.hiera import Hiera
@@ -53,7 +54,8 @@ def model_arguments(name: str) -> dict[str, Any]:
         ValueError: there is no such name; the message has the nearest ones.
     """
     if name not in MODELS:
-        raise ValueError(f"no model {name!r}{nearest(name, MODELS)}")
+        hint = did_you_mean(name, MODELS) or f"; there are {', '.join(MODELS)}"
+        raise ValueError(f"no model {name!r}{hint}")
     return dict(MODELS[name])
 
 
@@ -87,9 +89,3 @@ def create_mae(name: str, **overrides: Any) -> MaskedAutoencoderHiera:
     arguments = model_arguments(name)
     del arguments["num_classes"]
     return MaskedAutoencoderHiera(**{**arguments, **overrides})
-
-
-def nearest(name: str, known: Any) -> str:
-    """``; did you mean ...?`` with up to three names that resemble it most."""
-    found = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
-    return f"; did you mean {' or '.join(found)}?" if found else f"; there are {', '.join(known)}"

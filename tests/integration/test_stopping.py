@@ -35,6 +35,25 @@ def test_sigterm_saves_and_resume_ends_bit_for_bit_the_same(workspace, unbroken,
     assert len(starts) == 2
 
 
+def test_sigterm_saves_on_two_processes(workspace):
+    words = [*WORDS, "trainer.devices=2"]
+    stop = ["+callbacks.stop._target_=tests.integration.stopping.TerminateAt"]
+    stop += ["+callbacks.stop.step=2"]
+    run(*words, "run_dir=runs/both", cwd=workspace)
+    told = [*words, "run_dir=runs/both-told"]
+    run(*told, *stop, cwd=workspace, code=143, PYTHONPATH=str(ROOT))
+    output = run(*told, "resume=auto", cwd=workspace)
+    assert "step 6/6" in output
+    assert "step 2/6" not in output
+    whole, resumed = (
+        torch.load(workspace / f"runs/{name}/checkpoints/last.ckpt", weights_only=True)
+        for name in ("both", "both-told")
+    )
+    assert resumed["global_step"] == whole["global_step"] == 6
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][key], value), key
+
+
 def test_a_second_start_does_not_overwrite_the_first(workspace, unbroken):
     output = run(*WORDS, "run_dir=runs/unbroken", cwd=workspace, code=2)
     assert "is of an earlier run; resume=auto, or another run_dir=" in output
