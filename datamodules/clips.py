@@ -1,15 +1,14 @@
 """Clips of one video as tensors: what a worker of the loader does."""
 
-from collections.abc import Sequence
+import math
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from datamodules.decoding import VideoDecodeError, VideoFile
-from datamodules.loading import Failure, Item, sample_seed
+from datamodules.decoding import VideoFile
+from datamodules.loading import sample_seed
 from datamodules.manifest import Manifest
 from datamodules.sampling import (
     clip_span,
@@ -20,6 +19,7 @@ from datamodules.sampling import (
     view_crops,
     view_starts,
 )
+from datamodules.workers import Item
 
 
 class ClipFormat(NamedTuple):
@@ -32,6 +32,11 @@ class ClipFormat(NamedTuple):
     width: int
 
     @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of its pixels: ``(T, H, W, 3)``."""
+        return self.num_frames, self.height, self.width, 3
+
+    @property
     def span(self) -> float:
         """Seconds from the first to the last frame."""
         return clip_span(self.num_frames, self.stride, self.fps)
@@ -41,7 +46,33 @@ class ClipFormat(NamedTuple):
         return clip_times(start, self.num_frames, self.stride, self.fps)
 
 
-class TrainingClips(Dataset[Item]):
+class _Clips:
+    """What both data sets are: clips of the videos of a manifest."""
+
+    def __init__(self, manifest: Manifest, clip: ClipFormat, clips: int, seed: int) -> None:
+        self.manifest, self.clip, self.seed = manifest, clip, seed
+        self.item_shape = (clips, *clip.shape)
+
+    def empty(self, index: int) -> Item:
+        """The item of a video that cannot be decoded: no clips."""
+        return self.item(np.empty((0, *self.clip.shape), np.uint8), 0, index)
+
+    def item(self, clips: np.ndarray, epoch: int, index: int) -> Item:
+        """Clips uint8 ``(n, T, H, W, 3)`` of a video with what is known of it."""
+        seeds = [sample_seed(self.seed, epoch, index, repeat) for repeat in range(len(clips))]
+
+        def column(value: int) -> Tensor:
+            return torch.full((len(clips),), value, dtype=torch.int64)
+
+        return {
+            "video": torch.from_numpy(np.ascontiguousarray(clips)),
+            "seed": torch.tensor(seeds, dtype=torch.int64),
+            "video_id": column(index),
+            "label": column(self.manifest.label(index)),
+        }
+
+
+class TrainingClips(_Clips):
     """``repeats`` random clips of each video, from one open of its file.
 
     An item is indexed by ``(epoch, index)`` and holds ``video`` uint8 ``(repeats, T, H, W, 3)``,
@@ -65,18 +96,15 @@ class TrainingClips(Dataset[Item]):
         crop_ratio: tuple[float, float],
         seed: int,
     ) -> None:
-        self.manifest, self.clip, self.repeats, self.seed = manifest, clip, repeats, seed
-        self.crop_scale, self.crop_ratio = crop_scale, crop_ratio
-
-    def __len__(self) -> int:
-        return len(self.manifest)
+        super().__init__(manifest, clip, repeats, seed)
+        self.repeats, self.crop_scale, self.crop_ratio = repeats, crop_scale, crop_ratio
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
         seeds = [sample_seed(self.seed, epoch, index, repeat) for repeat in range(self.repeats)]
         with VideoFile(self.manifest.path(index)) as file:
             clips = [self._random_clip(file, np.random.default_rng(seed)) for seed in seeds]
-        return _item(np.stack(clips), seeds, index, self.manifest.label(index))
+        return self.item(np.stack(clips), epoch, index)
 
     def _random_clip(self, file: VideoFile, rng: np.random.Generator) -> np.ndarray:
         clip = self.clip
@@ -87,38 +115,28 @@ class TrainingClips(Dataset[Item]):
         return file.frames_at(clip.times(start), size=(clip.height, clip.width), crop=box)
 
 
-class EvaluationViews(Dataset[Item]):
+class EvaluationViews(_Clips):
     """All views of each video, from one open and one pass over its file.
 
     An item is indexed by ``(epoch, index)`` and holds ``video`` uint8 ``(views, T, H, W, 3)`` with
     ``seed``, ``video_id``, ``label`` and ``view`` int64 ``(views,)``, where view =
-    ``temporal * spatial_views + spatial``. A video that cannot be decoded is an item of no clips
-    whose ``failed`` is ``(video_id, label, reason)``: an evaluation must count it, not replace it.
+    ``temporal * spatial_views + spatial``.
     """
 
     def __init__(
         self, manifest: Manifest, clip: ClipFormat, views: tuple[int, int], seed: int
     ) -> None:
-        self.manifest, self.clip, self.seed = manifest, clip, seed
+        super().__init__(manifest, clip, math.prod(views), seed)
         self.temporal_views, self.spatial_views = views
-
-    def __len__(self) -> int:
-        return len(self.manifest)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
-        failed: list[Failure] = []
-        label = self.manifest.label(index)
-        try:
-            with VideoFile(self.manifest.path(index)) as file:
-                clips = self._views(file)
-        except VideoDecodeError as error:
-            clip = self.clip
-            clips = np.empty((0, clip.num_frames, clip.height, clip.width, 3), np.uint8)
-            failed = [(index, label, str(error))]
-        seeds = [sample_seed(self.seed, epoch, index, view) for view in range(len(clips))]
-        item = _item(clips, seeds, index, label)
-        return item | {"view": torch.arange(len(clips)), "failed": failed}
+        with VideoFile(self.manifest.path(index)) as file:
+            return self.item(self._views(file), epoch, index)
+
+    def item(self, clips: np.ndarray, epoch: int, index: int) -> Item:
+        """As in training, and which view each clip is."""
+        return super().item(clips, epoch, index) | {"view": torch.arange(len(clips))}
 
     def _views(self, file: VideoFile) -> np.ndarray:
         clip = self.clip
@@ -133,15 +151,3 @@ class EvaluationViews(Dataset[Item]):
             self.temporal_views, clip.num_frames, self.spatial_views, clip.height, clip.width, 3
         ).swapaxes(1, 2)  # (temporal, spatial, T, H, W, 3)
         return crops.reshape(-1, *crops.shape[2:])  # (views, T, H, W, 3)
-
-
-def _item(clips: np.ndarray, seeds: Sequence[int], index: int, label: int) -> Item:
-    def column(value: int) -> Tensor:
-        return torch.full((len(clips),), value, dtype=torch.int64)
-
-    return {
-        "video": torch.from_numpy(np.ascontiguousarray(clips)),
-        "seed": torch.tensor(seeds, dtype=torch.int64),
-        "video_id": column(index),
-        "label": column(label),
-    }

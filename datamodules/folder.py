@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning import LightningDataModule
-from torch.utils.data import Dataset
 
+from datamodules.bad_videos import BadVideos
 from datamodules.clips import ClipFormat, EvaluationViews, TrainingClips
-from datamodules.loading import EpochSampler, Item, Loader
+from datamodules.loading import ClipDataset, EpochSampler, Loader
 from datamodules.manifest import DatasetError, Manifest, list_videos, read_split
 
 
@@ -39,6 +39,12 @@ class VideoFolderDataModule(LightningDataModule):
         val_views: temporal and spatial views of a video during `fit`.
         test_views: temporal and spatial views of a video in `validate`, `test` and `predict`.
         num_workers: decoding processes for each training process; 0 decodes in the process itself.
+        decode_timeout: seconds that a worker may take for one video before it is ended.
+        bad_videos: CSV file that lists the videos that cannot be decoded; those it lists as
+            ``killed`` are not opened again. None: they are only logged.
+        max_bad_share: share of an epoch's videos, in [0, 1), that may fail and be replaced in
+            training; more of them stop it. In evaluation nothing is replaced.
+        stop_on_kill: stop when a worker hangs or dies, rather than go on without its video.
         seed: seed of order and of every random choice.
     """
 
@@ -63,13 +69,18 @@ class VideoFolderDataModule(LightningDataModule):
         val_views: tuple[int, int] = (1, 1),
         test_views: tuple[int, int] = (5, 3),
         num_workers: int = 0,
+        decode_timeout: float = 60.0,
+        bad_videos: str | Path | None = None,
+        max_bad_share: float = 0.01,
+        stop_on_kill: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         _check_positive(num_frames=num_frames, stride=stride, fps=fps, batch_size=batch_size)
-        _check_positive(
-            repeats=repeats, eval_batch_size=eval_batch_size, num_workers=num_workers + 1
-        )
+        _check_positive(repeats=repeats, eval_batch_size=eval_batch_size)
+        _check_positive(num_workers=num_workers + 1, decode_timeout=decode_timeout)
+        if not 0 <= max_bad_share < 1:
+            raise ValueError(f"max_bad_share must be in [0, 1), not {max_bad_share}")
         for name, views in (("val_views", val_views), ("test_views", test_views)):
             if len(views) != 2 or min(views) < 1:
                 raise ValueError(
@@ -83,7 +94,9 @@ class VideoFolderDataModule(LightningDataModule):
         self.batch_size, self.repeats, self.eval_batch_size = batch_size, repeats, eval_batch_size
         self.crop_scale, self.crop_ratio = crop_scale, crop_ratio
         self.val_views, self.test_views = val_views, test_views
-        self.num_workers, self.seed = num_workers, seed
+        self.num_workers, self.decode_timeout, self.seed = num_workers, decode_timeout, seed
+        self.bad_videos = BadVideos(None if bad_videos is None else Path(bad_videos))
+        self.max_bad_share, self.stop_on_kill = max_bad_share, stop_on_kill
         self.manifests: dict[str, Manifest] = {}
         self._train_loader: Loader | None = None
         self._position: dict[str, int] | None = None  # in the training data, of a resumed run
@@ -157,10 +170,10 @@ class VideoFolderDataModule(LightningDataModule):
         views = EvaluationViews(self.manifests[split], self.clip, self.views(split), self.seed)
         return self._loader(views, self.eval_batch_size, training=False)
 
-    def _loader(self, dataset: Dataset[Item], batch_size: int, training: bool) -> Loader:
+    def _loader(self, dataset: ClipDataset, batch_size: int, training: bool) -> Loader:
         trainer = self.trainer
         sampler = EpochSampler(
-            len(dataset),  # pyright: ignore[reportArgumentType]
+            len(dataset.manifest),
             training=training,
             seed=self.seed,
             rank=trainer.global_rank if trainer else 0,
@@ -171,8 +184,11 @@ class VideoFolderDataModule(LightningDataModule):
             sampler,
             batch_size,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
+            timeout=self.decode_timeout,
+            bad_videos=self.bad_videos,
+            max_bad_share=self.max_bad_share,
+            stop_on_kill=self.stop_on_kill,
         )
 
 

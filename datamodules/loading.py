@@ -1,29 +1,54 @@
 """Order, seeds and batches: the loader that every data module shares.
 
-The order of an epoch is a pure function of (seed, epoch, world size), and the randomness of a
-sample one of (seed, epoch, index, repeat). So results do not depend on the number of workers, and
-a run that stopped within an epoch goes on with the very next batch.
+The order of an epoch is a pure function of (seed, epoch), and the randomness of a sample one of
+(seed, epoch, index, repeat). So results do not depend on the number of workers, and a run that
+stopped within an epoch goes on with the very next batch.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
-from typing import Any
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
-from datamodules.manifest import DatasetError
+from datamodules.bad_videos import BadVideos, Failure
+from datamodules.container import VideoDecodeError
+from datamodules.manifest import DatasetError, Manifest
+from datamodules.workers import Item, Workers
 
-Failure = tuple[int, int, str]  # video_id, label, reason
-Item = dict[str, Any]
 Batch = dict[str, Any]
+
+_BATCHES_AHEAD = 2
 
 
 def sample_seed(seed: int, epoch: int, index: int, repeat: int = 0) -> int:
     """Seed of one clip, in [0, 2**63): a pure function of its arguments (numpy SeedSequence)."""
     state = np.random.SeedSequence((seed, epoch, index, repeat)).generate_state(1, np.uint64)[0]
     return int(state >> np.uint64(1))
+
+
+class ClipDataset(Protocol):
+    """What a loader loads: clips of videos, by (epoch, index).
+
+    Attributes:
+        manifest: the videos.
+        item_shape: greatest shape of an item's ``video``: ``(clips, T, H, W, 3)``.
+    """
+
+    manifest: Manifest
+    item_shape: tuple[int, ...]
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        """The clips of one video; VideoDecodeError if it cannot be decoded."""
+        ...
+
+    def empty(self, index: int) -> Item:
+        """The item of a video that cannot be decoded: no clips."""
+        ...
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -60,70 +85,96 @@ class EpochSampler(Sampler[tuple[int, int]]):
             return self.length // self.world_size
         return len(range(self.rank, self.length, self.world_size))
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def order(self) -> np.ndarray:
+        """All indices of this epoch in order, int64 ``(length,)``, the same in all processes."""
         if not self.training:
-            yield from ((0, index) for index in range(self.rank, self.length, self.world_size))
-            return
-        epoch = self.epoch
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
-        order = order[: self.length // self.world_size * self.world_size]
-        rest = order[self.used :]  # of another number of processes, it need not divide
-        rest = rest[: len(rest) // self.world_size * self.world_size]
-        for index in rest[self.rank :: self.world_size]:
-            yield epoch, int(index)
+            return np.arange(self.length)
+        return np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+
+    def positions(self) -> range:
+        """Where in the order the samples lie that this process has still to see."""
+        end = self.length
+        if self.training:
+            whole = self.length // self.world_size * self.world_size
+            rest = whole - self.used  # of another number of processes, it need not divide
+            end = self.used + rest // self.world_size * self.world_size
+        return range(self.used + self.rank, end, self.world_size)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order, epoch = self.order(), self.epoch if self.training else 0
+        return ((epoch, int(order[position])) for position in self.positions())
 
 
 class Loader:
-    """A ``DataLoader`` that knows where in the epoch it is.
+    """Batches of a data set, and where in the epoch they are.
 
-    Its state is counted in batches handed out, not in batches prefetched by workers. Lightning
-    saves and restores it with the checkpoint. It holds a ``DataLoader`` rather than being one,
-    because Lightning rebuilds those with samplers of its own.
+    Its state is counted in batches handed out, not in items made ahead by workers. Lightning saves
+    and restores it with the checkpoint. It is no ``DataLoader``: that one cannot outlive a worker,
+    and Lightning would rebuild it with a sampler of its own.
+
+    In training a video that cannot be decoded is replaced by the next one of the epoch's order, and
+    noted; in evaluation it becomes an item without clips. Either way a batch has a list ``failed``.
 
     Args:
         dataset: indexed by (epoch, index).
         sampler: its order; in training, a last batch that is not full is left out.
         batch_size: items in a batch.
-        **kwargs: as in ``torch.utils.data.DataLoader``.
+        num_workers: decoding processes; 0 decodes here, where nothing can end a decoder that hangs.
+        pin_memory: put frames where the GPU can fetch them by itself.
+        timeout: seconds that a worker may take for one video before it is ended.
+        bad_videos: where failures are noted.
+        max_bad_share: training stops when more of an epoch's videos fail.
+        stop_on_kill: stop when a worker hangs or dies, rather than go on without that video.
 
     Raises:
         DatasetError: there are too few items for one training batch.
     """
 
     def __init__(
-        self, dataset: Dataset[Item], sampler: EpochSampler, batch_size: int, **kwargs: Any
+        self,
+        dataset: ClipDataset,
+        sampler: EpochSampler,
+        batch_size: int,
+        *,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        timeout: float = 60.0,
+        bad_videos: BadVideos | None = None,
+        max_bad_share: float = 0.01,
+        stop_on_kill: bool = False,
     ) -> None:
         if sampler.training and len(sampler) < batch_size:
             raise DatasetError(
                 f"{len(sampler)} videos a process do not fill one batch of {batch_size}; "
                 "lower data.batch_size"
             )
-        self.sampler = sampler
+        self.dataset, self.sampler, self.batch_size = dataset, sampler, batch_size
         self.batch_sampler = None  # Lightning looks for it where there is a sampler
-        self._samples_a_step = batch_size * sampler.world_size
-        self._loader = DataLoader(
-            dataset,
-            batch_size,
-            sampler=sampler,
-            drop_last=sampler.training,
-            collate_fn=collate,
-            **kwargs,
-        )
+        self.num_workers, self.pin_memory, self.timeout = num_workers, pin_memory, timeout
+        self.bad_videos = bad_videos or BadVideos(None)
+        self.max_bad_share, self.stop_on_kill = max_bad_share, stop_on_kill
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
-        return len(self._loader)
+        whole, rest = divmod(len(self.sampler), self.batch_size)
+        return whole + (rest > 0 and not self.sampler.training)
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator: nothing starts before the first batch is asked for, by when Lightning has
         # told the sampler which epoch it is (it calls `iter` first).
-        sampler = self.sampler
-        if sampler.training and sampler.used >= len(self) * self._samples_a_step:
+        sampler, step = self.sampler, self.batch_size * self.sampler.world_size
+        if sampler.training and sampler.used >= len(self) * step:
             sampler.set_epoch(sampler.epoch + 1)
-        for batch in self._loader:
-            if sampler.training:
-                sampler.used += self._samples_a_step
-            yield batch
+        items, left = self._items()
+        bad: set[int] = set()
+        with closing(items):
+            for size in self._batch_sizes(left):
+                shape = (size * self.dataset.item_shape[0], *self.dataset.item_shape[1:])
+                batch = collate(islice(items, size), shape, self.pin_memory)
+                self._note(batch["failed"], bad)
+                if sampler.training:
+                    sampler.used += step
+                yield batch
 
     def state_dict(self) -> dict[str, int]:
         """Position: the epoch, and the samples of it used by all processes together."""
@@ -133,16 +184,103 @@ class Loader:
         """Continue after the last batch of the saved state."""
         self.sampler.epoch, self.sampler.used = state_dict["epoch"], state_dict["used"]
 
+    def _batch_sizes(self, items: int) -> list[int]:
+        whole, rest = divmod(items, self.batch_size)
+        last = [rest] if rest and not self.sampler.training else []
+        return [self.batch_size] * whole + last
 
-def collate(items: Sequence[Item]) -> Batch:
+    def _items(self) -> tuple[Generator[Item], int]:
+        """This process's items that are still to come, and their number."""
+        order, positions = self.sampler.order(), self.sampler.positions()
+        epoch = self.sampler.epoch if self.sampler.training else 0
+
+        def make(k: int, reading: Callable[[int], None]) -> Item:
+            return self._item(order, positions[k], epoch, reading)
+
+        if not self.num_workers:
+            return (make(k, lambda _: None) for k in range(len(positions))), len(positions)
+        workers = Workers(
+            make,
+            len(positions),
+            self.dataset.item_shape,
+            num_workers=min(self.num_workers, len(positions)),
+            ahead=_BATCHES_AHEAD * self.batch_size,
+            timeout=self.timeout,
+            on_fault=self._give_up,
+        )
+        return iter(workers), len(positions)
+
+    def _item(
+        self, order: np.ndarray, position: int, epoch: int, reading: Callable[[int], None]
+    ) -> Item:
+        """The item at a position of the order, or in training the next one that can be made."""
+        manifest, failed, index = self.dataset.manifest, [], -1
+        for step in range(1 + self._most_bad()):
+            index = int(order[(position + step) % len(order)])
+            try:
+                return self._open(epoch, index, reading) | {"failed": failed}
+            except VideoDecodeError as error:
+                failed.append(Failure(index, manifest.label(index), error.reason))
+            if not self.sampler.training:
+                break
+        return self.dataset.empty(index) | {"failed": failed}  # in training, `_note` stops for it
+
+    def _open(self, epoch: int, index: int, reading: Callable[[int], None]) -> Item:
+        path = self.dataset.manifest.path(index)
+        if path in self.bad_videos.killed:
+            raise VideoDecodeError(path, self.bad_videos.killed[path])
+        reading(index)
+        return self.dataset[epoch, index]
+
+    def _give_up(self, index: int, reason: str) -> None:
+        """Do without a video that a worker was lost to."""
+        path = self.dataset.manifest.path(index)
+        self.bad_videos.note(path, reason, killed=True)
+        if self.stop_on_kill:
+            raise VideoDecodeError(
+                path, f"{reason}; it is listed in {self.bad_videos.file}, start again to avoid it"
+            )
+
+    def _most_bad(self) -> int:
+        return math.floor(self.max_bad_share * len(self.sampler))
+
+    def _note(self, failed: list[Failure], bad: set[int]) -> None:
+        """Record failures; ``bad`` are the videos of this epoch that failed so far."""
+        for failure in failed:
+            bad.add(failure.video_id)
+            path = self.dataset.manifest.path(failure.video_id)
+            self.bad_videos.note(path, failure.reason)
+            if self.sampler.training and len(bad) > self._most_bad():
+                raise DatasetError(
+                    f"{len(bad)} of this epoch's {len(self.sampler)} videos cannot be decoded, "
+                    f"more than data.max_bad_share={self.max_bad_share:g}; the last of them "
+                    f"{path}: {failure.reason}"
+                )
+
+
+def collate(items: Iterable[Item], shape: tuple[int, ...], pin_memory: bool = False) -> Batch:
     """Join items along their first axis; each holds the clips of one video.
 
     ``video`` goes in as uint8 ``(n, T, H, W, 3)`` and comes out as ``(B, 3, T, H, W)``, a view with
     channels last in memory: nothing is copied for it. ``failed``, where items have it, is a list.
+
+    Args:
+        items: read one after the other; an item's frames need not outlive it.
+        shape: greatest shape of all their frames together.
+        pin_memory: see `Loader`.
     """
-    batch: Batch = {}
-    for key in items[0]:
-        values = [item[key] for item in items]
-        batch[key] = list(chain(*values)) if key == "failed" else torch.cat(values)
-    batch["video"] = batch["video"].permute(0, 4, 1, 2, 3)  # (B, 3, T, H, W)
+    video = torch.empty(shape, dtype=torch.uint8, pin_memory=pin_memory)
+    columns: dict[str, list[Any]] = {}
+    clips = 0
+    for item in items:
+        frames = item.pop("video")
+        video[clips : clips + len(frames)] = frames
+        clips += len(frames)
+        for key, value in item.items():
+            columns.setdefault(key, []).append(value)
+    batch: Batch = {
+        key: [x for value in values for x in value] if key == "failed" else torch.cat(values)
+        for key, values in columns.items()
+    }
+    batch["video"] = video[:clips].permute(0, 4, 1, 2, 3)  # (B, 3, T, H, W)
     return batch

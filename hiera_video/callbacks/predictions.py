@@ -144,8 +144,8 @@ class PredictionLines(Callback):
                 ],
             }
             self._write(line)
-        for video_id, _, reason in batch["failed"]:
-            self._write({"path": manifest.path(video_id), "error": reason})
+        for failure in batch["failed"]:
+            self._write({"path": manifest.path(failure.video_id), "error": failure.reason})
         self._file.flush()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,16 +1,21 @@
 """A last checkpoint when the machine is about to be taken away."""
 
+import signal
 from pathlib import Path
+from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import distributed
 
 
 class SaveOnSigterm(Callback):
-    """Save ``last.ckpt`` when all ranks stop for SIGTERM.
+    """Stop all ranks after the same step when SIGTERM comes during training; save ``last.ckpt``.
 
-    Only then: the ranks stop together, so that a checkpoint they write together is safe. After an
-    ordinary error on one rank the others would wait for it forever.
+    Lightning's own handler starts a collective from within the signal, wherever the ranks are, and
+    often waits for ever. Here the first rank notes the signal and the others learn of it at the end
+    of a step. Nothing is saved after an ordinary error of one rank: the others would wait for it.
 
     Args:
         folder: the run's folder of checkpoints.
@@ -18,6 +23,34 @@ class SaveOnSigterm(Callback):
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._told = False
+        self._group: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the place of Lightning's handler, which is restored by Lightning at the end."""
+        self._told = False
+        signal.signal(signal.SIGTERM, self._note)
+        if trainer.world_size > 1:  # on the CPU, so that no step waits for a GPU
+            self._group = distributed.new_group(backend="gloo")
+
+    def _note(self, *_: object) -> None:
+        self._told = True
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Ask the first rank."""
+        told = torch.tensor(self._told)
+        if trainer.world_size > 1:
+            distributed.broadcast(told, src=0, group=self._group)
+        if told:
+            # Lightning raises SIGTERMException at the end of the step, now on all ranks.
+            trainer._signal_connector.received_sigterm = True
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -75,6 +75,12 @@ class VideoTask(LightningModule):
         mixed = hash((self.seed, step, self.global_rank)) & (2**63 - 1)
         torch.manual_seed(mixed)
 
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log how many videos of the epoch were replaced because they cannot be decoded."""
+        replaced = float(len(batch["failed"]))
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}
+        self.log("train/bad_videos", replaced, reduce_fx="sum", **options)
+
     def training_video(self, batch: Batch) -> Tensor:
         """Augmented, normalised clips, float32 ``(B, 3, T, H, W)``."""
         video = batch["video"]

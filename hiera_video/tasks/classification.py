@@ -113,8 +113,8 @@ class ClassificationTask(VideoTask):
         rows = self.probabilities(batch)
         metric: Any = self.metrics[f"{split}_accuracy"]
         metric.update(rows["probabilities"], rows["label"], rows["video_id"])
-        for video_id, label, _ in batch["failed"]:
-            metric.count_as_wrong(video_id, label)
+        for failure in batch["failed"]:
+            metric.count_as_wrong(failure.video_id, failure.label)
         return rows
 
     def _log_accuracy(self, split: str) -> None:

@@ -1,35 +1,20 @@
+import hashlib
+import json
 from collections import Counter
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import Dataset
 
 from datamodules.loading import EpochSampler, Loader, collate, sample_seed
+from tests.datamodules.numbers import Numbers
 
 
-class Numbers(Dataset):
-    """Items that say which they are."""
-
-    def __init__(self, length):
-        self.length = length
-
-    def __len__(self):
-        return self.length
-
-    def __getitem__(self, key):
-        epoch, index = key
-        return {
-            "video": torch.zeros(1, 1, 1, 1, 3, dtype=torch.uint8),
-            "video_id": torch.tensor([index]),
-            "seed": torch.tensor([sample_seed(0, epoch, index)]),
-        }
-
-
-def make_loader(length=23, batch_size=3, workers=0, **kw):
-    sampler = EpochSampler(length, training=True, seed=5, **kw)
-    return Loader(Numbers(length), sampler, batch_size, num_workers=workers)
+def make_loader(length=23, batch_size=3, workers=0, faults=None, repeats=1, loader=None, **kw):
+    sampler = EpochSampler(length, **{"training": True, "seed": 5, **kw})
+    dataset = Numbers(length, faults, repeats)
+    return Loader(dataset, sampler, batch_size, num_workers=workers, **(loader or {}))
 
 
 def ids(batches):
@@ -138,12 +123,22 @@ def test_the_rest_of_an_epoch_is_seen_once_by_another_number_of_ranks():
     assert sorted(seen) == list(range(length))
 
 
-def test_batches_do_not_depend_on_the_number_of_workers():
-    assert seeds(make_loader(workers=0)) == seeds(make_loader(workers=2))
+def digest(loader):
+    """Of everything in the batches."""
+    batches = [{k: v.tolist() for k, v in b.items() if k != "failed"} for b in loader]
+    return hashlib.sha256(json.dumps(batches, sort_keys=True).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("faults", [{}, {3: "error", 4: "error", 11: "error"}])
+def test_batches_do_not_depend_on_the_number_of_workers(faults):
+    options = {"faults": faults, "repeats": 2, "loader": {"max_bad_share": 0.5}}
+    digests = {digest(make_loader(workers=n, **options)) for n in (0, 1, 4)}
+    assert len(digests) == 1
+    assert digests != {digest(make_loader(**{**options, "seed": 6}))}
 
 
 def test_evaluation_can_be_repeated_and_broken_off():
-    loader = Loader(Numbers(7), EpochSampler(7, training=False), 2)
+    loader = make_loader(7, 2, training=False)
     everything = ids(loader)
     next(iter(loader))
     assert ids(loader) == everything == [[0, 1], [2, 3], [4, 5], [6]]
@@ -163,7 +158,8 @@ def test_collate_moves_channels_without_copying():
         {"video": video[:1], "label": torch.tensor([0]), "failed": []},
         {"video": video[1:], "label": torch.tensor([1]), "failed": [(7, 1, "bad")]},
     ]
-    batch = collate(items)
+    video = video.to(torch.uint8)
+    batch = collate(items, (3, 4, 5, 6, 3))
     assert batch["video"].shape == (2, 3, 4, 5, 6)
     assert torch.equal(batch["video"], video.movedim(-1, 1))
     assert batch["video"].is_contiguous(memory_format=torch.channels_last_3d)

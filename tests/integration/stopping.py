@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 
@@ -13,3 +14,26 @@ class TerminateAt(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if trainer.global_step == self.step:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class KillAt(Callback):
+    """End this process at once when it is about to train on some batch."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.fit_loop.epoch_loop.total_batch_idx == self.batch:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Record(Callback):
+    """Append what each training batch holds to a file a rank: global step, video ids, seeds."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        with open(f"{self.path}.{trainer.global_rank}", "a") as file:
+            row = [trainer.global_step, batch["video_id"].tolist(), batch["seed"].tolist()]
+            file.write(json.dumps(row) + "\n")

@@ -29,16 +29,14 @@ def words(workspace, finetuned):
 
 
 def failures(run_dir):
-    with open(run_dir / "failed_videos.csv", newline="") as file:
-        return {path.rpartition("/")[2]: reason for path, reason in csv.reader(file)}
+    with open(run_dir / "bad_videos.csv", newline="") as file:
+        return {row["path"].rpartition("/")[2]: row["reason"] for row in csv.DictReader(file)}
 
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_test_counts_broken_videos_as_wrong_and_lists_them(workspace, words, devices):
     run_dir = workspace / f"runs/bad-test-{devices}"
-    output = run(
-        "test", *words, f"run_dir={run_dir}", f"trainer.devices={devices}", cwd=workspace
-    )
+    output = run("test", *words, f"run_dir={run_dir}", f"trainer.devices={devices}", cwd=workspace)
     assert output.count("not decoded: ") == (2 if devices == 1 else output.count("not decoded: "))
     assert set(failures(run_dir)) == {"broken.mp4", "cut off.mp4"}
     rows = pq.read_table(run_dir / "predictions.parquet").to_pylist()

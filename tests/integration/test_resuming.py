@@ -1,0 +1,97 @@
+"""A run that is killed goes on with the very next batch after its last checkpoint."""
+
+import json
+from functools import cache
+
+import pytest
+import torch
+
+from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_RUN, run
+
+# Six batches an epoch; drop path draws random numbers in the network, too.
+WORDS = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_DATA, *TINY_RUN]
+WORDS += ["+model.drop_path_rate=0.3", "data.num_workers=1", "data.repeats=2"]
+WORDS += ["callbacks.recovery.every_n_epochs=null", "+callbacks.recovery.every_n_train_steps=1"]
+WORDS += ["callbacks.recovery.save_on_train_epoch_end=false"]
+VARIANTS = {
+    "plain": [],
+    "accumulating": ["trainer.accumulate_grad_batches=2"],
+    "two processes": ["trainer.devices=2", "data.batch_size=2"],
+}
+
+
+def recorded(name, ranks, workspace):
+    """Of each rank, the batches: (video ids, seeds), and the global step before each."""
+    rows = []
+    for rank in range(ranks):
+        with open(workspace / f"{name}.{rank}") as file:
+            rows.append([json.loads(line) for line in file])
+    return rows
+
+
+def record(name):
+    return ["+callbacks.record._target_=tests.integration.stopping.Record"] + [
+        f"+callbacks.record.path={name}"
+    ]
+
+
+def weights(workspace, name):
+    path = workspace / f"runs/{name}/checkpoints/last.ckpt"
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def fit(workspace, variant, run_dir, *more, code: int | None = 0):
+    words = [*WORDS, *VARIANTS[variant], f"run_dir=runs/{run_dir}"]
+    run(*words, *more, cwd=workspace, code=code, PYTHONPATH=str(ROOT))
+
+
+@pytest.fixture(scope="module")
+def whole(workspace):
+    """A function that gives the batches of a variant's unbroken run."""
+
+    @cache
+    def batches(variant):
+        name = f"whole {variant}"
+        fit(workspace, variant, name, *record(name))
+        return recorded(name, 2 if "two" in variant else 1, workspace)
+
+    return batches
+
+
+# An epoch has six batches, or three steps of two batches, and the run has two epochs.
+@pytest.mark.parametrize(
+    ("variant", "batch"),
+    [
+        ("plain", 5),
+        ("plain", 6),
+        ("accumulating", 8),
+        ("two processes", 6),
+        *(
+            pytest.param(variant, batch, marks=pytest.mark.slow)
+            for variant, batches in {
+                "plain": (1, 2, 7, 11),
+                "accumulating": (2, 4, 5, 6, 10),
+                "two processes": (1, 5, 7, 11),
+            }.items()
+            for batch in batches
+        ),
+    ],
+)
+def test_a_run_that_is_killed_before_a_batch_goes_on_there(workspace, whole, variant, batch):
+    expected = whole(variant)
+    name = f"killed {variant} {batch}"
+    kill = ["+callbacks.kill._target_=tests.integration.stopping.KillAt"]
+    kill += [f"+callbacks.kill.batch={batch}"]
+    fit(workspace, variant, name, *record(name), *kill, code=None)
+    fit(workspace, variant, name, *record(f"{name} on"), "resume=auto")
+    before = recorded(name, len(expected), workspace)
+    after = recorded(f"{name} on", len(expected), workspace)
+    saved = batch - batch % (
+        2 if variant == "accumulating" else 1
+    )  # batches in the last checkpoint
+    for rank, batches in enumerate(expected):
+        assert len(batches) == 12
+        assert before[rank][:saved] == batches[:saved]
+        assert after[rank] == batches[saved:]
+    for key, value in weights(workspace, f"whole {variant}").items():
+        assert torch.equal(weights(workspace, name)[key], value), key
