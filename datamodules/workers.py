@@ -113,6 +113,7 @@ class Workers:
                 return item
             if process.sentinel in ready:
                 if not pipe.poll():  # else its last words are still to be read
+                    process.join()
                     self._replace(worker, k, _cause_of_death(process.exitcode))
             elif time.monotonic() - self._reading[worker, 0] > self._timeout:
                 process.kill()

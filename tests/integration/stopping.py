@@ -1,8 +1,16 @@
+"""What tests put into a run to disturb it, or to see what it does."""
+
+import faulthandler
 import json
 import os
 import signal
+import time
 
 from lightning import Callback
+
+import datamodules.clips
+from datamodules.decoding import VideoFile
+from datamodules.folder import VideoFolderDataModule
 
 
 class TerminateAt(Callback):
@@ -37,3 +45,23 @@ class Record(Callback):
         with open(f"{self.path}.{trainer.global_rank}", "a") as file:
             row = [trainer.global_step, batch["video_id"].tolist(), batch["seed"].tolist()]
             file.write(json.dumps(row) + "\n")
+
+
+class FaultyFile(VideoFile):
+    """A decoder that hangs or crashes on files of that name."""
+
+    def __init__(self, path):
+        if "hang" in path:
+            time.sleep(1000)
+        if "crash" in path:
+            faulthandler.disable()
+            os.kill(os.getpid(), signal.SIGSEGV)
+        super().__init__(path)
+
+
+class FaultyVideos(VideoFolderDataModule):
+    """Videos read by it."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        datamodules.clips.VideoFile = FaultyFile

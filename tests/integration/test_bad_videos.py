@@ -1,12 +1,13 @@
-"""Evaluation goes on after a video that cannot be decoded, and counts it."""
+"""Runs go on after videos that cannot be decoded, and say so."""
 
 import csv
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.conftest import TINY_MODEL, TINY_RUN, run
+from tests.integration.conftest import ROOT, TINY_MODEL, TINY_RUN, run
 
 CLIPS = ["data.num_frames=4", "data.size=[64,64]", "data.eval_batch_size=2", "data.num_workers=1"]
 
@@ -71,3 +72,57 @@ def test_predict_on_two_processes_writes_a_line_for_each_file(workspace, words):
     assert sorted(line["path"] for line in lines) == sorted(map(str, files))
     assert sorted("error" in line for line in lines) == [False] * 5 + [True] * 2
     assert not list(workspace.glob("two.jsonl.part*"))
+
+
+@pytest.fixture(scope="module")
+def training(workspace, finetuned):
+    """Words of a training on 24 videos and one each that is broken, hangs and crashes."""
+    folder = workspace / "faulty"
+    good = sorted((workspace / "data/synthetic").rglob("train/*/*.mp4"))
+    for path in good:
+        (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / path.parent.name)
+    shutil.copy(good[0], folder / "down/hang.mp4")
+    shutil.copy(good[0], folder / "down/crash.mp4")
+    (folder / "down/broken.mp4").write_bytes(good[0].read_bytes()[:100])
+    splits = ["data=folder", "data.root=.", "data.train=faulty", "data.val=null"]
+    clips = ["data.num_frames=4", "data.size=[64,64]", "data.batch_size=3", "data.num_workers=2"]
+    faulty = ["data._target_=tests.integration.stopping.FaultyVideos", "data.decode_timeout=5"]
+    run_words = [*TINY_RUN, "trainer.max_epochs=1", "callbacks.best=null"]
+    config = ["fit", "--config", "demo/finetune"]
+    return [*config, *splits, *clips, *faulty, *TINY_MODEL, *run_words]
+
+
+def test_training_goes_on_without_them_and_the_next_run_avoids_them(workspace, training):
+    words = [*training, "data.max_bad_share=0.12"]
+    run_dir = workspace / "runs/faulty"
+    output = run(*words, f"run_dir={run_dir}", cwd=workspace, PYTHONPATH=str(ROOT))
+    assert "step 9/9" in output or "step 8/9" in output
+    found = failures(run_dir)
+    assert found.pop("hang.mp4") == "took longer than 5 s to read"
+    assert found.pop("crash.mp4") == "its reader was ended by SIGSEGV"
+    assert set(found) == {"broken.mp4"}
+    with open(run_dir / "metrics/version_0/metrics.csv") as file:
+        (counted,) = {row["train/bad_videos"] for row in csv.DictReader(file)} - {""}
+    assert float(counted) == 3
+
+    known = f"data.bad_videos={run_dir}/bad_videos.csv"
+    more = ["run_dir=runs/faulty-again", "data.decode_timeout=60"]
+    again = run(*words, *more, known, cwd=workspace, PYTHONPATH=str(ROOT))
+    assert "took longer than 5 s" in again  # said, from the file; nothing waited for it
+    assert "step" in again
+
+
+def test_training_stops_when_too_many_fail(workspace, training):
+    words = [*training, "run_dir=runs/faulty-stop", "data.max_bad_share=0"]
+    output = run(*words, cwd=workspace, code=2, PYTHONPATH=str(ROOT))
+    assert "of this epoch's 27 videos cannot be decoded, more than data.max_bad_share=0" in output
+    assert "Traceback" not in output
+
+
+def test_training_stops_at_a_crash_if_asked_to(workspace, training):
+    words = [*training, "run_dir=runs/faulty-kill", "data.stop_on_kill=true"]
+    output = run(*words, "data.max_bad_share=0.5", cwd=workspace, code=1, PYTHONPATH=str(ROOT))
+    assert "runs/faulty-kill/bad_videos.csv, start again to avoid it" in output
+    print(output)
+    assert "Traceback" not in output

@@ -30,9 +30,8 @@ def recorded(name, ranks, workspace):
 
 
 def record(name):
-    return ["+callbacks.record._target_=tests.integration.stopping.Record"] + [
-        f"+callbacks.record.path={name}"
-    ]
+    target = "tests.integration.stopping.Record"
+    return [f"+callbacks.record._target_={target}", f"+callbacks.record.path={name}"]
 
 
 def weights(workspace, name):

@@ -1,0 +1,86 @@
+"""What the loader costs beside the decoding that it is for.
+
+    python benchmarks/loading.py [--videos 16] [--epochs 2] [--workers 0 1 2]
+
+Decodes the same random clips (16 frames, stride 4, crop, 224x224) of Kinetics-like files, first in
+a plain loop, then through the loader. CPU seconds are those of the process and its workers; the
+overhead is what they exceed the plain loop's by. Prints a Markdown table.
+"""
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.clips import ClipFormat, TrainingClips
+from datamodules.loading import EpochSampler, Loader
+from datamodules.manifest import make_manifest
+from datamodules.synthetic import write_h264
+
+
+def write_video(path: Path, seed: int) -> None:
+    """Ten seconds of 340x256 at 30 frames a second: noise on several scales that drifts."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (40, 60, 3)).repeat(16, 0).repeat(16, 1)  # (640, 960, 3)
+    fine = rng.integers(-20, 20, coarse.shape)
+    picture = (coarse * 0.8 + fine + 20).clip(0, 255).astype(np.uint8)
+    steps = np.cumsum(rng.integers(-2, 4, (300, 2)), axis=0) % (300, 500)
+    write_h264(path, np.stack([picture[y : y + 256, x : x + 340] for y, x in steps]))
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those children that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def measure(batches: Callable[[], Iterable[Any]]) -> tuple[float, float]:
+    """Seconds on the clock and of CPU."""
+    wall, cpu = time.perf_counter(), cpu_seconds()
+    for _ in batches():
+        pass
+    return time.perf_counter() - wall, cpu_seconds() - cpu
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--videos", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, f"{i}.mp4") for i in range(arguments.videos)]
+        for i, path in enumerate(paths):
+            write_video(path, i)
+        manifest = make_manifest(map(str, paths), [0] * len(paths), ["any"])
+        clip = ClipFormat(16, 4, 30.0, 224, 224)
+        clips = TrainingClips(manifest, clip, 1, (0.5, 1.0), (3 / 4, 4 / 3), seed=0)
+        sampler = EpochSampler(len(paths), training=True)
+        ways: dict[str, Callable[[], Iterable[Any]]] = {
+            "decoding alone": lambda: map(clips.__getitem__, sampler)
+        }
+        for n in arguments.workers:
+            ways[f"{n} workers"] = lambda n=n: Loader(clips, sampler, 4, num_workers=n)
+        seconds = {way: np.zeros(2) for way in ways}
+        for epoch in range(arguments.epochs + 1):
+            for way, batches in ways.items():
+                sampler.epoch, sampler.used = epoch, 0
+                found = measure(batches)
+                seconds[way] += found if epoch else 0.0  # the first is a warm-up
+    count = arguments.videos * arguments.epochs
+    print(f"{count} clips, {os.cpu_count()} cores\n")
+    print("| | clips / s | clips / CPU s | overhead |\n|---|--:|--:|--:|")
+    alone = seconds["decoding alone"][1]
+    for way, (wall, cpu) in seconds.items():
+        print(f"| {way} | {count / wall:.1f} | {count / cpu:.1f} | {cpu / alone - 1:.1%} |")
+
+
+if __name__ == "__main__":
+    main()
