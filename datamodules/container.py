@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 import av
 from av.error import FFmpegError
@@ -18,9 +18,24 @@ _CONTAINERS = (
     "mov,mp4,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,ogg,gif,ivf,nut,mxf,rm,dv,"
     "h264,hevc,m4v,obu,yuv4mpegpipe"
 )
+# Of a frame: 8K. A few bytes of a header can claim more, and cost gigabytes.
+LARGEST = {"max_pixels": str(1 << 25)}
 PYAV = int(av.__version__.split(".")[0])
 # Up to 18, a title in another encoding than UTF-8 is an error unless told otherwise.
 _ANY_TITLE: dict[str, Any] = {"metadata_errors": "replace"} if PYAV < 19 else {}
+
+
+class Source(Protocol):
+    """What can be opened in place of a path: a part of a larger file, an object in a store."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        ...
+
+    def open(self) -> BinaryIO:
+        """A file object that can seek, and holds the video from 0 on. Its failures are OSErrors."""
+        ...
 
 
 class VideoDecodeError(RuntimeError):
@@ -43,27 +58,53 @@ class VideoDecodeError(RuntimeError):
 
 @contextmanager
 def errors_of(path: str) -> Iterator[None]:
-    """Turn FFmpeg's errors into a VideoDecodeError. Its log is silent: PyAV's default."""
+    """Turn errors of FFmpeg and of reading into a VideoDecodeError. FFmpeg's log is silent."""
     try:
         yield
-    except FFmpegError as error:
-        raise VideoDecodeError(path, str(error.strerror)) from error
+    except (FFmpegError, OSError) as error:
+        raise VideoDecodeError(path, str(error.strerror or error)) from error
 
 
-def open_container(path: str) -> Any:
-    """PyAV's container of a regular local file, which cannot make FFmpeg open another one."""
+def open_container(source: str | Source) -> tuple[Any, BinaryIO | None]:
+    """Open a regular local file, or a source, so that FFmpeg cannot be made to open another one.
+
+    Returns:
+        PyAV's container, and the file object that it reads, to be closed after it; None for a path.
+    """
+    if not isinstance(source, str):
+        file = source.open()
+        try:
+            if not file.seek(0, os.SEEK_END):
+                raise VideoDecodeError(source.name, "the file is empty")
+            file.seek(0)
+            return _open(_Named(source.name, file), source.name, "none"), file
+        except BaseException:
+            file.close()
+            raise
     try:
-        status = os.stat(path)
+        status = os.stat(source)
     except OSError as error:
-        raise VideoDecodeError(path, str(error.strerror)) from error
+        raise VideoDecodeError(source, str(error.strerror)) from error
     if not stat.S_ISREG(status.st_mode):
-        raise VideoDecodeError(path, "not a file")
+        raise VideoDecodeError(source, "not a file")
     if not status.st_size:
-        raise VideoDecodeError(path, "the file is empty")
-    allowed = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+        raise VideoDecodeError(source, "the file is empty")
+    # With a scheme in front, nothing in the name is taken for one ("http:", "concat:").
+    return _open(f"file:{source}", source, "file"), None
+
+
+class _Named:
+    """A file object as PyAV wants it: its name tells FFmpeg nothing but how it ends."""
+
+    def __init__(self, name: str, file: BinaryIO):
+        self.name = f"file:{os.path.basename(name)}"
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+def _open(file: Any, path: str, protocols: str) -> Any:
+    allowed = {"protocol_whitelist": protocols, "format_whitelist": _CONTAINERS}
     try:
-        # With a scheme in front, nothing in the name is taken for one ("http:", "concat:").
-        return av.open(f"file:{path}", container_options=allowed, **_ANY_TITLE)
+        return av.open(file, options=LARGEST, container_options=allowed, **_ANY_TITLE)
     except FFmpegError as error:
         if error.errno == errno.EINVAL:
             raise VideoDecodeError(path, "not one of the video containers read here") from error
@@ -79,6 +120,9 @@ def video_stream(path: str, container: Any) -> Any:
         raise VideoDecodeError(path, "it has no video stream")
     if stream.codec_context is None:
         raise VideoDecodeError(path, "this FFmpeg has no decoder for its video stream")
+    if not stream.codec_context.width:
+        raise VideoDecodeError(path, "no size of frames, or one beyond 8K (2^25 pixels)")
+    stream.codec_context.options = LARGEST
     return stream
 
 

@@ -10,19 +10,26 @@ What FFmpeg does not tell cannot be told here: damage that still decodes (in HEV
 it), and the lost end of a file whose header does not say how long it was (all but MP4 and MOV).
 """
 
-import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
 from av.error import FFmpegError
 
-from datamodules.container import VideoDecodeError, fraction, nearest, open_container, video_stream
+from datamodules.container import (
+    Source,
+    VideoDecodeError,
+    fraction,
+    nearest,
+    open_container,
+    video_stream,
+)
+from datamodules.packet_queue import PacketQueue
+from datamodules.soundness import Soundness
 
 _SEEK_SECONDS = 10  # further ahead than this, seeking beats reading on
 _BACK_SECONDS = (0, 1, 4, 16, 64)  # a seek that lands too late is tried again, this much earlier
-_READ_AHEAD_BYTES = 16 << 20  # of packets, at most, in search of a keyframe
 _LONG_AGO = -(2**63)  # ticks; before any frame
 _LAST_SECOND = 10**7  # later times mean the last frame too, and could overflow FFmpeg's clock
 
@@ -31,51 +38,21 @@ class _BadEntry(Exception):
     """Decoding from this keyframe does not give what decoding in order gives."""
 
 
-class _Soundness:
-    """Which frames a fault may have spoiled: those decoded from it on, up to the next keyframe."""
-
-    def __init__(self) -> None:
-        self.fault = ""
-        self.latest: dict[int, int] = {}  # timestamp of each packet sent: the latest sent up to it
-        self._sent: list[int] = []  # in decoding order
-        self._keys: list[int] = []  # indices in it, as the following
-        self._faults: list[int] = []
-
-    def sent(self, pts: int, is_keyframe: bool) -> None:
-        if is_keyframe:
-            self._keys.append(len(self._sent))
-        self.latest[pts] = max(pts, self.latest[self._sent[-1]]) if self._sent else pts
-        self._sent.append(pts)
-
-    def failed(self, reason: str, pts: int | None = None, packets: int = 1) -> None:
-        """Note a fault in the packet of ``pts``, or else in one of the last few packets."""
-        if pts in self.latest:
-            packets = self._sent[::-1].index(pts) + 1
-        self._faults.append(max(0, len(self._sent) - packets))
-        self.fault = reason
-
-    def spoiled(self, first: int, last: int) -> bool:
-        """Whether a frame that starts from ``first`` to ``last`` may be spoiled."""
-        for i in self._faults:
-            refreshed = min((self._sent[k] for k in self._keys if k > i), default=math.inf)
-            if any(first <= pts <= last and pts < refreshed for pts in self._sent[i:]):
-                return True
-        return False
-
-
 class FrameReader:
     """Decoded frames of the video stream of a file, by tick of the stream's clock."""
 
-    def __init__(self, path: str, threads: int):
-        self._path = path
+    def __init__(self, source: str | Source, threads: int):
+        self._source = source
+        self._path = source if isinstance(source, str) else source.name
         self._threads = threads
         self._in_order = False  # an entry proved bad: no more seeking in this file
+        self._reads_on = False  # a call went on where the one before it had ended
         self._first: Any = None
         self._open()
 
     def _open(self) -> None:
         """Open the file, at its start."""
-        self._container = open_container(self._path)
+        self._container, self._file = open_container(self._source)
         try:
             self._stream = video_stream(self._path, self._container)
             self._codec = self._stream.codec_context
@@ -84,7 +61,7 @@ class FrameReader:
             self._read_header()
             self._start_reading()
         except BaseException:
-            self._container.close()
+            self.close()
             raise
 
     def _read_header(self) -> None:
@@ -94,6 +71,7 @@ class FrameReader:
         self.rate = (timed and fraction(stream.average_rate)) or fraction(stream.guessed_rate)
         if not self.time_base or not self.rate:
             raise VideoDecodeError(self._path, "the video stream has no frame rate")
+        self._far = float(_SEEK_SECONDS / self.time_base)
         self._frame_ticks = max(1, nearest(1 / (self.rate * self.time_base)))
         # The header's end is exact where the header lists the frames; elsewhere it may be a guess.
         self._header_end: int | None = None
@@ -107,18 +85,18 @@ class FrameReader:
         # That is safe where a packet is a picture, and not one of the two fields of it.
         progressive = getattr(self._codec, "field_order", 0) == 1
         self._may_skip = self._codec.name == "h264" and progressive and not self._by_count
+        # Here every packet has its own timestamp, and gives the frame that starts then.
+        self._may_stop = not {"mov", "matroska"}.isdisjoint(formats)
 
     def close(self) -> None:
         """Free the file and its decoder."""
         self._container.close()
+        if self._file is not None:
+            self._file.close()
 
     def _start_reading(self) -> None:
         """Read packets from where the container stands."""
-        self._packets: Iterator[Any] = self._container.demux(self._stream)
-        self._read_error = ""
-        self._ended = False
-        self._queue: deque[Any] = deque()  # packets read, not yet decoded
-        self._queued_bytes = 0
+        self._queue = PacketQueue(self._container.demux(self._stream))
         self._start_decoding(None)
 
     def _start_decoding(self, entry: Any) -> None:
@@ -129,8 +107,10 @@ class FrameReader:
         self._frames: deque[Any] = deque()  # decoded, and displayed after the current one
         self._next_pts = 0  # of a frame without timestamp: one frame after the one before it
         self._sent_end = 0
-        self._soundness = _Soundness()
+        self._soundness = Soundness()
         self._drained = False
+        self._has_stopped = False  # and the decoder is drained; up to this tick all is known
+        self._stopped_at = _LONG_AGO
 
     def first(self) -> Any:
         """The first displayed frame. To be asked for before any other."""
@@ -170,34 +150,45 @@ class FrameReader:
                 ends.append(start)
         return ends
 
-    def frame_at(self, tick: int) -> Any:
-        """The last frame that starts at or before ``tick``; the first frame if none does."""
-        try:
-            self._approach(tick)
-            return self._advance(tick)
-        except _BadEntry:
-            self._in_order = True
-            self._reopen()
-            return self._advance(tick)
+    def frames_at(self, ticks: Sequence[int]) -> Iterator[Any]:
+        """The frame on display at each tick, in ascending order: the last that starts by then.
 
-    def _approach(self, tick: int) -> None:
-        """Stand before the wanted frame: at the last keyframe before it, unless that is behind."""
+        Before the first frame, that is the first. No other picture that can be skipped is decoded.
+        """
+        skipped = self._queue.skipped
+        if self._current is not None and skipped is not None and self._current.pts < skipped:
+            self._current = None  # an earlier call ended before its last tick
+        for i, tick in enumerate(ticks):
+            try:
+                self._approach(ticks[i:])
+                frame = self._advance(tick, self._packets_before_a_stop(ticks[i:]))
+            except _BadEntry:
+                self._in_order = True
+                self._reopen()
+                frame = self._advance(tick)
+            yield frame
+
+    def _approach(self, ticks: Sequence[int]) -> None:
+        """Stand before the first of these frames: at the last keyframe, unless that is behind."""
+        tick = ticks[0]
         if self._current is not None and self._current.pts <= tick:
             if self._in_order or self._is_settled(tick):
                 return
-            if tick - self._current.pts <= _SEEK_SECONDS / self.time_base:
-                self._read_ahead(tick)
-                self._enter_at_keyframe(tick)
-                return
-        if self._in_order or not self._seek(tick):
+            if tick - self._current.pts <= self._far:
+                self._queue.read_ahead(ticks, self._far)
+                if self._enter_at_keyframe(tick) or not self._has_stopped:
+                    return
+                self._reads_on = True
+        if self._in_order or not self._seek(ticks):
             self._reopen()
 
     def _reopen(self) -> None:
-        self._container.close()
+        self.close()
         self._open()
 
-    def _seek(self, tick: int) -> bool:
-        """Enter the stream at a keyframe at or before ``tick``; False if no seek leads to one."""
+    def _seek(self, ticks: Sequence[int]) -> bool:
+        """Enter at a keyframe at or before the first tick; False if no seek leads to one."""
+        tick = ticks[0]
         for seconds in _BACK_SECONDS:
             goal = tick - int(seconds / self.time_base)
             if goal < self.first().pts:
@@ -207,45 +198,42 @@ class FrameReader:
             except FFmpegError:  # not in this container
                 return False
             self._start_reading()
-            self._read_ahead(tick)
+            self._queue.read_ahead(ticks, self._far)
             if self._enter_at_keyframe(tick):
                 return True
         return False
 
-    def _read_ahead(self, tick: int) -> None:
-        """Queue packets until they are decoded after ``tick``: no later one is displayed by it."""
-        while not self._ended and self._queued_bytes < _READ_AHEAD_BYTES:
-            dts = self._queue[-1].dts if self._queue else None
-            if dts is not None and dts > tick:
-                return
-            self._read()
-
-    def _read(self) -> None:
-        """Queue one packet."""
-        try:
-            packet = next(self._packets, None)
-        except FFmpegError as error:
-            packet, self._read_error = None, f": {error.strerror}"
-        if packet is None:
-            self._ended = True
-        elif packet.size:  # PyAV ends with an empty one; AVI has them to repeat a frame
-            self._queue.append(packet)
-            self._queued_bytes += packet.size
-
     def _enter_at_keyframe(self, tick: int) -> bool:
         """Skip queued packets up to the last keyframe at or before ``tick``; False if none is."""
-        keys = [p for p in self._queue if p.is_keyframe and p.pts is not None and p.pts <= tick]
-        if not keys:
+        key = self._queue.skip_to_keyframe(tick)
+        if key is None:
             return False
-        while self._queue[0] is not keys[-1]:
-            self._queued_bytes -= self._queue.popleft().size
-        self._start_decoding(keys[-1])
+        self._start_decoding(key)
         return True
 
-    def _advance(self, tick: int) -> Any:
-        """Decode until the frame on display at ``tick`` is the current one."""
-        queued = [p.pts for p in self._queue if self._may_skip and p.pts is not None]
-        visible = max((pts for pts in queued if pts <= tick), default=_LONG_AGO)
+    def _packets_before_a_stop(self, ticks: Sequence[int]) -> int | None:
+        """How many to decode for the first tick, if nothing that is decoded then is of use later.
+
+        It is not if the next tick is reached from another keyframe, or if none comes next.
+        """
+        if not self._may_stop or self._in_order:
+            return None
+        needed = self._queue.needed_for(ticks[0])
+        if needed is None:
+            return None
+        if len(ticks) == 1:
+            stops = not self._reads_on
+        else:
+            far = ticks[1] - ticks[0] > self._far
+            stops = far or self._queue.has_keyframe(needed, ticks[1])
+        return needed if stops else None
+
+    def _advance(self, tick: int, stop_after: int | None = None) -> Any:
+        """Decode until the frame on display at ``tick`` is the current one.
+
+        After so many packets the decoder is drained. Else it would take some more until that frame
+        comes out.
+        """
         while not self._is_settled(tick):
             if self._frames and (self._current is None or self._frames[0].pts <= tick):
                 frame = self._frames.popleft()
@@ -253,9 +241,14 @@ class FrameReader:
                     self._check_entry(frame, tick)
                 if self._current is None or frame.pts >= self._current.pts:
                     self._current = frame  # one whose time runs backwards is never on display
-            elif not self._decode(visible):
+            elif stop_after == 0 and not self._has_stopped:
+                self._has_stopped, self._stopped_at = True, tick
+                self._send(None)
+            elif self._has_stopped or not self._decode():
                 self._check_end(tick)
                 break
+            elif stop_after is not None:
+                stop_after -= 1
         if self._soundness.spoiled(self._current.pts, tick):
             raise VideoDecodeError(self._path, self._soundness.fault)
         return self._current
@@ -268,33 +261,40 @@ class FrameReader:
         """
         if self._current is None or self._current.pts > tick:
             return self._current is not None
-        if not self._frames or self._frames[0].pts <= tick:
+        if self._frames and self._frames[0].pts <= tick:
+            return False
+        if self._has_stopped:  # all have come out, but not all that a later tick may need went in
+            return tick <= self._stopped_at
+        if not self._frames:
             return False
         return self._frames[-1].pts >= self._soundness.latest.get(self._current.pts, tick)
 
-    def _decode(self, visible: int) -> bool:
-        """Decode a packet; False after the last. The frame at ``visible`` hides those before it."""
-        if not self._queue and not self._ended:
-            self._read()
+    def _decode(self) -> bool:
+        """Decode a packet; False after the last."""
+        if not self._queue and not self._queue.ended:
+            self._queue.read()
         if not self._queue and self._drained:
             return False
-        packet = self._queue.popleft() if self._queue else None  # None drains the decoder
+        packet = self._queue.pop() if self._queue else None  # None drains the decoder
         self._drained = packet is None
         if packet is not None:
             self._note_sent(packet)
-            hidden = self._may_skip and packet.pts is not None and packet.pts < visible
-            self._codec.skip_frame = "NONREF" if hidden and not packet.is_keyframe else "DEFAULT"
+            hidden = self._may_skip and self._queue.is_hidden(packet)
+            self._codec.skip_frame = "NONREF" if hidden else "DEFAULT"
+        self._send(packet)
+        return True
+
+    def _send(self, packet: Any) -> None:
+        """Give the decoder a packet, None to drain it, and take what comes out."""
         try:
             frames = self._codec.decode(packet)
         except FFmpegError as error:
             self._soundness.failed(str(error.strerror), packets=self._threads)
-            return True
+            return
         for frame in frames:
             self._receive(frame)
-        return True
 
     def _note_sent(self, packet: Any) -> None:
-        self._queued_bytes -= packet.size
         pts = self._next_pts if packet.pts is None or self._by_count else packet.pts
         self._sent_end = max(self._sent_end, pts + (packet.duration or self._frame_ticks))
         self._soundness.sent(pts, packet.is_keyframe)
@@ -329,6 +329,8 @@ class FrameReader:
                 raise _BadEntry
             raise VideoDecodeError(self._path, self._soundness.fault or "no frame can be decoded")
         missing = (self._header_end or self._sent_end) - self._sent_end
-        if tick >= self._sent_end and (self._read_error or missing > 2 * self._frame_ticks):
+        if tick >= self._sent_end and (self._queue.read_error or missing > 2 * self._frame_ticks):
             seconds = float((self._sent_end - self.first().pts) * self.time_base)
-            raise VideoDecodeError(self._path, f"cut off after {seconds:.2f} s{self._read_error}")
+            raise VideoDecodeError(
+                self._path, f"cut off after {seconds:.2f} s{self._queue.read_error}"
+            )

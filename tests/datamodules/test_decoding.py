@@ -1,6 +1,7 @@
 """Every frame is compared, bit for bit, with decoding the whole file in order."""
 
 import gc
+import io
 import math
 import multiprocessing
 import pickle
@@ -264,7 +265,7 @@ def decoded_packets(file: VideoFile, monkeypatch: pytest.MonkeyPatch) -> list[in
     """A list that grows by one with each packet decoded."""
     reader, count = file._reader, []
     decode = reader._decode
-    monkeypatch.setattr(reader, "_decode", lambda visible: count.append(1) or decode(visible))
+    monkeypatch.setattr(reader, "_decode", lambda: count.append(1) or decode())
     return count
 
 
@@ -272,9 +273,10 @@ def test_seeks_past_what_is_not_needed(written, monkeypatch: pytest.MonkeyPatch)
     with VideoFile(written("gop.mp4")) as file:
         packets = decoded_packets(file, monkeypatch)
         file.frames_at([49 / 30])  # the second frame of a group
-        assert len(packets) < 4 + 8
+        assert len(packets) <= 4 + 4
         file.frames_at([50 / 30, 51 / 30])
-        assert len(packets) < 4 + 8 + 4  # went on from there
+        file.frames_at([53 / 30, 54 / 30])
+        assert len(packets) <= 4 + 4 + 6 + 6  # went on from there
 
 
 def test_seeks_where_there_is_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -308,8 +310,12 @@ def test_does_not_go_back_within_a_group(written, monkeypatch: pytest.MonkeyPatc
     with VideoFile(written("one_gop.mp4")) as file:
         packets = decoded_packets(file, monkeypatch)
         file.frames_at([1, 0, 0.5, 1.5, 0.5])
-        file.frames_at([1.9])
-        assert len(packets) <= 60 + 1
+        assert len(packets) <= 46 + 1  # one pass, and nothing after the last frame
+        file.frames_at([1.6])  # goes back once, and from now on leaves the decoder as it is
+        packets.clear()
+        for second in (1.7, 1.8, 1.9):
+            file.frames_at([second])
+        assert len(packets) <= 14
 
 
 @pytest.mark.skipif(
@@ -323,6 +329,39 @@ def test_skips_pictures_that_nothing_depends_on(written):
         reader._receive = lambda frame: received.append(frame.pts) or receive(frame)
         file.frames_at([1.5])
         assert len(received) < 40  # of 46 up to there
+
+
+def test_several_clips_take_one_pass(written, monkeypatch: pytest.MonkeyPatch):
+    clips = [([0.9, 0.3], None), ([1.5, 0.3, 1.2], (5, 3, 90, 40)), ([], None), ([0.3], None)]
+    with VideoFile(written("one_gop.mp4")) as file:
+        packets = decoded_packets(file, monkeypatch)
+        for size in (None, (30, 40)):
+            together = file.clips_at(clips, size)
+            assert len(packets) <= 50
+            packets.clear()
+            for clip, (seconds, crop) in zip(together, clips, strict=True):
+                with VideoFile(written("one_gop.mp4")) as other:
+                    assert np.array_equal(clip, other.frames_at(seconds, size, crop))
+    with VideoFile(written("gop.mp4")) as file:
+        assert file.clips_at([]) == []
+
+
+def test_frames_are_freed_at_once(written):
+    """A reference cycle would keep them: hundreds of megabytes of large ones."""
+
+    def frames() -> int:
+        return sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = frames()
+        for name in ("gop.mp4", "vp9.webm"):
+            with VideoFile(written(name)) as file:
+                file.frames_at(np.arange(40) / 30, 32)
+        assert frames() - before <= 2  # the first frame of each, of which more is asked
+    finally:
+        gc.enable()
 
 
 # ---------------------------------------------------------------- pixels
@@ -358,8 +397,7 @@ def test_scaling_is_bilinear_and_antialiased(tmp_path: Path, crop, size, width: 
     height, width = scaled.shape[:2]
     pillow = Image.fromarray(whole).resize((width, height), Image.Resampling.BILINEAR)
     difference = np.abs(scaled.astype(int) - np.asarray(pillow))
-    assert difference.mean() < 2
-    assert difference.max() <= 12
+    assert difference.max() <= 1
 
 
 def test_short_side(tmp_path: Path):
@@ -476,10 +514,11 @@ def test_closed(written):
 # ---------------------------------------------------------------- what is wrong with the file
 
 
-def decode_error(path: Path | str, seconds=(0.0,)) -> VideoDecodeError:
-    with pytest.raises(VideoDecodeError) as caught, VideoFile(path) as file:
+def decode_error(source, seconds=(0.0,)) -> VideoDecodeError:
+    with pytest.raises(VideoDecodeError) as caught, VideoFile(source) as file:
         file.frames_at(seconds)
-    assert caught.value.path == str(path)
+    path = source.name if isinstance(source, Memory) else str(source)
+    assert caught.value.path == path
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"{path}: ")
     return caught.value
@@ -531,6 +570,8 @@ def test_playlists_are_refused(written, tmp_path: Path, name: str):
     shutil.copy(written("gop.ts"), tmp_path / "target.ts")
     (tmp_path / name).write_text(PLAYLISTS[name].format(target="target.ts"))
     decode_error(tmp_path / name)
+    target = tmp_path / "target.ts"
+    decode_error(Memory(PLAYLISTS[name].format(target=target).encode(), str(tmp_path / name)))
 
 
 @pytest.mark.parametrize(
@@ -562,6 +603,15 @@ def test_cut_off(tmp_path: Path, clean: bool):
             assert np.array_equal(file.frames_at([0.5, 1.0]), expected)
             with pytest.raises(VideoDecodeError):
                 file.frames_at([0.5, 2.5])
+
+
+@pytest.mark.parametrize("side", [6000, 16000, 65535])
+def test_a_header_that_claims_huge_frames(tmp_path: Path, side: int):
+    path = write_video(tmp_path / "v.gif", moving_frames(3), codec="gif", pix_fmt="rgb8", rate=25)
+    content = bytearray(path.read_bytes())
+    content[6:10] = side.to_bytes(2, "little") * 2
+    path.write_bytes(content)
+    decode_error(path)
 
 
 def test_index_cut_off(tmp_path: Path):
@@ -617,6 +667,63 @@ def test_a_lost_beginning_is_told(tmp_path: Path):
         content[begin : begin + packet.size] = bytes(packet.size)
     path.write_bytes(content)
     decode_error(path)
+
+
+# ---------------------------------------------------------------- sources that are no paths
+
+
+class Memory:
+    """A source as `container.Source` describes it; counts what is open."""
+
+    def __init__(self, content: bytes, name: str = "in memory", fails_at: float = math.inf):
+        self.content, self.name, self.fails_at = content, name, fails_at
+        self.opened: list[io.BytesIO] = []
+
+    def open(self) -> io.BytesIO:
+        fails_at = self.fails_at
+
+        class File(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                if self.tell() >= fails_at:
+                    raise OSError("the connection broke")
+                return super().read(size)
+
+        self.opened.append(File(self.content))
+        return self.opened[-1]
+
+
+@pytest.mark.parametrize("name", ["gop.mp4", "gop.ts", "vp9.webm", "refresh.ts", "mpeg4.avi"])
+@needs_rotation
+def test_a_source_is_read_as_a_path_is(written, name: str):
+    path = written(name)
+    expected, source = reference(path), Memory(path.read_bytes())
+    with VideoFile(source) as file, VideoFile(path) as same:
+        check_frames(path, expected, expected.some_times(6), file)
+        assert file.duration == same.duration
+        check_frames(path, expected, expected.some_times(3, 1), file)
+    assert source.opened
+    assert all(file.closed for file in source.opened)
+
+
+def test_a_source_that_is_no_video():
+    for content, reason in {b"": "empty", b"hello " * 100: "Invalid data"}.items():
+        source = Memory(content, "s3://bucket/a.mp4")
+        assert reason in decode_error(source).reason
+        assert source.opened[0].closed
+
+
+def test_a_source_that_fails(written):
+    content = written("gop.mkv").read_bytes()
+    for fails_at in (0, 2000, len(content) // 2):
+        source = Memory(content, fails_at=fails_at)
+        assert "connection" in decode_error(source, [1.9]).reason
+        assert all(file.closed for file in source.opened)
+
+    class Missing(Memory):
+        def open(self) -> io.BytesIO:
+            raise FileNotFoundError(2, "No such file or directory")
+
+    assert "No such file" in decode_error(Missing(b"")).reason
 
 
 # ---------------------------------------------------------------- processes

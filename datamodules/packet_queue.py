@@ -1,0 +1,103 @@
+"""The packets that were read and not yet decoded, and what they tell about the frames to come."""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from av.error import FFmpegError
+
+_READ_AHEAD_BYTES = 16 << 20  # of packets, at most
+
+
+class PacketQueue:
+    """Packets of one stream, in decoding order, from where its container stands.
+
+    Attributes:
+        ended: nothing is left to be read.
+        read_error: why, with a colon before it, if that is not the end of the file.
+        skipped: the latest start of a frame that `is_hidden` was true of; None: there was none.
+    """
+
+    def __init__(self, packets: Iterator[Any]):
+        self.ended = False
+        self.read_error = ""
+        self.skipped: int | None = None
+        self._packets = packets
+        self._queue: deque[Any] = deque()
+        self._bytes = 0
+        self._visible: set[int] = set()  # starts of the queued frames that are asked for
+        self._visible_end: int | None = None  # of the last one; what follows may be asked for next
+
+    def __bool__(self) -> bool:
+        """Whether a packet is queued."""
+        return bool(self._queue)
+
+    def read(self) -> None:
+        """Queue one packet."""
+        try:
+            packet = next(self._packets, None)
+        except FFmpegError as error:
+            packet, self.read_error = None, f": {error.strerror}"
+        if packet is None:
+            self.ended = True
+        elif packet.size:  # PyAV ends with an empty one; AVI has them to repeat a frame
+            self._queue.append(packet)
+            self._bytes += packet.size
+
+    def pop(self) -> Any:
+        """The next packet."""
+        packet = self._queue.popleft()
+        self._bytes -= packet.size
+        return packet
+
+    def read_ahead(self, ticks: Sequence[int], far: float) -> None:
+        """Queue packets until they are decoded after the ticks: no later one is displayed by them.
+
+        Ticks that are ``far`` from the one before them are left for later.
+        """
+        near = next((i for i in range(1, len(ticks)) if ticks[i] - ticks[i - 1] > far), len(ticks))
+        while not self.ended and self._bytes < _READ_AHEAD_BYTES:
+            dts = self._queue[-1].dts if self._queue else None
+            if dts is not None and dts > ticks[near - 1]:
+                break
+            self.read()
+        starts = sorted(p.pts for p in self._queue if p.pts is not None)
+        reached = {bisect_right(starts, tick) for tick in ticks} - {0}
+        self._visible = {starts[i - 1] for i in reached}
+        self._visible_end = max(self._visible, default=None)
+
+    def skip_to_keyframe(self, tick: int) -> Any:
+        """Drop packets up to the last keyframe at or before ``tick``; None: there is none."""
+        keys = [p for p in self._queue if p.is_keyframe and p.pts is not None and p.pts <= tick]
+        if not keys:
+            return None
+        while self._queue[0] is not keys[-1]:
+            self.pop()
+        self.skipped = None
+        return keys[-1]
+
+    def is_hidden(self, packet: Any) -> bool:
+        """Whether the frame of a packet is not asked for. Behind the last tick, any may be next."""
+        pts, end = packet.pts, self._visible_end
+        if pts is None or end is None or pts >= end or pts in self._visible or packet.is_keyframe:
+            return False
+        self.skipped = pts if self.skipped is None else max(self.skipped, pts)
+        return True
+
+    def needed_for(self, tick: int) -> int | None:
+        """How many packets to decode for the frame at ``tick``; None if that is not known."""
+        needed = 0
+        for i, packet in enumerate(self._queue):
+            if packet.pts is None or packet.dts is None:
+                return None
+            if packet.dts > tick:
+                return needed
+            needed = i + 1 if packet.pts <= tick else needed
+        return None
+
+    def has_keyframe(self, behind: int, tick: int) -> bool:
+        """Whether a keyframe at or before ``tick`` comes behind so many packets."""
+        later = islice(self._queue, behind, None)
+        return any(p.is_keyframe and p.pts is not None and p.pts <= tick for p in later)
