@@ -11,6 +11,7 @@ from datamodules.decoding import VideoFile
 from datamodules.loading import sample_seed
 from datamodules.manifest import Manifest
 from datamodules.sampling import (
+    Box,
     clip_span,
     clip_times,
     covering_size,
@@ -102,17 +103,21 @@ class TrainingClips(_Clips):
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
         seeds = [sample_seed(self.seed, epoch, index, repeat) for repeat in range(self.repeats)]
-        with VideoFile(self.manifest.path(index)) as file:
-            clips = [self._random_clip(file, np.random.default_rng(seed)) for seed in seeds]
+        clip = self.clip
+        with VideoFile(self.manifest.source(index)) as file:
+            wanted = [self._random_clip(file, np.random.default_rng(seed)) for seed in seeds]
+            clips = file.clips_at(wanted, size=(clip.height, clip.width))
         return self.item(np.stack(clips), epoch, index)
 
-    def _random_clip(self, file: VideoFile, rng: np.random.Generator) -> np.ndarray:
+    def _random_clip(self, file: VideoFile, rng: np.random.Generator) -> tuple[np.ndarray, Box]:
+        """Times and crop."""
         clip = self.clip
         start = random_clip_start(file.duration, clip.span, rng)
-        box = random_resized_crop(
-            file.width, file.height, clip.width / clip.height, self.crop_scale, self.crop_ratio, rng
+        aspect = clip.width / clip.height
+        size = file.width, file.height
+        return clip.times(start), random_resized_crop(
+            *size, aspect, self.crop_scale, self.crop_ratio, rng
         )
-        return file.frames_at(clip.times(start), size=(clip.height, clip.width), crop=box)
 
 
 class EvaluationViews(_Clips):
@@ -131,7 +136,7 @@ class EvaluationViews(_Clips):
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
-        with VideoFile(self.manifest.path(index)) as file:
+        with VideoFile(self.manifest.source(index)) as file:
             return self.item(self._views(file), epoch, index)
 
     def item(self, clips: np.ndarray, epoch: int, index: int) -> Item:

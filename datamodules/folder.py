@@ -1,5 +1,6 @@
 """Videos in class folders or listed in a text file, as a LightningDataModule."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,12 +11,15 @@ from datamodules.clips import ClipFormat, EvaluationViews, TrainingClips
 from datamodules.loading import ClipDataset, EpochSampler, Loader
 from datamodules.manifest import DatasetError, Manifest, list_videos, read_split
 
+log = logging.getLogger(__name__)
+
 
 class VideoFolderDataModule(LightningDataModule):
     """Video files under one root.
 
     A split is the name of a folder with one folder of videos a class, or of a text file: CSV
-    ``path,label`` or lines ``path label`` as PySlowFast writes them (paths relative to ``root``).
+    ``path,label`` or lines ``path label`` as PySlowFast writes them (paths relative to ``root``),
+    or of a manifest file or a folder that holds one, from ``prepare``.
     Batches are those of the project: ``video`` uint8 ``(B, 3, T, H, W)``, ``seed``, ``video_id``,
     ``label`` int64 ``(B,)``, in evaluation also ``view``; see the package's documentation.
 
@@ -163,8 +167,16 @@ class VideoFolderDataModule(LightningDataModule):
             split = self.splits[name]
             if split is None:
                 raise DatasetError(f"data.{name} is null: there is no such split in {self.root}")
-            self.manifests[name] = read_split(self.root / split, self.root, self.class_names)
+            manifest = read_split(self.root / split, self.root, self.class_names)
+            self.manifests[name] = self._trainable(manifest) if name == "train" else manifest
         return self.manifests[name]
+
+    def _trainable(self, manifest: Manifest) -> Manifest:
+        """Without the videos that a manifest file says are bad. Evaluation counts them as wrong."""
+        usable = manifest.without_bad()
+        if left_out := len(manifest) - len(usable):
+            log.warning(f"{left_out} of {len(manifest)} training videos are bad and left out")
+        return usable
 
     def _evaluation_loader(self, split: str) -> Loader:
         views = EvaluationViews(self.manifests[split], self.clip, self.views(split), self.seed)

@@ -7,10 +7,18 @@ of a million strings would copy it page by page.
 import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+
+from datamodules.manifest_file import DatasetError, find_manifest, pc, read_manifest
+
+if TYPE_CHECKING:
+    from datamodules.packing import ByteRange
+
+__all__ = ["DatasetError", "Manifest", "list_split", "list_videos", "make_manifest", "read_split"]
 
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
@@ -18,45 +26,116 @@ VIDEO_SUFFIXES = frozenset(
 UNKNOWN = -1
 
 
-class DatasetError(ValueError):
-    """A data set that is not as described: one line with the file, the row and what to do."""
-
-
 @dataclass(frozen=True)
 class Manifest:
     """Videos of one split.
 
     Attributes:
-        table: columns ``path`` (string, absolute) and ``label`` (int64, -1 = unknown).
+        table: columns ``path`` (string) and ``label`` (int64, -1 = unknown); from a manifest file
+            also those of `manifest_file.FACTS`.
         class_names: name of each label id; empty where nothing is labelled.
+        root: folder that the paths of a manifest file are relative to.
+        folder: folder of a manifest file, where the shards of a packed data set lie.
+        prepared: how the facts were found; empty where there are none.
     """
 
     table: pa.Table
     class_names: tuple[str, ...]
+    root: str = ""
+    folder: str = ""
+    prepared: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of videos."""
         return self.table.num_rows
 
     def path(self, index: int) -> str:
-        """Absolute path of one video."""
-        return self.table["path"][index].as_py()
+        """Path of one video: its name in results and messages, packed or not."""
+        return os.path.join(self.root, self.table["path"][index].as_py())
+
+    def source(self, index: int) -> "str | ByteRange":
+        """What `VideoFile` opens for one video: a path, or a range of a shard."""
+        if "shard" not in self.table.column_names:
+            return self.path(index)
+        from datamodules.packing import ByteRange  # only where something is packed
+
+        shard, offset, size = (
+            self.table[name][index].as_py() for name in ("shard", "offset", "bytes")
+        )
+        url = shard if "://" in shard else os.path.join(self.folder, shard)
+        return ByteRange(url, offset, size, self.path(index))
 
     def label(self, index: int) -> int:
         """Label id of one video; -1 = unknown."""
         return self.table["label"][index].as_py()
 
+    def without_bad(self) -> "Manifest":
+        """The videos that were not found bad when the manifest was prepared."""
+        if "ok" not in self.table.column_names or pc.all(self.table["ok"]).as_py():
+            return self
+        return replace(self, table=self.table.filter(self.table["ok"]))
+
 
 def make_manifest(
     paths: Iterable[str], labels: Iterable[int], class_names: Sequence[str]
 ) -> Manifest:
-    """Build a manifest from columns of equal length."""
-    table = pa.table({"path": pa.array(paths, pa.string()), "label": pa.array(labels, pa.int64())})
-    return Manifest(table, tuple(class_names))
+    """Build a manifest from absolute paths and label ids, equally many.
+
+    Raises:
+        DatasetError: a file name is not UTF-8.
+    """
+    try:
+        column = pa.array(paths, pa.string())
+    except UnicodeEncodeError as error:
+        name = os.fsencode(error.object)
+        raise DatasetError(f"{name!r}: the file's name is not UTF-8; rename it") from None
+    return Manifest(
+        pa.table({"path": column, "label": pa.array(labels, pa.int64())}), tuple(class_names)
+    )
 
 
 def read_split(source: Path, root: Path, class_names: Sequence[str] | None) -> Manifest:
     """Read one split of a data set.
+
+    Args:
+        source: a manifest file or a folder that holds one (see `manifest_file`), or what
+            `list_split` takes.
+        root: as in `list_split`; a manifest file records its own.
+        class_names: the known classes in the order of their ids; None: found here, sorted.
+
+    Raises:
+        DatasetError: the source is missing, empty or wrong; names the file and the row.
+    """
+    file = find_manifest(source)
+    if file is None:
+        return list_split(source, root, class_names)
+    table, metadata = read_manifest(file)
+    if not table.num_rows:
+        raise DatasetError(f"{file}: no rows")
+    folder, names = os.path.abspath(file.parent), tuple(metadata.class_names)
+    if class_names is not None and names and names != tuple(class_names):
+        table, names = _relabelled(file, table, names, tuple(class_names)), tuple(class_names)
+    if "shard" not in table.column_names and not os.path.isdir(metadata.root):
+        raise DatasetError(f"{file}: the videos' folder {metadata.root} is gone; prepare it again")
+    return Manifest(table, names, metadata.root, folder, metadata.prepared)
+
+
+def _relabelled(
+    file: Path, table: pa.Table, names: tuple[str, ...], known: tuple[str, ...]
+) -> pa.Table:
+    """The table with the ids of other known classes."""
+    if names == tuple(map(str, range(len(names)))) and len(names) <= len(known):
+        return table  # ids without names
+    if missing := [name for name in names if name not in known]:
+        raise DatasetError(f"{file}: class {missing[0]!r} is not one of the {len(known)} known")
+    ids = pa.array([known.index(name) for name in names], pa.int64())
+    labels = table["label"]
+    new = pc.if_else(pc.less(labels, 0), labels, ids.take(pc.max_element_wise(labels, 0)))
+    return table.set_column(table.column_names.index("label"), "label", new)
+
+
+def list_split(source: Path, root: Path, class_names: Sequence[str] | None) -> Manifest:
+    """List the videos of one split from folders or a text file, whether or not it was prepared.
 
     Args:
         source: a folder with one folder of videos a class, or a text file: a CSV with the columns

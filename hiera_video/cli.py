@@ -7,7 +7,7 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hiera_video.command_line import (
@@ -28,6 +28,9 @@ Train and use Hiera on video files.
   validate  evaluate on the validation split   hiera-video validate --config NAME ckpt_path=FILE
   test      evaluate with all views            hiera-video test --config NAME ckpt_path=FILE
   predict   name the class of video files      hiera-video predict --config NAME ckpt_path=FILE PATH
+  prepare   probe or transcode a data set      hiera-video prepare VIDEOS --out DIR
+  check     missing, changed, corrupt videos   hiera-video check VIDEOS_OR_DIR
+  doctor    decode rate and workers needed     hiera-video doctor --config NAME
   models    parameters and multiply-adds of every model
   configs   ls | show NAME | copy NAME: the configurations that --config takes
 
@@ -113,6 +116,15 @@ def _configs(words: Sequence[str]) -> None:
     print(f"{target}: use it with --config {target}")
 
 
+def _on_data(command: str) -> Callable[[Sequence[str]], None]:
+    def run(words: Sequence[str]) -> None:
+        from hiera_video import data_commands
+
+        data_commands.run(command, words)
+
+    return run
+
+
 def _complete_our_grammar() -> None:
     """Let Hydra's shell completion see its own grammar in what has been typed so far."""
     line = os.environ.get("COMP_LINE")
@@ -125,4 +137,10 @@ def _complete_our_grammar() -> None:
     os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
 
 
-OTHER_COMMANDS = {"models": _models, "configs": _configs}
+OTHER_COMMANDS = {
+    "prepare": _on_data("prepare"),
+    "check": _on_data("check"),
+    "doctor": _on_data("doctor"),
+    "models": _models,
+    "configs": _configs,
+}

@@ -1,0 +1,312 @@
+"""The commands about data: ``prepare`` and ``check``, and the data of a configuration."""
+
+import argparse
+import csv
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hiera_video.command_line import UsageError, conf_dir, translate
+from hiera_video.progress_line import progress_line
+
+SHOWN = 20  # bad videos; all are in the list
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Split(NamedTuple):
+    """Videos to work on. ``folder`` is where they go, below --out."""
+
+    name: str
+    source: Path
+    root: Path
+    folder: str
+    class_names: Sequence[str] | None = None
+
+
+def run(command: str, words: Sequence[str]) -> None:
+    """Run one of the commands.
+
+    Raises:
+        UsageError: wrong usage or input (2), or the work failed or found faults (1).
+    """
+    try:
+        {"prepare": _prepare, "check": _check, "doctor": _doctor}[command](words)
+    except KeyboardInterrupt:
+        raise UsageError("stopped; the same command goes on from here", 130) from None
+    except Exception as error:
+        explanation = _explained(error)
+        if explanation is None or os.environ.get("HIERA_VIDEO_TRACEBACK"):
+            raise
+        raise explanation from error
+
+
+def _explained(error: Exception) -> UsageError | None:
+    from datamodules.manifest_file import DatasetError  # not at the top: --help needs no Arrow
+
+    if isinstance(error, DatasetError):
+        return UsageError(str(error))
+    if isinstance(error, OSError) and error.filename is not None:  # the disk, not the data
+        return UsageError(f"{error.filename}: {error.strerror}", 1)
+    return None
+
+
+def _prepare(words: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "hiera-video prepare",
+        usage="%(prog)s (SOURCE | --config NAME [key=value ...] | --merge DIR ...) --out DIR [...]",
+        description="Look at every file once, decoding it to its end, and write what was found to "
+        "DIR/manifest.parquet (with --config: DIR/SPLIT/manifest.parquet), with summary.json and "
+        "bad_videos.csv. A run that was stopped goes on when it is started again.",
+    )
+    _add_source(parser)
+    add = parser.add_argument
+    add("--merge", nargs="+", type=Path, metavar="DIR", help="join what --shard runs wrote")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    add("--quick", action="store_true", help="decode the first frame only, read the rest")
+    add("--retry-bad", action="store_true", help="look again at files that were found bad")
+    add("--shard", type=_shard, metavar="I/N", help="do the I-th of N parts, 1 to N")
+    add("--transcode", action="store_true", help="write every file anew, for fast random access")
+    add("--short-side", type=int, metavar="PIXELS", help="of new files; default 256")
+    add("--gop", type=int, metavar="FRAMES", help="between their keyframes; default 32")
+    add("--crf", type=int, metavar="0-51", help="their quality, 0 is best; default 20")
+    add("--pack", action="store_true", help="also pack the videos into tar files in DIR/packed")
+    add("--pack-mib", type=int, default=1024, metavar="MIB", help="of a tar file; default 1024")
+    _add_work(parser)
+    arguments = parser.parse_intermixed_args(words)
+    if arguments.pack and arguments.shard:
+        raise UsageError("--pack needs the whole data set: use it with --merge")
+    encoding = _encoding(arguments)
+    if arguments.merge:
+        from datamodules.prepared_files import merge
+
+        if arguments.words or arguments.config or arguments.shard or encoding:
+            raise UsageError("--merge takes folders and --out alone, and --pack")
+        _report(merge(arguments.merge, arguments.out), arguments)
+        return
+    manifests = [_prepare_split(split, arguments, encoding) for split in _splits(arguments)]
+    _report(manifests, arguments)
+
+
+def _prepare_split(split: Split, arguments: argparse.Namespace, encoding: Any) -> Path:
+    from datamodules.manifest import list_split, read_split
+    from datamodules.prepared_files import WHOLE
+    from datamodules.preparing import prepare
+
+    out = arguments.out / split.folder
+    source, is_folder = split.source, split.source.is_dir()
+    if encoding and is_folder and out.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"--out {out} lies in {source}, where its new files would count as videos")
+    in_place = is_folder and out.exists() and source.samefile(out)  # its manifest is to be renewed
+    manifest = (list_split if in_place else read_split)(source, split.root, split.class_names)
+    if "shard" in manifest.table.column_names:
+        raise UsageError(f"{source}: is packed; prepare what it was packed from")
+    with progress_line(f"prepare {split.name}") as progress:
+        return prepare(
+            manifest,
+            manifest.root or (source if is_folder else split.root),
+            out,
+            every_frame=not arguments.quick,
+            encoding=encoding,
+            shard=arguments.shard or WHOLE,
+            retry_bad=arguments.retry_bad,
+            processes=arguments.processes,
+            patience=arguments.hang_seconds,
+            progress=progress,
+        )
+
+
+def _encoding(arguments: argparse.Namespace) -> Any:
+    given = {k: getattr(arguments, k) for k in ("short_side", "gop", "crf")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not arguments.transcode:
+        if given:
+            raise UsageError(f"--{min(given).replace('_', '-')} needs --transcode")
+        return None
+    if arguments.quick:
+        raise UsageError("--transcode decodes every frame; leave out --quick")
+    from datamodules.transcoding import Encoding
+
+    try:
+        return Encoding(**given)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _report(manifests: Sequence[Path], arguments: argparse.Namespace) -> None:
+    """Print the summaries; pack, if that is asked for."""
+    good = 0
+    for manifest in manifests:
+        name = manifest.name.replace("manifest", "summary").replace(".parquet", ".json")
+        summary = json.loads(manifest.with_name(name).read_text())
+        good += summary["ok"]
+        _print_summary(manifest, summary)
+        if arguments.pack:
+            from datamodules.packing import pack
+
+            packed = arguments.out / "packed" / manifest.parent.relative_to(arguments.out)
+            print(f"packed: {pack(manifest.parent, packed, arguments.pack_mib << 20)}")
+    if not good:
+        raise UsageError("no video can be decoded", 1)
+
+
+def _print_summary(manifest: Path, summary: dict[str, Any]) -> None:
+    spacing = summary["keyframe_spacing"]
+    print(
+        f"{manifest}: {summary['videos']} videos, {summary['ok']} ok, {summary['bad']} bad; "
+        f"{summary['hours']:.3g} hours, {summary['bytes'] / 1e9:.3g} GB; "
+        f"{', '.join(summary['codecs'])}; {', '.join(list(summary['sizes'])[:3])}; "
+        f"keyframes up to {spacing['largest'] or 0:.0f} frames apart, {spacing['median'] or 0:.0f} "
+        "in the median video"
+    )
+    bad = manifest.with_name(
+        manifest.name.replace("manifest", "bad_videos").replace(".parquet", ".csv")
+    )
+    if summary["bad"]:
+        with open(bad, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows[:SHOWN]:
+            print(f"bad  {row['path']}: {row['reason']}")
+        print(f"all {len(rows)} in {bad}" if len(rows) > SHOWN else f"listed in {bad}")
+
+
+def _check(words: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "hiera-video check",
+        usage="%(prog)s (SOURCE | --config NAME [key=value ...]) [...]",
+        description="List the videos that are missing, changed or corrupt, one a line; exit code 1 "
+        "if there are any. What was prepared is compared by size and time of change, other files "
+        "are decoded to their end.",
+    )
+    _add_source(parser)
+    parser.add_argument("--decode", action="store_true", help="decode prepared files, too")
+    parser.add_argument(
+        "--quick", action="store_true", help="where files are decoded: the first frame only"
+    )
+    _add_work(parser)
+    arguments = parser.parse_intermixed_args(words)
+    from datamodules.checking import check
+    from datamodules.manifest import read_split
+
+    faults = videos = 0
+    for split in _splits(arguments):
+        manifest = read_split(split.source, split.root, split.class_names)
+        with progress_line(f"check {split.name}") as progress:
+            found = check(
+                manifest,
+                decode=arguments.decode,
+                every_frame=not arguments.quick,
+                processes=arguments.processes,
+                patience=arguments.hang_seconds,
+                progress=progress,
+            )
+        for fault in found:
+            print(fault)
+        faults, videos = faults + len(found), videos + len(manifest)
+    if faults:
+        raise UsageError(f"{faults} of {videos} videos have faults", 1)
+    print(f"{videos} videos, no faults")
+
+
+def _doctor(words: Sequence[str]) -> None:
+    from hiera_video import doctor
+
+    doctor.run(words)
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", nargs="*", metavar="SOURCE", help="folder, list or manifest file")
+    parser.add_argument(
+        "--config", metavar="NAME", help="all splits of a configuration; key=value words may follow"
+    )
+    parser.add_argument(
+        "--root", type=Path, help="folder that a list's paths start from; default: the list's"
+    )
+
+
+def _add_work(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--processes", type=int, default=CORES, help=f"that decode; default {CORES}, the cores"
+    )
+    parser.add_argument(
+        "--hang-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="without a frame after which a file is bad; default 60",
+    )
+
+
+def _shard(text: str) -> Any:
+    from datamodules.prepared_files import Shard
+
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N")
+    return Shard(int(part), int(parts))
+
+
+def _splits(arguments: argparse.Namespace) -> list[Split]:
+    """What SOURCE or --config stands for."""
+    if arguments.processes < 1 or arguments.hang_seconds <= 0:
+        raise UsageError("--processes and --hang-seconds must be positive")
+    if not arguments.config:
+        if len(arguments.words) != 1:
+            raise UsageError("expected one SOURCE (a folder, list or manifest), or --config NAME")
+        source = Path(arguments.words[0]).expanduser()
+        root = arguments.root or (source if source.is_dir() else source.parent)
+        return [Split(source.name, source, root, "")]
+    data = data_module(arguments.config, arguments.words)
+    data.prepare_data()
+    found: dict[str, Split] = {}
+    for name, split in data.splits.items():
+        if split is not None and split not in found:
+            # A split is found again below another root unless it is a path of its own.
+            folder = name if os.path.isabs(split) or ".." in Path(split).parts else split
+            found[split] = Split(name, data.root / split, data.root, folder, data.class_names)
+    return list(_with_classes(found.values()))
+
+
+def _with_classes(splits: Any) -> Iterator[Split]:
+    """As in training, the first split tells the classes of all."""
+    from datamodules.manifest import read_split
+
+    names = None
+    for split in splits:
+        if names is None:
+            names = split.class_names
+            names = names or read_split(split.source, split.root, None).class_names
+        yield split._replace(class_names=names)
+
+
+def data_module(config: str, words: Sequence[str]) -> Any:
+    """The data module of a configuration.
+
+    Raises:
+        UsageError: there is no such configuration, or the words do not fit it.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.utils import instantiate
+
+    from hiera_video.usage_errors import check_values, explain
+
+    call = translate(["prepare", "--config", config, *words])
+    if call.flags:
+        raise UsageError(f"{call.flags[0]}: no flag of Hydra's can be used here")
+    flags = dict(zip(call.config_flags[::2], call.config_flags[1::2], strict=True))
+    try:
+        check_values(call)
+        GlobalHydra.instance().clear()
+        folder = flags.get("--config-path", str(conf_dir()))
+        with initialize_config_dir(folder, version_base="1.3"):
+            data = compose(flags["--config-name"], call.overrides).data
+        if "bad_videos" in data:
+            data.bad_videos = None  # it would lie in the folder of a run
+        return instantiate(data, _convert_="all")
+    except Exception as error:
+        explanation = explain(error, call)
+        if explanation is None or os.environ.get("HIERA_VIDEO_TRACEBACK"):
+            raise
+        raise explanation from error

@@ -1,0 +1,60 @@
+"""Progress of long work on files, for people."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+
+@contextmanager
+def progress_line(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function of files done and to do: a bar on a terminal, else lines for a log."""
+    if not sys.stderr.isatty():
+        yield _Lines(name)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:.1f} files/s"),
+        TimeRemainingColumn(),
+    )
+    start = time.monotonic()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=None, rate=0.0)
+
+        def update(done: int, total: int) -> None:
+            rate = done / (time.monotonic() - start)
+            bar.update(task, completed=done, total=total, rate=rate)
+
+        yield update
+
+
+class _Lines:
+    """A line now and then, for logs."""
+
+    seconds = 10.0
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last < self.seconds and done < total:
+            return
+        self._last = now
+        rate = done / (now - self._start)
+        left = timedelta(seconds=round((total - done) / rate))
+        line = f"{self._name}: {done} of {total} files, {rate:.1f} a second, {left} left"
+        print(line, file=sys.stderr, flush=True)

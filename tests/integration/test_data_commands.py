@@ -1,0 +1,204 @@
+"""``prepare``, ``check`` and ``doctor`` as a user runs them."""
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import pytest
+
+from datamodules.manifest import read_split
+from hiera_video import cli
+from tests.integration.conftest import run
+from tests.video_files import moving_frames, write_video
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Two splits of two classes; in one of them a file is broken. And a list."""
+    root = tmp_path_factory.mktemp("data")
+    first = write_video(root / "first.mp4", moving_frames(12, 48, 64))
+    for split in ("train", "val"):
+        for name in ("jump", "walk"):
+            (root / split / name).mkdir(parents=True)
+            for i in range(2):
+                shutil.copy(first, root / split / name / f"{i}.mp4")
+    first.unlink()
+    (root / "val/walk/broken.mp4").write_text("no video")
+    (root / "list.csv").write_text("train/walk/0.mp4,walk\ntrain/walk/1.mp4,walk\n")
+    return root
+
+
+@pytest.fixture
+def data(written, tmp_path, monkeypatch):
+    """A copy in ``videos`` below the current folder."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(written, tmp_path / "videos")
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run a command in this process; returns its output and its errors."""
+
+    def call(*words, code=0):
+        monkeypatch.setattr(sys, "argv", ["hiera-video", *map(str, words)])
+        try:
+            cli.main()
+            found = 0
+        except SystemExit as exit_:
+            found = exit_.code
+        captured = capsys.readouterr()
+        assert found == code, captured
+        return captured.out, captured.err
+
+    return call
+
+
+CONFIG = ("--config", "folder/finetune", "data.test=list.csv")
+
+
+def test_a_configuration_is_prepared_checked_and_read(data, command):
+    out, err = command("prepare", *CONFIG, "data.root=videos", "--out", "ready")
+    assert "ready/train/manifest.parquet: 4 videos, 4 ok, 0 bad" in out
+    assert "ready/val/manifest.parquet: 5 videos, 4 ok, 1 bad" in out
+    assert "ready/list.csv/manifest.parquet: 2 videos, 2 ok" in out
+    assert f"bad  {data}/val/walk/broken.mp4: " in out
+    assert "prepare train: 4 of 4 files, " in err
+    test = read_split(data.parent / "ready/list.csv", data, None)
+    assert test.class_names == ("jump", "walk")  # of the first split
+    assert test.label(0) == 1
+    out, err = command("check", *CONFIG, "data.root=ready", code=1)
+    (fault,) = out.splitlines()
+    assert fault.startswith(f"corrupt  {data}/val/walk/broken.mp4: ")
+    assert err == "hiera-video: 1 of 11 videos have faults\n"
+    before = (data.parent / "ready/train/manifest.parquet").read_bytes()
+    out, err = command("prepare", *CONFIG, "data.root=videos", "--out", "ready")
+    assert err == ""
+    assert (data.parent / "ready/train/manifest.parquet").read_bytes() == before
+
+
+def test_folders_lists_and_manifests(data, command):
+    assert command("check", "videos/train")[0] == "4 videos, no faults\n"
+    assert command("check", "videos/list.csv", "--quick")[0] == "2 videos, no faults\n"
+    command("prepare", "videos/train", "--out", "videos/train")  # in place
+    assert command("check", "videos/train/manifest.parquet", "--decode")[0].startswith("4 videos")
+    (data / "train/walk/new.mp4").write_bytes((data / "train/walk/0.mp4").read_bytes())
+    out, _ = command("prepare", "videos/train", "--out", "videos/train")
+    assert "5 videos" in out
+    (data / "train/jump/0.mp4").unlink()
+    out, err = command("check", "videos/train", code=1)
+    assert out == f"missing  {data}/train/jump/0.mp4\n"
+    assert err.splitlines()[-1] == "hiera-video: 1 of 5 videos have faults"
+
+
+def test_transcode_in_parts_join_and_pack(data, command):
+    for part in ("1/2", "2/2"):
+        words = ("--transcode", "--short-side", "32", "--gop", "4", "--shard", part)
+        command("prepare", "videos/train", "--out", "ready", *words)
+    out, _ = command("prepare", "--merge", "ready", "--out", "ready", "--pack", "--pack-mib", "1")
+    assert "ready/manifest.parquet: 4 videos, 4 ok, 0 bad" in out
+    assert "42x32" in out
+    assert "packed: ready/packed/manifest.parquet" in out
+    assert "4 videos, no faults" in command("check", "ready")[0]
+    assert "4 videos, no faults" in command("check", "ready/packed", "--decode")[0]
+    summary = json.loads((data.parent / "ready/summary.json").read_text())
+    assert summary["prepared"]["settings"]["encoding"]["crf"] == 20
+
+
+def test_doctor_measures_the_files_of_a_configuration(data, command):
+    words = ("--config", "folder/finetune", "data.root=videos", "--seconds", "0.1")
+    size = ("data.num_frames=4", "data.stride=1", "data.size=[32,32]")
+    out, _ = command("doctor", *words, *size, "--clips-per-second", "1e9")
+    assert "4 of the 4 files of videos/train" in out
+    assert "clips of 4 frames, stride 1, 32x32, 2 of each opened file" in out
+    assert "one worker: " in out
+    assert "1e+09" in out
+    assert "This machine cannot keep up." in out
+
+
+def test_doctor_writes_files_where_there_are_none(data, command):
+    out, _ = command("doctor", "data.root=nowhere", "--seconds", "0.1")
+    assert "there is no nowhere/train; written for this" in out
+    assert [line.split()[0] for line in out.splitlines()[-5:]] == [
+        "50",
+        "100",
+        "200",
+        "500",
+        "1000",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["prepare", "--out", "x"], "expected one SOURCE"),
+        (["prepare", "videos/train", "videos/val", "--out", "x"], "expected one SOURCE"),
+        (["prepare", "nowhere", "--out", "x"], "nowhere: no such folder or file"),
+        (["prepare", "videos/train", "--out", "x", "--crf", "3"], "--crf needs --transcode"),
+        (["prepare", "videos/train", "--out", "x", "--transcode", "--crf", "99"], "CRF 99"),
+        (["prepare", "videos/train", "--out", "x", "--transcode", "--quick"], "leave out --quick"),
+        (
+            ["prepare", "videos/train", "--out", "videos/train/x", "--transcode"],
+            "its new files would count as videos",
+        ),
+        (["prepare", "videos/train", "--out", "x", "--pack", "--shard", "1/2"], "--pack needs the"),
+        (["prepare", "--merge", "videos", "--out", "x"], "no manifest-*-of-*.parquet"),
+        (["prepare", "videos", "--merge", "videos", "--out", "x"], "--merge takes folders"),
+        (["prepare", "videos/train", "--out", "x", "--processes", "0"], "must be positive"),
+        (["prepare", "--config", "folder/finetun", "--out", "x"], "did you mean folder/finetune"),
+        (["check"], "expected one SOURCE"),
+        (["check", "--config", "folder/finetune", "data.rot=x"], "did you mean data.root"),
+        (["check", "--config", "folder/finetune", "data.root=nowhere"], "nowhere/train"),
+        (["doctor", "data.num_frames=0"], "num_frames must be positive"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(data, command, words, message):
+    _, err = command(*words, code=2)
+    (line,) = err.splitlines()
+    assert line.startswith("hiera-video: ")
+    assert message in line
+
+
+def test_wrong_shards_and_options(data, command):
+    for text in ("0/2", "3/2", "1", "a/b"):
+        _, err = command("prepare", "videos/train", "--out", "x", "--shard", text, code=2)
+        assert f"{text!r} is not I/N with I from 1 to N" in err
+
+
+def test_a_place_that_cannot_be_written_to_and_data_without_one_good_video(data, command):
+    (data.parent / "file").touch()
+    _, err = command("prepare", "videos/train", "--out", "file/x", code=1)
+    assert err == "hiera-video: file/x: Not a directory\n"
+    (data.parent / "bad").mkdir()
+    (data.parent / "bad/x.mp4").touch()
+    _, err = command("prepare", "bad", "--out", "x", code=1)
+    assert err.endswith("hiera-video: no video can be decoded\n")
+
+
+def test_help_is_instant(tmp_path):
+    for name in ("prepare", "check"):
+        start = time.perf_counter()
+        output = run(name, "--help", cwd=tmp_path)
+        assert time.perf_counter() - start < 1
+        assert output.startswith(f"usage: hiera-video {name} (SOURCE | --config NAME")
+
+
+def test_a_terminal_gets_a_bar_with_rate_and_time_left(data):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "hiera_video", "prepare", "videos/train", "--out", "ready"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    subprocess.run(command, stderr=theirs, stdout=subprocess.DEVNULL, env=environment, check=True)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # the end of a terminal
+        while more := os.read(ours, 1 << 16):
+            shown += more
+    os.close(ours)
+    shown = shown.decode()
+    assert "4/4" in shown
+    assert "files/s" in shown
+    assert "0:00:0" in shown
