@@ -1,7 +1,9 @@
 """A list of the videos that cannot be decoded, kept in a file from run to run."""
 
 import csv
+import fcntl
 import logging
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +58,7 @@ class BadVideos:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with open(self.file, "a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            if not file.tell():
+            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+            if not file.seek(0, os.SEEK_END):
                 writer.writerow(HEADER)
             writer.writerow([path, "killed" if killed else "error", reason])

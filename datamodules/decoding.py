@@ -17,6 +17,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from datamodules.container import PYAV, Source, VideoDecodeError, errors_of, nearest
 from datamodules.frame_reader import FrameReader
+from datamodules.orientation import Orientation, orientation
 
 __all__ = ["VideoDecodeError", "VideoFile"]
 
@@ -177,7 +178,7 @@ class VideoFile:
 
     def _displayed_size(self) -> tuple[int, int]:
         layout = self._first_layout()
-        if layout.transposed:
+        if layout.turn.transposed:
             return layout.width, layout.height
         return layout.height, layout.width
 
@@ -186,7 +187,8 @@ class VideoFile:
         reader = self._opened()
         if self._layout is None:
             with errors_of(self.path):
-                self._layout = _layout(reader.first())
+                first = reader.first()
+                self._layout = _Layout(first.height, first.width, orientation(first))
         return self._layout
 
     def _picture(self, frame: Any) -> np.ndarray:
@@ -199,9 +201,10 @@ class VideoFile:
         if (frame.height, frame.width) != (layout.height, layout.width):
             raise VideoDecodeError(self.path, "the frame size changes within the file")
         rgb = _rgb(frame, self._to_rgb)
-        rgb = rgb.transpose(1, 0, 2) if layout.transposed else rgb
-        if layout.upside_down or layout.mirrored:  # copied, as Torch has no negative strides
-            rgb = rgb[:: -1 if layout.upside_down else 1, :: -1 if layout.mirrored else 1].copy()
+        transposed, upside_down, mirrored = layout.turn
+        rgb = rgb.transpose(1, 0, 2) if transposed else rgb
+        if upside_down or mirrored:  # copied, as Torch has no negative strides
+            rgb = rgb[:: -1 if upside_down else 1, :: -1 if mirrored else 1].copy()
         return rgb
 
 
@@ -219,24 +222,11 @@ def _scale(rgb: np.ndarray, out: np.ndarray) -> None:
 
 
 class _Layout(NamedTuple):
-    """Size of stored frames, and how they are displayed: transposed first, then flipped."""
+    """Size of stored frames, and how they are turned for display."""
 
     height: int
     width: int
-    transposed: bool
-    upside_down: bool
-    mirrored: bool
-
-
-def _layout(frame: Any) -> _Layout:
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return _Layout(frame.height, frame.width, False, False, False)
-    # Stored (column, row) goes to (a * column + c * row, b * column + d * row).
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return _Layout(frame.height, frame.width, False, d < 0, a < 0)
-    return _Layout(frame.height, frame.width, True, b < 0, c < 0)
+    turn: Orientation
 
 
 def _rgb(frame: Any, reformatter: VideoReformatter) -> np.ndarray:

@@ -201,6 +201,7 @@ def pack(
     out: Path,
     shard_bytes: int = 1 << 30,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    url: str = "",
 ) -> Path:
     """Pack the videos of a manifest into shards, in its order.
 
@@ -214,6 +215,8 @@ def pack(
         out: folder to write ``shard-00000.tar``, ... and ``manifest.parquet`` to.
         shard_bytes: a shard is closed before it gets larger, unless it is one video.
         progress: called after each shard with bytes done and to do.
+        url: where the shards will be read from, as fsspec names it ("s3://bucket/folder"); by
+            default beside the manifest. Copying them there is up to the user.
 
     Returns:
         The new manifest file, whose rows and metadata are those of the old one, with ``shard``,
@@ -244,7 +247,8 @@ def pack(
         done += shard.members[-1].end
         progress(done, total)
     manifest = out / MANIFEST_NAME
-    _write_manifest(manifest, table, metadata, shards, targets)
+    names = [f"{url.rstrip('/')}/{path.name}" if url else path.name for path in targets]
+    _write_manifest(manifest, table, metadata, shards, names)
     return manifest
 
 
@@ -319,11 +323,11 @@ def _write_manifest(
     table: pa.Table,
     metadata: ManifestMetadata,
     shards: Sequence[_Shard],
-    targets: Sequence[Path],
+    names: Sequence[str],
 ) -> None:
     places = {
-        member.path: (target.name, member.offset, member.size)
-        for shard, target in zip(shards, targets, strict=True)
+        member.path: (name, member.offset, member.size)
+        for shard, name in zip(shards, names, strict=True)
         for member in shard.members
     }
     rows = [places[os.path.join(metadata.root, name)] for name in table["path"].to_pylist()]

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 from av.error import FFmpegError
 
 from datamodules.container import (
@@ -17,6 +16,7 @@ from datamodules.container import (
     video_stream,
 )
 from datamodules.decoding import VideoFile
+from datamodules.orientation import orientation
 
 _CUT_OFF_FRAMES = 2  # that a header may promise too many, as in `frame_reader`
 
@@ -222,21 +222,6 @@ class InOrder:
     def _error(self, reason: str) -> VideoDecodeError:
         at = f" after {self._seconds(self._end):.2f} s" if self._first is not None else ""
         return VideoDecodeError(self._name, reason + at)
-
-
-def orientation(frame: Any) -> tuple[bool, bool, bool]:
-    """How a stored frame is displayed: transposed, then flipped top to bottom, then left to right.
-
-    To be asked of one frame a file: PyAV keeps one whose side data were read until the garbage
-    collector comes.
-    """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return False, False, False
-    # Stored (column, row) goes to (a * column + c * row, b * column + d * row).
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
-    transposed = abs(a) + abs(d) < abs(b) + abs(c)
-    return (True, b < 0, c < 0) if transposed else (False, d < 0, a < 0)
 
 
 def _rotation(frame: Any) -> int:

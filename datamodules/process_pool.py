@@ -116,7 +116,7 @@ class _Worker:
                     return (value,)
         except (EOFError, ConnectionResetError):
             self.process.join()
-            reason = _cause_of_death(self.process.exitcode)
+            reason = cause_of_death(self.process.exitcode)
             if not self.busy:
                 raise RuntimeError(f"a process ends before it gets any work: {reason}") from None
             return _Died(reason, hung=False)
@@ -162,8 +162,9 @@ def _end_with(lifeline: Connection) -> None:
     _exit(1)
 
 
-def _cause_of_death(exit_code: int) -> str:
-    if exit_code >= 0:
+def cause_of_death(exit_code: int | None) -> str:
+    """Why a process that decodes has ended, in words."""
+    if exit_code is None or exit_code >= 0:
         return f"the decoder ended its process with exit code {exit_code}"
     name = signal.Signals(-exit_code).name
     hint = "; out of memory?" if name == "SIGKILL" else ""

@@ -20,7 +20,8 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from datamodules.atomic_file import atomic_file
 from datamodules.container import PYAV, Source, VideoDecodeError
 from datamodules.decoding import VideoFile
-from datamodules.probing import Facts, InOrder, nothing, orientation, probe
+from datamodules.orientation import Orientation, orientation
+from datamodules.probing import Facts, InOrder, nothing, probe
 
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if PYAV >= 17 else {}
 _BICUBIC = 0x4  # older releases lack its name
@@ -143,11 +144,11 @@ class _Pictures:
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
         self._reformatter = VideoReformatter()
-        self._turn: tuple[bool, bool, bool] | None = None
+        self._turn: Orientation | None = None
 
     def __call__(self, frame: Any) -> Any:
         turn = self._turn = self._turn or orientation(frame)
-        size = (self.height, self.width) if turn[0] else (self.width, self.height)
+        size = (self.height, self.width) if turn.transposed else (self.width, self.height)
         colours: dict[str, Any] = {}
         if frame.format.is_rgb:  # it has no matrix of its own to keep
             colours = {"dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.MPEG}
@@ -162,7 +163,7 @@ class _Pictures:
         return turned
 
 
-def _turned(planes: np.ndarray, width: int, height: int, turn: tuple[bool, ...]) -> np.ndarray:
+def _turned(planes: np.ndarray, width: int, height: int, turn: Orientation) -> np.ndarray:
     """Turn yuv420p as PyAV has it, uint8 ``(height * 3 / 2, width)``."""
     transposed, upside_down, mirrored = turn
     shapes = [(height, width), (height // 2, width // 2), (height // 2, width // 2)]

@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from datamodules.process_pool import cause_of_death
+
 Item = dict[str, Any]
 
 _FORK = get_context("fork")  # workers share the manifest's memory
@@ -106,7 +108,7 @@ class Workers:
                     item = pipe.recv()
                 except (EOFError, ConnectionResetError):
                     process.join()
-                    self._replace(worker, k, _cause_of_death(process.exitcode))
+                    self._replace(worker, k, cause_of_death(process.exitcode))
                     continue
                 if isinstance(item, Exception):
                     raise item
@@ -114,7 +116,7 @@ class Workers:
             if process.sentinel in ready:
                 if not pipe.poll():  # else its last words are still to be read
                     process.join()
-                    self._replace(worker, k, _cause_of_death(process.exitcode))
+                    self._replace(worker, k, cause_of_death(process.exitcode))
             elif time.monotonic() - self._reading[worker, 0] > self._timeout:
                 process.kill()
                 process.join()
@@ -173,14 +175,6 @@ class Workers:
                 pipe.send(_portable(error))
                 return
             self._reading[worker] = _IDLE, -1
-
-
-def _cause_of_death(exit_code: int | None) -> str:
-    if exit_code is None or exit_code >= 0:
-        return f"its reader ended with exit code {exit_code}"
-    name = signal.Signals(-exit_code).name
-    hint = ": out of memory?" if name == "SIGKILL" else ""
-    return f"its reader was ended by {name}{hint}"
 
 
 def _portable(error: Exception) -> Exception:

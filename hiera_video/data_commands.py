@@ -73,10 +73,13 @@ def _prepare(words: Sequence[str]) -> None:
     add("--crf", type=int, metavar="0-51", help="their quality, 0 is best; default 20")
     add("--pack", action="store_true", help="also pack the videos into tar files in DIR/packed")
     add("--pack-mib", type=int, default=1024, metavar="MIB", help="of a tar file; default 1024")
+    add("--pack-url", default="", metavar="URL", help="where you will put them; default DIR/packed")
     _add_work(parser)
     arguments = parser.parse_intermixed_args(words)
     if arguments.pack and arguments.shard:
         raise UsageError("--pack needs the whole data set: use it with --merge")
+    if arguments.pack_url and not (arguments.pack and "://" in arguments.pack_url):
+        raise UsageError("--pack-url needs --pack, and a URL such as s3://bucket/folder")
     encoding = _encoding(arguments)
     if arguments.merge:
         from datamodules.prepared_files import merge
@@ -145,8 +148,10 @@ def _report(manifests: Sequence[Path], arguments: argparse.Namespace) -> None:
         if arguments.pack:
             from datamodules.packing import pack
 
-            packed = arguments.out / "packed" / manifest.parent.relative_to(arguments.out)
-            print(f"packed: {pack(manifest.parent, packed, arguments.pack_mib << 20)}")
+            folder, url = manifest.parent.relative_to(arguments.out), arguments.pack_url
+            url = f"{url.rstrip('/')}/{folder.as_posix()}".removesuffix("/.") if url else ""
+            packed = arguments.out / "packed" / folder
+            print(f"packed: {pack(manifest.parent, packed, arguments.pack_mib << 20, url)}")
     if not good:
         raise UsageError("no video can be decoded", 1)
 

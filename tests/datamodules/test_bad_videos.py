@@ -1,5 +1,6 @@
 import csv
 import logging
+from multiprocessing import get_context
 
 from datamodules.bad_videos import BadVideos
 
@@ -39,3 +40,23 @@ def test_without_a_file_nothing_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     BadVideos(None).note("/a.mp4", "damaged")
     assert not list(tmp_path.iterdir())
+
+
+def note_some(file, process):
+    bad = BadVideos(file)
+    for i in range(20):
+        bad.note(f"/{process}-{i}.mp4", "damaged")
+
+
+def test_many_processes_write_to_one_file(tmp_path):
+    file = tmp_path / "bad.csv"
+    context = get_context("fork")
+    processes = [context.Process(target=note_some, args=(file, i)) for i in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    found = rows(file)
+    assert found[0] == ["path", "fault", "reason"]
+    expected = {(f"/{p}-{i}.mp4", "error", "damaged") for p in range(4) for i in range(20)}
+    assert sorted(map(tuple, found[1:])) == sorted(expected)

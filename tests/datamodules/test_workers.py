@@ -34,8 +34,8 @@ def ids(batches):
     [
         ("error", "damaged data"),
         ("hang", "took longer than 1 s to read"),
-        ("crash", "its reader was ended by SIGSEGV"),
-        ("memory", "its reader was ended by SIGKILL: out of memory?"),
+        ("crash", "the decoder's process was ended by SIGSEGV"),
+        ("memory", "the decoder's process was ended by SIGKILL; out of memory?"),
     ],
 )
 def test_training_takes_the_next_video_of_the_order(tmp_path, fault, reason):
@@ -93,7 +93,7 @@ def test_as_many_bad_videos_as_are_allowed_do_not():
 def test_it_may_stop_instead_and_say_how_to_go_on(tmp_path):
     file = tmp_path / "bad.csv"
     loader = make_loader({3: "crash"}, stop_on_kill=True, bad_videos=BadVideos(file))
-    with pytest.raises(VideoDecodeError, match=r"3\.mp4: its reader was ended by SIGSEGV; .*avoid"):
+    with pytest.raises(VideoDecodeError, match=r"3\.mp4: .* by SIGSEGV; .*avoid"):
         list(loader)
     loader = make_loader({3: "crash"}, stop_on_kill=True, bad_videos=BadVideos(file))
     assert 3 not in sum(ids(loader), [])

@@ -100,7 +100,7 @@ def test_training_goes_on_without_them_and_the_next_run_avoids_them(workspace, t
     assert "step 9/9" in output or "step 8/9" in output
     found = failures(run_dir)
     assert found.pop("hang.mp4") == "took longer than 5 s to read"
-    assert found.pop("crash.mp4") == "its reader was ended by SIGSEGV"
+    assert found.pop("crash.mp4") == "the decoder's process was ended by SIGSEGV"
     assert set(found) == {"broken.mp4"}
     with open(run_dir / "metrics/version_0/metrics.csv") as file:
         (counted,) = {row["train/bad_videos"] for row in csv.DictReader(file)} - {""}

@@ -146,6 +146,8 @@ def test_doctor_writes_files_where_there_are_none(data, command):
             "its new files would count as videos",
         ),
         (["prepare", "videos/train", "--out", "x", "--pack", "--shard", "1/2"], "--pack needs the"),
+        (["prepare", "videos/train", "--out", "x", "--pack-url", "s3://x"], "needs --pack"),
+        (["prepare", "videos/train", "--out", "x", "--pack", "--pack-url", "x"], "and a URL"),
         (["prepare", "--merge", "videos", "--out", "x"], "no manifest-*-of-*.parquet"),
         (["prepare", "videos", "--merge", "videos", "--out", "x"], "--merge takes folders"),
         (["prepare", "videos/train", "--out", "x", "--processes", "0"], "must be positive"),
