@@ -19,19 +19,9 @@ from typing import Any
 import numpy as np
 
 from datamodules.clips import ClipFormat, TrainingClips
+from datamodules.decode_rate import write_kinetics_like
 from datamodules.loading import EpochSampler, Loader
 from datamodules.manifest import make_manifest
-from datamodules.synthetic import write_h264
-
-
-def write_video(path: Path, seed: int) -> None:
-    """Ten seconds of 340x256 at 30 frames a second: noise on several scales that drifts."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (40, 60, 3)).repeat(16, 0).repeat(16, 1)  # (640, 960, 3)
-    fine = rng.integers(-20, 20, coarse.shape)
-    picture = (coarse * 0.8 + fine + 20).clip(0, 255).astype(np.uint8)
-    steps = np.cumsum(rng.integers(-2, 4, (300, 2)), axis=0) % (300, 500)
-    write_h264(path, np.stack([picture[y : y + 256, x : x + 340] for y, x in steps]))
 
 
 def cpu_seconds() -> float:
@@ -58,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder, f"{i}.mp4") for i in range(arguments.videos)]
         for i, path in enumerate(paths):
-            write_video(path, i)
+            write_kinetics_like(path, i)
         manifest = make_manifest(map(str, paths), [0] * len(paths), ["any"])
         clip = ClipFormat(16, 4, 30.0, 224, 224)
         clips = TrainingClips(manifest, clip, 1, (0.5, 1.0), (3 / 4, 4 / 3), seed=0)

@@ -151,7 +151,7 @@ def _report(manifests: Sequence[Path], arguments: argparse.Namespace) -> None:
             folder, url = manifest.parent.relative_to(arguments.out), arguments.pack_url
             url = f"{url.rstrip('/')}/{folder.as_posix()}".removesuffix("/.") if url else ""
             packed = arguments.out / "packed" / folder
-            print(f"packed: {pack(manifest.parent, packed, arguments.pack_mib << 20, url)}")
+            print(f"packed: {pack(manifest.parent, packed, arguments.pack_mib << 20, url=url)}")
     if not good:
         raise UsageError("no video can be decoded", 1)
 

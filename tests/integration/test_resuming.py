@@ -9,12 +9,16 @@ import torch
 from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_RUN, run
 
 # Six batches an epoch; drop path draws random numbers in the network, too.
-WORDS = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_DATA, *TINY_RUN]
-WORDS += ["+model.drop_path_rate=0.3", "data.num_workers=1", "data.repeats=2"]
+WORDS = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_RUN]
+WORDS += ["+model.drop_path_rate=0.3"]
 WORDS += ["callbacks.recovery.every_n_epochs=null", "+callbacks.recovery.every_n_train_steps=1"]
 WORDS += ["callbacks.recovery.save_on_train_epoch_end=false"]
+DATA = ["data.num_workers=1", "data.repeats=2"]
+PACK = ["data=folder", "data.root=ready/packed", "data.train=.", "data.val=null", "data.fps=30"]
+PACK += ["data.crop_scale=[0.8,1.0]", *(word for word in TINY_DATA if "video" not in word)]
 VARIANTS = {
     "plain": [],
+    "packed": [],
     "accumulating": ["trainer.accumulate_grad_batches=2"],
     "two processes": ["trainer.devices=2", "data.batch_size=2"],
 }
@@ -40,7 +44,8 @@ def weights(workspace, name):
 
 
 def fit(workspace, variant, run_dir, *more, code: int | None = 0):
-    words = [*WORDS, *VARIANTS[variant], f"run_dir=runs/{run_dir}"]
+    data = [*(PACK if variant == "packed" else TINY_DATA), *DATA]
+    words = [*WORDS, *data, *VARIANTS[variant], f"run_dir=runs/{run_dir}"]
     run(*words, *more, cwd=workspace, code=code, PYTHONPATH=str(ROOT))
 
 
@@ -57,12 +62,21 @@ def whole(workspace):
     return batches
 
 
+@pytest.fixture(scope="module")
+def packed(workspace, whole):
+    """The training videos as tar files, in ``ready/packed``."""
+    whole("plain")
+    (videos,) = workspace.glob("data/synthetic/motion-*/train")
+    run("prepare", videos, "--out", "ready", "--pack", cwd=workspace)
+
+
 # An epoch has six batches, or three steps of two batches, and the run has two epochs.
 @pytest.mark.parametrize(
     ("variant", "batch"),
     [
         ("plain", 5),
         ("plain", 6),
+        ("packed", 7),
         ("accumulating", 8),
         ("two processes", 6),
         *(
@@ -76,8 +90,13 @@ def whole(workspace):
         ),
     ],
 )
-def test_a_run_that_is_killed_before_a_batch_goes_on_there(workspace, whole, variant, batch):
-    expected = whole(variant)
+def test_a_run_that_is_killed_before_a_batch_goes_on_there(
+    workspace, whole, request, variant, batch
+):
+    if variant == "packed":
+        request.getfixturevalue("packed")
+    unbroken = "plain" if variant == "packed" else variant  # the same batches, from packs
+    expected = whole(unbroken)
     name = f"killed {variant} {batch}"
     kill = ["+callbacks.kill._target_=tests.integration.stopping.KillAt"]
     kill += [f"+callbacks.kill.batch={batch}"]
@@ -85,12 +104,11 @@ def test_a_run_that_is_killed_before_a_batch_goes_on_there(workspace, whole, var
     fit(workspace, variant, name, *record(f"{name} on"), "resume=auto")
     before = recorded(name, len(expected), workspace)
     after = recorded(f"{name} on", len(expected), workspace)
-    saved = batch - batch % (
-        2 if variant == "accumulating" else 1
-    )  # batches in the last checkpoint
+    # Batches in the last checkpoint.
+    saved = batch - batch % (2 if variant == "accumulating" else 1)
     for rank, batches in enumerate(expected):
         assert len(batches) == 12
         assert before[rank][:saved] == batches[:saved]
         assert after[rank] == batches[saved:]
-    for key, value in weights(workspace, f"whole {variant}").items():
+    for key, value in weights(workspace, f"whole {unbroken}").items():
         assert torch.equal(weights(workspace, name)[key], value), key
