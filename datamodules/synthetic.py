@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -200,10 +201,16 @@ class SyntheticMotionDataModule(VideoFolderDataModule):
     def _write_split(self, folder: Path, split: str, count: int) -> None:
         difficulty = Difficulty(**self.description["difficulty"])
         frames, size = self.description["frames"], self.description["size"]
-        for number in range(count):
+        split_id = ("train", "val", "test").index(split)
+
+        def write(number: int) -> None:
             motion = CLASS_NAMES[number % len(CLASS_NAMES)]
-            split_id = ("train", "val", "test").index(split)
             rng = np.random.default_rng((self.description["seed"], split_id, number))
             path = folder / motion / f"{number:05d}.mp4"
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_h264(path, render(motion, rng, frames, size, difficulty))
+
+        for motion in CLASS_NAMES:
+            (folder / motion).mkdir(parents=True)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy and x264 work without the lock
+            for _ in pool.map(write, range(count)):
+                pass

@@ -1,5 +1,7 @@
 """Models become one graph, forward and backward."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -48,7 +50,7 @@ def test_exports_with_any_batch_size():
     torch.testing.assert_close(program.module()(video), model(video))
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs g++ for a CPU")
 def test_one_graph_with_inductor():
     check(tiny_model(**SMALLEST), "inductor")
     check(tiny_mae(**SMALLEST), "inductor", mask=KEPT)
