@@ -167,9 +167,17 @@ def list_split(source: Path, root: Path, class_names: Sequence[str] | None) -> M
 def list_videos(sources: Sequence[str | Path]) -> Manifest:
     """Unlabelled videos, for prediction: files as given, folders searched through, sorted.
 
+    A single source may be a manifest file.
+
     Raises:
         DatasetError: a path does not exist, or no video is found.
     """
+    if len(sources) == 1 and Path(sources[0]).is_file() and find_manifest(Path(sources[0])):
+        manifest = read_split(Path(sources[0]), Path(), None)
+        unknown = pa.array([UNKNOWN] * len(manifest), pa.int64())
+        column = manifest.table.column_names.index("label")
+        table = manifest.table.set_column(column, "label", unknown)
+        return replace(manifest, table=table, class_names=())
     paths: list[str] = []
     for source in map(Path, sources):
         if not source.exists():

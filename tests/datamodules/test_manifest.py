@@ -1,8 +1,10 @@
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.manifest import UNKNOWN, DatasetError, list_videos, read_split
+from datamodules.manifest_file import ManifestMetadata, write_manifest
 
 
 def touch(path):
@@ -123,3 +125,13 @@ def test_videos_to_predict(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="no video files found"):
         list_videos([tmp_path / "empty"])
+
+
+def test_a_manifest_to_predict(tmp_path):
+    a = touch(tmp_path / "x/a.mp4")
+    table = pa.table({"path": ["a.mp4"], "label": pa.array([0], pa.int64())})
+    file = tmp_path / "manifest.parquet"
+    write_manifest(file, table, ManifestMetadata(["jump"], str(tmp_path / "x")))
+    manifest = list_videos([file])
+    assert rows(manifest) == [(str(a), UNKNOWN)]
+    assert manifest.class_names == ()
