@@ -1,6 +1,7 @@
 """Videos in class folders or listed in a text file, as a LightningDataModule."""
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,6 +84,10 @@ class VideoFolderDataModule(LightningDataModule):
         _check_positive(num_frames=num_frames, stride=stride, fps=fps, batch_size=batch_size)
         _check_positive(repeats=repeats, eval_batch_size=eval_batch_size)
         _check_positive(num_workers=num_workers + 1, decode_timeout=decode_timeout)
+        _check_whole(num_frames=num_frames, stride=stride, batch_size=batch_size, repeats=repeats)
+        _check_whole(eval_batch_size=eval_batch_size, num_workers=num_workers)
+        _check_range("crop_scale", crop_scale, most=1.0)
+        _check_range("crop_ratio", crop_ratio)
         if not 0 <= max_bad_share < 1:
             raise ValueError(f"max_bad_share must be in [0, 1), not {max_bad_share}")
         for name, views in (("val_views", val_views), ("test_views", test_views)):
@@ -208,3 +213,17 @@ def _check_positive(**values: float) -> None:
     for name, value in values.items():
         if value <= 0:
             raise ValueError(f"{name} must be positive, not {value}")
+
+
+def _check_whole(**values: float) -> None:
+    for name, value in values.items():
+        if value != int(value):
+            raise ValueError(f"{name} must be a whole number, not {value}")
+
+
+def _check_range(name: str, values: Sequence[float], most: float = math.inf) -> None:
+    if isinstance(values, int | float) or len(values) != 2:
+        raise ValueError(f"{name} must be [least, greatest], not {values}")
+    if not 0 < values[0] <= values[1] <= most:
+        limit = f" and at most {most:g}" if most < math.inf else ""
+        raise ValueError(f"{name} must be above 0, in ascending order{limit}, not {list(values)}")

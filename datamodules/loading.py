@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from datamodules.bad_videos import BadVideos, Failure
+from datamodules.bad_videos import BadVideos, Failure, TooManyBadVideos
 from datamodules.container import VideoDecodeError
 from datamodules.manifest import DatasetError, Manifest
 from datamodules.workers import Item, Workers
@@ -251,7 +251,7 @@ class Loader:
             path = self.dataset.manifest.path(failure.video_id)
             self.bad_videos.note(path, failure.reason)
             if self.sampler.training and len(bad) > self._most_bad():
-                raise DatasetError(
+                raise TooManyBadVideos(
                     f"{len(bad)} of this epoch's {len(self.sampler)} videos cannot be decoded, "
                     f"more than data.max_bad_share={self.max_bad_share:g}; the last of them "
                     f"{path}: {failure.reason}"

@@ -178,6 +178,8 @@ def list_videos(sources: Sequence[str | Path]) -> Manifest:
         column = manifest.table.column_names.index("label")
         table = manifest.table.set_column(column, "label", unknown)
         return replace(manifest, table=table, class_names=())
+    if not sources:
+        raise DatasetError("no videos to predict; name files or folders")
     paths: list[str] = []
     for source in map(Path, sources):
         if not source.exists():
@@ -193,6 +195,8 @@ def _videos_below(folder: Path) -> list[Path]:
 
 
 def _read_class_folders(folder: Path, class_names: Sequence[str] | None) -> Manifest:
+    if odd := [n for n in class_names or () if n in ("", ".", "..") or "/" in n or "\0" in n]:
+        raise DatasetError(f"{folder}: class {odd[0]!r} cannot be the name of a folder")
     found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     names = tuple(class_names) if class_names is not None else tuple(found)
     if unknown := [name for name in found if name not in names]:

@@ -1,8 +1,8 @@
 """Videos of textured shapes whose motion is the class: a small data set that makes itself.
 
-The class is nowhere but in the motion. Position, size, angle, shape, texture, colours and
-background have the same distribution in every class at any one moment (the picture is a torus, so
-a moving shape never reaches a border), so that a single frame does not tell.
+The class is in the motion. Position, angle, shape, texture, colours and background have the same
+distribution in every class at any one moment (the picture is a torus, so a moving shape never
+reaches a border), and size over the whole video, so that a frame from anywhere in it does not tell.
 """
 
 import hashlib

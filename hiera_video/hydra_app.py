@@ -45,18 +45,22 @@ def shell_completion(words: list[str]) -> None:
 
 
 def run_folder(name: str, command: str, resume: str | None) -> str:
-    """Folder of a run: a new one below ``runs``, or the one that is resumed."""
-    if resume == "auto":
+    """Folder of a run: a new one below ``runs``, or the one that is resumed.
+
+    A launcher's job resumes its own run only: another job's may be under way.
+    """
+    # "none" is what torchrun says when it was given no id.
+    given = (os.environ[k] for k in RUN_ID_VARIABLES if os.environ.get(k, "none") != "none")
+    job = next(given, None)
+    if resume == "auto" and job is None:
         newest = newest_checkpoint(name)
         if newest is not None:
             return str(newest.parents[1])
-    elif resume is not None and Path(resume).is_dir():
+    elif resume not in (None, "auto") and Path(resume).is_dir():
         return resume
-    elif resume is not None and Path(resume).absolute().parent.name == "checkpoints":
+    elif resume not in (None, "auto") and Path(resume).absolute().parent.name == "checkpoints":
         return str(Path(resume).absolute().parents[1])
-    # "none" is what torchrun says when it was given no id.
-    given = (os.environ[k] for k in RUN_ID_VARIABLES if os.environ.get(k, "none") != "none")
-    return f"runs/{name}/{command}-{next(given, time.strftime('%Y%m%d-%H%M%S'))}"
+    return f"runs/{name}/{command}-{job or time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def newest_checkpoint(name: str) -> Path | None:

@@ -45,6 +45,8 @@ def run(config: DictConfig) -> float | None:
     if path is not None:
         class_names = _check_checkpoint(config, path)
         config.task.init_from = None  # the checkpoint has all weights
+    elif config.command != "fit" and Path(config.task.init_from).is_file():
+        class_names = tuple(read_checkpoint(Path(config.task.init_from)).get("class_names", ()))
     _check_model(config)
     data = instantiate(config.data, _convert_="all")
     task = instantiate(config.task, _convert_="all")
@@ -112,9 +114,12 @@ def _check_model(config: DictConfig) -> None:
     try:
         with torch.device("meta"):
             model = instantiate(config.model, _convert_="all")()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ZeroDivisionError) as error:
         raise UsageError(f"model: {constructor_error(str(error))}") from error
-    clip = (config.data.num_frames, *config.data.size)
+    size = config.data.size
+    if isinstance(size, int) or len(size) != 2:
+        raise UsageError(f"data.size={size}: expected [height, width]")
+    clip = (config.data.num_frames, *size)
     if tuple(model.input_size) != clip:
         raise UsageError(
             f"the model takes {list(model.input_size)} and the data gives {list(clip)} (frames, "

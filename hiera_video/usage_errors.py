@@ -45,16 +45,15 @@ def _written_for_users(error: BaseException) -> UsageError | None:
     # Not at the top: a wrong key is reported without waiting for torch.
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    from datamodules.bad_videos import TooManyBadVideos
     from datamodules.decoding import VideoDecodeError
     from datamodules.manifest import DatasetError
     from hiera_video.models.checkpoints import CheckpointError
 
-    if not isinstance(
-        error, (DatasetError, VideoDecodeError, CheckpointError, MisconfigurationException)
-    ):
+    ours = (DatasetError, VideoDecodeError, TooManyBadVideos, CheckpointError)
+    if not isinstance(error, (*ours, MisconfigurationException)):
         return None
-    # A loader's worker puts its traceback in front.
-    code = 1 if isinstance(error, VideoDecodeError) else 2
+    code = 1 if isinstance(error, (VideoDecodeError, TooManyBadVideos)) else 2
     return UsageError(str(error).strip().splitlines()[-1], code)
 
 
@@ -82,7 +81,7 @@ def check_values(call: HydraCall) -> None:
     """Compare the given values with the kind of value that is there.
 
     Raises:
-        UsageError: text is given for a number.
+        UsageError: text is given for a number or a switch.
     """
     words = [word for word in call.overrides if not word.startswith(("~", "hydra"))]
     if not words:
@@ -91,8 +90,10 @@ def check_values(call: HydraCall) -> None:
     for override in OverridesParser.create().parse_overrides(words):
         key, given = override.key_or_group, override.value()
         before = None if override.is_sweep_override() else values.get(key)
-        number = isinstance(before, (int, float)) and not isinstance(before, bool)
-        if number and isinstance(given, (str, QuotedString)) and "${" not in str(given):
+        is_text = isinstance(given, (str, QuotedString)) and "${" not in str(given)
+        if is_text and isinstance(before, bool):
+            raise UsageError(f"{key}: expected true or false, not {given!r}")
+        if is_text and isinstance(before, (int, float)):
             raise UsageError(f"{key}: expected a number like {before}, not {given!r}")
 
 

@@ -15,7 +15,8 @@ class SaveOnSigterm(Callback):
 
     Lightning's own handler starts a collective from within the signal, wherever the ranks are, and
     often waits for ever. Here the first rank notes the signal and the others learn of it at the end
-    of a step. Nothing is saved after an ordinary error of one rank: the others would wait for it.
+    of an optimiser's step. Nothing is saved after an ordinary error of one rank: the others would
+    wait for it.
 
     Args:
         folder: the run's folder of checkpoints.
@@ -48,7 +49,8 @@ class SaveOnSigterm(Callback):
         told = torch.tensor(self._told)
         if trainer.world_size > 1:
             distributed.broadcast(told, src=0, group=self._group)
-        if told:
+        # Not within an accumulation: its gradients are in no checkpoint.
+        if told and not trainer.fit_loop.epoch_loop._should_accumulate():
             # Lightning raises SIGTERMException at the end of the step, now on all ranks.
             trainer._signal_connector.received_sigterm = True
 

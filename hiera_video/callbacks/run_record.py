@@ -13,6 +13,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
+from datamodules.atomic_file import atomic_file
+
 PACKAGES = ("hiera-video", "torch", "torchvision", "lightning", "av", "numpy", "hydra-core")
 
 
@@ -40,11 +42,10 @@ class RunRecord(Callback):
         (self.run_dir / "config.yaml").write_text(text)
         record = run_record() | {"seed": self.resolved["seed"], "world_size": trainer.world_size}
         # A run that is resumed keeps the record of each start.
-        with open(self.run_dir / "run.json", "a+") as file:
-            file.seek(0)
-            starts = json.loads(file.read() or "[]")
-            file.truncate(0)
-            json.dump([*starts, record], file, indent=2)
+        path = self.run_dir / "run.json"
+        starts = json.loads(path.read_text()) if path.exists() else []
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps([*starts, record], indent=2))
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

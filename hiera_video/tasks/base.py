@@ -28,7 +28,7 @@ class VideoTask(LightningModule):
         weight_decay: of all but 1-D parameters and position embeddings.
         layer_decay: factor on the learning rate from one layer to the one before; 1 = none.
         warmup_epochs: length of the linear warm-up in epochs of the trainer, fractions allowed.
-        min_lr: learning rate at the start of warm-up and at the end of the cosine.
+        min_lr: learning rate from which warm-up rises and to which the cosine falls.
         horizontal_flip: mirror half of the training clips; off where left and right have a meaning.
         seed: of everything random in the network, such as drop path.
     """
@@ -56,6 +56,7 @@ class VideoTask(LightningModule):
         self.horizontal_flip, self.seed = horizontal_flip, seed
         self.model: Any = None
         self.normalize = Normalize()
+        self._bad_videos = 0
 
     def network(self) -> nn.Module:
         """A new network, with the head that the data asks for."""
@@ -76,10 +77,14 @@ class VideoTask(LightningModule):
         torch.manual_seed(mixed)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log how many videos of the epoch were replaced because they cannot be decoded."""
-        replaced = float(len(batch["failed"]))
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}
-        self.log("train/bad_videos", replaced, reduce_fx="sum", **options)
+        """Count the videos that were replaced because they cannot be decoded."""
+        self._bad_videos += len(batch["failed"])
+
+    def on_train_epoch_end(self) -> None:
+        """Log how many there were in this epoch, on all ranks."""
+        # Not in each step: a number that goes to the device would wait for it.
+        self.log("train/bad_videos", float(self._bad_videos), reduce_fx="sum", sync_dist=True)
+        self._bad_videos = 0
 
     def training_video(self, batch: Batch) -> Tensor:
         """Augmented, normalised clips, float32 ``(B, 3, T, H, W)``."""
@@ -113,7 +118,21 @@ class VideoTask(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the total L2 norm to ``gradient_clip_val`` and log it as it was before."""
-        # Not Lightning's own: that one refuses fused optimisers under bf16-mixed.
+        """Clip the total L2 norm to ``gradient_clip_val`` and log it as it was before.
+
+        Raises:
+            MisconfigurationException: another algorithm, or gradients that are still scaled.
+        """
+        # Not Lightning's own: that one refuses fused optimisers under bf16-mixed, too.
+        if gradient_clip_algorithm not in (None, "norm"):
+            raise MisconfigurationException(
+                "gradients are clipped by norm; leave out trainer.gradient_clip_algorithm"
+            )
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if gradient_clip_val and scaled and getattr(optimizer, "_step_supports_amp_scaling", False):
+            raise MisconfigurationException(
+                "a fused optimiser cannot clip under 16-mixed; use bf16-mixed, or "
+                "task.optimizer.fused=false"
+            )
         norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf)
         self.log("train/grad_norm", norm)

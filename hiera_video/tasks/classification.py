@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -50,6 +51,8 @@ class ClassificationTask(VideoTask):
                 f"the data has {len(names)} classes ({names[0]}, ...), the model "
                 f"{len(self.class_names)} ({self.class_names[0]}, ...) in another order or number"
             )
+        for split, manifest in datamodule.manifests.items():
+            _check_labels(split, manifest.table["label"].to_numpy())
         self.metrics = nn.ModuleDict(
             {
                 f"{split}_accuracy": MultiViewAccuracy(len(manifest), len(self.class_names))
@@ -123,3 +126,13 @@ class ClassificationTask(VideoTask):
             # Already the same on all ranks.
             self.log(f"{split}/{name}", value.to(torch.float32), sync_dist=True)
         metric.reset()
+
+
+def _check_labels(split: str, labels: np.ndarray) -> None:
+    """Training needs all labels int64 ``(videos,)``, evaluation some; -1 = unknown."""
+    unknown = int((labels < 0).sum())
+    if split == "predict" or not unknown or (split != "train" and unknown < len(labels)):
+        return
+    raise MisconfigurationException(
+        f"data.{split}: {unknown} of {len(labels)} videos have no label"
+    )

@@ -55,11 +55,13 @@ def parameter_groups(
 def warmup_cosine(step: int, warmup: int, total: int, floor: float = 0.0) -> float:
     """Factor on the learning rate: linear from ``floor`` to 1, then half a cosine back to it.
 
+    The first step is one part of the warm-up above the floor, and the last one just above it, too.
+
     Args:
         step: optimiser steps already made, from 0.
         warmup: steps of the linear part.
         total: all steps.
-        floor: least factor, reached at the last step.
+        floor: least factor, which would come before the first step and after the last.
     """
     if step < warmup:
         return floor + (1 - floor) * (step + 1) / warmup

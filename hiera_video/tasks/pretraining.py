@@ -1,5 +1,6 @@
 """Masked pretraining."""
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torchmetrics import MeanMetric
 
@@ -24,6 +25,17 @@ class PretrainingTask(VideoTask):
             raise ValueError(f"mask_ratio must be in (0, 1), not {mask_ratio}")
         self.mask_ratio = mask_ratio
         self.val_loss = MeanMetric()
+
+    def setup(self, stage: str) -> None:
+        """Refuse to predict.
+
+        Raises:
+            MisconfigurationException: there is nothing to predict.
+        """
+        if stage == "predict":
+            raise MisconfigurationException(
+                "pretraining predicts no classes; use --config of a classification"
+            )
 
     def forward(self, video: Tensor, seed: Tensor) -> MAEOutput:
         """Hide, encode, reconstruct.

@@ -11,10 +11,9 @@ import time
 import pytest
 import torch
 
-from datamodules.bad_videos import BadVideos
+from datamodules.bad_videos import BadVideos, TooManyBadVideos
 from datamodules.container import VideoDecodeError
 from datamodules.loading import EpochSampler, Loader
-from datamodules.manifest import DatasetError
 from datamodules.synthetic import CLASS_NAMES, render, write_h264
 from tests.datamodules.numbers import Numbers
 
@@ -79,7 +78,7 @@ def test_too_many_bad_videos_stop_training(tmp_path, workers):
     file = tmp_path / "bad.csv"
     loader = make_loader(bad, workers=workers, max_bad_share=0.1, bad_videos=BadVideos(file))
     message = "3 of this epoch's 24 videos cannot be decoded, more than data.max_bad_share=0.1"
-    with pytest.raises(DatasetError, match=re.escape(message)):
+    with pytest.raises(TooManyBadVideos, match=re.escape(message)):
         list(loader)
     assert len(file.read_text().splitlines()) == 4
 

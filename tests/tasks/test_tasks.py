@@ -1,0 +1,63 @@
+"""What tasks refuse."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from hiera_video import create_model
+from hiera_video.tasks.classification import ClassificationTask
+from hiera_video.tasks.pretraining import PretrainingTask
+
+
+class Labels(SimpleNamespace):
+    def __len__(self):
+        return len(self.table["label"])
+
+
+class Column(list):
+    def to_numpy(self):
+        return np.array(self)
+
+
+def classification(labels, names=("a", "b"), **kwargs):
+    """A task that is set up for data with some labels."""
+    task = ClassificationTask(create_model, **kwargs)
+    manifests = {split: Labels(table={"label": Column(column)}) for split, column in labels.items()}
+    data = SimpleNamespace(class_names=names, manifests=manifests)
+    task._trainer = SimpleNamespace(datamodule=data)  # no trainer is needed to ask for its data
+    task.setup("fit")
+    return task
+
+
+def test_class_names_are_those_of_the_data_and_must_agree():
+    assert classification({"train": [0, 1]}).class_names == ("a", "b")
+    assert classification({"train": [0]}, names=None, class_names=["x"]).class_names == ("x",)
+    with pytest.raises(MisconfigurationException, match="in another order or number"):
+        classification({"train": [0, 1]}, class_names=["b", "a"])
+    with pytest.raises(MisconfigurationException, match="no class names"):
+        classification({"train": [0]}, names=None)
+
+
+def test_labels_are_needed():
+    classification({"train": [0, 1], "val": [0, -1], "predict": [-1]})
+    with pytest.raises(MisconfigurationException, match=r"data\.train: 1 of 2 videos have no lab"):
+        classification({"train": [0, -1]})
+    with pytest.raises(MisconfigurationException, match=r"data\.test: 2 of 2 videos have no label"):
+        classification({"test": [-1, -1]})
+
+
+def test_pretraining_does_not_predict():
+    with pytest.raises(MisconfigurationException, match="predicts no classes"):
+        PretrainingTask(create_model).setup("predict")
+
+
+def test_gradients_that_cannot_be_clipped():
+    task = PretrainingTask(create_model)
+    task._trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler="a scaler"))
+    with pytest.raises(MisconfigurationException, match="clipped by norm"):
+        task.configure_gradient_clipping(None, 1.0, "value")
+    fused = SimpleNamespace(_step_supports_amp_scaling=True)
+    with pytest.raises(MisconfigurationException, match="cannot clip under 16-mixed"):
+        task.configure_gradient_clipping(fused, 1.0, "norm")
