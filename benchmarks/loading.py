@@ -1,6 +1,6 @@
 """What the loader costs beside the decoding that it is for.
 
-    python benchmarks/loading.py [--videos 16] [--epochs 2] [--workers 0 1 2]
+    python benchmarks/loading.py [--clips 96] [--epochs 2] [--workers 0 1 2]
 
 Decodes the same random clips (16 frames, stride 4, crop, 224x224) of Kinetics-like files, first in
 a plain loop, then through the loader. CPU seconds are those of the process and its workers; the
@@ -13,10 +13,12 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from datamodules.clips import ClipFormat, TrainingClips
 from datamodules.decode_rate import write_kinetics_like
@@ -41,15 +43,17 @@ def measure(batches: Callable[[], Iterable[Any]]) -> tuple[float, float]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--videos", type=int, default=16)
+    parser.add_argument("--clips", type=int, default=96, help="of an epoch")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder, f"{i}.mp4") for i in range(arguments.videos)]
-        for i, path in enumerate(paths):
-            write_kinetics_like(path, i)
-        manifest = make_manifest(map(str, paths), [0] * len(paths), ["any"])
+        files = [f"{folder}/{i}.mp4" for i in range(16)]
+        for i, path in enumerate(files):
+            write_kinetics_like(Path(path), i)
+        paths = list(islice(cycle(files), arguments.clips))
+        manifest = make_manifest(paths, [0] * len(paths), ["any"])
         clip = ClipFormat(16, 4, 30.0, 224, 224)
         clips = TrainingClips(manifest, clip, 1, (0.5, 1.0), (3 / 4, 4 / 3), seed=0)
         sampler = EpochSampler(len(paths), training=True)
@@ -64,7 +68,7 @@ def main() -> None:
                 sampler.epoch, sampler.used = epoch, 0
                 found = measure(batches)
                 seconds[way] += found if epoch else 0.0  # the first is a warm-up
-    count = arguments.videos * arguments.epochs
+    count = arguments.clips * arguments.epochs
     print(f"{count} clips, {os.cpu_count()} cores\n")
     print("| | clips / s | clips / CPU s | overhead |\n|---|--:|--:|--:|")
     alone = seconds["decoding alone"][1]
