@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import av
 from av.error import FFmpegError
@@ -124,6 +124,34 @@ def video_stream(path: str, container: Any) -> Any:
         raise VideoDecodeError(path, "no size of frames, or one beyond 8K (2^25 pixels)")
     stream.codec_context.options = LARGEST
     return stream
+
+
+class Clock(NamedTuple):
+    """How a stream tells time."""
+
+    time_base: Fraction  # seconds of a tick
+    rate: Fraction  # frames a second, on average
+    frame_ticks: int  # of one frame at that rate
+    timed: bool  # a raw stream is not; its average rate is made up
+    by_count: bool  # timestamps are worth nothing: frames are counted
+
+
+def clock(path: str, container: Any, stream: Any) -> Clock:
+    """Read a stream's clock.
+
+    Raises:
+        VideoDecodeError: it has none.
+    """
+    codec = stream.codec_context
+    timed = stream.start_time is not None
+    time_base = fraction(stream.time_base)
+    rate = (timed and fraction(stream.average_rate)) or fraction(stream.guessed_rate)
+    if not time_base or not rate:
+        raise VideoDecodeError(path, "the video stream has no frame rate")
+    # AVI has no timestamps, and what FFmpeg makes up is wrong if these codecs reorder pictures.
+    reordered = codec.name in ("h264", "hevc") and bool(codec.has_b_frames)
+    by_count = "avi" in container.format.name.split(",") and reordered
+    return Clock(time_base, rate, max(1, nearest(1 / (rate * time_base))), timed, by_count)
 
 
 def fraction(number: Any) -> Fraction:

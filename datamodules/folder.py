@@ -45,8 +45,10 @@ class VideoFolderDataModule(LightningDataModule):
         test_views: temporal and spatial views of a video in `validate`, `test` and `predict`.
         num_workers: decoding processes for each training process; 0 decodes in the process itself.
         decode_timeout: seconds that a worker may take for one video before it is ended.
-        bad_videos: CSV file that lists the videos that cannot be decoded; those it lists as
-            ``killed`` are not opened again. None: they are only logged.
+        bad_videos: CSV file that lists the videos that cannot be decoded. None: they are only
+            logged.
+        killed_videos: CSV file that lists the videos that hung or crashed the decoder, also in
+            earlier runs; they are not opened again until they change. None: not kept.
         max_bad_share: share of an epoch's videos, in [0, 1), that may fail and be replaced in
             training; more of them stop it. In evaluation nothing is replaced.
         stop_on_kill: stop when a worker hangs or dies, rather than go on without its video.
@@ -76,6 +78,7 @@ class VideoFolderDataModule(LightningDataModule):
         num_workers: int = 0,
         decode_timeout: float = 60.0,
         bad_videos: str | Path | None = None,
+        killed_videos: str | Path | None = None,
         max_bad_share: float = 0.01,
         stop_on_kill: bool = False,
         seed: int = 0,
@@ -104,7 +107,8 @@ class VideoFolderDataModule(LightningDataModule):
         self.crop_scale, self.crop_ratio = crop_scale, crop_ratio
         self.val_views, self.test_views = val_views, test_views
         self.num_workers, self.decode_timeout, self.seed = num_workers, decode_timeout, seed
-        self.bad_videos = BadVideos(None if bad_videos is None else Path(bad_videos))
+        lists = (None if file is None else Path(file) for file in (bad_videos, killed_videos))
+        self.bad_videos = BadVideos(*lists)
         self.max_bad_share, self.stop_on_kill = max_bad_share, stop_on_kill
         self.manifests: dict[str, Manifest] = {}
         self._train_loader: Loader | None = None

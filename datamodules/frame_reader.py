@@ -20,7 +20,7 @@ from av.error import FFmpegError
 from datamodules.container import (
     Source,
     VideoDecodeError,
-    fraction,
+    clock,
     nearest,
     open_container,
     video_stream,
@@ -66,20 +66,14 @@ class FrameReader:
 
     def _read_header(self) -> None:
         stream, formats = self._stream, self._container.format.name.split(",")
-        timed = stream.start_time is not None  # a raw stream is not; its average rate is made up
-        self.time_base = fraction(stream.time_base)
-        self.rate = (timed and fraction(stream.average_rate)) or fraction(stream.guessed_rate)
-        if not self.time_base or not self.rate:
-            raise VideoDecodeError(self._path, "the video stream has no frame rate")
+        self.time_base, self.rate, self._frame_ticks, timed, self._by_count = clock(
+            self._path, self._container, stream
+        )
         self._far = float(_SEEK_SECONDS / self.time_base)
-        self._frame_ticks = max(1, nearest(1 / (self.rate * self.time_base)))
         # The header's end is exact where the header lists the frames; elsewhere it may be a guess.
         self._header_end: int | None = None
         if "mov" in formats and stream.frames and stream.duration and timed:
             self._header_end = stream.start_time + stream.duration
-        # AVI has no timestamps, and what FFmpeg makes up is wrong if these codecs reorder pictures.
-        reordered = self._codec.name in ("h264", "hevc") and bool(self._codec.has_b_frames)
-        self._by_count = "avi" in formats and reordered
         self._in_order = self._in_order or self._by_count
         # No H.264 picture depends on one that is marked as no reference: it need not be decoded.
         # That is safe where a packet is a picture, and not one of the two fields of it.

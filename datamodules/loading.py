@@ -5,7 +5,9 @@ The order of an epoch is a pure function of (seed, epoch), and the randomness of
 stopped within an epoch goes on with the very next batch.
 """
 
+import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from itertools import islice
@@ -20,9 +22,12 @@ from datamodules.container import VideoDecodeError
 from datamodules.manifest import DatasetError, Manifest
 from datamodules.workers import Item, Workers
 
+log = logging.getLogger(__name__)
+
 Batch = dict[str, Any]
 
 _BATCHES_AHEAD = 2
+_ATTEMPTS = 2  # at a video that costs a worker, which may not be its fault (memory, network)
 
 
 def sample_seed(seed: int, epoch: int, index: int, repeat: int = 0) -> int:
@@ -123,8 +128,10 @@ class Loader:
         pin_memory: put frames where the GPU can fetch them by itself.
         timeout: seconds that a worker may take for one video before it is ended.
         bad_videos: where failures are noted.
-        max_bad_share: training stops when more of an epoch's videos fail.
-        stop_on_kill: stop when a worker hangs or dies, rather than go on without that video.
+        max_bad_share: training stops when more of an epoch's videos fail; each process tolerates
+            its part of them, rounded up.
+        stop_on_kill: stop when a worker hangs or dies twice at one video, rather than go on
+            without it.
 
     Raises:
         DatasetError: there are too few items for one training batch.
@@ -153,18 +160,25 @@ class Loader:
         self.num_workers, self.pin_memory, self.timeout = num_workers, pin_memory, timeout
         self.bad_videos = bad_videos or BadVideos(None)
         self.max_bad_share, self.stop_on_kill = max_bad_share, stop_on_kill
+        self._attempts: Counter[str] = Counter()
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
         whole, rest = divmod(len(self.sampler), self.batch_size)
         return whole + (rest > 0 and not self.sampler.training)
 
+    @property
+    def batches_left(self) -> int:
+        """Batches of this epoch that are still to come."""
+        return len(self._batch_sizes(len(self.sampler.positions())))
+
     def __iter__(self) -> Iterator[Batch]:
         # A generator: nothing starts before the first batch is asked for, by when Lightning has
         # told the sampler which epoch it is (it calls `iter` first).
         sampler, step = self.sampler, self.batch_size * self.sampler.world_size
-        if sampler.training and sampler.used >= len(self) * step:
+        if sampler.training and not self.batches_left:
             sampler.set_epoch(sampler.epoch + 1)
+        self.bad_videos.refresh()
         items, left = self._items()
         bad: set[int] = set()
         with closing(items):
@@ -206,7 +220,7 @@ class Loader:
             num_workers=min(self.num_workers, len(positions)),
             ahead=_BATCHES_AHEAD * self.batch_size,
             timeout=self.timeout,
-            on_fault=self._give_up,
+            on_fault=self._lost_worker,
         )
         return iter(workers), len(positions)
 
@@ -227,22 +241,32 @@ class Loader:
 
     def _open(self, epoch: int, index: int, reading: Callable[[int], None]) -> Item:
         path = self.dataset.manifest.path(index)
-        if path in self.bad_videos.killed:
-            raise VideoDecodeError(path, self.bad_videos.killed[path])
+        if (reason := self.bad_videos.why_not_open(path)) is not None:
+            raise VideoDecodeError(path, reason)
         reading(index)
         return self.dataset[epoch, index]
 
-    def _give_up(self, index: int, reason: str) -> None:
-        """Do without a video that a worker was lost to."""
+    def _lost_worker(self, index: int, reason: str, hung: bool) -> None:
+        """Do without a video that a worker was lost to, unless it deserves another attempt."""
         path = self.dataset.manifest.path(index)
-        self.bad_videos.note(path, reason, killed=True)
+        self._attempts[path] += 1
+        if self._attempts[path] < _ATTEMPTS:
+            log.warning(f"{path}: {reason}; it is tried once more")
+            return
+        # A storage that does not answer is no fault of the video.
+        kept = not (hung and self.dataset.manifest.is_remote(index))
+        self.bad_videos.note_killed(path, reason, keep=kept)
         if self.stop_on_kill:
             raise VideoDecodeError(
-                path, f"{reason}; it is listed in {self.bad_videos.file}, start again to avoid it"
+                path,
+                f"{reason}; data.stop_on_kill=true stops for it. Start again with resume=auto: "
+                f"{self.bad_videos.killed_file} lists it, and it is not opened again",
             )
 
     def _most_bad(self) -> int:
-        return math.floor(self.max_bad_share * len(self.sampler))
+        """Videos of this process's part of an epoch that may fail."""
+        allowed = math.floor(self.max_bad_share * self.sampler.length)
+        return math.ceil(allowed / self.sampler.world_size)
 
     def _note(self, failed: list[Failure], bad: set[int]) -> None:
         """Record failures; ``bad`` are the videos of this epoch that failed so far."""

@@ -65,6 +65,10 @@ class Manifest:
         url = shard if "://" in shard else os.path.join(self.folder, shard)
         return ByteRange(url, offset, size, self.path(index))
 
+    def is_remote(self, index: int) -> bool:
+        """Whether a video lies in a storage that is reached by a URL."""
+        return "shard" in self.table.column_names and "://" in self.table["shard"][index].as_py()
+
     def label(self, index: int) -> int:
         """Label id of one video; -1 = unknown."""
         return self.table["label"][index].as_py()
@@ -113,11 +117,25 @@ def read_split(source: Path, root: Path, class_names: Sequence[str] | None) -> M
     if not table.num_rows:
         raise DatasetError(f"{file}: no rows")
     folder, names = os.path.abspath(file.parent), tuple(metadata.class_names)
+    if "shard" in table.column_names:
+        _check_storage(file, table["shard"])
     if class_names is not None and names and names != tuple(class_names):
         table, names = _relabelled(file, table, names, tuple(class_names)), tuple(class_names)
     if "shard" not in table.column_names and not os.path.isdir(metadata.root):
         raise DatasetError(f"{file}: the videos' folder {metadata.root} is gone; prepare it again")
     return Manifest(table, names, metadata.root, folder, metadata.prepared)
+
+
+def _check_storage(file: Path, shards: pa.ChunkedArray) -> None:
+    """See that the libraries are there that URLs need."""
+    kinds = {shard.partition("://")[0] for shard in pc.unique(shards).to_pylist() if "://" in shard}
+    for kind in kinds:
+        from fsspec import get_filesystem_class  # only where it is needed: it takes a while
+
+        try:
+            get_filesystem_class(kind)
+        except (ImportError, ValueError) as error:
+            raise DatasetError(f"{file}: its shards are at {kind}://: {error}") from None
 
 
 def _relabelled(
@@ -195,6 +213,7 @@ def _videos_below(folder: Path) -> list[Path]:
 
 
 def _read_class_folders(folder: Path, class_names: Sequence[str] | None) -> Manifest:
+    folder = Path(os.path.abspath(folder))
     if odd := [n for n in class_names or () if n in ("", ".", "..") or "/" in n or "\0" in n]:
         raise DatasetError(f"{folder}: class {odd[0]!r} cannot be the name of a folder")
     found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))

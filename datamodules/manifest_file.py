@@ -23,6 +23,11 @@ pc: Any = pyarrow.compute  # its functions are made at run time: a type checker 
 
 MANIFEST_NAME = "manifest.parquet"
 VERSION = 1
+# Of fsspec's URLs those that lead to no file of this machine, nor from one file system to another.
+_STORAGE = (
+    r"^(s3a?|gc?s|abfss?|az|adl|oci|oss|tos|hf|https?|ftp|sftp|ssh|smb|hdfs|webhdfs|webdav|dbfs|"
+    r"box|dropbox|gdrive|lakefs|root|memory)://([^:]|:[^:])*$"
+)
 
 # What `prepare` finds out; null where a bad file does not tell.
 FACTS = pa.schema(
@@ -147,11 +152,22 @@ def _check_columns(path: Path, table: pa.Table, classes: int, root: str) -> None
         return
     if not {"offset", "bytes"} <= set(names):
         raise DatasetError(f"{path}: column shard needs the columns offset and bytes")
-    local = pc.invert(pc.match_substring(table["shard"], "://"))
-    folder = os.path.abspath(path.parent)
-    if (row := _first(pc.and_(local, _escapes(table["shard"], folder)))) is not None:
+    wrong = pc.if_else(
+        pc.match_substring(table["shard"], "://"),
+        pc.invert(is_storage(table["shard"])),
+        _escapes(table["shard"], os.path.abspath(path.parent)),
+    )
+    if (row := _first(wrong)) is not None:
         text = repr(table["shard"][row].as_py())
-        raise DatasetError(f"{path}, row {row}: shard {text} does not lie beside the manifest")
+        raise DatasetError(
+            f"{path}, row {row}: shard {text} does not lie beside the manifest, and is no URL of a "
+            "storage"
+        )
+
+
+def is_storage(urls: Any) -> Any:
+    """Which texts are URLs that a shard may have: of a storage, not of a file of this machine."""
+    return pc.match_substring_regex(urls, _STORAGE)
 
 
 def _escapes(paths: pa.ChunkedArray, folder: str) -> pa.ChunkedArray:

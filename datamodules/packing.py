@@ -23,6 +23,7 @@ from datamodules.manifest_file import (
     DatasetError,
     ManifestMetadata,
     find_manifest,
+    is_storage,
     read_manifest,
     write_manifest,
 )
@@ -224,9 +225,11 @@ def pack(
 
     Raises:
         DatasetError: not a manifest, or packed already; a video is missing, or was changed since
-            the manifest was written; the folder holds other shards.
+            the manifest was written; the folder holds other shards; ``url`` is of no storage.
         OSError: ``out`` cannot be written to.
     """
+    if url and not is_storage(pa.scalar(url)).as_py():
+        raise DatasetError(f"{url}: not the URL of a storage, such as s3://bucket/folder")
     source = find_manifest(Path(manifest_path))
     if source is None:
         raise DatasetError(f"{manifest_path}: no manifest; write one with `hiera-video prepare`")

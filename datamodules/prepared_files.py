@@ -62,7 +62,10 @@ def write_prepared(
     Returns:
         The manifest file.
     """
-    with atomic_file(out / shard.name("bad_videos.csv")) as file, open(file, "w", newline="") as f:
+    with (
+        atomic_file(out / shard.name("bad_videos.csv")) as file,
+        open(file, "w", newline="", encoding="utf-8") as f,
+    ):
         csv.writer(f).writerows([("path", "reason"), *bad])
     with atomic_file(out / shard.name("summary.json")) as file:
         file.write_text(json.dumps(summary(table, metadata), indent=2) + "\n")
@@ -121,9 +124,8 @@ def merge(folders: Sequence[Path], out: Path) -> list[Path]:
     for folder in dict.fromkeys(map(os.path.abspath, folders)):
         if not os.path.isdir(folder):
             raise DatasetError(f"{folder}: no such folder")
-        for pattern in ("manifest-*-of-*.parquet", "*/manifest-*-of-*.parquet"):
-            for file in sorted(Path(folder).glob(pattern)):
-                found.setdefault(os.path.relpath(file.parent, folder), []).append(file)
+        for file in sorted(Path(folder).rglob("manifest-*-of-*.parquet")):
+            found.setdefault(os.path.relpath(file.parent, folder), []).append(file)
     if not found:
         names = ", ".join(map(str, folders))
         raise DatasetError(f"{names}: no manifest-*-of-*.parquet; `prepare --shard` writes them")
@@ -149,7 +151,7 @@ def _merge(files: Sequence[Path], out: Path) -> Path:
     rows = first.pop("rows")
     if not table["row"].combine_chunks().equals(pa.array(range(rows), pa.int64())):
         raise DatasetError(f"{files[0].parent}: the source changed between parts; prepare again")
-    bad = [pair for file in files for pair in _read_bad(file)]
+    bad = [pair for file in files for pair in read_bad(file)]
     out.mkdir(parents=True, exist_ok=True)
     metadata = ManifestMetadata(names, portable_root(root, out), first)
     return write_prepared(out, table.drop_columns("row").combine_chunks(), metadata, sorted(bad))
@@ -163,9 +165,16 @@ def _below(table: pa.Table, folder: str) -> pa.Table:
     return table.set_column(table.column_names.number("path"), "path", paths)
 
 
-def _read_bad(manifest: Path) -> list[tuple[str, str]]:
-    name = manifest.name.replace("manifest", "bad_videos").replace(".parquet", ".csv")
-    with open(manifest.with_name(name), newline="") as rows:
+def beside(manifest: Path, name: str) -> Path:
+    """``bad_videos.csv`` or ``summary.json`` of a manifest, be it of a part or of the whole."""
+    stem, _, suffix = name.rpartition(".")
+    part = manifest.stem.removeprefix(Path(MANIFEST_NAME).stem)
+    return manifest.with_name(f"{stem}{part}.{suffix}")
+
+
+def read_bad(manifest: Path) -> list[tuple[str, str]]:
+    """Path and reason of the bad videos of a manifest that was prepared."""
+    with open(beside(manifest, "bad_videos.csv"), newline="", encoding="utf-8") as rows:
         return [(row["path"], row["reason"]) for row in csv.DictReader(rows)]
 
 

@@ -92,7 +92,7 @@ def prepare(
     mine = [i for i, path in enumerate(paths) if shard.has(path)]
     sources = pa.array([paths[i] for i in mine], pa.string())
     if encoding is not None:
-        _check_targets(sources, root, out)
+        _check_targets(sources, root, out, shard)
     settings = {"every_frame": every_frame, "encoding": encoding and asdict(encoding)}
     settings["source_root"] = root if encoding else None
     prepared: dict[str, Any] = {"settings": settings}
@@ -101,7 +101,7 @@ def prepare(
     new_root = portable_root(os.path.abspath(out) if encoding else root, out)
     metadata = ManifestMetadata(manifest.class_names, new_root, prepared)
     out.mkdir(parents=True, exist_ok=True)
-    with _locked(out / f".{shard.name('prepare.unfinished')}") as scratch:
+    with _locked(out / _unfinished(shard)) as scratch:
         digest = hashlib.sha256(json.dumps([settings, new_root]).encode()).hexdigest()[:12]
         rows = _Rows(scratch / f"rows-{digest}.jsonl", _earlier_rows(out, shard, metadata))
         todo = rows.missing(sources, stamps(sources, root), encoding and out, retry_bad)
@@ -247,8 +247,8 @@ def _relative_paths(manifest: Manifest, root: str) -> list[str]:
     return [path[len(prefix) :] for path in full]
 
 
-def _check_targets(sources: pa.Array, root: str, out: Path) -> None:
-    """See that no new file can replace an original, nor another new file."""
+def _check_targets(sources: pa.Array, root: str, out: Path, shard: Shard) -> None:
+    """See that no new file can replace an original, another new file, or anything else."""
     names = sources.to_pylist()
     folders = {os.path.dirname(name) for name in names}
     originals = {os.path.realpath(os.path.join(root, folder)) for folder in folders}
@@ -261,6 +261,15 @@ def _check_targets(sources: pa.Array, root: str, out: Path) -> None:
     if len(targets) < len(unique := set(names)):
         name = min(unique - set(targets.values()))
         raise DatasetError(f"{name}: two videos would get the name {_target(name, Encoding())}")
+    if (out / shard.name(MANIFEST_NAME)).exists() or (out / _unfinished(shard)).exists():
+        return  # what is there is of an earlier run
+    there = pc.greater_equal(stamps(pa.array(targets, pa.string()), out)["bytes"], 0)
+    if (index := pc.index(there, True).as_py()) >= 0:
+        raise DatasetError(f"{out / list(targets)[index]}: is there already; set another --out")
+
+
+def _unfinished(shard: Shard) -> str:
+    return f".{shard.name('prepare.unfinished')}"
 
 
 def _manifest_table(labels: Any, found: pa.Table, encoding: Encoding | None) -> pa.Table:

@@ -1,17 +1,17 @@
 """The facts of one video file, found by decoding it to its end."""
 
+import io
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from av.error import FFmpegError
 
 from datamodules.container import (
     Source,
     VideoDecodeError,
+    clock,
     errors_of,
-    fraction,
-    nearest,
     open_container,
     video_stream,
 )
@@ -48,6 +48,28 @@ def nothing() -> None:
     """Tell nobody that a file is being read."""
 
 
+class Watched:
+    """A source that calls a function whenever something of it is read."""
+
+    def __init__(self, source: str | Source, alive: Callable[[], None]) -> None:
+        self.name = source if isinstance(source, str) else source.name
+        self._source, self._alive = source, alive
+
+    def open(self) -> BinaryIO:
+        """A file object; see `container.Source`."""
+        source, alive = self._source, self._alive
+        file: Any = open(source, "rb") if isinstance(source, str) else source.open()  # noqa: SIM115
+
+        class Reader(io.RawIOBase):
+            tell, seek, close = file.tell, file.seek, file.close
+
+            def read(self, size: int = -1) -> bytes:
+                alive()
+                return file.read(size)
+
+        return cast(BinaryIO, Reader())
+
+
 def probe(
     source: str | Source, every_frame: bool = True, alive: Callable[[], None] = nothing
 ) -> Facts:
@@ -63,7 +85,8 @@ def probe(
     try:
         with VideoFile(source) as file:
             facts |= {"rate": float(file.rate), "width": file.width, "height": file.height}
-            facts["duration"] = file.duration
+        with VideoFile(Watched(source, alive)) as file:
+            facts["duration"] = file.duration  # may read the whole file
         with InOrder(source, alive) as frames:
             facts["codec"], facts["rotation"] = frames.codec, _rotation(next(iter(frames)).frame)
         with InOrder(source, alive) as frames:
@@ -119,15 +142,9 @@ class InOrder:
         codec = stream.codec_context
         codec.thread_count, codec.thread_type = 1, "NONE"
         self.codec = getattr(codec.codec, "canonical_name", codec.name)
-        self.time_base = fraction(stream.time_base)
-        timed = stream.start_time is not None
-        rate = (timed and fraction(stream.average_rate)) or fraction(stream.guessed_rate)
-        if not rate or not self.time_base:
-            raise VideoDecodeError(self._name, "the video stream has no frame rate")
-        self._frame_ticks = max(1, nearest(1 / (rate * self.time_base)))
-        # As in `frame_reader`: what FFmpeg makes up for AVI is wrong if pictures are reordered.
-        reordered = codec.name in ("h264", "hevc") and bool(codec.has_b_frames)
-        self._by_count = "avi" in self._container.format.name.split(",") and reordered
+        times = clock(self._name, self._container, stream)
+        self.time_base, self._frame_ticks = times.time_base, times.frame_ticks
+        self._by_count = times.by_count
 
     def __enter__(self) -> "InOrder":
         return self

@@ -24,7 +24,7 @@ _ATTEMPTS = 2  # at an item whose worker dies, which may not be its fault (memor
 # Workers come from a server process without threads; forks of this process would inherit locks.
 # It imports once what takes long and all of them need.
 _CONTEXT = get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["datamodules.transcoding", "pyarrow"])
+_IMPORTS = ["datamodules.transcoding", "pyarrow"]
 
 
 class Lost(NamedTuple):
@@ -49,6 +49,7 @@ def work(
         processes: how many.
         patience: seconds without a sign of life after which a process is ended.
     """
+    _CONTEXT.set_forkserver_preload(_IMPORTS)
     todo = deque((item, 0) for item in items)
     lifeline, ours = _CONTEXT.Pipe(duplex=False)  # ends with this process, however that ends
     workers = [_Worker(function, lifeline) for _ in range(min(processes, len(todo)))]

@@ -1,8 +1,9 @@
 """Videos of textured shapes whose motion is the class: a small data set that makes itself.
 
-The class is in the motion. Position, angle, shape, texture, colours and background have the same
-distribution in every class at any one moment (the picture is a torus, so a moving shape never
-reaches a border), and size over the whole video, so that a frame from anywhere in it does not tell.
+The class is in the motion. Position, angle, size, shape, texture, colours and background have the
+same distribution in every class at every moment, so no single frame tells the class. For that the
+picture is a torus, where a moving shape never reaches a border, and so is the size: a growing shape
+that has reached the largest one starts again from the smallest.
 """
 
 import hashlib
@@ -33,25 +34,25 @@ MOTIONS: dict[str, tuple[float, float, float, float]] = {
 }
 CLASS_NAMES = tuple(MOTIONS)
 FPS = 30
-VERSION = 1  # of what `render` draws; another one is another data set
+VERSION = 2  # of what `render` draws; another one is another data set
 
 
 class Difficulty(NamedTuple):
     """What makes the classes easy or hard to tell apart; ranges are uniform.
 
     Attributes:
-        radius: of the shape in the middle of the video, pixels.
+        radius: of the shape, pixels; its logarithm is uniform.
         shift: speed of the moving classes, pixels a frame.
         turn: speed of the turning classes, radians a frame.
         growth: speed of the growing classes, share of the radius a frame.
         background: brightness of the still background; 1 is that of the shape.
     """
 
-    radius: tuple[float, float] = (11.0, 16.0)
-    shift: tuple[float, float] = (0.7, 1.5)
-    turn: tuple[float, float] = (0.04, 0.08)
-    growth: tuple[float, float] = (0.015, 0.03)
-    background: float = 0.3
+    radius: tuple[float, float] = (9.0, 24.0)
+    shift: tuple[float, float] = (1.0, 2.0)
+    turn: tuple[float, float] = (0.06, 0.12)
+    growth: tuple[float, float] = (0.02, 0.035)
+    background: float = 0.45
 
 
 def render(
@@ -65,11 +66,11 @@ def render(
     right, down, turn, growth = MOTIONS[motion]
     shift = rng.uniform(*difficulty.shift)
     turn *= rng.uniform(*difficulty.turn)
-    growth_rate = rng.uniform(*difficulty.growth)
-    time = np.arange(num_frames, dtype=np.float32) - (num_frames - 1) / 2
-    # A class that keeps its size has the size that a growing one has at some moment.
-    scale = growth * time if growth else np.full_like(time, rng.uniform(time[0], time[-1]))
-    radius = rng.uniform(*difficulty.radius) * np.exp(growth_rate * scale)
+    growth *= rng.uniform(*difficulty.growth)
+    time = np.arange(num_frames, dtype=np.float32)
+    smallest, largest = np.log(difficulty.radius)
+    log_radius = rng.uniform(0, largest - smallest) + growth * time
+    radius = np.exp(smallest + log_radius % (largest - smallest))
     x0, y0 = rng.uniform(0, size, 2).tolist()
     angle = rng.uniform(0, 2 * np.pi) + turn * time
 

@@ -21,7 +21,7 @@ from datamodules.atomic_file import atomic_file
 from datamodules.container import PYAV, Source, VideoDecodeError
 from datamodules.decoding import VideoFile
 from datamodules.orientation import Orientation, orientation
-from datamodules.probing import Facts, InOrder, nothing, probe
+from datamodules.probing import Facts, InOrder, Watched, nothing, probe
 
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if PYAV >= 17 else {}
 _BICUBIC = 0x4  # older releases lack its name
@@ -88,7 +88,7 @@ def transcode(
         except FFmpegError as error:
             raise OSError(error.errno, error.strerror, str(target)) from error
         facts = probe(str(temporary), alive=alive)
-        if fault := _fault(source, temporary, facts, starts):
+        if fault := _fault(Watched(source, alive), temporary, facts, starts):
             raise VideoDecodeError(_name(source), f"transcoding failed: {fault}")
     return facts
 
@@ -183,7 +183,7 @@ def _even_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
-def _fault(source: str | Source, path: Path, facts: Facts, starts: list[Fraction]) -> str:
+def _fault(source: Source, path: Path, facts: Facts, starts: list[Fraction]) -> str:
     """What is wrong with the new file; empty if nothing is."""
     if not facts.ok:
         return facts.reason

@@ -6,11 +6,13 @@ Frames come through memory that is mapped before the fork: they need no copy, an
 is small in containers.
 """
 
+import atexit
 import math
 import mmap
 import os
 import pickle
 import signal
+import threading
 import time
 import traceback
 import warnings
@@ -30,6 +32,7 @@ Item = dict[str, Any]
 _FORK = get_context("fork")  # workers share the manifest's memory
 _IDLE = math.inf
 _LOOK_SECONDS = 1.0  # between two looks at the clock, and at a parent that may be gone
+_NONE = -1  # no video
 
 
 class Workers:
@@ -43,8 +46,8 @@ class Workers:
         num_workers: processes.
         ahead: items made ahead of the one that is wanted, about.
         timeout: seconds that a worker may take for one video.
-        on_fault: called with a video's index and the reason when its worker was lost. After it,
-            `make` must do without that video.
+        on_fault: called with a video's index, the reason, and whether it hung, when its worker was
+            lost; then `make` is called again, in another worker.
     """
 
     def __init__(
@@ -56,14 +59,14 @@ class Workers:
         num_workers: int,
         ahead: int,
         timeout: float,
-        on_fault: Callable[[int, str], None],
+        on_fault: Callable[[int, str, bool], None],
     ) -> None:
         self._make, self._length, self._timeout, self._on_fault = make, length, timeout, on_fault
         depth = max(2, math.ceil(ahead / num_workers))
         size = num_workers * depth * math.prod(item_shape)
         frames = np.frombuffer(mmap.mmap(-1, size), np.uint8)
         self._slots = frames.reshape(num_workers, depth, *item_shape)
-        # Of each worker: when it began to read a video (seconds), and which.
+        # Of each worker: since when it works (seconds), and on which video, if one is open.
         self._reading = np.frombuffer(mmap.mmap(-1, num_workers * 16)).reshape(num_workers, 2)
         self._processes: list[Any] = [None] * num_workers
         self._pipes: list[Any] = [None] * num_workers
@@ -72,6 +75,8 @@ class Workers:
     def __iter__(self) -> Generator[Item]:
         """Items in order. The frames of one are valid until the next is asked for."""
         count = len(self._processes)
+        # Whoever leaves this open: at exit Python would ask workers to end that take no SIGTERM.
+        atexit.register(self._stop)
         try:
             for worker in range(count):
                 self._start(worker, worker)
@@ -84,13 +89,14 @@ class Workers:
                 }
                 self._free_slot(k % count)
         finally:
+            atexit.unregister(self._stop)
             self._stop()
 
     def _start(self, worker: int, k: int) -> None:
         """Fork a worker that begins with item ``k``."""
         if k >= self._length:
             return
-        self._reading[worker] = _IDLE, -1
+        self._reading[worker] = time.monotonic(), _NONE
         self._pipes[worker], theirs = _FORK.Pipe()
         process = _FORK.Process(target=self._work, args=(theirs, worker, k), daemon=True)
         with warnings.catch_warnings():  # Python 3.12 warns of any fork beside threads
@@ -120,15 +126,16 @@ class Workers:
             elif time.monotonic() - self._reading[worker, 0] > self._timeout:
                 process.kill()
                 process.join()
-                self._replace(worker, k, f"took longer than {self._timeout:g} s to read")
+                reason = f"took longer than {self._timeout:g} s to read"
+                self._replace(worker, k, reason, hung=True)
 
-    def _replace(self, worker: int, k: int, reason: str) -> None:
+    def _replace(self, worker: int, k: int, reason: str, hung: bool = False) -> None:
         """Put another worker in the place of one that is gone. It owed item ``k``."""
         index = int(self._reading[worker, 1])
         if index >= 0:
-            self._on_fault(index, reason)
+            self._on_fault(index, reason, hung)
         elif self._idle_deaths[worker] == k:
-            raise RuntimeError(f"a loader's worker ends before it reads a video ({reason})")
+            raise RuntimeError(f"a loader's worker is lost before it reads a video ({reason})")
         else:
             self._idle_deaths[worker] = k
         self._pipes[worker].close()
@@ -153,18 +160,16 @@ class Workers:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         torch.set_num_threads(1)  # the parent's thread pool did not survive the fork
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         count, depth = self._slots.shape[:2]
-        parent = os.getppid()
 
         def reading(index: int) -> None:
             self._reading[worker] = time.monotonic(), index
 
         for turn, k in enumerate(range(first, self._length, count)):
             if turn >= depth:
-                while not pipe.poll(_LOOK_SECONDS):
-                    if os.getppid() != parent:
-                        return
                 pipe.recv_bytes()
+            self._reading[worker] = time.monotonic(), _NONE
             try:
                 item = self._make(k, reading)
                 video = item.pop("video")
@@ -174,7 +179,14 @@ class Workers:
             except Exception as error:
                 pipe.send(_portable(error))
                 return
-            self._reading[worker] = _IDLE, -1
+            self._reading[worker] = _IDLE, _NONE
+
+
+def _end_with(parent: int) -> None:
+    """End this process, be it in a decoder that hangs, when its parent is gone."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
 
 
 def _portable(error: Exception) -> Exception:

@@ -1,8 +1,8 @@
 """The commands about data: ``prepare`` and ``check``, and the data of a configuration."""
 
 import argparse
-import csv
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +12,20 @@ from hiera_video.command_line import UsageError, conf_dir, translate
 from hiera_video.progress_line import progress_line
 
 SHOWN = 20  # bad videos; all are in the list
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cores() -> int:
+    """Cores that this process may use: of the machine, its affinity, its container's quota."""
+    here = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if here else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such control group, or "max"
+        return cores
+
+
+CORES = _cores()
 
 
 class Split(NamedTuple):
@@ -43,12 +56,17 @@ def run(command: str, words: Sequence[str]) -> None:
 
 
 def _explained(error: Exception) -> UsageError | None:
-    from datamodules.manifest_file import DatasetError  # not at the top: --help needs no Arrow
+    # Not at the top: --help needs none of this.
+    from datamodules.bad_videos import TooManyBadVideos
+    from datamodules.manifest_file import DatasetError
 
     if isinstance(error, DatasetError):
         return UsageError(str(error))
-    if isinstance(error, OSError) and error.filename is not None:  # the disk, not the data
-        return UsageError(f"{error.filename}: {error.strerror}", 1)
+    if isinstance(error, TooManyBadVideos):
+        return UsageError(str(error), 1)
+    if isinstance(error, OSError):  # the disk, not the data
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return UsageError(f"{where}{error.strerror or error}", 1)
     return None
 
 
@@ -78,6 +96,8 @@ def _prepare(words: Sequence[str]) -> None:
     arguments = parser.parse_intermixed_args(words)
     if arguments.pack and arguments.shard:
         raise UsageError("--pack needs the whole data set: use it with --merge")
+    if arguments.pack_mib < 1:
+        raise UsageError("--pack-mib must be positive")
     if arguments.pack_url and not (arguments.pack and "://" in arguments.pack_url):
         raise UsageError("--pack-url needs --pack, and a URL such as s3://bucket/folder")
     encoding = _encoding(arguments)
@@ -102,10 +122,10 @@ def _prepare_split(split: Split, arguments: argparse.Namespace, encoding: Any) -
     if encoding and is_folder and out.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"--out {out} lies in {source}, where its new files would count as videos")
     in_place = is_folder and out.exists() and source.samefile(out)  # its manifest is to be renewed
-    manifest = (list_split if in_place else read_split)(source, split.root, split.class_names)
-    if "shard" in manifest.table.column_names:
-        raise UsageError(f"{source}: is packed; prepare what it was packed from")
     with progress_line(f"prepare {split.name}") as progress:
+        manifest = (list_split if in_place else read_split)(source, split.root, split.class_names)
+        if "shard" in manifest.table.column_names:
+            raise UsageError(f"{source}: is packed; prepare what it was packed from")
         return prepare(
             manifest,
             manifest.root or (source if is_folder else split.root),
@@ -139,10 +159,11 @@ def _encoding(arguments: argparse.Namespace) -> Any:
 
 def _report(manifests: Sequence[Path], arguments: argparse.Namespace) -> None:
     """Print the summaries; pack, if that is asked for."""
+    from datamodules.prepared_files import beside
+
     good = 0
     for manifest in manifests:
-        name = manifest.name.replace("manifest", "summary").replace(".parquet", ".json")
-        summary = json.loads(manifest.with_name(name).read_text())
+        summary = json.loads(beside(manifest, "summary.json").read_text())
         good += summary["ok"]
         _print_summary(manifest, summary)
         if arguments.pack:
@@ -151,7 +172,13 @@ def _report(manifests: Sequence[Path], arguments: argparse.Namespace) -> None:
             folder, url = manifest.parent.relative_to(arguments.out), arguments.pack_url
             url = f"{url.rstrip('/')}/{folder.as_posix()}".removesuffix("/.") if url else ""
             packed = arguments.out / "packed" / folder
-            print(f"packed: {pack(manifest.parent, packed, arguments.pack_mib << 20, url=url)}")
+            with progress_line(f"pack {folder}", "MiB") as progress:
+
+                def in_mib(done: int, total: int) -> None:
+                    progress(done >> 20, total >> 20)
+
+                file = pack(manifest.parent, packed, arguments.pack_mib << 20, in_mib, url)
+            print(f"packed: {file}")
     if not good:
         raise UsageError("no video can be decoded", 1)
 
@@ -165,15 +192,13 @@ def _print_summary(manifest: Path, summary: dict[str, Any]) -> None:
         f"keyframes up to {spacing['largest'] or 0:.0f} frames apart, {spacing['median'] or 0:.0f} "
         "in the median video"
     )
-    bad = manifest.with_name(
-        manifest.name.replace("manifest", "bad_videos").replace(".parquet", ".csv")
-    )
     if summary["bad"]:
-        with open(bad, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        for row in rows[:SHOWN]:
-            print(f"bad  {row['path']}: {row['reason']}")
-        print(f"all {len(rows)} in {bad}" if len(rows) > SHOWN else f"listed in {bad}")
+        from datamodules.prepared_files import beside, read_bad
+
+        rows, file = read_bad(manifest), beside(manifest, "bad_videos.csv")
+        for path, reason in rows[:SHOWN]:
+            print(f"bad  {path}: {reason}")
+        print(f"all {len(rows)} in {file}" if len(rows) > SHOWN else f"listed in {file}")
 
 
 def _check(words: Sequence[str]) -> None:
@@ -196,8 +221,8 @@ def _check(words: Sequence[str]) -> None:
 
     faults = videos = 0
     for split in _splits(arguments):
-        manifest = read_split(split.source, split.root, split.class_names)
         with progress_line(f"check {split.name}") as progress:
+            manifest = read_split(split.source, split.root, split.class_names)
             found = check(
                 manifest,
                 decode=arguments.decode,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hiera_video.command_line import UsageError
 from hiera_video.data_commands import CORES, data_module
 
 RATES = (50, 100, 200, 500, 1000)  # clips a second, in the table
@@ -32,6 +33,8 @@ def run(words: Sequence[str]) -> None:
     add("--seconds", type=float, default=10.0, help="to measure, each of two times; default 10")
     add("--files", type=int, default=64, help="to read, at random; default 64")
     arguments = parser.parse_intermixed_args(words)
+    if arguments.files < 1 or arguments.seconds <= 0 or (arguments.clips_per_second or 1) <= 0:
+        raise UsageError("--files, --seconds and --clips-per-second must be positive")
     from datamodules.decode_rate import clips_a_second
 
     data = data_module(arguments.config, arguments.words)

@@ -8,10 +8,10 @@ from datetime import timedelta
 
 
 @contextmanager
-def progress_line(name: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function of files done and to do: a bar on a terminal, else lines for a log."""
+def progress_line(name: str, unit: str = "files") -> Iterator[Callable[[int, int], None]]:
+    """Give a function of what is done and to do: a bar on a terminal, else lines for a log."""
     if not sys.stderr.isatty():
-        yield _Lines(name)
+        yield _Lines(name, unit)
         return
     from rich.console import Console
     from rich.progress import (
@@ -26,7 +26,7 @@ def progress_line(name: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.1f} files/s"),
+        TextColumn(f"{{task.fields[rate]:.1f}} {unit}/s"),
         TimeRemainingColumn(),
     )
     start = time.monotonic()
@@ -45,8 +45,8 @@ class _Lines:
 
     seconds = 10.0
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, unit: str) -> None:
+        self._name, self._unit = name, unit
         self._start = self._last = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
@@ -54,7 +54,7 @@ class _Lines:
         if now - self._last < self.seconds and done < total:
             return
         self._last = now
-        rate = done / (now - self._start)
+        rate = max(done, 1) / (now - self._start)
         left = timedelta(seconds=round((total - done) / rate))
-        line = f"{self._name}: {done} of {total} files, {rate:.1f} a second, {left} left"
+        line = f"{self._name}: {done} of {total} {self._unit}, {rate:.1f} a second, {left} left"
         print(line, file=sys.stderr, flush=True)

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
+from hiera_video.callbacks.recovery import ContinueEpoch
 from hiera_video.callbacks.run_record import RunRecord
 from hiera_video.command_line import UsageError
 from hiera_video.hydra_app import newest_checkpoint
@@ -154,7 +155,10 @@ def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
     trainer = instantiate(
         config.trainer,
         _convert_="all",
-        callbacks=[record, *(c for c in callbacks if fitting or not isinstance(c, Checkpoint))],
+        callbacks=[
+            *(record, ContinueEpoch()),
+            *(c for c in callbacks if fitting or not isinstance(c, Checkpoint)),
+        ],
         enable_checkpointing=fitting,
         logger=[logger for logger in loggers if logger],
     )

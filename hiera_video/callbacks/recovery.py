@@ -1,4 +1,4 @@
-"""A last checkpoint when the machine is about to be taken away."""
+"""A last checkpoint when the machine is about to be taken away, and going on from one."""
 
 import signal
 from pathlib import Path
@@ -60,3 +60,28 @@ class SaveOnSigterm(Callback):
         """Save if it was SIGTERM during training."""
         if isinstance(exception, SIGTERMException) and trainer.state.fn == "fit":
             trainer.save_checkpoint(self.folder / "last.ckpt")
+
+
+class ContinueEpoch(Callback):
+    """Continue an epoch with another number of processes or another batch size.
+
+    The loader's position is a number of samples. Lightning's is one of batches, and it would end
+    the epoch too early or too late: it is counted anew here.
+    """
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Correct the checkpoint before Lightning's loops read it."""
+        datamodule: Any = trainer.datamodule
+        if trainer.state.fn != "fit" or datamodule is None:
+            return
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        loader = datamodule.train_dataloader()  # at its position
+        had = progress["current"]["processed"]
+        if loader.sampler.used == had * loader.batch_size * loader.sampler.world_size:
+            return
+        left = 0 if progress["is_last_batch"] else loader.batches_left
+        progress["is_last_batch"] = not left
+        shift = len(loader) - left - had
+        progress["current"] = {name: n + shift for name, n in progress["current"].items()}

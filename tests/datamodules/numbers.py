@@ -4,6 +4,7 @@ import faulthandler
 import os
 import signal
 import time
+from pathlib import Path
 
 import torch
 
@@ -15,13 +16,15 @@ from datamodules.manifest import make_manifest
 class Numbers:
     """Items ``(repeats, 1, 1, 1, 3)`` whose pixels are their index.
 
-    `faults` maps an index to what happens there: "error", "hang", "crash", "memory" or "bug".
+    `faults` maps an index to what happens there: "error", "hang", "crash", "memory" or "bug",
+    or "hang once" and "crash once", which leave a file in the folder `marks`.
     """
 
     def __init__(self, length, faults=None, repeats=1):
         names = [f"/videos/{i}.mp4" for i in range(length)]
         self.manifest = make_manifest(names, [i % 5 for i in range(length)], "abcde")
         self.faults = faults or {}
+        self.marks = Path()
         self.item_shape = (repeats, 1, 1, 1, 3)
 
     def __len__(self):
@@ -29,7 +32,12 @@ class Numbers:
 
     def __getitem__(self, key):
         epoch, index = key
-        match self.faults.get(index):
+        fault = self.faults.get(index, "")
+        if fault.endswith(" once"):
+            mark = self.marks / f"{index}"
+            fault = "" if mark.exists() else fault.removesuffix(" once")
+            mark.touch()
+        match fault:
             case "error":
                 raise VideoDecodeError(self.manifest.path(index), "damaged data")
             case "hang":

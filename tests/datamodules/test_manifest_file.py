@@ -75,13 +75,22 @@ def test_bad_rows_stay_unless_they_are_left_out(tmp_path):
 
 
 def test_a_packed_video_is_a_range_beside_the_manifest_or_in_a_store(tmp_path):
-    table = rows(2, shard=["shard-0.tar", "s3://bucket/shard-1.tar"], offset=[512, 0], bytes=[7, 9])
+    table = rows(
+        2, shard=["shard-0.tar", "memory://bucket/shard-1.tar"], offset=[512, 0], bytes=[7, 9]
+    )
     write_manifest(tmp_path / MANIFEST_NAME, table, ManifestMetadata(("x",), "/gone"))
     manifest = read_split(tmp_path, tmp_path, None)
     names = [f"/gone/class/video-000000{i}.mp4" for i in range(2)]
     assert manifest.source(0) == ByteRange(str(tmp_path / "shard-0.tar"), 512, 7, names[0])
-    assert manifest.source(1) == ByteRange("s3://bucket/shard-1.tar", 0, 9, names[1])
+    assert manifest.source(1) == ByteRange(url, 0, 9, names[1])
     assert manifest.path(1) == names[1]
+
+
+def test_a_store_needs_its_library(tmp_path):
+    table = rows(1, shard=["lakefs://bucket/shard-1.tar"], offset=[0], bytes=[9])
+    write_manifest(tmp_path / MANIFEST_NAME, table, ManifestMetadata(("x",), "/gone"))
+    with pytest.raises(DatasetError, match="its shards are at lakefs://: .*install lakefs"):
+        read_split(tmp_path, tmp_path, None)
 
 
 def test_ids_follow_the_known_classes(tmp_path):
@@ -110,6 +119,10 @@ def test_ids_follow_the_known_classes(tmp_path):
         ("label", "walk", "column label is string, not int64"),
         ("shard", "../other.tar", "row 1: shard '../other.tar' does not lie beside the manifest"),
         ("shard", "/etc/passwd", "row 1: shard '/etc/passwd' does not lie beside"),
+        ("shard", "file:///etc/passwd", "and is no URL of a storage"),
+        ("shard", "simplecache::s3://bucket/x", "and is no URL of a storage"),
+        ("shard", "s3://bucket/x::file:///etc", "and is no URL of a storage"),
+        ("shard", "/etc/passwd://", "and is no URL of a storage"),
         ("bytes", 1.5, "column bytes is double, not int64"),
     ],
 )

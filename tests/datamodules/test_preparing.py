@@ -165,6 +165,16 @@ def test_parts_of_several_machines_join_to_what_one_writes(videos, tmp_path):
     assert joined.read_bytes() == whole.read_bytes()
     for name in ("summary.json", "bad_videos.csv"):
         assert joined.with_name(name).read_bytes() == whole.with_name(name).read_bytes()
+    for number, part in enumerate(parts, 1):  # at any depth
+        (tmp_path / f"deep-{number}/a/b").mkdir(parents=True)
+        for name in ("manifest", "summary", "bad_videos"):
+            for file in part.parent.glob(f"{name}-0000{number}-*"):
+                file.rename(tmp_path / f"deep-{number}/a/b" / file.name)
+    deep = [tmp_path / f"deep-{number}" for number in (1, 2, 3)]
+    assert merge(deep, tmp_path / "joined") == [tmp_path / "joined/a/b" / MANIFEST_NAME]
+    for number, part in enumerate(parts, 1):
+        for file in (tmp_path / f"deep-{number}/a/b").iterdir():
+            file.rename(part.parent / file.name)
     with pytest.raises(DatasetError, match="part 2/3 is missing"):
         merge(folders[1:], tmp_path / "joined")
     with pytest.raises(DatasetError, match="no manifest-"):
@@ -221,6 +231,18 @@ def test_new_files_never_go_beside_originals(videos, tmp_path):
     (videos / "a/x.avi.mp4").touch()
     with pytest.raises(DatasetError, match=r"two videos would get the name a/x.avi.mp4"):
         ready(videos, tmp_path / "out", encoding=SMALL)
+
+
+def test_new_files_never_replace_what_is_there(videos, tmp_path):
+    out = tmp_path / "out"
+    (out / "a").mkdir(parents=True)
+    (videos / "a/1 ü.mp4").rename(out / "a/1 ü.mp4")  # an original, behind a link
+    (videos / "a/1 ü.mp4").symlink_to(out / "a/1 ü.mp4")
+    original = (out / "a/1 ü.mp4").read_bytes()
+    with pytest.raises(DatasetError, match=r"out/a/1 ü\.mp4: is there already; set another --out"):
+        ready(videos, out, encoding=SMALL)
+    assert (out / "a/1 ü.mp4").read_bytes() == original
+    assert sorted(os.listdir(out)) == ["a"]
 
 
 def test_lists_keep_repeated_rows_and_name_missing_files(videos, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datamodules.decoding import VideoFile
-from datamodules.probing import Facts, InOrder, probe, stamp
+from datamodules.probing import Facts, InOrder, Watched, probe, stamp
 from tests.video_files import moving_frames, write_video
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -136,6 +136,16 @@ def test_signs_of_life_come_while_a_file_is_read(tmp_path):
     signs = []
     probe(str(path), alive=lambda: signs.append(1))
     assert len(signs) >= 50
+
+
+def test_and_while_its_length_is_found(tmp_path):
+    # A stream without a header is read to its end for that.
+    path = write_video(tmp_path / "a.ts", moving_frames(200, 96, 128), format="mpegts")
+    signs = []
+    with VideoFile(Watched(str(path), lambda: signs.append(1))) as file:
+        opened = len(signs)
+        assert file.duration == VideoFile(path).duration
+    assert len(signs) - opened >= path.stat().st_size // 32768 > 1
 
 
 def test_stamp(tmp_path):

@@ -77,7 +77,7 @@ def test_motion_is_what_the_class_says():
         for seed in range(8):
             video = render(name, np.random.default_rng(seed), 40)
             background = np.median(video, axis=0)
-            first, later = (centre_and_area(video[i], background) for i in (10, 30))
+            first, later = (centre_and_area(video[i], background) for i in (10, 16))
             change = later - first
             x, y = np.angle(np.exp(1j * change[:2]))
             votes.append((x * right + y * down) if not growth else change[2] * growth)

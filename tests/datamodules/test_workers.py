@@ -41,19 +41,18 @@ def test_training_takes_the_next_video_of_the_order(tmp_path, fault, reason):
     order = EpochSampler(24, training=True, seed=5).order().tolist()
     bad = order[9]
     expected = [*order[:9], order[10], *order[10:]]
-    file = tmp_path / "bad.csv"
-    batches = list(make_loader({bad: fault}, bad_videos=BadVideos(file)))
+    file, killed = tmp_path / "bad.csv", tmp_path / "killed.csv"
+    batches = list(make_loader({bad: fault}, bad_videos=BadVideos(file, killed)))
     assert sum(ids(batches), []) == expected
     assert [len(batch["failed"]) for batch in batches] == [0, 0, 1, 0, 0, 0]
     assert batches[2]["failed"][0] == (bad, bad % 5, reason)
     with open(file, newline="") as rows:
         (row,) = csv.DictReader(rows)
-    assert row["path"] == f"/videos/{bad}.mp4"
-    assert row["fault"] == ("error" if fault == "error" else "killed")
-    assert row["reason"] == reason
+    assert row == {"path": f"/videos/{bad}.mp4", "reason": reason}
 
     # A later run makes the same batches, and opens no video again that took its reader with it.
-    again = make_loader({} if fault != "error" else {bad: fault}, bad_videos=BadVideos(file))
+    known = BadVideos(None, killed)
+    again = make_loader({} if fault != "error" else {bad: fault}, bad_videos=known)
     assert sum(ids(again), []) == expected
 
 
@@ -90,12 +89,52 @@ def test_as_many_bad_videos_as_are_allowed_do_not():
 
 
 def test_it_may_stop_instead_and_say_how_to_go_on(tmp_path):
-    file = tmp_path / "bad.csv"
-    loader = make_loader({3: "crash"}, stop_on_kill=True, bad_videos=BadVideos(file))
-    with pytest.raises(VideoDecodeError, match=r"3\.mp4: .* by SIGSEGV; .*avoid"):
-        list(loader)
-    loader = make_loader({3: "crash"}, stop_on_kill=True, bad_videos=BadVideos(file))
-    assert 3 not in sum(ids(loader), [])
+    def loader():
+        bad_videos = BadVideos(None, tmp_path / "killed.csv")
+        return make_loader({3: "crash"}, stop_on_kill=True, bad_videos=bad_videos)
+
+    with pytest.raises(VideoDecodeError, match=r"3\.mp4: .* by SIGSEGV; .*killed.csv lists it"):
+        list(loader())
+    assert 3 not in sum(ids(loader()), [])
+
+
+@pytest.mark.parametrize("fault", ["hang", "crash"])
+def test_a_video_that_costs_a_worker_gets_one_more_try(tmp_path, fault):
+    bad_videos = BadVideos(tmp_path / "bad.csv")
+    loader = make_loader({3: f"{fault} once"}, bad_videos=bad_videos)
+    loader.dataset.marks = tmp_path
+    assert sorted(sum(ids(loader), [])) == list(range(24))
+    assert not (tmp_path / "bad.csv").exists()
+
+
+def test_a_worker_that_blocks_before_it_opens_a_video_is_noticed():
+    loader = make_loader({}, timeout=0.3)
+    loader._item = lambda *_: time.sleep(1000)
+    with pytest.raises(RuntimeError, match="lost before it reads a video .*longer than 0.3 s"):
+        next(iter(loader))
+
+
+def test_processes_make_equally_many_batches_whatever_fails():
+    bad = dict.fromkeys((0, 5, 6, 20), "error")
+    batches = []
+    for rank in range(3):
+        sampler = EpochSampler(24, training=True, seed=5, rank=rank, world_size=3)
+        loader = Loader(Numbers(24, bad), sampler, 2, num_workers=1, max_bad_share=0.2)
+        batches.append(ids(loader))
+    assert [[len(batch) for batch in rank] for rank in batches] == [[2] * 4] * 3
+    assert not set(bad) & {i for rank in batches for batch in rank for i in batch}
+
+
+def test_each_process_tolerates_its_part_of_the_bad_videos_rounded_up():
+    for rank in range(3):  # of 24 videos two may fail, so one of each eight
+        sampler = EpochSampler(24, training=True, rank=rank, world_size=3)
+        mine = [index for _, index in sampler]
+        options = {"max_bad_share": 0.1, "bad_videos": BadVideos(None)}
+        assert len(list(Loader(Numbers(24, {mine[2]: "error"}), sampler, 2, **options))) == 4
+        sampler.used = 0
+        two = dict.fromkeys((mine[2], mine[5]), "error")
+        with pytest.raises(TooManyBadVideos, match="2 of this epoch's 8 videos"):
+            list(Loader(Numbers(24, two), sampler, 2, **options))
 
 
 def test_a_bug_in_a_worker_is_raised_with_its_traceback():
@@ -128,17 +167,22 @@ def test_workers_leave_signals_to_the_parent():
     assert len([first, *batches]) == 6
 
 
-def test_workers_end_when_their_parent_is_killed(tmp_path):
-    script = """
+@pytest.mark.parametrize("faults", ["{}", "{1: 'hang'}"])
+@pytest.mark.parametrize("kill", [True, False])
+def test_workers_end_when_their_parent_does(faults, kill):
+    script = f"""
 import os, signal
 from tests.datamodules.test_workers import children, make_loader
-batches = iter(make_loader({}, length=400))
+batches = iter(make_loader({faults}, length=400, training=False, batch_size=1, timeout=100))
 next(batches)
 print(*children(), flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
+if {kill}:
+    os.kill(os.getpid(), signal.SIGKILL)
 """
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert result.returncode == -signal.SIGKILL
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == (-signal.SIGKILL if kill else 0)
     pids = result.stdout.split()
     assert len(pids) == 2
     end = time.monotonic() + 20

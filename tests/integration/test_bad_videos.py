@@ -106,11 +106,12 @@ def test_training_goes_on_without_them_and_the_next_run_avoids_them(workspace, t
         (counted,) = {row["train/bad_videos"] for row in csv.DictReader(file)} - {""}
     assert float(counted) == 3
 
-    known = f"data.bad_videos={run_dir}/bad_videos.csv"
-    more = ["run_dir=runs/faulty-again", "data.decode_timeout=60"]
-    again = run(*words, *more, known, cwd=workspace, PYTHONPATH=str(ROOT))
-    assert "took longer than 5 s" in again  # said, from the file; nothing waited for it
-    assert "step" in again
+    # Another run, in another folder, waits for none of them: said, but not tried.
+    more = ["run_dir=runs/faulty-again", "data.decode_timeout=1000"]
+    again = run(*words, *more, cwd=workspace, PYTHONPATH=str(ROOT))
+    assert "took longer than 5 s" in again
+    assert "tried once more" not in again
+    assert set(failures(workspace / "runs/faulty-again")) == {"hang.mp4", "crash.mp4", *found}
 
 
 def test_training_stops_when_too_many_fail(workspace, training):
@@ -122,7 +123,7 @@ def test_training_stops_when_too_many_fail(workspace, training):
 
 def test_training_stops_at_a_crash_if_asked_to(workspace, training):
     words = [*training, "run_dir=runs/faulty-kill", "data.stop_on_kill=true"]
-    output = run(*words, "data.max_bad_share=0.5", cwd=workspace, code=1, PYTHONPATH=str(ROOT))
-    assert "runs/faulty-kill/bad_videos.csv, start again to avoid it" in output
-    print(output)
+    words += ["data.killed_videos=killed.csv", "data.max_bad_share=0.5"]
+    output = run(*words, cwd=workspace, code=1, PYTHONPATH=str(ROOT))
+    assert "Start again with resume=auto: killed.csv lists it" in output
     assert "Traceback" not in output

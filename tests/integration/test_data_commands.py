@@ -120,6 +120,17 @@ def test_doctor_measures_the_files_of_a_configuration(data, command):
     assert "This machine cannot keep up." in out
 
 
+def test_doctor_says_what_is_wrong_with_the_files(data, command):
+    folder = data.parent / "broken/train/a"
+    folder.mkdir(parents=True)
+    for i in range(3):
+        (folder / f"{i}.mp4").touch()
+    _, err = command("doctor", "data.root=broken", "--seconds", "0.1", code=1)
+    assert err.splitlines()[-1].startswith("hiera-video: ")
+    assert "videos cannot be decoded" in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
 def test_doctor_writes_files_where_there_are_none(data, command):
     out, _ = command("doctor", "data.root=nowhere", "--seconds", "0.1")
     assert "there is no nowhere/train; written for this" in out
@@ -155,12 +166,19 @@ def test_doctor_writes_files_where_there_are_none(data, command):
         (["check"], "expected one SOURCE"),
         (["check", "--config", "folder/finetune", "data.rot=x"], "did you mean data.root"),
         (["check", "--config", "folder/finetune", "data.root=nowhere"], "nowhere/train"),
+        (["prepare", "videos/train", "--out", "x", "--pack", "--pack-mib", "0"], "--pack-mib must"),
+        (
+            ["prepare", "videos/train", "--out", "x", "--pack", "--pack-url", "file:///x"],
+            "file:///x: not the URL of a storage",
+        ),
         (["doctor", "data.num_frames=0"], "num_frames must be positive"),
+        (["doctor", "--files", "0"], "--files, --seconds and --clips-per-second must be positive"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(data, command, words, message):
     _, err = command(*words, code=2)
-    (line,) = err.splitlines()
+    *progress, line = err.splitlines()
+    assert all(text.startswith("prepare train: ") for text in progress)
     assert line.startswith("hiera-video: ")
     assert message in line
 

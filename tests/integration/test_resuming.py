@@ -112,3 +112,40 @@ def test_a_run_that_is_killed_before_a_batch_goes_on_there(
         assert after[rank] == batches[saved:]
     for key, value in weights(workspace, f"whole {unbroken}").items():
         assert torch.equal(weights(workspace, name)[key], value), key
+
+
+TWO = ["trainer.devices=2", "data.batch_size=2"]
+
+
+@pytest.mark.parametrize(
+    ("first", "batch", "then", "rest"),
+    [
+        (["data.batch_size=3"], 4, TWO, 3),  # 12 of 24 videos are had; 3 batches of 2 x 2 follow
+        pytest.param(TWO, 2, ["data.batch_size=3"], 5, marks=pytest.mark.slow),
+        (TWO, 6, ["data.batch_size=3"], 0),  # the epoch was had
+        pytest.param(
+            ["data.batch_size=3"], 7, [TWO[0], "data.batch_size=4"], 0, marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_another_number_of_processes_or_batch_size_sees_the_rest_of_the_epoch_once(
+    workspace, whole, first, batch, then, rest
+):
+    order = sum((videos for _, videos, _ in whole("plain")[0][:6]), [])[::2]
+    name = f"other {batch}"
+    kill = ["+callbacks.kill._target_=tests.integration.stopping.KillAt"]
+    kill += [f"+callbacks.kill.batch={batch}"]
+    fit(workspace, "plain", name, *record(name), *kill, *first, code=None)
+    fit(workspace, "plain", name, *record(f"{name} on"), "resume=auto", *then)
+    before = recorded(name, 1 + (first == TWO), workspace)
+    after = recorded(f"{name} on", len(then), workspace)
+    had = [video for rank in before for _, videos, _ in rank[:batch] for video in videos[::2]]
+    assert sorted(had) == sorted(order[: len(had)])
+    seen = [video for rank in after for _, videos, _ in rank[:rest] for video in videos[::2]]
+    assert sorted(seen) == sorted(order[len(had) :][: len(seen)])
+    size = int(then[-1].rpartition("=")[2]) * len(then)
+    assert 24 - len(had) - len(seen) < size  # less than one step is left out
+    for rank in after:  # and the next epoch is a whole one
+        assert len(rank) == rest + 24 // size
+    videos = [video for rank in after for _, videos, _ in rank[rest:] for video in videos[::2]]
+    assert sorted(videos) == list(range(24))
