@@ -114,11 +114,21 @@ def translate(words: Sequence[str]) -> HydraCall:
         # The file's folder becomes the primary one, so that nothing of ours can hide it.
         path = Path(call.config).resolve()
         call.config_flags = ["--config-path", str(path.parent), "--config-name", path.name]
-        call.overrides.insert(0, f"hydra.searchpath=[{quote(f'file://{conf_dir()}')}]")
+        call.overrides = _with_ours_on_the_search_path(call.overrides)
     else:
         hint = did_you_mean(call.config, configs())
         raise UsageError(f"no configuration or file {call.config!r}{hint}")
     return call
+
+
+def _with_ours_on_the_search_path(overrides: list[str]) -> list[str]:
+    """The overrides, with our folder first among those that Hydra searches."""
+    key, ours = "hydra.searchpath=", quote(f"file://{conf_dir()}")
+    given = [word for word in overrides if word.startswith(key)]
+    folders = given[-1].removeprefix(key).strip("[]") if given else ""
+    if ours not in folders:
+        folders = f"{ours},{folders}".rstrip(",")
+    return [f"{key}[{folders}]", *(word for word in overrides if word not in given)]
 
 
 def _exists(word: str) -> bool:

@@ -75,7 +75,8 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
     run_dir = hydra_config.runtime.output_dir
     # Lightning starts the other ranks with `sys.argv` and `hydra.run.dir`. The words must be those
     # of this one job: with the original ones each rank would run the whole sweep again.
-    words = [word for word in hydra_config.overrides.task if not word.startswith("++command=")]
+    words = [word for word in call.overrides if word.startswith("hydra.searchpath=")]
+    words += [word for word in hydra_config.overrides.task if not word.startswith("++command=")]
     flags = [flag for flag in call.flags if flag not in ("-m", "--multirun")]
     sys.argv[1:] = [call.command, "--config", call.config, *flags, *words]
     with read_write(hydra_config), open_dict(hydra_config):

@@ -24,6 +24,8 @@ from hiera_video.usage_errors import constructor_error
 
 log = logging.getLogger(__name__)
 
+# Arguments of a model that may differ from those of its checkpoint: they make the same weights.
+TRAINING_ONLY = {"drop_path_rate", "head_dropout", "head_init_scale", "grad_checkpointing"}
 # What describes a run; the rest of the configuration is about this one command.
 SECTIONS = ("name", "seed", "model", "data", "task", "trainer", "callbacks", "logger")
 
@@ -140,6 +142,8 @@ def _check_checkpoint(config: DictConfig, path: Path) -> tuple[str, ...]:
         return class_names
     assert isinstance(model, dict)
     keys = sorted(key for key in saved | model if saved.get(key) != model.get(key))
+    if TRAINING_ONLY.issuperset(keys):
+        return class_names
     raise UsageError(
         f"{path} has another model ("
         + ", ".join(f"model.{key}={saved.get(key)}, not {model.get(key)}" for key in keys)

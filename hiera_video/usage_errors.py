@@ -125,10 +125,9 @@ def _values_of(call: HydraCall) -> dict[str, Any]:
     GlobalHydra.instance().clear()
     name = call.config_flags[call.config_flags.index("--config-name") + 1]
     folder = str(conf_dir())
-    overrides = []
     if "--config-path" in call.config_flags:
         folder = call.config_flags[call.config_flags.index("--config-path") + 1]
-        overrides = [word for word in call.overrides if word.startswith("hydra.searchpath")]
+    overrides = [word for word in call.overrides if word.startswith("hydra.searchpath=")]
     with initialize_config_dir(folder, version_base="1.3"):
         config: Any = OmegaConf.to_container(compose(name, overrides), resolve=False)
     return dict(_flatten(config))

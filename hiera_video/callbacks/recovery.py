@@ -73,7 +73,7 @@ class ContinueEpoch(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Correct the checkpoint before Lightning's loops read it."""
-        datamodule: Any = trainer.datamodule
+        datamodule: Any = getattr(trainer, "datamodule", None)
         if trainer.state.fn != "fit" or datamodule is None:
             return
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]

@@ -63,12 +63,22 @@ class VideoTask(LightningModule):
         return self.create_network()
 
     def configure_model(self) -> None:
-        """Build the network and load the weights it starts from, once."""
+        """Build the network and load the weights it starts from, once.
+
+        Raises:
+            MisconfigurationException: they do not suffice for an evaluation.
+        """
         if self.model is not None:
             return
         self.model = self.network()
-        if self.init_from is not None:
-            load_weights(self.model, self.init_from, quiet=self.global_rank != 0)
+        if self.init_from is None:
+            return
+        report = load_weights(self.model, self.init_from, quiet=self.global_rank != 0)
+        if report.missing and not self.trainer.training:
+            raise MisconfigurationException(
+                f"{self.init_from} lacks {report.missing[0]}, so there is nothing to evaluate; "
+                "fine-tune from it first"
+            )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make drop path and dropout a function of (seed, step, rank), so that a run resumes."""

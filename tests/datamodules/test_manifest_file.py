@@ -75,9 +75,8 @@ def test_bad_rows_stay_unless_they_are_left_out(tmp_path):
 
 
 def test_a_packed_video_is_a_range_beside_the_manifest_or_in_a_store(tmp_path):
-    table = rows(
-        2, shard=["shard-0.tar", "memory://bucket/shard-1.tar"], offset=[512, 0], bytes=[7, 9]
-    )
+    url = "memory://bucket/shard-1.tar"
+    table = rows(2, shard=["shard-0.tar", url], offset=[512, 0], bytes=[7, 9])
     write_manifest(tmp_path / MANIFEST_NAME, table, ManifestMetadata(("x",), "/gone"))
     manifest = read_split(tmp_path, tmp_path, None)
     names = [f"/gone/class/video-000000{i}.mp4" for i in range(2)]

@@ -109,8 +109,13 @@ def test_predict_takes_files_and_folders_and_goes_on_after_a_bad_one(finetuned, 
     videos.mkdir()
     shutil.copy(good[0], videos / "a=1 'quoted' ü.mp4")
     (videos / "broken.mp4").write_bytes(b"this is no video")
+    # Its class names in another order: what is predicted must be named as in the checkpoint.
+    checkpoint = torch.load(run_dir / "checkpoints/best.ckpt", weights_only=True)
+    names = checkpoint["class_names"]
+    checkpoint["class_names"] = [f"class {name}" for name in names]
+    torch.save(checkpoint, workspace / "renamed.ckpt")
     run(
-        *("predict", "--config", "demo/finetune", f"ckpt_path={run_dir}/checkpoints/best.ckpt"),
+        *("predict", "--config", "demo/finetune", "ckpt_path=renamed.ckpt", "data.root=/nowhere"),
         *(*TINY_MODEL, *TINY_DATA, *TINY_RUN),
         *("out=answers.jsonl", good[1], "--", "my videos, {new}"),
         cwd=workspace,
@@ -120,9 +125,28 @@ def test_predict_takes_files_and_folders_and_goes_on_after_a_bad_one(finetuned, 
     assert set(by_name) == {good[1].name, "a=1 'quoted' ü.mp4", "broken.mp4"}
     best = by_name["a=1 'quoted' ü.mp4"]["predictions"]
     assert len(best) == 5
-    assert best[0]["label"] in torch.load(run_dir / "checkpoints/best.ckpt")["class_names"]
+    assert {p["label"] for p in best} <= set(checkpoint["class_names"])
     assert best == sorted(best, key=lambda p: -p["probability"])
     assert by_name["broken.mp4"]["error"]
+
+
+def test_weights_of_a_pretraining_cannot_be_evaluated(pretrained, workspace):
+    words = [*TINY_MODEL, *TINY_DATA, *TINY_RUN, "run_dir=runs/no-head"]
+    weights = f"task.init_from={pretrained}/checkpoints/last.ckpt"
+    output = run("test", "--config", "demo/finetune", weights, *words, cwd=workspace, code=2)
+    assert "lacks head.projection.weight" in output.splitlines()[-1]
+
+
+def test_training_in_bfloat16_and_what_may_differ_from_the_checkpoint(finetuned, workspace):
+    run_dir, _ = finetuned
+    words = ["--config", "demo/finetune", *TINY_MODEL, *TINY_DATA, *TINY_RUN]
+    words += ["model.drop_path_rate=0.1", "+model.grad_checkpointing=true"]
+    more = [f"resume={run_dir}", "run_dir=runs/bf16", "trainer.precision=bf16-mixed"]
+    run("fit", *words, *more, "trainer.max_epochs=3", cwd=workspace)
+    rows = metrics(workspace / "runs/bf16")
+    losses = [float(row["train/loss"]) for row in rows if row["train/loss"]]
+    assert len(losses) == 3
+    assert all(0 < loss < 10 for loss in losses)
 
 
 def test_help_is_instant_and_lists_commands_and_configs(tmp_path):

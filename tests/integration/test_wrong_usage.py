@@ -72,6 +72,22 @@ def test_the_real_command_says_it_in_the_same_way(tmp_path):
     assert line.startswith("hiera-video: model: no model 'hiera_bass_16x224'; did you mean")
 
 
+def test_a_search_path_of_the_user_is_kept_beside_ours(tmp_path):
+    from hiera_video.command_line import conf_dir, translate
+
+    file = tmp_path / "mine.yaml"
+    file.write_text("defaults: [/experiment/demo/pretrain, /data/other, _self_]\n")
+    call = translate(["fit", "--config", str(file), f"hydra.searchpath=[file://{tmp_path}/more]"])
+    assert f"file://{conf_dir()}" in call.overrides[0]
+    assert f"file://{tmp_path}/more" in call.overrides[0]
+    # What a child process is given says the same.
+    assert translate(["fit", "--config", str(file), *call.overrides]).overrides == call.overrides
+    (tmp_path / "more/data").mkdir(parents=True)
+    (tmp_path / "more/data/other.yaml").write_text("# @package _global_\nseed: 17\n")
+    words = ["fit", "--config", file, f"hydra.searchpath=[file://{tmp_path}/more]"]
+    assert "seed: 17" in run(*words, "--cfg", "job", cwd=tmp_path)
+
+
 @pytest.mark.parametrize(
     "text", ["a.mp4", "it's", 'a "b"', "a\\", 'a\\"', "a,b=[c]{d}", "$x ${y}", "ü # %"]
 )

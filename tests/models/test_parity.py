@@ -7,9 +7,7 @@ from hiera_video.models.zoo import MODELS, create_mae, create_model
 from tests.models.reference import (
     autoencoders,
     classifier_differences,
-    classifiers,
     difference,
-    gradient_difference,
     initial_autoencoder,
     initial_classifier,
     mae_differences,
@@ -17,14 +15,12 @@ from tests.models.reference import (
 )
 
 TOLERANCE = {"gradients": 1e-4}
-# Distinct widths; tiny, small and base differ in depth alone, and huge takes its time.
-WITH_GRADIENTS = ("hiera_tiny", "hiera_base_plus", "hiera_large")
 
 
 def small(name):
-    """Few pixels and blocks; widths and heads as they are."""
-    size = (4, 96, 96) if "16x" in name else (96, 96)
-    return {"input_size": size, "stages": (1, 1, 1, 1)}
+    """Few pixels; everything else as published, but for the depth of huge."""
+    size = (4, 64, 64) if "16x" in name else (64, 64)
+    return {"input_size": size} | ({"stages": (1, 1, 1, 1)} if "huge" in name else {})
 
 
 def check(found):
@@ -34,20 +30,12 @@ def check(found):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_classifier_equals_reference(name):
-    check(classifier_differences(name, 2, name.startswith(WITH_GRADIENTS), **small(name)))
+    check(classifier_differences(name, 2, **small(name)))
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_masked_autoencoder_equals_reference(name):
-    gradients = name.startswith(WITH_GRADIENTS)
-    check(mae_differences(name, 2, gradients, mask_ratio=0.6, decoder_depth=1, **small(name)))
-
-
-@pytest.mark.parametrize("name", ["hiera_tiny_224", "hiera_tiny_16x224"])
-def test_published_depth(name):
-    size = {"input_size": small(name)["input_size"]}
-    check(classifier_differences(name, **size))
-    check(mae_differences(name, mask_ratio=0.6, **size))
+    check(mae_differences(name, 2, mask_ratio=0.5, **small(name)))
 
 
 def test_published_input_size():
@@ -61,35 +49,18 @@ def test_published_size_and_depth(name):
     check(mae_differences(name))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["hiera_huge_224", "hiera_huge_16x224"])
-def test_gradients_of_huge(name):
-    check(classifier_differences(name, **small(name)))
-    check(mae_differences(name, mask_ratio=0.6, decoder_depth=1, **small(name)))
-
-
 @pytest.mark.parametrize("heads", [8, 16])
 def test_decoder_heads_of_either_kind(heads):
     kwargs = small("hiera_tiny_16x224")
     kwargs |= {"decoder_num_heads": heads, "decoder_depth": 2}
-    check(mae_differences("hiera_tiny_16x224", gradients=False, mask_ratio=0.6, **kwargs))
-
-
-def test_single_precision_gradients():
-    size = {"input_size": (4, 64, 64), "stages": (1, 1, 1, 1)}
-    ours, reference = classifiers("hiera_tiny_16x224", **size)
-    video = make_video(ours, 1)
-    error = gradient_difference(
-        ours, reference.train(), lambda model: model(video).square().sum(), torch.float32
-    )
-    assert error <= 1e-4
+    check(mae_differences("hiera_tiny_16x224", gradients=False, mask_ratio=0.5, **kwargs))
 
 
 def test_masked_encoder_equals_reference():
     ours, reference = autoencoders("hiera_tiny_16x224", **small("hiera_tiny_16x224"))
     video = make_video(ours, 2)
     with torch.no_grad():
-        out = ours(video)
+        out = ours(video, 0.5)
         kept = out.mask.nonzero()[:, 1].view(2, -1)
         expected, _ = reference.forward_encoder(video, 0.9, mask=out.mask)
         assert difference(ours.encode_fused(video, kept), expected) <= 1e-5
