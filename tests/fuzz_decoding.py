@@ -147,7 +147,7 @@ def read_mutant(
 def _read(path: Path, rng: random.Random) -> tuple[str, str]:
     times = [rng.uniform(0, 2), 0.3, rng.choice([0.0, 1.0, 60.0, 1e9])]
     try:
-        with VideoFile(path) as file:
+        with VideoFile(path, threads=rng.choice([1, 1, 3])) as file:
             height, width = file.height, file.width
             crop = rng.choice([None, (width // 2, height // 2, width, height)])
             if rng.random() < 0.5:
