@@ -1,7 +1,8 @@
 """The whole road on synthetic videos: pretrain, fine-tune from that, test with 2 x 3 views.
 
 Every step is the command that a user would type; it is printed before it runs.
-With --scratch, the same fine-tuning and test from random weights, to compare with.
+With --scratch, the same fine-tuning and test from random weights, to compare with. With --hard, the
+same videos before a brighter background: from random weights they are not learnt in this time.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 RUNS = Path("runs/demo", time.strftime("%Y%m%d-%H%M%S"))
+HARD = "data.difficulty.background=0.65"
 
 
 def command(*words: str) -> float:
@@ -22,11 +24,13 @@ def command(*words: str) -> float:
     return time.perf_counter() - start
 
 
-def finetune_and_test(folder: Path, *extra: str) -> tuple[float, float, dict[str, float]]:
+def finetune_and_test(
+    folder: Path, start: list[str], data: list[str]
+) -> tuple[float, float, dict[str, float]]:
     """Seconds of both, and the test's results."""
     finetuned, tested = folder, folder.with_name(folder.name + "-test")
-    config = ("--config", "demo/finetune")
-    training = command("fit", *config, f"run_dir={finetuned}", *extra)
+    config = ("--config", "demo/finetune", *data)
+    training = command("fit", *config, f"run_dir={finetuned}", *start)
     testing = command("test", *config, f"ckpt_path={finetuned}", f"run_dir={tested}")
     return training, testing, json.loads((tested / "results.json").read_text())
 
@@ -35,18 +39,20 @@ def main() -> None:
     """Run the demo and say what lies where."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scratch", action="store_true", help="only fine-tune from random weights")
-    scratch = parser.parse_args().scratch
+    parser.add_argument("--hard", action="store_true", help="brighter backgrounds")
+    arguments = parser.parse_args()
+    scratch, data = arguments.scratch, [HARD] * arguments.hard
     rows = []
     if scratch:
         name, folder = "from scratch", RUNS / "scratch"
-        extra: tuple[str, ...] = ()
+        start: list[str] = []
     else:
         name, folder = "from pretraining", RUNS / "finetune"
         pretrained = RUNS / "pretrain"
-        seconds = command("fit", "--config", "demo/pretrain", f"run_dir={pretrained}")
+        seconds = command("fit", "--config", "demo/pretrain", f"run_dir={pretrained}", *data)
         rows.append(("pretraining", seconds))
-        extra = (f"task.init_from={pretrained}/checkpoints/last.ckpt",)
-    training, testing, results = finetune_and_test(folder, *extra)
+        start = [f"task.init_from={pretrained}/checkpoints/last.ckpt"]
+    training, testing, results = finetune_and_test(folder, start, data)
     rows += [("fine-tuning", training), ("test", testing)]
     print("\n" + "\n".join(f"{step:<12} {seconds:6.0f} s" for step, seconds in rows))
     print(f"all          {sum(seconds for _, seconds in rows):6.0f} s")

@@ -126,30 +126,17 @@ class EvaluationViews(_Clips):
     An item is indexed by ``(epoch, index)`` and holds ``video`` uint8 ``(views, T, H, W, 3)`` with
     ``seed``, ``video_id``, ``label`` and ``view`` int64 ``(views,)``, where view =
     ``temporal * spatial_views + spatial``.
-
-    Args:
-        manifest: the videos.
-        clip: format of a clip.
-        views: temporal and spatial views.
-        seed: seed of the run.
-        threads: that decode one file; 1 where several processes decode several files.
     """
 
     def __init__(
-        self,
-        manifest: Manifest,
-        clip: ClipFormat,
-        views: tuple[int, int],
-        seed: int,
-        threads: int = 1,
+        self, manifest: Manifest, clip: ClipFormat, views: tuple[int, int], seed: int
     ) -> None:
         super().__init__(manifest, clip, math.prod(views), seed)
         self.temporal_views, self.spatial_views = views
-        self.threads = threads
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
-        with VideoFile(self.manifest.source(index), self.threads) as file:
+        with VideoFile(self.manifest.source(index)) as file:
             return self.item(self._views(file), epoch, index)
 
     def item(self, clips: np.ndarray, epoch: int, index: int) -> Item:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.folder import VideoFolderDataModule
-from datamodules.manifest import Manifest
+from datamodules.manifest import DatasetError, Manifest
 from datamodules.synthetic import write_h264
 
 _ROWS = 1 << 14  # so many that no epoch ends while it is timed
@@ -19,6 +19,8 @@ _LEAST_ITEMS = 8  # that are timed, however long they take
 def sampled(manifest: Manifest, count: int) -> Manifest:
     """Some videos of a manifest, at random, repeated to a long epoch; found bad ones left out."""
     manifest = manifest.without_bad()
+    if not len(manifest):
+        raise DatasetError("all videos were found bad when they were prepared")
     order = np.random.default_rng(0).permutation(len(manifest))[:count]
     return Manifest(
         manifest.table.take(np.resize(order, max(_ROWS, len(order)))),

@@ -33,7 +33,8 @@ class VideoFile:
     Args:
         source: the path of a local file, or an object with a ``name`` and an ``open()`` that
             gives a file object: binary, seekable, its failures OSErrors (`container.Source`).
-        threads: decoder threads; one is best in data-loader workers.
+        threads: decoder threads; one is best in data-loader workers. Sound files give the same with
+            any number; what is found out about damaged ones may differ.
 
     Raises:
         VideoDecodeError: missing, empty, no video, or a container that refers to other files.

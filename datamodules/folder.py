@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from datamodules.loading import ClipDataset, EpochSampler, Loader
 from datamodules.manifest import DatasetError, Manifest, list_videos, read_split
 
 log = logging.getLogger(__name__)
-
-_THREADS = min(4, os.cpu_count() or 1)  # to decode one file, where no worker does
 
 
 class VideoFolderDataModule(LightningDataModule):
@@ -191,11 +188,8 @@ class VideoFolderDataModule(LightningDataModule):
         return usable
 
     def _evaluation_loader(self, split: str) -> Loader:
-        threads = 1 if self.num_workers else _THREADS
-        clips = EvaluationViews(
-            self.manifests[split], self.clip, self.views(split), self.seed, threads
-        )
-        return self._loader(clips, self.eval_batch_size, training=False)
+        views = EvaluationViews(self.manifests[split], self.clip, self.views(split), self.seed)
+        return self._loader(views, self.eval_batch_size, training=False)
 
     def _loader(self, dataset: ClipDataset, batch_size: int, training: bool) -> Loader:
         trainer = self.trainer

@@ -128,8 +128,8 @@ class Loader:
         pin_memory: put frames where the GPU can fetch them by itself.
         timeout: seconds that a worker may take for one video before it is ended.
         bad_videos: where failures are noted.
-        max_bad_share: training stops when more of an epoch's videos fail; each process tolerates
-            its part of them, rounded up.
+        max_bad_share: training stops when more of an epoch's videos fail. Here those of this
+            process are counted; the task counts those of all.
         stop_on_kill: stop when a worker hangs or dies twice at one video, rather than go on
             without it.
 
@@ -168,6 +168,11 @@ class Loader:
         return whole + (rest > 0 and not self.sampler.training)
 
     @property
+    def most_bad(self) -> int:
+        """Videos of an epoch that may fail, in all processes together."""
+        return math.floor(self.max_bad_share * self.sampler.length)
+
+    @property
     def batches_left(self) -> int:
         """Batches of this epoch that are still to come."""
         return len(self._batch_sizes(len(self.sampler.positions())))
@@ -176,6 +181,7 @@ class Loader:
         # A generator: nothing starts before the first batch is asked for, by when Lightning has
         # told the sampler which epoch it is (it calls `iter` first).
         sampler, step = self.sampler, self.batch_size * self.sampler.world_size
+        self._attempts.clear()
         if sampler.training and not self.batches_left:
             sampler.set_epoch(sampler.epoch + 1)
         self.bad_videos.refresh()
@@ -229,7 +235,7 @@ class Loader:
     ) -> Item:
         """The item at a position of the order, or in training the next one that can be made."""
         manifest, failed, index = self.dataset.manifest, [], -1
-        for step in range(1 + self._most_bad()):
+        for step in range(1 + self.most_bad):
             index = int(order[(position + step) % len(order)])
             try:
                 return self._open(epoch, index, reading) | {"failed": failed}
@@ -241,7 +247,9 @@ class Loader:
 
     def _open(self, epoch: int, index: int, reading: Callable[[int], None]) -> Item:
         path = self.dataset.manifest.path(index)
-        if (reason := self.bad_videos.why_not_open(path)) is not None:
+        # What an earlier run listed must not change the result of an evaluation.
+        stamp = self.dataset.manifest.stamp(index) if self.sampler.training else None
+        if (reason := self.bad_videos.why_not_open(path, stamp)) is not None:
             raise VideoDecodeError(path, reason)
         reading(index)
         return self.dataset[epoch, index]
@@ -254,19 +262,11 @@ class Loader:
             log.warning(f"{path}: {reason}; it is tried once more")
             return
         # A storage that does not answer is no fault of the video.
-        kept = not (hung and self.dataset.manifest.is_remote(index))
-        self.bad_videos.note_killed(path, reason, keep=kept)
+        keep = not (hung and self.dataset.manifest.is_remote(index))
+        kept = self.bad_videos.note_killed(path, reason, self.dataset.manifest.stamp(index), keep)
         if self.stop_on_kill:
-            raise VideoDecodeError(
-                path,
-                f"{reason}; data.stop_on_kill=true stops for it. Start again with resume=auto: "
-                f"{self.bad_videos.killed_file} lists it, and it is not opened again",
-            )
-
-    def _most_bad(self) -> int:
-        """Videos of this process's part of an epoch that may fail."""
-        allowed = math.floor(self.max_bad_share * self.sampler.length)
-        return math.ceil(allowed / self.sampler.world_size)
+            hint = f"; {kept} lists it now, and resume=auto goes on without it" if kept else ""
+            raise VideoDecodeError(path, f"{reason} (data.stop_on_kill=true){hint}")
 
     def _note(self, failed: list[Failure], bad: set[int]) -> None:
         """Record failures; ``bad`` are the videos of this epoch that failed so far."""
@@ -274,12 +274,20 @@ class Loader:
             bad.add(failure.video_id)
             path = self.dataset.manifest.path(failure.video_id)
             self.bad_videos.note(path, failure.reason)
-            if self.sampler.training and len(bad) > self._most_bad():
-                raise TooManyBadVideos(
-                    f"{len(bad)} of this epoch's {len(self.sampler)} videos cannot be decoded, "
-                    f"more than data.max_bad_share={self.max_bad_share:g}; the last of them "
-                    f"{path}: {failure.reason}"
-                )
+            if self.sampler.training:
+                self.check_bad(len(bad), f"; the last of them {path}: {failure.reason}")
+
+    def check_bad(self, bad: int, more: str = "") -> None:
+        """See whether so many videos of an epoch may fail.
+
+        Raises:
+            TooManyBadVideos: they may not.
+        """
+        if bad > self.most_bad:
+            raise TooManyBadVideos(
+                f"{bad} of this epoch's {self.sampler.length} videos cannot be decoded, more than "
+                f"data.max_bad_share={self.max_bad_share:g}{more}"
+            )
 
 
 def collate(items: Iterable[Item], shape: tuple[int, ...], pin_memory: bool = False) -> Batch:

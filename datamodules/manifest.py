@@ -69,9 +69,25 @@ class Manifest:
         """Whether a video lies in a storage that is reached by a URL."""
         return "shard" in self.table.column_names and "://" in self.table["shard"][index].as_py()
 
+    def stamp(self, index: int) -> str:
+        """What changes when a video's bytes are replaced; nothing where that cannot be told."""
+        if "shard" in self.table.column_names:
+            return ":".join(str(self.table[k][index]) for k in ("shard", "offset", "bytes"))
+        try:
+            return str(os.stat(self.path(index)).st_mtime_ns)
+        except OSError:
+            return ""
+
     def label(self, index: int) -> int:
         """Label id of one video; -1 = unknown."""
         return self.table["label"][index].as_py()
+
+    def without_labels(self) -> "Manifest":
+        """The same videos, as if their classes were unknown."""
+        column = self.table.column_names.index("label")
+        unknown = pa.array([UNKNOWN] * len(self), pa.int64())
+        table = self.table.set_column(column, "label", unknown)
+        return replace(self, table=table, class_names=())
 
     def without_bad(self) -> "Manifest":
         """The videos that were not found bad when the manifest was prepared."""
@@ -185,23 +201,25 @@ def list_split(source: Path, root: Path, class_names: Sequence[str] | None) -> M
 def list_videos(sources: Sequence[str | Path]) -> Manifest:
     """Unlabelled videos, for prediction: files as given, folders searched through, sorted.
 
-    A single source may be a manifest file.
+    A source may be a manifest file or a folder that holds one; one of packed videos stands alone.
 
     Raises:
         DatasetError: a path does not exist, or no video is found.
     """
-    if len(sources) == 1 and Path(sources[0]).is_file() and find_manifest(Path(sources[0])):
-        manifest = read_split(Path(sources[0]), Path(), None)
-        unknown = pa.array([UNKNOWN] * len(manifest), pa.int64())
-        column = manifest.table.column_names.index("label")
-        table = manifest.table.set_column(column, "label", unknown)
-        return replace(manifest, table=table, class_names=())
     if not sources:
         raise DatasetError("no videos to predict; name files or folders")
     paths: list[str] = []
     for source in map(Path, sources):
         if not source.exists():
             raise DatasetError(f"{source}: no such file or folder")
+        if find_manifest(source):
+            manifest = read_split(source, Path(), None)
+            if len(sources) == 1:
+                return manifest.without_labels()
+            if "shard" in manifest.table.column_names:
+                raise DatasetError(f"{source}: its videos are packed; predict them alone")
+            paths += [manifest.path(i) for i in range(len(manifest))]
+            continue
         paths += map(str, _videos_below(source) if source.is_dir() else [source])
     if not paths:
         raise DatasetError(f"{', '.join(map(str, sources))}: no video files found")

@@ -23,11 +23,12 @@ pc: Any = pyarrow.compute  # its functions are made at run time: a type checker 
 
 MANIFEST_NAME = "manifest.parquet"
 VERSION = 1
-# Of fsspec's URLs those that lead to no file of this machine, nor from one file system to another.
-_STORAGE = (
-    r"^(s3a?|gc?s|abfss?|az|adl|oci|oss|tos|hf|https?|ftp|sftp|ssh|smb|hdfs|webhdfs|webdav|dbfs|"
-    r"box|dropbox|gdrive|lakefs|root|memory)://([^:]|:[^:])*$"
+# URLs of fsspec that lead to files of this machine, or through one file system to another.
+_INDIRECT = (
+    r"::|^(file|local|asynclocal|reference|dir|zip|tar|libarchive|git|data|generic|cached|dask|"
+    r"blockcache|filecache|simplecache|async_?wrapper|jlab|jupyter|pyscript)://"
 )
+_URL = r"^[a-z][a-z0-9+.-]*://"
 
 # What `prepare` finds out; null where a bad file does not tell.
 FACTS = pa.schema(
@@ -167,7 +168,8 @@ def _check_columns(path: Path, table: pa.Table, classes: int, root: str) -> None
 
 def is_storage(urls: Any) -> Any:
     """Which texts are URLs that a shard may have: of a storage, not of a file of this machine."""
-    return pc.match_substring_regex(urls, _STORAGE)
+    direct = pc.invert(pc.match_substring_regex(urls, _INDIRECT))
+    return pc.and_(pc.match_substring_regex(urls, _URL), direct)
 
 
 def _escapes(paths: pa.ChunkedArray, folder: str) -> pa.ChunkedArray:

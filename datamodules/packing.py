@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from datamodules.manifest_file import (
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(2 * _BLOCK)  # of a tar file
 _COPY_BYTES = 1 << 20
+_RETRY_SECONDS = (0.5, 2.0, 8.0)  # between attempts at a storage
 _LOCAL_BUFFER, _REMOTE_BUFFER = 1 << 16, 1 << 20  # bytes read at once
 
 
@@ -58,7 +60,6 @@ class ByteRange:
 
         Raises:
             OSError: the file cannot be opened.
-            ImportError, ValueError: fsspec lacks what this kind of URL needs.
         """
         if "://" in self.url:
             return io.BufferedReader(_RemoteRange(self), _REMOTE_BUFFER)
@@ -131,15 +132,27 @@ class _RemoteRange(_Range):
         super().__init__(part)
         from fsspec.core import url_to_fs  # only where it is needed: it takes a while
 
-        self._files, self._path = url_to_fs(part.url)
+        self._files, self._path = self._patiently(lambda: url_to_fs(part.url))
 
     def _read(self, start: int, end: int) -> bytes:
-        try:
-            return self._files.cat_file(self._path, start=start, end=end)
-        except Exception as error:  # of whatever library serves this kind of URL
-            reason = str(error).partition("\n")[0]
-            name = type(error).__name__
-            raise OSError(errno.EIO, f"{self._part.url}: {name}: {reason}") from error
+        return self._patiently(lambda: self._files.cat_file(self._path, start=start, end=end))
+
+    def _patiently(self, ask: Callable[[], Any]) -> Any:
+        """Ask a storage, some times if it fails: that it is busy is no fault of the video."""
+        for seconds in (*_RETRY_SECONDS, None):
+            try:
+                return ask()
+            except (ImportError, ValueError, FileNotFoundError, PermissionError) as error:
+                raise self._error(error) from error
+            except Exception as error:  # of whatever library serves this kind of URL
+                if seconds is None:
+                    raise self._error(error) from error
+                time.sleep(seconds)
+        raise AssertionError
+
+    def _error(self, error: Exception) -> Exception:
+        reason = str(error).partition("\n")[0]
+        return OSError(errno.EIO, f"{self._part.url}: {type(error).__name__}: {reason}")
 
 
 # ---------------------------------------------------------------- writing

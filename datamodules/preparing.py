@@ -91,8 +91,6 @@ def prepare(
     paths = _relative_paths(manifest, root)
     mine = [i for i, path in enumerate(paths) if shard.has(path)]
     sources = pa.array([paths[i] for i in mine], pa.string())
-    if encoding is not None:
-        _check_targets(sources, root, out, shard)
     settings = {"every_frame": every_frame, "encoding": encoding and asdict(encoding)}
     settings["source_root"] = root if encoding else None
     prepared: dict[str, Any] = {"settings": settings}
@@ -101,9 +99,11 @@ def prepare(
     new_root = portable_root(os.path.abspath(out) if encoding else root, out)
     metadata = ManifestMetadata(manifest.class_names, new_root, prepared)
     out.mkdir(parents=True, exist_ok=True)
-    with _locked(out / _unfinished(shard)) as scratch:
+    with _locked(out / f".{shard.name('prepare.unfinished')}") as scratch:
         digest = hashlib.sha256(json.dumps([settings, new_root]).encode()).hexdigest()[:12]
         rows = _Rows(scratch / f"rows-{digest}.jsonl", _earlier_rows(out, shard, metadata))
+        if encoding is not None:
+            _check_targets(paths, sources, rows.of(sources), root, out, scratch / f"began-{digest}")
         todo = rows.missing(sources, stamps(sources, root), encoding and out, retry_bad)
         do = functools.partial(
             _prepare_file, root=root, out=out, scratch=scratch, settings=(every_frame, encoding)
@@ -229,13 +229,13 @@ def _row(path: str, root: str, encoding: Encoding | None, facts: Facts) -> dict[
     size, modified_ns = stamp(os.path.join(root, path))
     row = {"source": path, "source_bytes": size, "source_modified_ns": modified_ns}
     own = (size, modified_ns) if encoding is None else (-1, -1)
-    row |= {"path": _target(path, encoding), "bytes": own[0], "modified_ns": own[1]}
+    row |= {"path": _new_name(path) if encoding else path, "bytes": own[0], "modified_ns": own[1]}
     return row | facts._asdict()
 
 
-def _target(path: str, encoding: Encoding | None) -> str:
-    """What the manifest calls a file. A new one keeps the old ending before its own."""
-    return path if encoding is None or path.lower().endswith(".mp4") else path + ".mp4"
+def _new_name(path: str) -> str:
+    """What a file is called when it was written anew: the old ending stays, before its own."""
+    return path if path.lower().endswith(".mp4") else path + ".mp4"
 
 
 def _relative_paths(manifest: Manifest, root: str) -> list[str]:
@@ -247,29 +247,38 @@ def _relative_paths(manifest: Manifest, root: str) -> list[str]:
     return [path[len(prefix) :] for path in full]
 
 
-def _check_targets(sources: pa.Array, root: str, out: Path, shard: Shard) -> None:
-    """See that no new file can replace an original, another new file, or anything else."""
-    names = sources.to_pylist()
-    folders = {os.path.dirname(name) for name in names}
+def _check_targets(
+    paths: list[str], sources: pa.Array, rows: pa.Table, root: str, out: Path, began: Path
+) -> None:
+    """See that no new file can replace an original, another new file, or anything else.
+
+    Args:
+        paths: of the whole data set.
+        sources: those of this part.
+        rows: what earlier runs of the same settings did of them.
+        root: folder that all paths lie below.
+        out: folder of the new files.
+        began: a file that says that an earlier run has passed this: it may have written a file
+            without coming to note it. Made here.
+    """
+    folders = {os.path.dirname(path) for path in paths}
     originals = {os.path.realpath(os.path.join(root, folder)) for folder in folders}
     new = {os.path.realpath(os.path.join(out, folder)) for folder in folders}
     if shared := originals & new:
         raise DatasetError(
             f"{min(shared)}: holds originals, and new files never go beside them; set another --out"
         )
-    targets = {_target(name, Encoding()): name for name in names}
-    if len(targets) < len(unique := set(names)):
+    targets = {_new_name(path): path for path in paths}
+    if len(targets) < len(unique := set(paths)):
         name = min(unique - set(targets.values()))
-        raise DatasetError(f"{name}: two videos would get the name {_target(name, Encoding())}")
-    if (out / shard.name(MANIFEST_NAME)).exists() or (out / _unfinished(shard)).exists():
-        return  # what is there is of an earlier run
-    there = pc.greater_equal(stamps(pa.array(targets, pa.string()), out)["bytes"], 0)
-    if (index := pc.index(there, True).as_py()) >= 0:
-        raise DatasetError(f"{out / list(targets)[index]}: is there already; set another --out")
-
-
-def _unfinished(shard: Shard) -> str:
-    return f".{shard.name('prepare.unfinished')}"
+        raise DatasetError(f"{name}: two videos would get the name {_new_name(name)}")
+    if not began.exists():
+        mine = pa.array(map(_new_name, sources.to_pylist()), pa.string())
+        there = pc.greater_equal(stamps(mine, out)["bytes"], 0)
+        ours = pc.fill_null(pc.and_(rows["ok"], pc.equal(rows["path"], mine)), False)
+        if (index := pc.index(pc.and_not(there, ours), True).as_py()) >= 0:
+            raise DatasetError(f"{out / mine[index].as_py()}: is there already; set another --out")
+        began.touch()
 
 
 def _manifest_table(labels: Any, found: pa.Table, encoding: Encoding | None) -> pa.Table:

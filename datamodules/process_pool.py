@@ -60,6 +60,8 @@ def work(
                 answer = worker.look(patience)
                 if isinstance(answer, _Died):
                     workers[i] = _Worker(function, lifeline)
+                    if answer.idle:
+                        continue
                     if not answer.hung and worker.attempts + 1 < _ATTEMPTS:
                         todo.append((worker.item, worker.attempts + 1))
                     else:
@@ -77,7 +79,8 @@ def work(
 
 class _Died(NamedTuple):
     reason: str
-    hung: bool
+    hung: bool = False
+    idle: bool = False  # it had no item
 
 
 class _Worker:
@@ -104,27 +107,30 @@ class _Worker:
 
     def look(self, patience: float) -> tuple[Any] | _Died | None:
         """What has become of the item; None if nothing yet."""
-        try:
-            while self.pipe.poll():
-                self._last_sign = time.monotonic()
+        while self.pipe.poll():
+            self._last_sign = time.monotonic()
+            try:
                 kind, value = self.pipe.recv()
-                if kind == "error":
-                    raise value
-                if kind == "ready":
-                    self.ready = True
-                elif kind == "result":
-                    self.ready, self.busy = True, False
-                    return (value,)
-        except (EOFError, ConnectionResetError):
-            self.process.join()
-            reason = cause_of_death(self.process.exitcode)
-            if not self.busy:
-                raise RuntimeError(f"a process ends before it gets any work: {reason}") from None
-            return _Died(reason, hung=False)
+            except (EOFError, OSError):
+                return self._died()
+            if kind == "error":
+                raise value
+            if kind == "ready":
+                self.ready = True
+            elif kind == "result":
+                self.ready, self.busy = True, False
+                return (value,)
         if self.busy and time.monotonic() - self._last_sign > patience:
             self.end()
             return _Died(f"the decoder hangs: nothing came for {patience:g} s", hung=True)
         return None
+
+    def _died(self) -> "_Died":
+        self.process.join()
+        reason = cause_of_death(self.process.exitcode)
+        if not self.busy and not self.ready:
+            raise RuntimeError(f"a process ends before it gets any work: {reason}")
+        return _Died(reason, idle=not self.busy)
 
     def end(self) -> None:
         self.process.kill()

@@ -48,10 +48,10 @@ class Difficulty(NamedTuple):
         background: brightness of the still background; 1 is that of the shape.
     """
 
-    radius: tuple[float, float] = (9.0, 24.0)
+    radius: tuple[float, float] = (12.0, 24.0)
     shift: tuple[float, float] = (1.0, 2.0)
-    turn: tuple[float, float] = (0.06, 0.12)
-    growth: tuple[float, float] = (0.02, 0.035)
+    turn: tuple[float, float] = (0.06, 0.1)
+    growth: tuple[float, float] = (0.02, 0.03)
     background: float = 0.45
 
 

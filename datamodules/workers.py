@@ -98,7 +98,8 @@ class Workers:
             return
         self._reading[worker] = time.monotonic(), _NONE
         self._pipes[worker], theirs = _FORK.Pipe()
-        process = _FORK.Process(target=self._work, args=(theirs, worker, k), daemon=True)
+        arguments = (theirs, worker, k, os.getpid())
+        process = _FORK.Process(target=self._work, args=arguments, daemon=True)
         with warnings.catch_warnings():  # Python 3.12 warns of any fork beside threads
             warnings.simplefilter("ignore", DeprecationWarning)
             process.start()
@@ -112,7 +113,7 @@ class Workers:
             if pipe in ready:
                 try:
                     item = pipe.recv()
-                except (EOFError, ConnectionResetError):
+                except (EOFError, OSError):  # even within an item
                     process.join()
                     self._replace(worker, k, cause_of_death(process.exitcode))
                     continue
@@ -154,13 +155,13 @@ class Workers:
                 process.join()
                 pipe.close()
 
-    def _work(self, pipe: Connection, worker: int, first: int) -> None:
+    def _work(self, pipe: Connection, worker: int, first: int, parent: int) -> None:
         """What a worker does."""
         # A scheduler or Ctrl-C signals all processes at once; the parent ends the workers itself.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         torch.set_num_threads(1)  # the parent's thread pool did not survive the fork
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
         count, depth = self._slots.shape[:2]
 
         def reading(index: int) -> None:

@@ -56,14 +56,10 @@ def run(command: str, words: Sequence[str]) -> None:
 
 
 def _explained(error: Exception) -> UsageError | None:
-    # Not at the top: --help needs none of this.
-    from datamodules.bad_videos import TooManyBadVideos
-    from datamodules.manifest_file import DatasetError
+    from hiera_video.usage_errors import written_for_users  # not at the top: --help needs it not
 
-    if isinstance(error, DatasetError):
-        return UsageError(str(error))
-    if isinstance(error, TooManyBadVideos):
-        return UsageError(str(error), 1)
+    if (explanation := written_for_users(error)) is not None:
+        return explanation
     if isinstance(error, OSError):  # the disk, not the data
         where = f"{error.filename}: " if error.filename is not None else ""
         return UsageError(f"{where}{error.strerror or error}", 1)
@@ -332,8 +328,9 @@ def data_module(config: str, words: Sequence[str]) -> Any:
         folder = flags.get("--config-path", str(conf_dir()))
         with initialize_config_dir(folder, version_base="1.3"):
             data = compose(flags["--config-name"], call.overrides).data
-        if "bad_videos" in data:
-            data.bad_videos = None  # it would lie in the folder of a run
+        for name in ("bad_videos", "killed_videos"):  # of trainings
+            if name in data:
+                data[name] = None
         return instantiate(data, _convert_="all")
     except Exception as error:
         explanation = explain(error, call)

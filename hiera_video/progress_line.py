@@ -29,12 +29,11 @@ def progress_line(name: str, unit: str = "files") -> Iterator[Callable[[int, int
         TextColumn(f"{{task.fields[rate]:.1f}} {unit}/s"),
         TimeRemainingColumn(),
     )
-    start = time.monotonic()
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(name, total=None, rate=0.0)
 
         def update(done: int, total: int) -> None:
-            rate = done / (time.monotonic() - start)
+            rate = bar.tasks[task].speed or 0.0
             bar.update(task, completed=done, total=total, rate=rate)
 
         yield update

@@ -21,6 +21,9 @@ from omegaconf.errors import OmegaConfBaseException
 from hiera_video.command_line import HydraCall, UsageError, conf_dir
 from hiera_video.spelling import did_you_mean
 
+FAILED = ("VideoDecodeError", "TooManyBadVideos")
+WRONG_INPUT = ("DatasetError", "CheckpointError", "MisconfigurationException")
+
 
 def explain(error: BaseException, call: HydraCall) -> UsageError | None:
     """What to tell the user; None for an error that is a bug and wants its traceback."""
@@ -37,24 +40,16 @@ def explain(error: BaseException, call: HydraCall) -> UsageError | None:
         return UsageError(f"cannot read {error.override!r}: {reason}; is a bracket or quote open?")
     if isinstance(error, HydraException):
         return UsageError(_one_line(error))
-    return _written_for_users(error)
+    return written_for_users(error)
 
 
-def _written_for_users(error: BaseException) -> UsageError | None:
-    """Errors of the run itself whose message is one line for the user as it is."""
-    # Not at the top: a wrong key is reported without waiting for torch.
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    from datamodules.bad_videos import TooManyBadVideos
-    from datamodules.decoding import VideoDecodeError
-    from datamodules.manifest import DatasetError
-    from hiera_video.models.checkpoints import CheckpointError
-
-    ours = (DatasetError, VideoDecodeError, TooManyBadVideos, CheckpointError)
-    if not isinstance(error, (*ours, MisconfigurationException)):
+def written_for_users(error: BaseException) -> UsageError | None:
+    """Errors of the work itself whose message is one line for the user as it is."""
+    # By name: what raised them is imported, and nothing else need be.
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if not kinds & {*FAILED, *WRONG_INPUT}:
         return None
-    code = 1 if isinstance(error, (VideoDecodeError, TooManyBadVideos)) else 2
-    return UsageError(str(error).strip().splitlines()[-1], code)
+    return UsageError(str(error).strip().splitlines()[-1], 1 if kinds & set(FAILED) else 2)
 
 
 def _one_line(error: BaseException) -> str:

@@ -9,6 +9,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import distributed
 
+from datamodules.folder import VideoFolderDataModule
+
 
 class SaveOnSigterm(Callback):
     """Stop all ranks after the same step when SIGTERM comes during training; save ``last.ckpt``.
@@ -66,7 +68,8 @@ class ContinueEpoch(Callback):
     """Continue an epoch with another number of processes or another batch size.
 
     The loader's position is a number of samples. Lightning's is one of batches, and it would end
-    the epoch too early or too late: it is counted anew here.
+    the epoch too early or too late: it is counted anew here. Where batches are accumulated, the
+    first step may then be of fewer.
     """
 
     def on_load_checkpoint(
@@ -74,7 +77,7 @@ class ContinueEpoch(Callback):
     ) -> None:
         """Correct the checkpoint before Lightning's loops read it."""
         datamodule: Any = getattr(trainer, "datamodule", None)
-        if trainer.state.fn != "fit" or datamodule is None:
+        if trainer.state.fn != "fit" or not isinstance(datamodule, VideoFolderDataModule):
             return
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         loader = datamodule.train_dataloader()  # at its position

@@ -14,6 +14,9 @@ from hiera_video.augment.basic import Normalize, random_horizontal_flip
 from hiera_video.models.checkpoints import load_weights
 from hiera_video.tasks.optimization import OptimizerFactory, parameter_groups, scheduler
 
+# Batches; not each, since to count on all ranks waits for the device.
+COUNT_BAD_VIDEOS_EVERY = 50
+
 Batch = dict[str, Any]  # tensors, and in evaluation the list `failed`
 
 
@@ -56,7 +59,7 @@ class VideoTask(LightningModule):
         self.horizontal_flip, self.seed = horizontal_flip, seed
         self.model: Any = None
         self.normalize = Normalize()
-        self._bad_videos = 0
+        self._bad_videos: set[int] = set()  # of this epoch, on this rank
 
     def network(self) -> nn.Module:
         """A new network, with the head that the data asks for."""
@@ -87,14 +90,29 @@ class VideoTask(LightningModule):
         torch.manual_seed(mixed)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Count the videos that were replaced because they cannot be decoded."""
-        self._bad_videos += len(batch["failed"])
+        """Collect the videos that were replaced because they cannot be decoded.
+
+        Raises:
+            TooManyBadVideos: those of all ranks are too many.
+        """
+        self._bad_videos |= {failure.video_id for failure in batch["failed"]}
+        if (batch_idx + 1) % COUNT_BAD_VIDEOS_EVERY == 0:
+            self._count_bad_videos()
 
     def on_train_epoch_end(self) -> None:
-        """Log how many there were in this epoch, on all ranks."""
-        # Not in each step: a number that goes to the device would wait for it.
-        self.log("train/bad_videos", float(self._bad_videos), reduce_fx="sum", sync_dist=True)
-        self._bad_videos = 0
+        """Log how many there were in this epoch."""
+        self.log("train/bad_videos", self._count_bad_videos())
+        self._bad_videos.clear()
+
+    def _count_bad_videos(self) -> float:
+        """Of this epoch, on all ranks, which learn together that they are too many."""
+        count = float(len(self._bad_videos))
+        if self.trainer.world_size > 1:
+            here = torch.tensor(count, device=self.device)
+            count = float(self.trainer.strategy.reduce(here, reduce_op="sum"))
+            loader: Any = self.trainer.train_dataloader
+            loader.check_bad(int(count))
+        return count
 
     def training_video(self, batch: Batch) -> Tensor:
         """Augmented, normalised clips, float32 ``(B, 3, T, H, W)``."""

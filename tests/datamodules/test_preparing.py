@@ -241,8 +241,25 @@ def test_new_files_never_replace_what_is_there(videos, tmp_path):
     original = (out / "a/1 ü.mp4").read_bytes()
     with pytest.raises(DatasetError, match=r"out/a/1 ü\.mp4: is there already; set another --out"):
         ready(videos, out, encoding=SMALL)
+    ready(out, out)  # prepared in place: its files are no less originals for that
+    with pytest.raises(DatasetError, match="is there already"):
+        ready(videos, out, encoding=SMALL)
     assert (out / "a/1 ü.mp4").read_bytes() == original
-    assert sorted(os.listdir(out)) == ["a"]
+    # What an earlier run wrote in the same way may be written again.
+    new = tmp_path / "new"
+    ready(videos, new, encoding=SMALL)
+    (new / "a/0 ü.mp4").write_bytes(b"damaged")
+    opened(videos)
+    ready(videos, new, encoding=SMALL)
+    assert opened(videos) == ["a/0 ü.mp4"]
+
+
+def test_a_name_that_two_parts_would_give(videos, tmp_path):
+    (videos / "a/x.avi").touch()
+    (videos / "a/x.avi.mp4").touch()
+    for number in (1, 2, 3):
+        with pytest.raises(DatasetError, match="two videos would get the name a/x.avi.mp4"):
+            ready(videos, tmp_path / "out", encoding=SMALL, shard=Shard(number, 3))
 
 
 def test_lists_keep_repeated_rows_and_name_missing_files(videos, tmp_path):

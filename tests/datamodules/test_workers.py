@@ -93,7 +93,7 @@ def test_it_may_stop_instead_and_say_how_to_go_on(tmp_path):
         bad_videos = BadVideos(None, tmp_path / "killed.csv")
         return make_loader({3: "crash"}, stop_on_kill=True, bad_videos=bad_videos)
 
-    with pytest.raises(VideoDecodeError, match=r"3\.mp4: .* by SIGSEGV; .*killed.csv lists it"):
+    with pytest.raises(VideoDecodeError, match=r"3\.mp4: .* by SIGSEGV .*killed.csv lists it"):
         list(loader())
     assert 3 not in sum(ids(loader()), [])
 
@@ -125,16 +125,20 @@ def test_processes_make_equally_many_batches_whatever_fails():
     assert not set(bad) & {i for rank in batches for batch in rank for i in batch}
 
 
-def test_each_process_tolerates_its_part_of_the_bad_videos_rounded_up():
-    for rank in range(3):  # of 24 videos two may fail, so one of each eight
-        sampler = EpochSampler(24, training=True, rank=rank, world_size=3)
-        mine = [index for _, index in sampler]
-        options = {"max_bad_share": 0.1, "bad_videos": BadVideos(None)}
-        assert len(list(Loader(Numbers(24, {mine[2]: "error"}), sampler, 2, **options))) == 4
-        sampler.used = 0
-        two = dict.fromkeys((mine[2], mine[5]), "error")
-        with pytest.raises(TooManyBadVideos, match="2 of this epoch's 8 videos"):
-            list(Loader(Numbers(24, two), sampler, 2, **options))
+def test_a_video_that_changed_since_it_was_listed_gets_two_tries_and_no_more(tmp_path):
+    killed = tmp_path / "killed.csv"
+    killed.write_text("path,reason,stamp\n/videos/3.mp4,hung,of the old file\n")
+    loader = make_loader({3: "crash"}, bad_videos=BadVideos(None, killed))
+    assert 3 not in sum(ids(loader), [])
+    assert killed.read_text().splitlines()[-1].startswith("/videos/3.mp4,the decoder's process")
+
+
+def test_an_evaluation_opens_what_an_earlier_run_listed(tmp_path):
+    killed = BadVideos(None, tmp_path / "killed.csv")
+    killed.note_killed("/videos/3.mp4", "hung", "")
+    known = BadVideos(None, tmp_path / "killed.csv")
+    assert 3 in sum(ids(make_loader({}, training=False, bad_videos=known)), [])
+    assert 3 not in sum(ids(make_loader({}, bad_videos=known)), [])
 
 
 def test_a_bug_in_a_worker_is_raised_with_its_traceback():

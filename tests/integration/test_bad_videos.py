@@ -38,7 +38,7 @@ def failures(run_dir):
 def test_test_counts_broken_videos_as_wrong_and_lists_them(workspace, words, devices):
     run_dir = workspace / f"runs/bad-test-{devices}"
     output = run("test", *words, f"run_dir={run_dir}", f"trainer.devices={devices}", cwd=workspace)
-    assert output.count("not decoded: ") == (2 if devices == 1 else output.count("not decoded: "))
+    assert output.count("not decoded: ") == 2  # once each, whichever process met it
     assert set(failures(run_dir)) == {"broken.mp4", "cut off.mp4"}
     rows = pq.read_table(run_dir / "predictions.parquet").to_pylist()
     assert {row["video_id"] for row in rows} == {1, 2, 4, 5}
@@ -125,5 +125,5 @@ def test_training_stops_at_a_crash_if_asked_to(workspace, training):
     words = [*training, "run_dir=runs/faulty-kill", "data.stop_on_kill=true"]
     words += ["data.killed_videos=killed.csv", "data.max_bad_share=0.5"]
     output = run(*words, cwd=workspace, code=1, PYTHONPATH=str(ROOT))
-    assert "Start again with resume=auto: killed.csv lists it" in output
+    assert "killed.csv lists it now, and resume=auto goes on without it" in output
     assert "Traceback" not in output
