@@ -1,8 +1,7 @@
 """The whole road on synthetic videos: pretrain, fine-tune from that, test with 2 x 3 views.
 
 Every step is the command that a user would type; it is printed before it runs.
-With --scratch, the same fine-tuning and test from random weights, to compare with. With --hard, the
-same videos before a brighter background: from random weights they are not learnt in this time.
+With --scratch, the same fine-tuning and test from random weights, to compare with.
 """
 
 import argparse
@@ -13,7 +12,6 @@ import time
 from pathlib import Path
 
 RUNS = Path("runs/demo", time.strftime("%Y%m%d-%H%M%S"))
-HARD = "data.difficulty.background=0.65"
 
 
 def command(*words: str) -> float:
@@ -24,13 +22,11 @@ def command(*words: str) -> float:
     return time.perf_counter() - start
 
 
-def finetune_and_test(
-    folder: Path, start: list[str], data: list[str]
-) -> tuple[float, float, dict[str, float]]:
+def finetune_and_test(folder: Path, *extra: str) -> tuple[float, float, dict[str, float]]:
     """Seconds of both, and the test's results."""
     finetuned, tested = folder, folder.with_name(folder.name + "-test")
-    config = ("--config", "demo/finetune", *data)
-    training = command("fit", *config, f"run_dir={finetuned}", *start)
+    config = ("--config", "demo/finetune")
+    training = command("fit", *config, f"run_dir={finetuned}", *extra)
     testing = command("test", *config, f"ckpt_path={finetuned}", f"run_dir={tested}")
     return training, testing, json.loads((tested / "results.json").read_text())
 
@@ -39,20 +35,18 @@ def main() -> None:
     """Run the demo and say what lies where."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scratch", action="store_true", help="only fine-tune from random weights")
-    parser.add_argument("--hard", action="store_true", help="brighter backgrounds")
-    arguments = parser.parse_args()
-    scratch, data = arguments.scratch, [HARD] * arguments.hard
+    scratch = parser.parse_args().scratch
     rows = []
     if scratch:
         name, folder = "from scratch", RUNS / "scratch"
-        start: list[str] = []
+        extra: tuple[str, ...] = ()
     else:
         name, folder = "from pretraining", RUNS / "finetune"
         pretrained = RUNS / "pretrain"
-        seconds = command("fit", "--config", "demo/pretrain", f"run_dir={pretrained}", *data)
+        seconds = command("fit", "--config", "demo/pretrain", f"run_dir={pretrained}")
         rows.append(("pretraining", seconds))
-        start = [f"task.init_from={pretrained}/checkpoints/last.ckpt"]
-    training, testing, results = finetune_and_test(folder, start, data)
+        extra = (f"task.init_from={pretrained}/checkpoints/last.ckpt",)
+    training, testing, results = finetune_and_test(folder, *extra)
     rows += [("fine-tuning", training), ("test", testing)]
     print("\n" + "\n".join(f"{step:<12} {seconds:6.0f} s" for step, seconds in rows))
     print(f"all          {sum(seconds for _, seconds in rows):6.0f} s")
@@ -61,6 +55,7 @@ def main() -> None:
     places = {
         "reconstructions": RUNS / "pretrain/reconstructions",
         "checkpoints": folder / "checkpoints",
+        "results": f"{folder}-test/results.json",
         "every view's probabilities": f"{folder}-test/predictions.parquet",
         "curves and pictures": f"{Path(sys.executable).parent}/{tensorboard}",
     }

@@ -94,7 +94,7 @@ class VideoFolderDataModule(LightningDataModule):
         if not 0 <= max_bad_share < 1:
             raise ValueError(f"max_bad_share must be in [0, 1), not {max_bad_share}")
         for name, views in (("val_views", val_views), ("test_views", test_views)):
-            if len(views) != 2 or min(views) < 1:
+            if isinstance(views, int | float) or len(views) != 2 or min(views) < 1:
                 raise ValueError(
                     f"{name} must be [temporal, spatial], each at least 1, not {views}"
                 )
@@ -122,7 +122,7 @@ class VideoFolderDataModule(LightningDataModule):
         needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]
         if self.class_names is None:
             first = next((name for name, split in self.splits.items() if split), needed[0])
-            self.class_names = self._manifest(first).class_names
+            self.class_names = self._manifest(first).class_names or None
         for name in needed:
             if self.splits[name] is not None or name != "val":
                 self._manifest(name)

@@ -287,6 +287,9 @@ def _split_list(line: str) -> list[str]:
 
 def _looks_like_csv(lines: Sequence[str]) -> bool:
     """A list ends every line with a space and an id; PySlowFast names such files .csv, too."""
+    cells = [_split_csv(line) for line in lines]
+    if all(len(c) == 2 and Path(c[0]).suffix.lower() in VIDEO_SUFFIXES for c in cells):
+        return True  # of labels such as "class 1"
     ends = [_split_list(line) for line in lines]
     return not all(len(e) == 2 and e[1].isdecimal() and not e[0].endswith(",") for e in ends)
 

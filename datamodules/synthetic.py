@@ -165,7 +165,11 @@ class SyntheticMotionDataModule(VideoFolderDataModule):
         difficulty: dict | None = None,
         **kwargs,
     ) -> None:
-        if len(videos) != 3 or any(n <= 0 or n % len(MOTIONS) for n in videos):
+        if (
+            isinstance(videos, int)
+            or len(videos) != 3
+            or any(n <= 0 or n % len(MOTIONS) for n in videos)
+        ):
             raise ValueError(f"videos must be three multiples of {len(MOTIONS)}, not {videos}")
         self.description = {
             "version": VERSION,

@@ -18,6 +18,7 @@ FLAGS_WITH_VALUE = {
     "--config-dir": (),
     "-cd": (),
 }
+FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help", "--version")
 _HERE = Path(__file__).parent
 
 
@@ -95,6 +96,8 @@ def translate(words: Sequence[str]) -> HydraCall:
         elif command == "predict" and _exists(word):
             call.inputs.append(word)
         elif word.startswith("-"):
+            if word.partition("=")[0] not in FLAGS:
+                raise UsageError(f"no flag {word!r}{did_you_mean(word, FLAGS)}")
             call.flags.append(word)
             values = FLAGS_WITH_VALUE.get(word)
             if rest and values is not None and (not values or rest[0] in values):

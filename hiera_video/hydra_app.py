@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -31,10 +32,19 @@ def main(call: HydraCall) -> None:
     OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they were raised
     sys.argv[1:] = call.argv
+    _check_launcher(call)
     job = functools.wraps(_job)(functools.partial(_job, call))
     with _explained(call):
         check_values(call)
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=None)(job)()
+
+
+def _check_launcher(call: HydraCall) -> None:
+    """Each rank that torchrun starts would choose a folder by its own clock."""
+    unnamed = os.environ.get("TORCHELASTIC_RUN_ID") == "none"
+    several = os.environ.get("WORLD_SIZE", "1") != "1" and not os.environ.get("HIERA_VIDEO_RUN_ID")
+    if unnamed and several and not any(w.startswith("run_dir=") for w in call.overrides):
+        raise UsageError("torchrun gives this run no name: set HIERA_VIDEO_RUN_ID, or run_dir=")
 
 
 def shell_completion(words: list[str]) -> None:
@@ -60,7 +70,9 @@ def run_folder(name: str, command: str, resume: str | None) -> str:
         return resume
     elif resume not in (None, "auto") and Path(resume).absolute().parent.name == "checkpoints":
         return str(Path(resume).absolute().parents[1])
-    return f"runs/{name}/{command}-{job or time.strftime('%Y%m%d-%H%M%S')}"
+    folder = f"runs/{name}/{command}-{job or time.strftime('%Y%m%d-%H%M%S')}"
+    # Processes of one launcher must agree; others begun in the same second must not.
+    return folder if job or not Path(folder).exists() else f"{folder}-{os.getpid()}"
 
 
 def newest_checkpoint(name: str) -> Path | None:
@@ -90,11 +102,18 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
         with _explained(call):
             return run(config)
     except UsageError as error:
+        _remove_if_empty(Path(run_dir))
         # Hydra would print its own line for an exception, and lets an exit pass.
         print(f"hiera-video: {error}", file=sys.stderr)
         sys.exit(error.code)
     finally:
         _leave_process_group(launcher)
+
+
+def _remove_if_empty(run_dir: Path) -> None:
+    """Leave no folder of a run that did not begin."""
+    if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} <= {".hydra", "log.log"}:
+        shutil.rmtree(run_dir, ignore_errors=True)
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
+from datamodules.manifest import list_videos
+from hiera_video.callbacks.predictions import PredictionLines
 from hiera_video.callbacks.recovery import ContinueEpoch
 from hiera_video.callbacks.run_record import RunRecord
 from hiera_video.command_line import UsageError
@@ -39,6 +41,7 @@ def run(config: DictConfig) -> float | None:
     Raises:
         UsageError: the configuration contradicts itself, the machine or the checkpoint.
     """
+    _check_values(config)
     _quiet_lightning()
     torch.set_float32_matmul_precision("high")
     lightning.seed_everything(config.seed, workers=True, verbose=False)
@@ -55,6 +58,9 @@ def run(config: DictConfig) -> float | None:
     task = instantiate(config.task, _convert_="all")
     if class_names:
         task.class_names = data.class_names = class_names
+    if config.command == "predict" and config.trainer.devices == "auto":
+        videos = len(list_videos(data.predict_sources))
+        config.trainer.devices = min(videos, max(1, torch.cuda.device_count()))
     trainer = _trainer(config, record)
     if trainer.is_global_zero:
         log.info(f"{config.command} {config.name} -> {config.run_dir}")
@@ -62,6 +68,8 @@ def run(config: DictConfig) -> float | None:
     _call(trainer, config.command, task, data, path)
     if trainer.is_global_zero:
         _report(trainer, config, time.perf_counter() - started)
+        if config.command == "predict":
+            _check_answers(trainer)
     metric = trainer.callback_metrics.get(config.optimized_metric)
     return None if metric is None else float(metric)
 
@@ -91,6 +99,8 @@ def checkpoint_path(config: DictConfig) -> Path | None:
             raise UsageError(f"{last} is of an earlier run; resume=auto, or another run_dir=")
         given = {None: None, "auto": last}.get(config.resume, config.resume)
     else:
+        if config.command != "predict" and Path(config.run_dir, "results.json").exists():
+            raise UsageError(f"{config.run_dir} holds results already; set another run_dir=")
         given = config.ckpt_path
         if given == "auto":
             newest = newest_checkpoint(config.name)
@@ -112,11 +122,31 @@ def checkpoint_path(config: DictConfig) -> Path | None:
     return path
 
 
+def _check_values(config: DictConfig) -> None:
+    """See what neither a type nor a constructor of ours sees."""
+    for name in ("model", "data", "task", "trainer"):
+        if "_target_" not in (config.get(name) or {}):
+            raise UsageError(f"the configuration has no {name}, or one without _target_")
+    if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
+        raise UsageError(f"seed={config.seed}: expected a whole number from 0 on")
+    for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "log_every_n_steps"):
+        if isinstance(config.trainer.get(name), float):
+            raise UsageError(f"trainer.{name}={config.trainer[name]}: expected a whole number")
+
+
+def _check_answers(trainer: lightning.Trainer) -> None:
+    lines = (c for c in trainer.callbacks if isinstance(c, PredictionLines))  # pyright: ignore
+    if trainer.world_size == 1 and not any(c.answered for c in lines):
+        raise UsageError("none of the videos can be decoded", 1)
+
+
 def _check_model(config: DictConfig) -> None:
     """Build the model without memory, so that a wrong argument is found before data is prepared."""
     try:
         with torch.device("meta"):
             model = instantiate(config.model, _convert_="all")()
+        if "mask_ratio" in config.task:
+            model.num_kept(config.task.mask_ratio)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise UsageError(f"model: {constructor_error(str(error))}") from error
     size = config.data.size
@@ -196,10 +226,10 @@ def _report(trainer: lightning.Trainer, config: DictConfig, seconds: float) -> N
     shown = "  ".join(
         f"{name} {value:.2%}" if "top" in name else f"{name} {value:.4f}"
         for name, value in metrics.items()
-        if not name.startswith("train/grad")
+        if not name.startswith(("train/grad", "lr-"))
     )
     log.info(f"{config.command} {config.name} took {seconds:.0f} s  {shown}")
-    log.info(f"results in {config.run_dir}")
+    log.info(f"results in {config.out if config.command == 'predict' else config.run_dir}")
 
 
 def _quiet_lightning() -> None:

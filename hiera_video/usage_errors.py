@@ -1,5 +1,6 @@
 """From an exception that a user caused to one clear line."""
 
+import inspect
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -15,8 +16,10 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from hiera_video.command_line import HydraCall, UsageError, conf_dir
 from hiera_video.spelling import did_you_mean
@@ -40,6 +43,10 @@ def explain(error: BaseException, call: HydraCall) -> UsageError | None:
         return UsageError(f"cannot read {error.override!r}: {reason}; is a bracket or quote open?")
     if isinstance(error, HydraException):
         return UsageError(_one_line(error))
+    if isinstance(error, YAMLError):
+        return UsageError(f"{call.config}: {_one_line(error)}")
+    if isinstance(error, OSError) and error.filename is not None:
+        return UsageError(f"{error.filename}: {error.strerror}", 1)
     return written_for_users(error)
 
 
@@ -110,9 +117,32 @@ def _wrong_key(error: BaseException, call: HydraCall) -> str:
     key, keys = found.group(1), _values_of(call)
     if key in keys:
         return f"{key}: {_one_line(error.__cause__ or error)}"
-    same_name = [k for k in keys if k.rpartition(".")[2] == key.rpartition(".")[2]]
+    section, _, name = key.rpartition(".")
+    arguments = _arguments(keys.get(f"{section}._target_"))
+    if name in arguments:
+        return f"{key} has no value in {call.config}; to give it one, write +{key}=..."
+    keys = {k: v for k, v in keys.items() if not k.rpartition(".")[2].startswith("_")}
+    keys |= {f"{section}.{argument}": None for argument in arguments}
+    same_name = [k for k in keys if k.rpartition(".")[2] == name]
     hint = f"; did you mean {' or '.join(same_name[:3])}?" if same_name else did_you_mean(key, keys)
     return f"no key {key!r} in {call.config}{hint or '; --cfg job prints all keys'}"
+
+
+# What passes its arguments on.
+_CLASS_OF = {
+    "hiera_video.models.zoo.create_model": "hiera_video.models.hiera.Hiera",
+    "hiera_video.models.zoo.create_mae": "hiera_video.models.mae.MaskedAutoencoderHiera",
+}
+
+
+def _arguments(target: str | None) -> list[str]:
+    """What the constructor of a configuration's section takes."""
+    if target is None:
+        return []
+    found = get_object(_CLASS_OF.get(target, target))
+    functions = [c.__init__ for c in found.__mro__] if isinstance(found, type) else [found]
+    names = [n for f in functions for n in inspect.signature(f).parameters]
+    return [n for n in dict.fromkeys(names) if n not in ("self", "args", "kwargs", "encoder")]
 
 
 def _values_of(call: HydraCall) -> dict[str, Any]:

@@ -15,8 +15,9 @@ class PredictionTable(Callback):
     """Write ``predictions.parquet`` during `test`: one row for each (video, view), sorted by it.
 
     Columns: video_id int64, path string, label int64, temporal_view and spatial_view int32,
-    probabilities list of float32. The file's metadata holds ``class_names``, ``temporal_views``
-    and ``spatial_views`` as JSON.
+    probabilities list of float32. The file's metadata holds as JSON ``class_names``,
+    ``temporal_views``, ``spatial_views``, and ``failed``: the videos that could not be decoded and
+    count as wrong, each with video_id, path, label and reason.
 
     Args:
         path: the file. Each rank writes a part beside it; rank 0 joins and removes them.
@@ -25,6 +26,7 @@ class PredictionTable(Callback):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._writer: pq.ParquetWriter | None = None
+        self._failed: list[dict[str, Any]] = []
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open this rank's part."""
@@ -35,7 +37,7 @@ class PredictionTable(Callback):
             "temporal_views": json.dumps(temporal),
             "spatial_views": json.dumps(spatial),
         }
-        self._spatial = spatial
+        self._spatial, self._failed = spatial, []
         self._schema = pa.schema(
             [
                 ("video_id", pa.int64()),
@@ -61,6 +63,7 @@ class PredictionTable(Callback):
     ) -> None:
         """Append the batch."""
         manifest = trainer.datamodule.manifests["test"]  # pyright: ignore
+        self._failed += [f._asdict() | {"path": manifest.path(f[0])} for f in batch["failed"]]
         columns = {key: value.cpu().numpy() for key, value in outputs.items()}
         ids = columns["video_id"]
         table = pa.table(
@@ -80,17 +83,22 @@ class PredictionTable(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Join the parts of all ranks."""
         assert self._writer is not None
+        self._writer.add_key_value_metadata({"failed": json.dumps(self._failed)})
         self._writer.close()
         self._writer = None
         trainer.strategy.barrier("predictions are written")
         if not trainer.is_global_zero:
             return
         parts = [self._part(rank) for rank in range(trainer.world_size)]
-        table = pa.concat_tables([pq.read_table(part) for part in parts])
+        tables = [pq.read_table(part) for part in parts]
+        lists = [json.loads(pq.read_metadata(part).metadata[b"failed"]) for part in parts]
+        failed = sorted((v for videos in lists for v in videos), key=lambda v: v["video_id"])
+        metadata = {**self._schema.metadata, "failed": json.dumps(failed)}
+        table = pa.concat_tables([t.replace_schema_metadata(None) for t in tables])
         keys = ("video_id", "temporal_view", "spatial_view")
         table = table.sort_by([(key, "ascending") for key in keys])
         unfinished = self.path.with_name(self.path.name + ".unfinished")
-        pq.write_table(table.replace_schema_metadata(self._schema.metadata), unfinished)
+        pq.write_table(table.replace_schema_metadata(metadata), unfinished)
         os.replace(unfinished, self.path)
         for part in parts:
             part.unlink()
@@ -108,10 +116,14 @@ class PredictionLines(Callback):
     Args:
         path: the file. Each rank writes a part beside it; rank 0 joins and removes them.
         top: classes a video.
+
+    Attributes:
+        answered: videos that this rank could decode.
     """
 
     def __init__(self, path: str | Path, top: int = 5) -> None:
         self.path, self.top = Path(path), top
+        self.answered = 0
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open this rank's file."""
@@ -144,6 +156,7 @@ class PredictionLines(Callback):
                 ],
             }
             self._write(line)
+            self.answered += 1
         for failure in batch["failed"]:
             self._write({"path": manifest.path(failure.video_id), "error": failure.reason})
         self._file.flush()

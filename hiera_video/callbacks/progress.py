@@ -31,7 +31,7 @@ class ProgressLines(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print what validation found; its time is not training time."""
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         found = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         text = "  ".join(f"{name} {value.item():.4f}" for name, value in sorted(found.items()))

@@ -9,7 +9,8 @@ class MultiViewAccuracy(Metric):
     """Top-1 and top-5 of the probabilities averaged over each video's views.
 
     The state is one row a video, so the result is the same for any split of videos over ranks and
-    batches, and padding cannot count anything twice. Videos that were not seen are left out.
+    batches, and padding cannot count anything twice. Videos that were not seen are left out, and
+    those without a label.
 
     Args:
         num_videos: videos of the data set; ids are in [0, num_videos).
@@ -34,7 +35,7 @@ class MultiViewAccuracy(Metric):
 
         Args:
             probabilities: float ``(B, num_classes)``.
-            label: int64 ``(B,)``.
+            label: int64 ``(B,)``; -1 = unknown.
             video_id: int64 ``(B,)``.
         """
         self.total.index_add_(0, video_id, probabilities.to(self.total.dtype))
@@ -48,12 +49,10 @@ class MultiViewAccuracy(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """``top1`` and, from five classes on, ``top5``, as shares in [0, 1]."""
-        seen = self.views > 0
-        scores, label = self.total[seen], self.label[seen]
+        counts = (self.views > 0) & (self.label >= 0)
+        scores, label = self.total[counts], self.label[counts]
         # Classes at least as probable as the true one, itself among them: a tie counts against it,
         # so that no class is favoured by its id. NaN compares false, which leaves 0.
-        own = scores.gather(1, label.clamp(min=0)[:, None])
-        rank = (scores >= own).sum(1)
-        valid = (label >= 0) & (rank > 0)
-        top = {f"top{k}": ((rank <= k) & valid).double().mean() for k in (1, 5)}
+        rank = (scores >= scores.gather(1, label[:, None])).sum(1)
+        top = {f"top{k}": ((rank <= k) & (rank > 0)).double().mean() for k in (1, 5)}
         return top if scores.shape[1] >= 5 else {"top1": top["top1"]}

@@ -138,8 +138,10 @@ def block_shapes(
     Raises:
         ValueError: stages, heads and pools that do not go together.
     """
-    if not stages or min(stages) < 1:
-        raise ValueError(f"stages {tuple(stages)} must have a block at least in each")
+    if isinstance(stages, int) or not stages or min(stages) < 1:
+        raise ValueError(f"stages must have a block at least in each, not {stages}")
+    if embed_dim < 1 or num_heads < 1:
+        raise ValueError(f"embed_dim {embed_dim} and num_heads {num_heads} must be positive")
     if len(mask_unit_attn) < len(stages):
         raise ValueError(f"mask_unit_attn {mask_unit_attn} must name each of {len(stages)} stages")
     if not 0 <= q_pool < len(stages):

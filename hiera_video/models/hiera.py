@@ -86,6 +86,10 @@ class Hiera(nn.Module):
         grad_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        numbers = {"in_chans": in_chans, "num_classes": num_classes, "mlp_ratio": mlp_ratio}
+        for name, number in numbers.items():
+            if number <= 0:
+                raise ValueError(f"{name} must be positive, not {number}")
         shape = geometry(
             input_size,
             q_pool,

@@ -73,8 +73,8 @@ class MaskedAutoencoderHiera(Hiera):
         super().__init__(input_size, q_pool=q_pool, mlp_ratio=mlp_ratio, **encoder)
         del self.norm, self.head
         self.is_video = len(self.input_size) == 3
-        heads = decoder_num_heads or (8 if self.is_video else 16)
-        if decoder_embed_dim % heads:
+        heads = (8 if self.is_video else 16) if decoder_num_heads is None else decoder_num_heads
+        if heads < 1 or decoder_embed_dim % heads:
             raise ValueError(f"{decoder_embed_dim} channels do not divide into {heads} heads")
         pooled = [s**q_pool for s in self.geometry.q_stride]
         self.final_unit = [u // p for u, p in zip(self.geometry.unit, pooled, strict=True)]
@@ -193,14 +193,15 @@ class MaskedAutoencoderHiera(Hiera):
     def num_kept(self, mask_ratio: float | None = None) -> int:
         """Units kept at a mask ratio; None: 0.9 for videos, 0.6 for images.
 
+        ``int(U * (1 - ratio))`` in floating point, as the published code counts: 3 of 40 at 0.9.
+
         Raises:
             ValueError: the ratio is outside (0, 1), or keeps no unit or all.
         """
         ratio = (0.9 if self.is_video else 0.6) if mask_ratio is None else mask_ratio
         if not 0 < ratio < 1:
             raise ValueError(f"mask_ratio must be in (0, 1), not {ratio}")
-        # 40 * (1 - 0.9) is 3.9999999999999991 in floating point; 4 is meant.
-        keep = int(round(self.num_units * (1 - ratio), 6))
+        keep = int(self.num_units * (1 - ratio))
         self._check_num_kept(keep)
         return keep
 

@@ -1,5 +1,6 @@
 """What pretraining, classification and detection have in common."""
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,8 @@ from torch.optim import AdamW, Optimizer
 from hiera_video.augment.basic import Normalize, random_horizontal_flip
 from hiera_video.models.checkpoints import load_weights
 from hiera_video.tasks.optimization import OptimizerFactory, parameter_groups, scheduler
+
+log = logging.getLogger(__name__)
 
 # Batches; not each, since to count on all ranks waits for the device.
 COUNT_BAD_VIDEOS_EVERY = 50
@@ -124,7 +127,12 @@ class VideoTask(LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser, and warm-up then cosine at every step."""
         groups = parameter_groups(self.model, self.lr, self.weight_decay, self.layer_decay)
-        optimizer = self.optimizer(groups)
+        try:
+            optimizer = self.optimizer(groups)
+        except (TypeError, ValueError) as error:
+            raise MisconfigurationException(f"task.optimizer: {error}") from error
+        if not self.trainer.num_training_batches:
+            raise MisconfigurationException("there are no training batches")
         total = self.trainer.estimated_stepping_batches
         if math.isinf(total):
             raise MisconfigurationException(
@@ -134,6 +142,11 @@ class VideoTask(LightningModule):
             self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         )
         warmup = round(self.warmup_epochs * steps_an_epoch)
+        if warmup >= total:
+            log.warning(
+                f"task.warmup_epochs={self.warmup_epochs:g} is {warmup} of {total:g} steps: the "
+                "learning rate never falls"
+            )
         floor = self.min_lr / self.lr
         return {
             "optimizer": optimizer,

@@ -1,5 +1,6 @@
 """Classification of videos, evaluated over several views of each."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from hiera_video.metrics.multi_view import MultiViewAccuracy
 from hiera_video.tasks.base import Batch, VideoTask
+
+log = logging.getLogger(__name__)
 
 
 class ClassificationTask(VideoTask):
@@ -123,7 +126,7 @@ class ClassificationTask(VideoTask):
     def _log_accuracy(self, split: str) -> None:
         metric: Any = self.metrics[f"{split}_accuracy"]
         for name, value in metric.compute().items():
-            # Already the same on all ranks.
+            # The same on all ranks already; sync_dist keeps Lightning from warning.
             self.log(f"{split}/{name}", value.to(torch.float32), sync_dist=True)
         metric.reset()
 
@@ -131,7 +134,10 @@ class ClassificationTask(VideoTask):
 def _check_labels(split: str, labels: np.ndarray) -> None:
     """Training needs all labels int64 ``(videos,)``, evaluation some; -1 = unknown."""
     unknown = int((labels < 0).sum())
-    if split == "predict" or not unknown or (split != "train" and unknown < len(labels)):
+    if split == "predict" or not unknown:
+        return
+    if split != "train" and unknown < len(labels):
+        log.warning(f"data.{split}: {unknown} of {len(labels)} videos have no label: not counted")
         return
     raise MisconfigurationException(
         f"data.{split}: {unknown} of {len(labels)} videos have no label"

@@ -1,4 +1,4 @@
-"""Every frame is compared, bit for bit, with decoding the whole file in order."""
+"""Frames are compared, bit for bit, with decoding the whole file in order."""
 
 import gc
 import io

@@ -125,6 +125,16 @@ def test_workers_change_nothing(root):
         assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+def test_training_videos_without_labels_beside_labelled_ones(root, tmp_path):
+    for path in sorted((root / "train").rglob("*.mp4")):
+        (tmp_path / "train").mkdir(exist_ok=True)
+        (tmp_path / "train" / path.name).symlink_to(path)
+    (tmp_path / "val").symlink_to(root / "val")
+    data = loaded(tmp_path, "fit")  # as pretraining may have them
+    assert [data.manifests["train"].label(i) for i in range(3)] == [-1] * 3
+    assert [data.manifests["val"].label(i) for i in range(3)] == [0, 0, 1]
+
+
 def test_a_split_that_is_not_there(root):
     data = VideoFolderDataModule(root, val=None, **CLIP)
     data.setup("fit")

@@ -26,7 +26,7 @@ def test_damaged_files(sources: list[Path]):
 
 
 def test_another_error_is_a_fault(sources: list[Path], monkeypatch: pytest.MonkeyPatch):
-    def broken(path: Path) -> None:
+    def broken(path: Path, threads: int) -> None:
         raise KeyError(path.suffix)
 
     monkeypatch.setattr(fuzz_decoding, "VideoFile", broken)

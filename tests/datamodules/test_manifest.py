@@ -47,6 +47,13 @@ def test_csv_with_names(tmp_path, header):
     assert rows(manifest) == [(str(tmp_path / "a b/ü.mp4"), 1), (str(tmp_path / "c,d.mp4"), 0)]
 
 
+def test_csv_whose_names_look_like_ids_of_a_list(tmp_path):
+    source = write(tmp_path / "train.csv", "a.mp4,class 0\nb.mp4,class 1\n")
+    manifest = read_split(source, tmp_path, None)
+    assert manifest.class_names == ("class 0", "class 1")
+    assert rows(manifest) == [(str(tmp_path / "a.mp4"), 0), (str(tmp_path / "b.mp4"), 1)]
+
+
 def test_list_of_pyslowfast_with_spaces_in_paths(tmp_path):
     source = write(tmp_path / "train.csv", f"{tmp_path}/a b.mp4 2\nc, d.mp4 0\n")
     manifest = read_split(source, tmp_path, None)
@@ -132,6 +139,16 @@ def test_a_manifest_to_predict(tmp_path):
     table = pa.table({"path": ["a.mp4"], "label": pa.array([0], pa.int64())})
     file = tmp_path / "manifest.parquet"
     write_manifest(file, table, ManifestMetadata(["jump"], str(tmp_path / "x")))
-    manifest = list_videos([file])
-    assert rows(manifest) == [(str(a), UNKNOWN)]
-    assert manifest.class_names == ()
+    b = touch(tmp_path / "y/b.mp4")
+    for source in (file, tmp_path):  # the file, or the folder that holds it
+        manifest = list_videos([source])
+        assert rows(manifest) == [(str(a), UNKNOWN)]
+        assert manifest.class_names == ()
+    assert rows(list_videos([file, b])) == [(str(a), UNKNOWN), (str(b), UNKNOWN)]
+    columns = {"shard": ["s.tar"], "offset": [0], "bytes": [1]}
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values))
+    write_manifest(file, table, ManifestMetadata(["jump"], str(tmp_path / "x")))
+    assert len(list_videos([tmp_path])) == 1
+    with pytest.raises(DatasetError, match="its videos are packed; predict them alone"):
+        list_videos([file, b])

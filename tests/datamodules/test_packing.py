@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from datamodules import packing
 from datamodules.container import VideoDecodeError
 from datamodules.decoding import VideoFile
 from datamodules.manifest import Manifest, read_split
@@ -87,6 +88,27 @@ def test_shards_in_a_store(videos: Path, tmp_path: Path):
         store.rm("/pack", recursive=True)
     with pytest.raises(VideoDecodeError, match="FileNotFoundError"):
         frames(ByteRange("memory://pack/shard-00000.tar", 0, 99, "a.mp4"))
+
+
+def test_a_store_that_is_busy_is_asked_again(videos: Path, monkeypatch: pytest.MonkeyPatch):
+    files = fsspec.filesystem("memory")
+    files.pipe_file("/busy/a.mp4", next(videos.rglob("*.mp4")).read_bytes())
+    size, calls = files.size("/busy/a.mp4"), []
+    cat_file = type(files).cat_file
+
+    def busy(self, *args, **kwargs):
+        calls.append(args)
+        if len(calls) % 3:
+            raise RuntimeError("503 Slow Down\nand more")
+        return cat_file(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(files), "cat_file", busy)
+    monkeypatch.setattr(packing, "_RETRY_SECONDS", (0, 0))
+    source = ByteRange("memory://busy/a.mp4", 0, size, "a.mp4")
+    assert len(frames(source))
+    monkeypatch.setattr(packing, "_RETRY_SECONDS", (0,))
+    with pytest.raises(VideoDecodeError, match=r"busy/a.mp4: RuntimeError: 503 Slow Down$"):
+        frames(source)
 
 
 def test_a_range_is_a_file(tmp_path: Path):

@@ -40,7 +40,12 @@ def test_test_counts_broken_videos_as_wrong_and_lists_them(workspace, words, dev
     output = run("test", *words, f"run_dir={run_dir}", f"trainer.devices={devices}", cwd=workspace)
     assert output.count("not decoded: ") == 2  # once each, whichever process met it
     assert set(failures(run_dir)) == {"broken.mp4", "cut off.mp4"}
-    rows = pq.read_table(run_dir / "predictions.parquet").to_pylist()
+    table = pq.read_table(run_dir / "predictions.parquet")
+    failed = json.loads(table.schema.metadata[b"failed"])
+    assert [(video["video_id"], video["label"]) for video in failed] == [(0, 0), (3, 1)]
+    assert failed[0]["path"].endswith("broken.mp4")
+    assert failed[0]["reason"]
+    rows = table.to_pylist()
     assert {row["video_id"] for row in rows} == {1, 2, 4, 5}
     right = 0
     for video in (1, 2, 4, 5):
@@ -72,6 +77,14 @@ def test_predict_on_two_processes_writes_a_line_for_each_file(workspace, words):
     assert sorted(line["path"] for line in lines) == sorted(map(str, files))
     assert sorted("error" in line for line in lines) == [False] * 5 + [True] * 2
     assert not list(workspace.glob("two.jsonl.part*"))
+
+
+def test_predict_fails_where_nothing_can_be_decoded(workspace, words):
+    out = f"out={workspace}/none.jsonl"
+    bad = workspace / "data/broken.mp4"
+    output = run("predict", *words, out, "run_dir=runs/none", "--", bad, cwd=workspace, code=1)
+    assert output.splitlines()[-1] == "hiera-video: none of the videos can be decoded"
+    assert json.loads((workspace / "none.jsonl").read_text())["error"]
 
 
 @pytest.fixture(scope="module")

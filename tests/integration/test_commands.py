@@ -2,8 +2,8 @@
 
 import csv
 import json
+import os
 import shutil
-import time
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -150,9 +150,11 @@ def test_training_in_bfloat16_and_what_may_differ_from_the_checkpoint(finetuned,
 
 
 def test_help_is_instant_and_lists_commands_and_configs(tmp_path):
-    start = time.perf_counter()
+    before = os.times()
     output = run("--help", cwd=tmp_path)
-    assert time.perf_counter() - start < 1
+    after = os.times()  # CPU time: the machine may be busy
+    used = after.children_user + after.children_system
+    assert used - before.children_user - before.children_system < 1
     for word in (
         "fit",
         "validate",

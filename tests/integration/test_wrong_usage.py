@@ -8,6 +8,8 @@ import pytest
 from hiera_video import cli
 from tests.integration.conftest import run
 
+FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
+
 
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -26,7 +28,21 @@ from tests.integration.conftest import run
         (["fit", "--config", "demo/pretrain", "data.crop_scale=[2,3]"], "crop_scale must be"),
         (["fit", "--config", "demo/pretrain", "data.crop_ratio=1"], "crop_ratio must be"),
         (["fit", "--config", "demo/pretrain", "task.horizontal_flip=no"], "true or false"),
-        (["fit", "--config", "demo/pretrain", "model.num_heads=0"], "model: "),
+        (["fit", "--config", "demo/pretrain", "model.num_heads=0"], "num_heads 0 must be positive"),
+        (["fit", "--config", "demo/pretrain", "model.stages=3"], "at least in each, not 3"),
+        (["fit", "--config", "demo/pretrain", "task.mask_ratio=0.99"], "0 of 16 mask units"),
+        (["fit", "--config", "demo/pretrain", "data.val_views=5"], "[temporal, spatial]"),
+        (["fit", "--config", "demo/pretrain", "seed=-1"], "seed=-1: expected a whole number"),
+        (["fit", "--config", "demo/pretrain", "trainer.max_epochs=2.5"], "a whole number"),
+        (["fit", "--config", "demo/pretrain", "task.optimizer.betas=3", *FEW], "task.optimizer: "),
+        (["fit", "--config", "demo/pretrain", "~task"], "the configuration has no task"),
+        (["fit", "--config", "demo/pretrain", "--bogus"], "no flag '--bogus'"),
+        (["fit", "--config", "folder/pretrain", "model.embed_dim=48"], "write +model.embed_dim="),
+        (
+            ["fit", "--config", "folder/pretrain", "model.embed_dm=48"],
+            "did you mean model.embed_dim",
+        ),
+        (["fit", "--config", "broken.yaml"], "broken.yaml"),
         (["fit", "--config", "demo/pretrain", "seed=[1"], "seed=[1"),
         (["fit", "--config", "demo/pretrain", "model.name=hiera_bass_16x224"], "hiera_base_16x224"),
         (["fit", "--config", "demo/pretrain", "model.input_size=[16,60,64]"], "multiple of 32"),
@@ -50,6 +66,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(tmp_path, words, message, monke
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # which the command sets itself
     if words[0] == "fit" and len(words) == 4 and "demo" in words[2]:
         words = [*words, "trainer.accelerator=cpu", "data.videos=[8,8,8]"]
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
     monkeypatch.setattr(sys, "argv", ["hiera-video", *words])
     handlers = logging.root.handlers[:]
     with pytest.raises(SystemExit) as exit_:

@@ -61,10 +61,17 @@ def test_videos_not_seen_are_left_out():
 
 @pytest.mark.parametrize(
     ("probabilities", "label"),
-    [([0.5, 0.5], 0), ([0.5, 0.5], 1), ([torch.nan, torch.nan], 0), ([0.9, 0.1], -1)],
+    [([0.5, 0.5], 0), ([0.5, 0.5], 1), ([torch.nan, torch.nan], 0)],
 )
-def test_ties_nan_and_unknown_labels_are_wrong(probabilities, label):
+def test_ties_and_nan_are_wrong(probabilities, label):
     assert one(probabilities, label)["top1"] == 0
+
+
+def test_videos_without_a_label_do_not_count():
+    metric = MultiViewAccuracy(3, 2)
+    metric.update(torch.tensor([[0.9, 0.1], [0.9, 0.1]]), torch.tensor([0, -1]), torch.arange(2))
+    metric.count_as_wrong(2, -1)
+    assert metric.compute()["top1"] == 1
 
 
 def test_a_video_that_was_not_decoded_is_wrong():

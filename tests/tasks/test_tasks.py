@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from datamodules.bad_videos import Failure, TooManyBadVideos
+from datamodules.loading import EpochSampler, Loader
 from hiera_video import create_model
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.pretraining import PretrainingTask
+from tests.datamodules.numbers import Numbers
 
 
 class Labels(SimpleNamespace):
@@ -51,6 +54,20 @@ def test_labels_are_needed():
 def test_pretraining_does_not_predict():
     with pytest.raises(MisconfigurationException, match="predicts no classes"):
         PretrainingTask(create_model).setup("predict")
+
+
+def test_bad_videos_are_counted_once_on_all_ranks_together():
+    loader = Loader(Numbers(400), EpochSampler(400, training=True, world_size=2), 4)  # 4 may fail
+    strategy = SimpleNamespace(reduce=lambda count, reduce_op: count * 2)  # as many on the other
+    task = PretrainingTask(create_model)
+    task._trainer = SimpleNamespace(world_size=2, strategy=strategy, train_dataloader=loader)
+    for video in (1, 2, 1):
+        task.on_train_batch_end(None, {"failed": [Failure(video, 0, "damaged")]}, 0)
+    assert task._count_bad_videos() == 4
+    batch = {"failed": [Failure(3, 0, "damaged")]}
+    task.on_train_batch_end(None, batch, 1)
+    with pytest.raises(TooManyBadVideos, match="6 of this epoch's 400 videos"):
+        task.on_train_batch_end(None, batch, 49)
 
 
 def test_gradients_that_cannot_be_clipped():
