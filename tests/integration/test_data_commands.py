@@ -211,13 +211,14 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left(data):
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "hiera_video", "prepare", "videos/train", "--out", "ready"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    subprocess.run(command, stderr=theirs, stdout=subprocess.DEVNULL, env=environment, check=True)
-    os.close(theirs)
     shown = b""
-    with suppress(OSError):  # the end of a terminal
-        while more := os.read(ours, 1 << 16):
-            shown += more
+    with subprocess.Popen(command, stderr=theirs, stdout=subprocess.DEVNULL, env=environment) as it:
+        os.close(theirs)
+        with suppress(OSError):  # the end of a terminal
+            while more := os.read(ours, 1 << 16):  # it holds few bytes that are not read
+                shown += more
     os.close(ours)
+    assert it.returncode == 0
     shown = shown.decode()
     assert "4/4" in shown
     assert "files/s" in shown
