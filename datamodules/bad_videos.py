@@ -47,6 +47,10 @@ class BadVideos:
         self._killed = _Rows(killed_file, [*HEADER, "stamp"])
         self._killed_here: dict[str, str] = {}  # path: reason
 
+    def lists(self, path: str) -> bool:
+        """Whether some run listed a video as not to be opened."""
+        return path in self._killed.rows
+
     def why_not_open(self, path: str, stamp: str | None) -> str | None:
         """The reason for which a video is not opened; None if it may be.
 

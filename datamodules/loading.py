@@ -247,8 +247,10 @@ class Loader:
 
     def _open(self, epoch: int, index: int, reading: Callable[[int], None]) -> Item:
         path = self.dataset.manifest.path(index)
-        # What an earlier run listed must not change the result of an evaluation.
-        stamp = self.dataset.manifest.stamp(index) if self.sampler.training else None
+        # What an earlier run listed must not change the result of an evaluation. Only of what is
+        # listed the disk is asked.
+        listed = self.sampler.training and self.bad_videos.lists(path)
+        stamp = self.dataset.manifest.stamp(index) if listed else None
         if (reason := self.bad_videos.why_not_open(path, stamp)) is not None:
             raise VideoDecodeError(path, reason)
         reading(index)
