@@ -17,20 +17,35 @@ from datamodules.sampling import (
     covering_size,
     random_clip_start,
     random_resized_crop,
+    random_segment_times,
+    random_short_side_crop,
+    segment_view_times,
     view_crops,
     view_starts,
 )
 from datamodules.workers import Item
 
+SAMPLINGS = ("clip", "segments")
+
 
 class ClipFormat(NamedTuple):
-    """What the model sees: ``num_frames`` every ``stride`` frames of nominal ``fps``, in pixels."""
+    """What the model sees of a video.
+
+    Attributes:
+        num_frames: frames of a clip.
+        stride: of a ``clip``, which takes every ``stride``-th frame.
+        fps: nominal frames a second that ``stride`` counts in.
+        height: pixels.
+        width: pixels.
+        sampling: ``clip``, or ``segments``: one frame of each of ``num_frames`` equal parts.
+    """
 
     num_frames: int
     stride: int
     fps: float
     height: int
     width: int
+    sampling: str = "clip"
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -43,8 +58,21 @@ class ClipFormat(NamedTuple):
         return clip_span(self.num_frames, self.stride, self.fps)
 
     def times(self, start: float) -> np.ndarray:
-        """Times of the frames, float64 ``(num_frames,)`` seconds."""
+        """Times of the frames of a ``clip``, float64 ``(num_frames,)`` seconds."""
         return clip_times(start, self.num_frames, self.stride, self.fps)
+
+    def random_times(self, duration: float, rng: np.random.Generator) -> np.ndarray:
+        """Times of the frames of a training clip, float64 ``(num_frames,)`` seconds."""
+        if self.sampling == "segments":
+            return random_segment_times(duration, self.num_frames, rng)
+        return self.times(random_clip_start(duration, self.span, rng))
+
+    def view_times(self, duration: float, rate: float, views: int) -> list[np.ndarray]:
+        """Times of the frames of each temporal view of a video of ``rate`` frames a second."""
+        if self.sampling == "segments":
+            return segment_view_times(duration, self.num_frames, views)
+        last_frame = max(0.0, duration - 1 / rate)
+        return [self.times(start) for start in view_starts(last_frame, self.span, views)]
 
 
 class _Clips:
@@ -86,6 +114,7 @@ class TrainingClips(_Clips):
         crop_scale: share of the picture that the random crop keeps.
         crop_ratio: distortion of its aspect.
         seed: seed of the run.
+        short_side: instead, scale the short side to a random length in this range, and crop.
     """
 
     def __init__(
@@ -96,9 +125,11 @@ class TrainingClips(_Clips):
         crop_scale: tuple[float, float],
         crop_ratio: tuple[float, float],
         seed: int,
+        short_side: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(manifest, clip, repeats, seed)
-        self.repeats, self.crop_scale, self.crop_ratio = repeats, crop_scale, crop_ratio
+        self.repeats, self.short_side = repeats, short_side
+        self.crop_scale, self.crop_ratio = crop_scale, crop_ratio
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
@@ -111,13 +142,16 @@ class TrainingClips(_Clips):
 
     def _random_clip(self, file: VideoFile, rng: np.random.Generator) -> tuple[np.ndarray, Box]:
         """Times and crop."""
+        times = self.clip.random_times(file.duration, rng)
+        return times, self._random_crop(file.width, file.height, rng)
+
+    def _random_crop(self, width: int, height: int, rng: np.random.Generator) -> Box:
         clip = self.clip
-        start = random_clip_start(file.duration, clip.span, rng)
+        if self.short_side is not None:
+            crop = clip.height, clip.width
+            return random_short_side_crop(width, height, crop, self.short_side, rng)
         aspect = clip.width / clip.height
-        size = file.width, file.height
-        return clip.times(start), random_resized_crop(
-            *size, aspect, self.crop_scale, self.crop_ratio, rng
-        )
+        return random_resized_crop(width, height, aspect, self.crop_scale, self.crop_ratio, rng)
 
 
 class EvaluationViews(_Clips):
@@ -146,9 +180,8 @@ class EvaluationViews(_Clips):
     def _views(self, file: VideoFile) -> np.ndarray:
         clip = self.clip
         height, width = covering_size(file.width, file.height, clip.width, clip.height)
-        last_frame = max(0.0, file.duration - float(1 / file.rate))
-        starts = view_starts(last_frame, clip.span, self.temporal_views)
-        times = np.concatenate([clip.times(start) for start in starts])
+        views = clip.view_times(file.duration, float(file.rate), self.temporal_views)
+        times = np.concatenate(views)
         frames = file.frames_at(times, size=(height, width))
         boxes = view_crops(width, height, clip.width, clip.height, self.spatial_views)
         crops = np.stack([frames[:, y1:y2, x1:x2] for x1, y1, x2, y2 in boxes], axis=1)

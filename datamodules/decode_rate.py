@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.folder import VideoFolderDataModule
+from datamodules.base import VideoDataModule
 from datamodules.manifest import DatasetError, Manifest
 from datamodules.synthetic import write_h264
 
@@ -30,7 +30,7 @@ def sampled(manifest: Manifest, count: int) -> Manifest:
     )
 
 
-def clips_a_second(data: VideoFolderDataModule, workers: int, seconds: float) -> float:
+def clips_a_second(data: VideoDataModule, workers: int, seconds: float) -> float:
     """Time a data module's training clips, as its loader gives them.
 
     Args:

@@ -124,6 +124,8 @@ class Loader:
         dataset: indexed by (epoch, index).
         sampler: its order; in training, a last batch that is not full is left out.
         batch_size: items in a batch.
+        accumulate: batches of one optimiser's step; in training, a last step that is not whole is
+            left out, too, so that every step is of equally many items.
         num_workers: decoding processes; 0 decodes here, where nothing can end a decoder that hangs.
         pin_memory: put frames where the GPU can fetch them by itself.
         timeout: seconds that a worker may take for one video before it is ended.
@@ -134,7 +136,7 @@ class Loader:
             without it.
 
     Raises:
-        DatasetError: there are too few items for one training batch.
+        DatasetError: there are too few items for one step.
     """
 
     def __init__(
@@ -143,6 +145,7 @@ class Loader:
         sampler: EpochSampler,
         batch_size: int,
         *,
+        accumulate: int = 1,
         num_workers: int = 0,
         pin_memory: bool = False,
         timeout: float = 60.0,
@@ -150,12 +153,14 @@ class Loader:
         max_bad_share: float = 0.01,
         stop_on_kill: bool = False,
     ) -> None:
-        if sampler.training and len(sampler) < batch_size:
+        if sampler.training and len(sampler) < batch_size * accumulate:
+            batches = f"{accumulate} batches" if accumulate > 1 else "one batch"
             raise DatasetError(
-                f"{len(sampler)} videos a process do not fill one batch of {batch_size}; "
+                f"{len(sampler)} videos a process do not fill {batches} of {batch_size}; "
                 "lower data.batch_size"
             )
-        self.dataset, self.sampler, self.batch_size = dataset, sampler, batch_size
+        self.dataset, self.sampler = dataset, sampler
+        self.batch_size, self.accumulate = batch_size, accumulate
         self.batch_sampler = None  # Lightning looks for it where there is a sampler
         self.num_workers, self.pin_memory, self.timeout = num_workers, pin_memory, timeout
         self.bad_videos = bad_videos or BadVideos(None)
@@ -164,8 +169,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
-        whole, rest = divmod(len(self.sampler), self.batch_size)
-        return whole + (rest > 0 and not self.sampler.training)
+        return len(self._batch_sizes(len(self.sampler)))
 
     @property
     def most_bad(self) -> int:
@@ -206,8 +210,9 @@ class Loader:
 
     def _batch_sizes(self, items: int) -> list[int]:
         whole, rest = divmod(items, self.batch_size)
-        last = [rest] if rest and not self.sampler.training else []
-        return [self.batch_size] * whole + last
+        if self.sampler.training:
+            return [self.batch_size] * (whole - whole % self.accumulate)
+        return [self.batch_size] * whole + ([rest] if rest else [])
 
     def _items(self) -> tuple[Generator[Item], int]:
         """This process's items that are still to come, and their number."""

@@ -4,15 +4,15 @@ The table is Arrow, not Python lists: a forked worker shares its memory, where t
 of a million strings would copy it page by page.
 """
 
-import csv
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from datamodules.annotations import UNKNOWN, VIDEO_SUFFIXES, label_ids, read_list
 from datamodules.manifest_file import DatasetError, find_manifest, pc, read_manifest
 
 if TYPE_CHECKING:
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DatasetError", "Manifest", "list_split", "list_videos", "make_manifest", "read_split"]
 
-VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
-)
-UNKNOWN = -1
+LIST_SUFFIXES = frozenset((".csv", ".txt", ".json"))
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Manifest:
         table: columns ``path`` (string) and ``label`` (int64, -1 = unknown); from a manifest file
             also those of `manifest_file.FACTS`.
         class_names: name of each label id; empty where nothing is labelled.
-        root: folder that the paths of a manifest file are relative to.
+        root: folder that relative paths start from and all paths lie below; empty: none is known.
         folder: folder of a manifest file, where the shards of a packed data set lie.
         prepared: how the facts were found; empty where there are none.
     """
@@ -95,11 +92,24 @@ class Manifest:
             return self
         return replace(self, table=self.table.filter(self.table["ok"]))
 
+    def spread(self, count: int) -> "Manifest":
+        """``count`` of the videos at equal steps, so of all classes where classes are in order."""
+        if count >= len(self):
+            return self
+        rows = pa.array([i * len(self) // count for i in range(count)])
+        return replace(self, table=self.table.take(rows))
+
 
 def make_manifest(
-    paths: Iterable[str], labels: Iterable[int], class_names: Sequence[str]
+    paths: Iterable[str], labels: Iterable[int], class_names: Sequence[str], root: str = ""
 ) -> Manifest:
     """Build a manifest from absolute paths and label ids, equally many.
+
+    Args:
+        paths: of the videos.
+        labels: of them.
+        class_names: name of each label id.
+        root: folder that all paths lie below.
 
     Raises:
         DatasetError: a file name is not UTF-8.
@@ -109,9 +119,8 @@ def make_manifest(
     except UnicodeEncodeError as error:
         name = os.fsencode(error.object)
         raise DatasetError(f"{name!r}: the file's name is not UTF-8; rename it") from None
-    return Manifest(
-        pa.table({"path": column, "label": pa.array(labels, pa.int64())}), tuple(class_names)
-    )
+    table = pa.table({"path": column, "label": pa.array(labels, pa.int64())})
+    return Manifest(table, tuple(class_names), root)
 
 
 def read_split(source: Path, root: Path, class_names: Sequence[str] | None) -> Manifest:
@@ -185,35 +194,36 @@ def list_split(source: Path, root: Path, class_names: Sequence[str] | None) -> M
         return _read_class_folders(source, class_names)
     if not source.exists():
         raise DatasetError(f"{source}: no such folder or file; set data.root and the split's name")
-    rows = _read_rows(source)
-    base = os.path.abspath(root)
-    paths = [_inside(base, path, f"{source}, row {row}") for row, path, _ in rows]
-    if not any(label for _, _, label in rows):
-        return make_manifest(paths, [UNKNOWN] * len(paths), ())
-    names = tuple(class_names) if class_names is not None else _classes_of(source, rows)
-    ids = {name: i for i, name in enumerate(names)}
-    if all(label.isdecimal() for _, _, label in rows) and not all(r[2] in ids for r in rows):
-        ids = {str(i): i for i in range(len(names))}  # the file has ids where others have names
-    labels = [_label_id(label, ids, f"{source}, row {row}") for row, _, label in rows]
-    return make_manifest(paths, labels, names)
+    rows = read_list(source, root)
+    labels, names = label_ids(source, rows, class_names)
+    return make_manifest([row.video for row in rows], labels, names, os.path.abspath(root))
 
 
-def list_videos(sources: Sequence[str | Path]) -> Manifest:
+def list_videos(
+    sources: Sequence[str | Path], read_annotation: Callable[[Path], Manifest] | None = None
+) -> Manifest:
     """Unlabelled videos, for prediction: files as given, folders searched through, sorted.
 
     A source may be a manifest file or a folder that holds one; one of packed videos stands alone.
+
+    Args:
+        sources: files and folders.
+        read_annotation: reads a source that is a text file (LIST_SUFFIXES); by default, a list of
+            paths relative to its folder.
 
     Raises:
         DatasetError: a path does not exist, or no video is found.
     """
     if not sources:
         raise DatasetError("no videos to predict; name files or folders")
+    read = read_annotation or (lambda file: list_split(file, file.parent, None))
     paths: list[str] = []
     for source in map(Path, sources):
         if not source.exists():
             raise DatasetError(f"{source}: no such file or folder")
-        if find_manifest(source):
-            manifest = read_split(source, Path(), None)
+        is_list = source.suffix.lower() in LIST_SUFFIXES and source.is_file()
+        if is_list or find_manifest(source):
+            manifest = read(source) if is_list else read_split(source, Path(), None)
             if len(sources) == 1:
                 return manifest.without_labels()
             if "shard" in manifest.table.column_names:
@@ -242,78 +252,11 @@ def _read_class_folders(folder: Path, class_names: Sequence[str] | None) -> Mani
             "remove the folder or extend data.class_names"
         )
     if not found and (flat := _videos_below(folder)):
-        return make_manifest(map(str, flat), [UNKNOWN] * len(flat), ())
+        return make_manifest(map(str, flat), [UNKNOWN] * len(flat), (), str(folder))
     videos = [
         (str(path), i) for i, name in enumerate(names) for path in _videos_below(folder / name)
     ]
     if not videos:
         raise DatasetError(f"{folder}: no videos; expected one folder of videos a class")
     paths, labels = zip(*videos, strict=True)
-    return make_manifest(paths, labels, names)
-
-
-def _read_rows(source: Path) -> list[tuple[int, str, str]]:
-    """(row number, path, label) of every line that is not empty."""
-    try:
-        text = source.read_text(encoding="utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
-        raise DatasetError(f"{source}: not a readable text file ({error})") from None
-    lines = [(n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    texts = [line for _, line in lines]
-    split = _split_csv if _looks_like_csv(texts) else _split_list
-    unlabelled = all(len(_split_csv(line)) == 1 for line in texts) and split is _split_csv
-    rows = []
-    for number, line in lines:
-        cells = [cell.strip() for cell in split(line)]
-        if number == lines[0][0] and cells in (["path", "label"], ["path"]):
-            continue
-        if len(cells) == 1 and unlabelled:
-            cells.append("")
-        elif len(cells) != 2 or not all(cells):
-            raise DatasetError(f"{source}, row {number}: expected 'path,label' or 'path label'")
-        rows.append((number, cells[0], cells[1]))
-    if not rows:
-        raise DatasetError(f"{source}: no rows; expected lines 'path,label' or 'path label'")
-    return rows
-
-
-def _split_csv(line: str) -> list[str]:
-    return next(csv.reader([line]))
-
-
-def _split_list(line: str) -> list[str]:
-    return line.rsplit(maxsplit=1)
-
-
-def _looks_like_csv(lines: Sequence[str]) -> bool:
-    """A list ends every line with a space and an id; PySlowFast names such files .csv, too."""
-    cells = [_split_csv(line) for line in lines]
-    if all(len(c) == 2 and Path(c[0]).suffix.lower() in VIDEO_SUFFIXES for c in cells):
-        return True  # of labels such as "class 1"
-    ends = [_split_list(line) for line in lines]
-    return not all(len(e) == 2 and e[1].isdecimal() and not e[0].endswith(",") for e in ends)
-
-
-def _classes_of(source: Path, rows: Sequence[tuple[int, str, str]]) -> tuple[str, ...]:
-    labels = {label for _, _, label in rows}
-    if all(label.isdecimal() for label in labels):
-        # Ids without names: each id is its own name.
-        highest = max(map(int, labels))
-        if highest > 100_000:
-            raise DatasetError(f"{source}: label id {highest} is too large for a class id")
-        return tuple(map(str, range(highest + 1)))
-    return tuple(sorted(labels))
-
-
-def _label_id(label: str, ids: Mapping[str, int], where: str) -> int:
-    if label in ids:
-        return ids[label]
-    raise DatasetError(f"{where}: label {label!r} is not one of the {len(ids)} known classes")
-
-
-def _inside(base: str, path: str, where: str) -> str:
-    """Absolute path below ``base``, without asking the disk for each of a million rows."""
-    joined = os.path.normpath(os.path.join(base, path))
-    if os.path.commonpath([base, joined]) != base:
-        raise DatasetError(f"{where}: {path!r} lies outside data.root={base}; set a higher root")
-    return joined
+    return make_manifest(paths, labels, names, str(folder))

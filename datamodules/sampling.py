@@ -50,6 +50,29 @@ def view_starts(last_frame: float, span: float, views: int) -> list[float]:
     return [latest * i / (views - 1) for i in range(views)]
 
 
+def random_segment_times(duration: float, segments: int, rng: np.random.Generator) -> np.ndarray:
+    """A uniform random time in each of ``segments`` equal parts of a video (TSN, Wang et al. 2016).
+
+    Returns:
+        float64 ``(segments,)`` seconds, ascending.
+    """
+    return (np.arange(segments) + rng.random(segments)) * (duration / segments)
+
+
+def segment_view_times(duration: float, segments: int, views: int) -> list[np.ndarray]:
+    """One time in each of ``segments`` equal parts of a video, for each of ``views`` test views.
+
+    View v takes what lies at (v + 1/2) / ``views`` of each part: a single one the centre, several
+    interleave, so that together they are a sampling ``views`` times as dense. (In PySlowFast all
+    temporal views of SSv2 are the same frames; VideoMAE's two test segments differ as here.)
+
+    Returns:
+        For each view float64 ``(segments,)`` seconds, ascending.
+    """
+    length = duration / segments
+    return [(np.arange(segments) + (view + 0.5) / views) * length for view in range(views)]
+
+
 def random_resized_crop(
     width: int,
     height: int,
@@ -81,6 +104,35 @@ def random_resized_crop(
     w = min(width, max(1, round(height * aspect)))
     h = min(height, max(1, round(width / aspect)))
     return view_crops(width, height, w, h, 1)[0]
+
+
+def random_short_side_crop(
+    width: int,
+    height: int,
+    crop: tuple[int, int],
+    short_side: tuple[int, int],
+    rng: np.random.Generator,
+) -> Box:
+    """One random box for all frames of a clip: the short side scaled, then a crop of fixed size.
+
+    This is PySlowFast's ``random_short_side_scale_jitter`` and random crop, as the box in the
+    picture's own pixels that the crop covers.
+
+    Args:
+        width: width of the displayed picture, pixels.
+        height: height of the displayed picture, pixels.
+        crop: (height, width) of the crop, pixels after scaling.
+        short_side: least and greatest length of the scaled short side, pixels, of which one is
+            drawn uniformly; at least as long as the longer side of ``crop``.
+        rng: source of randomness.
+
+    Returns:
+        A box inside the picture.
+    """
+    factor = min(width, height) / int(rng.integers(short_side[0], short_side[1] + 1))
+    h, w = (max(1, round(side * factor)) for side in crop)
+    x, y = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+    return x, y, x + w, y + h
 
 
 def covering_size(width: int, height: int, least_width: int, least_height: int) -> tuple[int, int]:

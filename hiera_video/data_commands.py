@@ -4,7 +4,8 @@ import argparse
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,13 +30,23 @@ CORES = _cores()
 
 
 class Split(NamedTuple):
-    """Videos to work on. ``folder`` is where they go, below --out."""
+    """Videos to work on.
+
+    Attributes:
+        name: for the progress line.
+        source: the folder or file that names them.
+        folder: where they go, below --out.
+        read: gives their manifest, from an earlier `prepare` where there is one.
+        list: gives it from what is there without that.
+        missing: gives the videos that an annotation names and the disk lacks, after reading.
+    """
 
     name: str
     source: Path
-    root: Path
     folder: str
-    class_names: Sequence[str] | None = None
+    read: Callable[[], Any]
+    list: Callable[[], Any]
+    missing: Callable[[], Sequence[Any]] = tuple
 
 
 def run(command: str, words: Sequence[str]) -> None:
@@ -109,7 +120,6 @@ def _prepare(words: Sequence[str]) -> None:
 
 
 def _prepare_split(split: Split, arguments: argparse.Namespace, encoding: Any) -> Path:
-    from datamodules.manifest import list_split, read_split
     from datamodules.prepared_files import WHOLE
     from datamodules.preparing import prepare
 
@@ -119,12 +129,12 @@ def _prepare_split(split: Split, arguments: argparse.Namespace, encoding: Any) -
         raise UsageError(f"--out {out} lies in {source}, where its new files would count as videos")
     in_place = is_folder and out.exists() and source.samefile(out)  # its manifest is to be renewed
     with progress_line(f"prepare {split.name}") as progress:
-        manifest = (list_split if in_place else read_split)(source, split.root, split.class_names)
+        manifest = (split.list if in_place else split.read)()
         if "shard" in manifest.table.column_names:
             raise UsageError(f"{source}: is packed; prepare what it was packed from")
         return prepare(
             manifest,
-            manifest.root or (source if is_folder else split.root),
+            manifest.root,
             out,
             every_frame=not arguments.quick,
             encoding=encoding,
@@ -212,14 +222,14 @@ def _check(words: Sequence[str]) -> None:
     )
     _add_work(parser)
     arguments = parser.parse_intermixed_args(words)
-    from datamodules.checking import check
-    from datamodules.manifest import read_split
+    from datamodules.checking import Fault, check
 
     faults = videos = 0
     for split in _splits(arguments):
         with progress_line(f"check {split.name}") as progress:
-            manifest = read_split(split.source, split.root, split.class_names)
-            found = check(
+            manifest = split.read()
+            gone = [Fault("missing", m.video, f"{m.file}, row {m.row}") for m in split.missing()]
+            found = gone + check(
                 manifest,
                 decode=arguments.decode,
                 every_frame=not arguments.quick,
@@ -229,7 +239,7 @@ def _check(words: Sequence[str]) -> None:
             )
         for fault in found:
             print(fault)
-        faults, videos = faults + len(found), videos + len(manifest)
+        faults, videos = faults + len(found), videos + len(gone) + len(manifest)
     if faults:
         raise UsageError(f"{faults} of {videos} videos have faults", 1)
     print(f"{videos} videos, no faults")
@@ -282,32 +292,40 @@ def _splits(arguments: argparse.Namespace) -> list[Split]:
             raise UsageError("expected one SOURCE (a folder, list or manifest), or --config NAME")
         source = Path(arguments.words[0]).expanduser()
         root = arguments.root or (source if source.is_dir() else source.parent)
-        return [Split(source.name, source, root, "")]
-    data = data_module(arguments.config, arguments.words)
+        from datamodules.manifest import list_split, read_split
+
+        read, list_ = (partial(f, source, root, None) for f in (read_split, list_split))
+        return [Split(source.name, source, "", read, list_)]
+    out = getattr(arguments, "out", None)
+    data = data_module(arguments.config, arguments.words, out and out / "missing_videos.csv")
     data.prepare_data()
+    data.find_class_names()
     found: dict[str, Split] = {}
     for name, split in data.splits.items():
         if split is not None and split not in found:
-            # A split is found again below another root unless it is a path of its own.
-            folder = name if os.path.isabs(split) or ".." in Path(split).parts else split
-            found[split] = Split(name, data.root / split, data.root, folder, data.class_names)
-    return list(_with_classes(found.values()))
+            found[split] = Split(
+                name,
+                data.source(name),
+                data.prepared_name(name),
+                partial(data.read_split, name),
+                partial(data.list_split, split, data.class_names),
+                partial(_missing, data, split),
+            )
+    return list(found.values())
 
 
-def _with_classes(splits: Any) -> Iterator[Split]:
-    """As in training, the first split tells the classes of all."""
-    from datamodules.manifest import read_split
-
-    names = None
-    for split in splits:
-        if names is None:
-            names = split.class_names
-            names = names or read_split(split.source, split.root, None).class_names
-        yield split._replace(class_names=names)
+def _missing(data: Any, split: str) -> list[Any]:
+    return [video for video in data.missing if video.split == split]
 
 
-def data_module(config: str, words: Sequence[str]) -> Any:
+def data_module(config: str, words: Sequence[str], missing_videos: Path | None = None) -> Any:
     """The data module of a configuration.
+
+    Args:
+        config: its name or file.
+        words: ``key=value``.
+        missing_videos: file to write what it is that the disk lacks; None: any number may be
+            missing.
 
     Raises:
         UsageError: there is no such configuration, or the words do not fit it.
@@ -328,9 +346,12 @@ def data_module(config: str, words: Sequence[str]) -> Any:
         folder = flags.get("--config-path", str(conf_dir()))
         with initialize_config_dir(folder, version_base="1.3"):
             data = compose(flags["--config-name"], call.overrides).data
-        for name in ("bad_videos", "killed_videos"):  # of trainings
+        for name in ("bad_videos", "killed_videos", "missing_videos"):  # of trainings
             if name in data:
                 data[name] = None
+        if "missing_videos" in data:
+            data.missing_videos = missing_videos and str(missing_videos)
+            data.max_missing_share = data.max_missing_share if missing_videos else 1.0
         return instantiate(data, _convert_="all")
     except Exception as error:
         explanation = explain(error, call)

@@ -44,8 +44,9 @@ def run(words: Sequence[str]) -> None:
         all_ = clips_a_second(data, CORES, arguments.seconds) if CORES > 1 else one
     clip = data.clip
     print(f"{arguments.config}: {described}")
+    spacing = f"stride {clip.stride}" if clip.sampling == "clip" else "one of each segment"
     print(
-        f"clips of {clip.num_frames} frames, stride {clip.stride}, {clip.width}x{clip.height}, "
+        f"clips of {clip.num_frames} frames, {spacing}, {clip.width}x{clip.height}, "
         f"{data.repeats} of each opened file"
     )
     print(f"one worker: {one:.1f} clips a second; {CORES} workers: {all_:.1f} (measured)")
@@ -64,13 +65,12 @@ def run(words: Sequence[str]) -> None:
 def _sample(data: Any, count: int, folder: Path) -> str:
     """Put some files into the data module's training split; returns what they are."""
     from datamodules.decode_rate import sampled, write_kinetics_like
-    from datamodules.manifest import make_manifest, read_split
+    from datamodules.manifest import make_manifest
 
     data.prepare_data()
-    split = data.splits["train"]
-    source = None if split is None else data.root / split
+    source = None if data.splits["train"] is None else data.source("train")
     if source is not None and source.exists():
-        manifest = read_split(source, data.root, data.class_names)
+        manifest = data.read_split("train")
         described = f"{min(count, len(manifest))} of the {len(manifest)} files of {source}"
     else:
         paths = [str(folder / f"{i}.mp4") for i in range(2)]

@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hiera_video.command_line import HydraCall, UsageError, conf_dir
+from hiera_video.tasks.budget import passes
 from hiera_video.usage_errors import check_values, explain
 
 # What a launcher calls this run, so that all its processes agree on the folder.
@@ -29,7 +30,7 @@ def main(call: HydraCall) -> None:
     Raises:
         UsageError: the configuration or the data is wrong.
     """
-    OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
+    register_resolvers()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they were raised
     sys.argv[1:] = call.argv
     _check_launcher(call)
@@ -37,6 +38,12 @@ def main(call: HydraCall) -> None:
     with _explained(call):
         check_values(call)
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=None)(job)()
+
+
+def register_resolvers() -> None:
+    """What our configurations compute: ``${run_folder:...}`` and ``${passes:...}``."""
+    OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("passes", passes, replace=True)
 
 
 def _check_launcher(call: HydraCall) -> None:

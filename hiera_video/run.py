@@ -11,11 +11,10 @@ from typing import Any
 import lightning
 import torch
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
-from datamodules.manifest import list_videos
 from hiera_video.callbacks.predictions import PredictionLines
 from hiera_video.callbacks.recovery import ContinueEpoch
 from hiera_video.callbacks.run_record import RunRecord
@@ -59,7 +58,8 @@ def run(config: DictConfig) -> float | None:
     if class_names:
         task.class_names = data.class_names = class_names
     if config.command == "predict" and config.trainer.devices == "auto":
-        videos = len(list_videos(data.predict_sources))
+        data.setup("predict")
+        videos = len(data.manifests["predict"])
         config.trainer.devices = min(videos, max(1, torch.cuda.device_count()))
     trainer = _trainer(config, record)
     if trainer.is_global_zero:
@@ -146,7 +146,7 @@ def _check_model(config: DictConfig) -> None:
         with torch.device("meta"):
             model = instantiate(config.model, _convert_="all")()
         if "mask_ratio" in config.task:
-            model.num_kept(config.task.mask_ratio)
+            model.num_kept(config.task.mask_ratio, config.task.mask)
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise UsageError(f"model: {constructor_error(str(error))}") from error
     size = config.data.size
@@ -184,6 +184,7 @@ def _check_checkpoint(config: DictConfig, path: Path) -> tuple[str, ...]:
 def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
     fitting = config.command == "fit"
     callbacks = [c for c in instantiate(config.callbacks, _convert_="all").values() if c]
+    training_only = (Checkpoint, WeightAveraging)
     # Evaluation writes its results itself; metrics over time and checkpoints are for training.
     loggers = instantiate(config.logger, _convert_="all").values() if fitting else ()
     trainer = instantiate(
@@ -191,7 +192,7 @@ def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
         _convert_="all",
         callbacks=[
             *(record, ContinueEpoch()),
-            *(c for c in callbacks if fitting or not isinstance(c, Checkpoint)),
+            *(c for c in callbacks if fitting or not isinstance(c, training_only)),
         ],
         enable_checkpointing=fitting,
         logger=[logger for logger in loggers if logger],
@@ -226,7 +227,7 @@ def _report(trainer: lightning.Trainer, config: DictConfig, seconds: float) -> N
     shown = "  ".join(
         f"{name} {value:.2%}" if "top" in name else f"{name} {value:.4f}"
         for name, value in metrics.items()
-        if not name.startswith(("train/grad", "lr-"))
+        if not name.startswith("train/grad")
     )
     log.info(f"{config.command} {config.name} took {seconds:.0f} s  {shown}")
     log.info(f"results in {config.out if config.command == 'predict' else config.run_dir}")
@@ -240,10 +241,11 @@ def _quiet_lightning() -> None:
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(logging.WARNING)
-    # Nothing a user could do anything about: Lightning 2.6 with torch >= 2.13, and the callbacks
-    # that wrote a checkpoint but are not needed to evaluate it.
+    # Nothing a user could do anything about: Lightning 2.6 with torch >= 2.13; a hook that the
+    # data module does not have; the callbacks that wrote a checkpoint but need not evaluate it.
     for message in (
         ".*LeafSpec.* is deprecated",
+        "You have overridden `on_before_batch_transfer`",
         "Be aware that when using `ckpt_path`, callbacks",
     ):
         warnings.filterwarnings("ignore", message=message)

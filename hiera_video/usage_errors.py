@@ -113,7 +113,8 @@ def _wrong_key(error: BaseException, call: HydraCall) -> str:
     found = re.search(r"Could not override '([^']+)'", str(error))
     if found is None:
         key = re.search(r"full_key: (\S+)", str(error))
-        return (f"{key.group(1)}: " if key else "") + str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].partition(" while resolving interpolation: ")
+        return (f"{key.group(1)}: " if key else "") + (reason[2] or reason[0])
     key, keys = found.group(1), _values_of(call)
     if key in keys:
         return f"{key}: {_one_line(error.__cause__ or error)}"

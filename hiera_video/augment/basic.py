@@ -1,9 +1,7 @@
-"""Batched operations on clips, on the device that trains."""
+"""Normalisation, and the streams of random numbers that augmentation draws from."""
 
 import torch
 from torch import Tensor, nn
-
-from hiera_video.augment.random import uniform
 
 # PySlowFast DATA.MEAN and DATA.STD, which all published video Hiera models were trained with.
 VIDEO_MEAN = (0.45, 0.45, 0.45)
@@ -11,21 +9,11 @@ VIDEO_STD = (0.225, 0.225, 0.225)
 # Streams of random numbers: each use of a sample's seed has its own.
 FLIP_STREAM = 1
 MASK_STREAM = 2
-
-
-def random_horizontal_flip(video: Tensor, seed: Tensor, probability: float = 0.5) -> Tensor:
-    """Mirror whole clips left to right.
-
-    Args:
-        video: ``(B, 3, T, H, W)`` of any dtype.
-        seed: int64 ``(B,)`` on the same device; decides for each clip by itself.
-        probability: share of clips that are mirrored.
-
-    Returns:
-        ``(B, 3, T, H, W)``.
-    """
-    flip = uniform(seed, 1, stream=FLIP_STREAM) < probability  # (B, 1)
-    return torch.where(flip[:, :, None, None, None], video.flip(-1), video)
+RAND_AUGMENT_STREAM = 3
+RAND_AUGMENT_LEVEL_STREAM = 4
+ERASING_STREAM = 5
+ERASING_NOISE_STREAM = 6
+MIXING_STREAM = 7
 
 
 class Normalize(nn.Module):

@@ -4,6 +4,8 @@ A ``torch.Generator`` gives other numbers on other devices and in another batch 
 the numbers of a sample are a hash of its seed, computed for the whole batch on its own device.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,24 @@ def uniform(seed: Tensor, count: int, stream: int) -> Tensor:
     bits = _mix(start[:, None] + counter[None, :])  # (B, count)
     # The upper 24 bits: what a float32 below one holds exactly.
     return _shift_right(bits, 40).to(torch.float32) * 2.0**-24
+
+
+def normal(seed: Tensor, count: int, stream: int) -> Tensor:
+    """Independent standard normal numbers for each sample (Box and Muller, 1958).
+
+    Args:
+        seed: int64 ``(B,)``.
+        count: numbers for each sample.
+        stream: as for `uniform`; a stream serves one of the two.
+
+    Returns:
+        float32 ``(B, count)`` in [-5.8, 5.8], equal on every device but for rounding.
+    """
+    half = (count + 1) // 2
+    drawn = uniform(seed, 2 * half, stream)  # (B, 2 * half)
+    radius = (1 - drawn[:, :half]).log().mul(-2).sqrt()  # of a number in (0, 1]
+    angle = drawn[:, half:] * (2 * math.pi)
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :count]
 
 
 def _wrap64(value: int) -> int:

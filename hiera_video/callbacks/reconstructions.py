@@ -1,5 +1,6 @@
 """Reconstruction pictures during pretraining."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from hiera_video.visualize.reconstruction import reconstruction_sheet, to_image
 
+log = logging.getLogger(__name__)
+
 
 class ReconstructionPictures(Callback):
     """After each validation, paint the first validation clips: a PNG file and a TensorBoard image.
+
+    Of a target without a picture (histograms of gradients) there is none, as the log says once.
 
     Args:
         folder: where the PNG files go.
@@ -20,6 +25,12 @@ class ReconstructionPictures(Callback):
 
     def __init__(self, folder: str | Path, num_clips: int = 4, every_n_epochs: int = 1) -> None:
         self.folder, self.num_clips, self.every_n_epochs = Path(folder), num_clips, every_n_epochs
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say it if there will be no pictures."""
+        task: Any = pl_module
+        if trainer.is_global_zero and not task.model.target.has_picture:
+            log.info("no reconstructions are painted: the model's target is no picture")
 
     def on_validation_batch_end(
         self,
@@ -37,6 +48,8 @@ class ReconstructionPictures(Callback):
         if batch_idx or trainer.sanity_checking or not trainer.is_global_zero or not due:
             return
         task: Any = pl_module
+        if not task.model.target.has_picture:
+            return
         video = task.normalize(batch["video"][: self.num_clips])
         out = task(video, batch["seed"][: self.num_clips])
         sheet = reconstruction_sheet(task.model, video, out, task.normalize)

@@ -9,7 +9,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import distributed
 
-from datamodules.folder import VideoFolderDataModule
+from datamodules.base import VideoDataModule
+from hiera_video.callbacks.averaging import check_average
 
 
 class SaveOnSigterm(Callback):
@@ -65,26 +66,29 @@ class SaveOnSigterm(Callback):
 
 
 class ContinueEpoch(Callback):
-    """Continue an epoch with another number of processes or another batch size.
+    """Continue an epoch with another number of processes, batch size or accumulation.
 
     The loader's position is a number of samples. Lightning's is one of batches, and it would end
-    the epoch too early or too late: it is counted anew here. Where batches are accumulated, the
-    first step may then be of fewer.
+    the epoch too early or too late: it is counted anew here, so that whole steps remain.
     """
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Correct the checkpoint before Lightning's loops read it."""
+        """Correct the checkpoint before Lightning's loops read it.
+
+        Raises:
+            MisconfigurationException: its average of weights would be lost.
+        """
+        if trainer.state.fn != "fit":
+            return
+        check_average(trainer, checkpoint)
         datamodule: Any = getattr(trainer, "datamodule", None)
-        if trainer.state.fn != "fit" or not isinstance(datamodule, VideoFolderDataModule):
+        if not isinstance(datamodule, VideoDataModule):
             return
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         loader = datamodule.train_dataloader()  # at its position
-        had = progress["current"]["processed"]
-        if loader.sampler.used == had * loader.batch_size * loader.sampler.world_size:
-            return
         left = 0 if progress["is_last_batch"] else loader.batches_left
+        shift = len(loader) - left - progress["current"]["processed"]
         progress["is_last_batch"] = not left
-        shift = len(loader) - left - had
         progress["current"] = {name: n + shift for name, n in progress["current"].items()}

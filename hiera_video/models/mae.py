@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from hiera_video.models.architecture import BlockShape
 from hiera_video.models.blocks import HieraBlock, layer_norm
 from hiera_video.models.hiera import Hiera, learned
+from hiera_video.models.masks import check_num_kept, num_kept, random_units
 from hiera_video.models.targets import make_target
 from hiera_video.models.token_order import join_units
 
@@ -186,24 +187,25 @@ class MaskedAutoencoderHiera(Hiera):
 
         Returns:
             As `video`.
+
+        Raises:
+            ValueError: what is predicted is no picture (``target="hog"``).
         """
         where = _true_places(out.predicted, out.prediction.shape[1])
         return self.target.paint(video, where, out.prediction)
 
-    def num_kept(self, mask_ratio: float | None = None) -> int:
+    def num_kept(self, mask_ratio: float | None = None, mask: str = "random") -> int:
         """Units kept at a mask ratio; None: 0.9 for videos, 0.6 for images.
 
-        ``int(U * (1 - ratio))`` in floating point, as the published code counts: 3 of 40 at 0.9.
+        Args:
+            mask_ratio: share of units hidden, in (0, 1).
+            mask: a name in `masks.MASKS`.
 
         Raises:
-            ValueError: the ratio is outside (0, 1), or keeps no unit or all.
+            ValueError: as `masks.num_kept`.
         """
         ratio = (0.9 if self.is_video else 0.6) if mask_ratio is None else mask_ratio
-        if not 0 < ratio < 1:
-            raise ValueError(f"mask_ratio must be in (0, 1), not {ratio}")
-        keep = int(self.num_units * (1 - ratio))
-        self._check_num_kept(keep)
-        return keep
+        return num_kept(mask, self.unit_grid, ratio)
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that weight decay leaves alone, besides those with one axis."""
@@ -220,7 +222,7 @@ class MaskedAutoencoderHiera(Hiera):
         if mask is None:
             device = video.device if generator is None else generator.device
             noise = torch.rand(len(video), self.num_units, generator=generator, device=device)
-            return kept_units(noise, self.num_kept(mask_ratio)).to(video.device)
+            return random_units(noise, self.num_kept(mask_ratio)).to(video.device)
         if mask_ratio is not None:
             raise ValueError("give mask_ratio or mask, not both")
         if mask.ndim != 2 or len(mask) != len(video) or mask.dtype not in (torch.bool, torch.int64):
@@ -229,7 +231,7 @@ class MaskedAutoencoderHiera(Hiera):
                 f"({len(video)}, K), got {mask.dtype} {tuple(mask.shape)}"
             )
         if mask.dtype == torch.int64:
-            self._check_num_kept(mask.shape[1])
+            check_num_kept(mask.shape[1], self.num_units)
             return mask.to(video.device).sort(dim=1).values
         return self._kept_of_bool(mask).to(video.device)
 
@@ -239,15 +241,8 @@ class MaskedAutoencoderHiera(Hiera):
         counts = mask.sum(dim=1).tolist()
         if len(set(counts)) != 1:
             raise ValueError(f"mask must keep as many units in each row, not {counts}")
-        self._check_num_kept(counts[0])
+        check_num_kept(counts[0], self.num_units)
         return _true_places(mask, counts[0])
-
-    def _check_num_kept(self, keep: int) -> None:
-        if not 0 < keep < self.num_units:
-            raise ValueError(
-                f"{keep} of {self.num_units} mask units would be kept; "
-                f"at least one must be kept and one hidden"
-            )
 
     def _predicted(self, mask: Tensor) -> Tensor:
         """Kept units ``(B, U)`` to predictions in the loss, bool ``(B, P)``."""
@@ -261,19 +256,6 @@ class MaskedAutoencoderHiera(Hiera):
         stride = tuple(s ** (self.q_pool - stage) for s in self.geometry.q_stride)
         conv = nn.Conv3d if self.is_video else nn.Conv2d
         return conv(self.stage_dims[stage], dim, stride, stride)
-
-
-def kept_units(noise: Tensor, keep: int) -> Tensor:
-    """The units with the least noise.
-
-    Args:
-        noise: ``(B, U)``.
-        keep: K.
-
-    Returns:
-        int64 ``(B, K)``, ascending.
-    """
-    return noise.argsort(dim=1, stable=True)[:, :keep].sort(dim=1).values
 
 
 def _true_places(mask: Tensor, count: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,8 +11,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from hiera_video.augment.basic import Normalize, random_horizontal_flip
+from hiera_video.augment.pipeline import Augmentation
 from hiera_video.models.checkpoints import load_weights
+from hiera_video.tasks.budget import Budget
 from hiera_video.tasks.optimization import OptimizerFactory, parameter_groups, scheduler
 
 log = logging.getLogger(__name__)
@@ -30,12 +31,19 @@ class VideoTask(LightningModule):
         model: called without arguments (a subclass may add some); returns the network.
         init_from: weights to start from, a path or a published name; see `load_weights`.
         optimizer: called with parameter groups; their learning rates and decays are already set.
-        lr: learning rate after warm-up, of the head where there is layer-wise decay.
+        batch: ``global``, ``unit`` and ``lr_reference``, as in `Budget`. Where devices hold less
+            than ``global``, the trainer is told to accumulate.
+        epochs: ``unit`` that `warmup_epochs` counts, as in `Budget`, and ``count``.
+        lr: learning rate after warm-up, of the head where there is layer-wise decay; for a batch
+            of ``lr_reference``, if that is given.
         weight_decay: of all but 1-D parameters and position embeddings.
         layer_decay: factor on the learning rate from one layer to the one before; 1 = none.
-        warmup_epochs: length of the linear warm-up in epochs of the trainer, fractions allowed.
-        min_lr: learning rate from which warm-up rises and to which the cosine falls.
-        horizontal_flip: mirror half of the training clips; off where left and right have a meaning.
+        warmup_epochs: length of the linear warm-up, fractions allowed.
+        warmup_lr: learning rate from which warm-up rises, scaled as `lr`; None: `min_lr`.
+        min_lr: learning rate to which the cosine falls, scaled as `lr`.
+        augment: of training clips, after they have been cropped; None: mirror half of them.
+        compile: compile the network for training (``torch.compile``, in place: the names in
+            checkpoints stay).
         seed: of everything random in the network, such as drop path.
     """
 
@@ -45,23 +53,31 @@ class VideoTask(LightningModule):
         *,
         init_from: str | None = None,
         optimizer: OptimizerFactory = AdamW,
+        batch: Mapping[str, Any] | None = None,
+        epochs: Mapping[str, Any] | None = None,
         lr: float = 8e-4,
         weight_decay: float = 0.05,
         layer_decay: float = 1.0,
         warmup_epochs: float = 0.0,
+        warmup_lr: float | None = None,
         min_lr: float = 1e-6,
-        horizontal_flip: bool = True,
+        augment: Augmentation | None = None,
+        compile: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 0 <= min_lr <= lr:
-            raise ValueError(f"min_lr must be in [0, lr={lr}], not {min_lr}")
+        warmup_lr = min_lr if warmup_lr is None else warmup_lr
+        for name, value in (("min_lr", min_lr), ("warmup_lr", warmup_lr)):
+            if not 0 <= value <= lr:
+                raise ValueError(f"{name} must be in [0, lr={lr}], not {value}")
         self.create_network, self.init_from, self.optimizer = model, init_from, optimizer
+        self.budget = Budget.of(batch, epochs)
         self.lr, self.weight_decay, self.layer_decay = lr, weight_decay, layer_decay
-        self.warmup_epochs, self.min_lr = warmup_epochs, min_lr
-        self.horizontal_flip, self.seed = horizontal_flip, seed
+        self.warmup_epochs, self.warmup_lr, self.min_lr = warmup_epochs, warmup_lr, min_lr
+        self.compile_network, self.seed = compile, seed
         self.model: Any = None
-        self.normalize = Normalize()
+        self.augment = augment or Augmentation()
+        self.normalize = self.augment.normalize
         self._bad_videos: set[int] = set()  # of this epoch, on this rank
 
     def network(self) -> nn.Module:
@@ -77,6 +93,8 @@ class VideoTask(LightningModule):
         if self.model is not None:
             return
         self.model = self.network()
+        if self.compile_network and self.trainer.training:
+            self.model.compile()
         if self.init_from is None:
             return
         report = load_weights(self.model, self.init_from, quiet=self.global_rank != 0)
@@ -104,7 +122,8 @@ class VideoTask(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log how many there were in this epoch."""
-        self.log("train/bad_videos", self._count_bad_videos())
+        # The same on all ranks already; sync_dist keeps Lightning from warning.
+        self.log("train/bad_videos", self._count_bad_videos(), sync_dist=True)
         self._bad_videos.clear()
 
     def _count_bad_videos(self) -> float:
@@ -117,40 +136,68 @@ class VideoTask(LightningModule):
             loader.check_bad(int(count))
         return count
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Decide on the host what augmentation will do, so that no step waits for the device."""
+        if self.trainer.training:
+            height, width = batch["video"].shape[-2:]
+            batch["augment"] = self.augment.draw(batch["seed"], (height, width))
+        return batch
+
     def training_video(self, batch: Batch) -> Tensor:
         """Augmented, normalised clips, float32 ``(B, 3, T, H, W)``."""
-        video = batch["video"]
-        if self.horizontal_flip:
-            video = random_horizontal_flip(video, batch["seed"])
-        return self.normalize(video)
+        return self.augment(batch["video"], batch["augment"])
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, and warm-up then cosine at every step."""
-        groups = parameter_groups(self.model, self.lr, self.weight_decay, self.layer_decay)
+        """The optimiser, and warm-up then cosine at every step.
+
+        Raises:
+            MisconfigurationException: the optimiser's arguments, the batch or the epochs cannot be.
+        """
+        trainer = self.trainer
+        datamodule: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        batch_size, repeats = datamodule.batch_size, datamodule.repeats
+        try:  # before the loader is made, which leaves out steps that are not whole
+            accumulate = self.budget.accumulation(
+                batch_size, repeats, trainer.world_size, trainer.accumulate_grad_batches
+            )
+        except ValueError as error:
+            raise MisconfigurationException(str(error)) from error
+        trainer.accumulate_grad_batches = accumulate
+        if not trainer.num_training_batches:
+            raise MisconfigurationException("there are no training batches")
+        steps = trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise MisconfigurationException(
+                "the schedule needs an end; set task.epochs.count, or trainer.max_steps"
+            )
+        videos = batch_size * trainer.world_size * accumulate
+        factor = self.budget.lr_factor(videos, repeats)
+        groups = parameter_groups(self.model, self.lr * factor, self.weight_decay, self.layer_decay)
         try:
             optimizer = self.optimizer(groups)
         except (TypeError, ValueError) as error:
             raise MisconfigurationException(f"task.optimizer: {error}") from error
-        if not self.trainer.num_training_batches:
-            raise MisconfigurationException("there are no training batches")
-        total = self.trainer.estimated_stepping_batches
-        if math.isinf(total):
-            raise MisconfigurationException(
-                "the schedule needs an end; set trainer.max_epochs or max_steps"
+        steps_an_epoch = math.ceil(trainer.num_training_batches / accumulate)
+        warmup = round(self.budget.in_passes(self.warmup_epochs, repeats) * steps_an_epoch)
+        if trainer.is_global_zero:
+            log.info(
+                f"a step is {videos} videos, {videos * repeats} clips: {trainer.world_size} "
+                f"processes x {accumulate} batches x {batch_size} videos x {repeats} clips"
             )
-        steps_an_epoch = math.ceil(
-            self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-        )
-        warmup = round(self.warmup_epochs * steps_an_epoch)
-        if warmup >= total:
+            log.info(
+                f"learning rate {self.lr * factor:.3g} ({self.lr:g} x {factor:g}); {steps:g} steps "
+                f"of which {warmup} warm up, {steps_an_epoch} a pass over the videos; "
+                f"{steps * videos * repeats:.4g} clips in all"
+            )
+        if warmup >= steps:
             log.warning(
-                f"task.warmup_epochs={self.warmup_epochs:g} is {warmup} of {total:g} steps: the "
+                f"task.warmup_epochs={self.warmup_epochs:g} is {warmup} of {steps:g} steps: the "
                 "learning rate never falls"
             )
-        floor = self.min_lr / self.lr
+        floor, start = self.min_lr / self.lr, self.warmup_lr / self.lr
         return {
             "optimizer": optimizer,
-            "lr_scheduler": scheduler(optimizer, warmup, int(total), floor),
+            "lr_scheduler": scheduler(optimizer, warmup, int(steps), floor, start),
         }
 
     def configure_gradient_clipping(

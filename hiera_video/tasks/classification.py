@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from hiera_video.augment.mixing import Mixing, soft_targets
 from hiera_video.metrics.multi_view import MultiViewAccuracy
 from hiera_video.tasks.base import Batch, VideoTask
 
@@ -23,7 +24,8 @@ class ClassificationTask(VideoTask):
         model: factory of a `Hiera`; called with ``num_classes``.
         class_names: in the order of the label ids; None: those of the data module. They are saved
             in checkpoints, so that a prediction has names.
-        label_smoothing: as in ``torch.nn.functional.cross_entropy``.
+        label_smoothing: share of a target that is spread over all classes.
+        mixing: mixup and cutmix of training batches; None: neither.
         **kwargs: as in `VideoTask`.
     """
 
@@ -33,13 +35,28 @@ class ClassificationTask(VideoTask):
         *,
         class_names: Sequence[str] | None = None,
         label_smoothing: float = 0.0,
+        mixing: Mixing | None = None,
         **kwargs,
     ) -> None:
         super().__init__(model, **kwargs)
         self.class_names = tuple(class_names) if class_names else None
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.mixing = label_smoothing, mixing
 
     def setup(self, stage: str) -> None:
+        """Check the labels; make the metrics."""
+        datamodule: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        classes = len(self._agreed_class_names())
+        for split, manifest in datamodule.manifests.items():
+            _check_labels(split, manifest.table["label"].to_numpy())
+        self.metrics = nn.ModuleDict(
+            {
+                f"{split}_accuracy": MultiViewAccuracy(len(manifest), classes)
+                for split, manifest in datamodule.manifests.items()
+                if split in ("val", "test")
+            }
+        )
+
+    def _agreed_class_names(self) -> tuple[str, ...]:
         """Take the class names from the data, or check that they agree."""
         datamodule: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         names = tuple(datamodule.class_names or ())
@@ -54,20 +71,12 @@ class ClassificationTask(VideoTask):
                 f"the data has {len(names)} classes ({names[0]}, ...), the model "
                 f"{len(self.class_names)} ({self.class_names[0]}, ...) in another order or number"
             )
-        for split, manifest in datamodule.manifests.items():
-            _check_labels(split, manifest.table["label"].to_numpy())
-        self.metrics = nn.ModuleDict(
-            {
-                f"{split}_accuracy": MultiViewAccuracy(len(manifest), len(self.class_names))
-                for split, manifest in datamodule.manifests.items()
-                if split in ("val", "test")
-            }
-        )
+        return self.class_names
 
     def network(self) -> nn.Module:
         """A network with one logit for each class name."""
-        assert self.class_names is not None  # set in `setup`
-        return self.create_network(num_classes=len(self.class_names))
+        # Not in `setup`: an average of weights is begun before that.
+        return self.create_network(num_classes=len(self._agreed_class_names()))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the class names."""
@@ -77,12 +86,29 @@ class ClassificationTask(VideoTask):
         """Logits ``(B, classes)`` of normalised float clips ``(B, 3, T, H, W)``."""
         return self.model(video)
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Decide on the host how clips will be augmented and mixed."""
+        batch = super().on_before_batch_transfer(batch, dataloader_idx)
+        if self.trainer.training and self.mixing is not None:
+            height, width = batch["video"].shape[-2:]
+            batch["mixing"] = self.mixing.draw(batch["seed"], (height, width))
+        return batch
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Cross entropy of one view of each clip."""
-        logits, label = self(self.training_video(batch)), batch["label"]
-        loss = F.cross_entropy(logits.float(), label, label_smoothing=self.label_smoothing)
+        """Cross entropy of one view of each clip, of what they are mixed of.
+
+        The logged ``train/top1`` counts a mixed clip as the class that most of it is of.
+        """
+        assert self.class_names is not None
+        video, label = self.training_video(batch), batch["label"]
+        target = soft_targets(label, len(self.class_names), self.label_smoothing)
+        if self.mixing is not None:
+            video, target = self.mixing(video, target, batch["mixing"])
+        logits = self(video)
+        loss = F.cross_entropy(logits.float(), target)
+        correct = logits.argmax(1) == target.argmax(1)
         self.log("train/loss", loss, batch_size=len(label))
-        self.log("train/top1", (logits.argmax(1) == label).float().mean(), batch_size=len(label))
+        self.log("train/top1", correct.float().mean(), batch_size=len(label))
         return loss
 
     def probabilities(self, batch: Batch) -> dict[str, Tensor]:

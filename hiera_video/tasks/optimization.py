@@ -52,26 +52,36 @@ def parameter_groups(
     return list(groups.values())
 
 
-def warmup_cosine(step: int, warmup: int, total: int, floor: float = 0.0) -> float:
-    """Factor on the learning rate: linear from ``floor`` to 1, then half a cosine back to it.
+def warmup_cosine(
+    step: int, warmup: int, total: int, floor: float = 0.0, start: float | None = None
+) -> float:
+    """Factor on the learning rate: linear from ``start`` to 1, then half a cosine to ``floor``.
 
-    The first step is one part of the warm-up above the floor, and the last one just above it, too.
+    The first step is one part of the warm-up above the start, the last one just above the floor.
 
     Args:
         step: optimiser steps already made, from 0.
         warmup: steps of the linear part.
         total: all steps.
-        floor: least factor, which would come before the first step and after the last.
+        floor: least factor of the cosine, which would come after the last step.
+        start: factor that would come before the first step; None: ``floor``.
     """
     if step < warmup:
-        return floor + (1 - floor) * (step + 1) / warmup
+        start = floor if start is None else start
+        return start + (1 - start) * (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, total - warmup))
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def scheduler(
-    optimizer: Optimizer, warmup_steps: int, total_steps: int, floor: float
+    optimizer: Optimizer,
+    warmup_steps: int,
+    total_steps: int,
+    floor: float,
+    start: float | None = None,
 ) -> dict[str, Any]:
     """`warmup_cosine` at every step, in the form Lightning's ``configure_optimizers`` returns."""
-    factor = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup_steps, total_steps, floor))
+    factor = LambdaLR(
+        optimizer, lambda step: warmup_cosine(step, warmup_steps, total_steps, floor, start)
+    )
     return {"scheduler": factor, "interval": "step"}

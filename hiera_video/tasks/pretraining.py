@@ -6,7 +6,8 @@ from torchmetrics import MeanMetric
 
 from hiera_video.augment.basic import MASK_STREAM
 from hiera_video.augment.random import uniform
-from hiera_video.models.mae import MAEOutput, kept_units
+from hiera_video.models.mae import MAEOutput
+from hiera_video.models.masks import check_mask, kept_units, num_noise
 from hiera_video.tasks.base import Batch, VideoTask
 
 
@@ -16,14 +17,18 @@ class PretrainingTask(VideoTask):
     Args:
         model: factory of a `MaskedAutoencoderHiera`.
         mask_ratio: share of mask units hidden; None: 0.9 for video, 0.6 for images.
+        mask: which are hidden, a name in `models.masks.MASKS`: random, tube or block.
         **kwargs: as in `VideoTask`.
     """
 
-    def __init__(self, model, *, mask_ratio: float | None = None, **kwargs) -> None:
+    def __init__(
+        self, model, *, mask_ratio: float | None = None, mask: str = "random", **kwargs
+    ) -> None:
         super().__init__(model, **kwargs)
         if mask_ratio is not None and not 0 < mask_ratio < 1:
             raise ValueError(f"mask_ratio must be in (0, 1), not {mask_ratio}")
-        self.mask_ratio = mask_ratio
+        check_mask(mask)
+        self.mask_ratio, self.mask = mask_ratio, mask
         self.val_loss = MeanMetric()
 
     def setup(self, stage: str) -> None:
@@ -44,8 +49,9 @@ class PretrainingTask(VideoTask):
             video: normalised float ``(B, 3, T, H, W)``.
             seed: int64 ``(B,)``; which units are hidden is a function of it alone.
         """
-        noise = uniform(seed, self.model.num_units, MASK_STREAM)  # (B, U)
-        return self.model(video, mask=kept_units(noise, self.model.num_kept(self.mask_ratio)))
+        grid, keep = self.model.unit_grid, self.model.num_kept(self.mask_ratio, self.mask)
+        noise = uniform(seed, num_noise(self.mask, grid), MASK_STREAM)
+        return self.model(video, mask=kept_units(self.mask, noise, grid, keep))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean squared error over the hidden patches."""

@@ -4,8 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiera_video.augment.basic import Normalize, random_horizontal_flip
-from hiera_video.augment.random import uniform
+from hiera_video.augment import basic
+from hiera_video.augment.basic import Normalize
+from hiera_video.augment.random import normal, uniform
 
 MASK = 2**64 - 1
 seeds = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=6)
@@ -44,16 +45,31 @@ def test_uniform_numbers_are_uniform_and_independent():
     assert abs(streams) < 0.02
 
 
-def test_flip_mirrors_whole_clips_whatever_else_is_in_the_batch():
-    video = torch.randint(0, 256, (40, 3, 4, 5, 6), dtype=torch.uint8)
-    seed = torch.arange(40)
-    flipped = random_horizontal_flip(video, seed)
-    same = (flipped == video).flatten(1).all(1)
-    mirrored = (flipped == video.flip(-1)).flatten(1).all(1)
-    assert (same | mirrored).all()
-    assert 10 < mirrored.sum() < 30
-    assert torch.equal(random_horizontal_flip(video[7:9], seed[7:9]), flipped[7:9])
-    assert torch.equal(random_horizontal_flip(video, seed, 0.0), video)
+@given(seeds, st.integers(0, 9), st.integers(0, 5))
+def test_normal_is_box_muller(values, count, stream):
+    drawn = normal(torch.tensor(values), count, stream)
+    assert drawn.dtype == torch.float32
+    assert drawn.shape == (len(values), count)
+    half = (count + 1) // 2
+    for row, seed in zip(drawn.tolist(), values, strict=True):
+        numbers = np.array(reference(seed, 2 * half, stream))
+        radius = np.sqrt(-2 * np.log(1 - numbers[:half]))
+        z = radius * np.exp(2j * np.pi * numbers[half:])
+        assert np.allclose(row, np.concatenate([z.real, z.imag])[:count], atol=1e-5)
+
+
+def test_normal_numbers_are_normal():
+    drawn = normal(torch.arange(2000), 51, stream=0).double()
+    assert drawn.isfinite().all()
+    moments = [drawn.mean(), drawn.var(), (drawn**3).mean(), (drawn**4).mean()]
+    assert np.allclose(moments, [0, 1, 0, 3], atol=0.06)
+    assert np.abs(np.corrcoef(drawn.T.numpy()) - np.eye(51)).max() < 0.1
+
+
+def test_every_use_has_its_own_stream():
+    streams = [value for name, value in vars(basic).items() if name.endswith("_STREAM")]
+    assert len(streams) >= 7
+    assert len(set(streams)) == len(streams)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5, 6), (2, 3, 5, 6)])

@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -7,6 +8,7 @@ from datamodules.decoding import VideoFile
 from datamodules.folder import VideoFolderDataModule
 from datamodules.loading import sample_seed
 from datamodules.manifest import DatasetError
+from datamodules.manifest_file import ManifestMetadata, write_manifest
 from tests.video_files import write_video
 
 CLIP = {"num_frames": 4, "stride": 3, "size": (32, 32), "batch_size": 2, "eval_batch_size": 2}
@@ -125,6 +127,45 @@ def test_workers_change_nothing(root):
         assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+def test_class_names_of_a_file(root, tmp_path):
+    (tmp_path / "names.txt").write_text("z\nb\n\na\n")
+    data = loaded(root, "test", class_names=tmp_path / "names.txt", test="val")
+    assert data.class_names == ("z", "b", "a")
+    assert [data.manifests["test"].label(i) for i in range(3)] == [1, 2, 2]
+    (tmp_path / "names.txt").write_text("a\na\n")
+    with pytest.raises(DatasetError, match="names.txt: expected the name of one class a line"):
+        VideoFolderDataModule(tmp_path, class_names="names.txt")
+
+
+def test_a_list_is_predicted_without_its_labels(root, tmp_path):
+    videos = [f"{split}/b/2.mp4" for split in ("train", "val")]
+    (root / "list.csv").write_text(f"{videos[0]},b\n{videos[1]},unknown\n")
+    (root / "paths.txt").write_text(videos[0])
+    for sources in (["list.csv"], ["list.csv", "paths.txt", "train/b"]):
+        data = loaded(root, "predict", predict=[str(root / source) for source in sources])
+        manifest = data.manifests["predict"]
+        paths = [manifest.path(i) for i in range(len(manifest))]
+        expected = [*videos, videos[0], videos[0]][: 2 if len(sources) == 1 else 4]
+        assert paths == [str(root / video) for video in expected]
+        assert {manifest.label(i) for i in range(len(manifest))} == {-1}
+
+
+def test_what_was_prepared_comes_first(root, tmp_path):
+    ready = tmp_path / "ready"
+    table = pa.table({"path": ["train/b/2.mp4"], "label": pa.array([0], pa.int64())})
+    (root / "list.txt").write_text("train/a/0.mp4 0\ntrain/b/2.mp4 1\n")
+    # A split below the root keeps its name, another one gets that of its role.
+    for split, folder in (("list.txt", "list.txt"), (str(root / "list.txt"), "train")):
+        assert len(loaded(root, "fit", train=split, val=None, batch_size=1).manifests["train"]) == 2
+        (ready / folder).mkdir(parents=True)
+        metadata = ManifestMetadata(["b"], str(root))
+        write_manifest(ready / folder / "manifest.parquet", table, metadata)
+        data = loaded(ready, "fit", train=split, val=None, batch_size=1)
+        assert data.prepared_name("train") == folder
+        assert [data.manifests["train"].path(0)] == [str(root / "train/b/2.mp4")]
+        assert data.class_names == ("b",)
+
+
 def test_training_videos_without_labels_beside_labelled_ones(root, tmp_path):
     for path in sorted((root / "train").rglob("*.mp4")):
         (tmp_path / "train").mkdir(exist_ok=True)
@@ -152,6 +193,14 @@ def test_a_split_that_is_not_there(root):
         ({"val_views": (0, 1)}, "val_views"),
         ({"decode_timeout": 0}, "decode_timeout must be positive"),
         ({"max_bad_share": 1}, r"max_bad_share must be in \[0, 1\)"),
+        ({"sampling": "uniform"}, "sampling must be clip or segments, not 'uniform'"),
+        (
+            {"short_side": (200, 320)},
+            r"short_side=\[200, 320\] is less than the crop of 224 pixels",
+        ),
+        ({"short_side": (320, 256)}, "short_side must be above 0, in ascending order"),
+        ({"short_side": (256.5, 320)}, "short_side must be a whole number"),
+        ({"short_side": 256}, r"short_side must be \[least, greatest\]"),
     ],
 )
 def test_wrong_arguments(wrong, message):

@@ -11,6 +11,9 @@ from datamodules.sampling import (
     covering_size,
     random_clip_start,
     random_resized_crop,
+    random_segment_times,
+    random_short_side_crop,
+    segment_view_times,
     view_crops,
     view_starts,
 )
@@ -101,3 +104,120 @@ def test_three_views_are_those_of_pyslowfast():
         (75, 0, 299, 224),
     ]
     assert view_crops(224, 299, 224, 224, 3)[1][1] == 38
+
+
+def shown(times, frames, rate):
+    """Indices of the frames on display: the last that began, past the end the last of all."""
+    assert np.isfinite(times).all()
+    return np.clip(np.floor(times * rate + 1e-6), 0, frames - 1).astype(int)
+
+
+clips = st.tuples(st.integers(1, 32), st.integers(1, 8), st.sampled_from([12, 25, 30, 60, 29.97]))
+lengths = st.integers(1, 2000)  # frames of a video
+rates = st.sampled_from([8, 12, 24000 / 1001, 25, 30, 60])
+
+
+@given(clips, lengths, rates, st.integers(1, 10))
+def test_views_begin_with_the_first_and_end_with_the_last_frame(clip, frames, rate, views):
+    span = clip_span(*clip)
+    starts = view_starts(max(0.0, frames / rate - 1 / rate), span, views)
+    seen = [shown(clip_times(start, *clip), frames, rate) for start in starts]
+    if views > 1:
+        assert seen[0][0] == 0
+        assert seen[-1][-1] == frames - 1 or clip[0] == 1
+    if views == 1 and span < (frames - 1) / rate:
+        before, after = seen[0][0], frames - 1 - seen[0][-1]
+        assert abs(before - after) <= 1
+
+
+@given(clips, st.integers(1, 40), rates, st.integers(0, 2**32), st.integers(1, 3))
+def test_a_clip_longer_than_the_video_repeats_its_last_frame(clip, frames, rate, seed, views):
+    duration, span = frames / rate, clip_span(*clip)
+    if span < duration:
+        return
+    rng = np.random.default_rng(seed)
+    starts = [random_clip_start(duration, span, rng)]
+    starts += view_starts(duration - 1 / rate, span, views)
+    for start in starts:
+        times = clip_times(start, *clip)
+        seen = shown(times, frames, rate)
+        assert seen[0] == 0
+        assert (np.diff(seen) >= 0).all()
+        assert (seen[times > duration] == frames - 1).all()
+
+
+@given(st.floats(0, 1e5), st.integers(1, 64), st.integers(0, 2**32))
+def test_training_takes_one_moment_of_each_segment(duration, segments, seed):
+    times = random_segment_times(duration, segments, np.random.default_rng(seed))
+    length, slack = duration / segments, 1e-9 * duration
+    assert times.shape == (segments,)
+    assert (times >= np.arange(segments) * length - slack).all()
+    assert (times <= (np.arange(segments) + 1) * length + slack).all()
+
+
+def test_training_moments_are_uniform_in_their_segment():
+    rng = np.random.default_rng(0)
+    times = np.stack([random_segment_times(8.0, 4, rng) for _ in range(2000)])
+    for segment, column in enumerate(times.T):
+        counts, _ = np.histogram(column, bins=4, range=(2 * segment, 2 * segment + 2))
+        assert counts.sum() == 2000
+        assert counts.min() > 400
+
+
+@given(st.floats(1e-3, 1e5), st.integers(1, 64), st.integers(1, 5))
+def test_segment_views_interleave(duration, segments, views):
+    times = np.stack(segment_view_times(duration, segments, views))
+    assert times.shape == (views, segments)
+    merged = times.T.ravel()  # view 0, 1, ... of the first segment, then of the next
+    step = duration / segments / views
+    assert np.allclose(np.diff(merged), step, rtol=1e-6)  # as one sampling, so many times as dense
+    assert merged[0] == pytest.approx(step / 2)
+    assert merged[-1] == pytest.approx(duration - step / 2)
+
+
+def test_one_segment_view_is_the_centre_and_two_differ():
+    assert segment_view_times(8.0, 4, 1)[0].tolist() == [1, 3, 5, 7]
+    one, two = segment_view_times(8.0, 4, 2)
+    assert one.tolist() == [0.5, 2.5, 4.5, 6.5]
+    assert two.tolist() == [1.5, 3.5, 5.5, 7.5]
+
+
+@given(st.integers(1, 20), rates, st.integers(1, 64), st.integers(1, 3), st.integers(0, 2**32))
+def test_segments_of_a_video_with_fewer_frames_repeat_them(frames, rate, segments, views, seed):
+    duration = frames / rate
+    sampled = [random_segment_times(duration, segments, np.random.default_rng(seed))]
+    for times in sampled + segment_view_times(duration, segments, views):
+        seen = shown(times, frames, rate)
+        assert (np.diff(seen) >= 0).all()
+        if segments >= frames:
+            assert set(np.diff(seen)) <= {0, 1, 2}
+        if segments >= 2 * frames:
+            assert set(seen) == set(range(frames))
+
+
+@given(side, side, st.integers(8, 300), st.integers(8, 300), st.integers(0, 100), st.data())
+def test_short_side_crops_lie_inside_and_have_the_size_after_scaling(
+    width, height, crop_height, crop_width, more, data
+):
+    least = max(crop_height, crop_width) + data.draw(st.integers(0, 100))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    crop = crop_height, crop_width
+    x1, y1, x2, y2 = random_short_side_crop(width, height, crop, (least, least + more), rng)
+    assert 0 <= x1 < x2 <= width
+    assert 0 <= y1 < y2 <= height
+    short = min(width, height)
+    for length, wanted in ((x2 - x1, crop_width), (y2 - y1, crop_height)):
+        assert length >= math.floor(wanted * short / (least + more)) or length == 1
+        assert length <= math.ceil(wanted * short / least)
+
+
+def test_short_sides_are_all_drawn_and_crops_reach_all_borders():
+    rng = np.random.default_rng(0)
+    boxes = [random_short_side_crop(3200, 2560, (224, 224), (256, 320), rng) for _ in range(3000)]
+    sides = {x2 - x1 for x1, _, x2, _ in boxes}
+    assert {y2 - y1 for _, y1, _, y2 in boxes} == sides
+    assert sides == {round(224 * 2560 / short) for short in range(256, 321)}
+    x1, y1, x2, y2 = np.array(boxes).T
+    assert min(x1.min(), y1.min()) < 40
+    assert x2.max() > 3160
+    assert y2.max() > 2520

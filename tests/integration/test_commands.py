@@ -140,7 +140,7 @@ def test_weights_of_a_pretraining_cannot_be_evaluated(pretrained, workspace):
 def test_training_in_bfloat16_and_what_may_differ_from_the_checkpoint(finetuned, workspace):
     run_dir, _ = finetuned
     words = ["--config", "demo/finetune", *TINY_MODEL, *TINY_DATA, *TINY_RUN]
-    words += ["model.drop_path_rate=0.1", "+model.grad_checkpointing=true"]
+    words += ["model.drop_path_rate=0.1", "model.grad_checkpointing=true"]
     more = [f"resume={run_dir}", "run_dir=runs/bf16", "trainer.precision=bf16-mixed"]
     run("fit", *words, *more, "trainer.max_epochs=3", cwd=workspace)
     rows = metrics(workspace / "runs/bf16")

@@ -81,6 +81,51 @@ def test_a_configuration_is_prepared_checked_and_read(data, command):
     assert (data.parent / "ready/train/manifest.parquet").read_bytes() == before
 
 
+def test_a_published_annotation_is_prepared_checked_and_read(data, command, caplog):
+    """Kinetics' csv: the same configuration reads what was prepared, elsewhere."""
+    root = data.parent / "k400"
+    rows = ["label,youtube_id,time_start,time_end,split"]
+    for i, name in enumerate(("jump", "walk")):
+        for number in range(10):
+            target = root / f"train/{name}/{name}{number}_000000_000010.mp4"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(data / f"train/{name}/{number % 2}.mp4", target)
+            rows.append(f"{name},{name}{number},0,10,{('train', 'val')[i and number > 7]}")
+    shutil.copytree(root / "train/walk", root / "val")
+    (root / "train/walk/walk0_000000_000010.mp4").unlink()
+    (root / "annotations").mkdir()
+    for split in ("train", "val"):
+        lines = [row for row in rows[1:] if row.endswith(split)]
+        text = "\n".join([rows[0], *lines])
+        (root / f"annotations/kinetics-400_{split}.csv").write_text(text)
+
+    config = ("--config", "kinetics400/finetune_base", "data.num_classes=null")
+    words = (*config, "data.max_missing_share=0.1", "data.root=k400", "--quick")
+    out, _ = command("prepare", *words, "--out", "ready")
+    assert "ready/train/manifest.parquet: 17 videos, 17 ok, 0 bad" in out
+    assert "ready/val/manifest.parquet: 2 videos, 2 ok" in out
+    assert "1 of 18 videos are not there" in caplog.text
+    listed = (data.parent / "ready/missing_videos.csv").read_text().splitlines()
+    file = "k400/annotations/kinetics-400_train.csv"
+    assert listed[1:] == [f"train,train/walk0_000000_000010,{file},12"]
+    out, _ = command("check", *config, "data.root=k400", code=1)  # its own findings
+    assert out == f"missing  train/walk0_000000_000010: {file}, row 12\n"
+    assert command("check", *config, "data.root=ready")[0] == "19 videos, no faults\n"
+    val = read_split(data.parent / "ready/val", data, None)
+    assert val.class_names == ("jump", "walk")  # of the training split
+    assert val.label(0) == 1
+    size = ("data.num_frames=4", "data.size=[32,32]", "--seconds", "0.1")
+    out, _ = command("doctor", *config, "data.root=k400", *size)
+    assert f"17 of the 17 files of {file}" in out
+    _, err = command("prepare", *config, "data.root=k400", "--out", "x", code=2)
+    assert err.endswith("data.max_missing_share=0.05); listed in x/missing_videos.csv\n")
+    # In place, the manifest is made of what is annotated, not of what the last one says.
+    command("prepare", *words, "--out", "k400")
+    (root / "train/walk/walk1_000000_000010.mp4").unlink()
+    words = (*config, "data.max_missing_share=0.2", "data.root=k400", "--quick")
+    assert "16 videos, 16 ok" in command("prepare", *words, "--out", "k400")[0]
+
+
 def test_folders_lists_and_manifests(data, command):
     assert command("check", "videos/train")[0] == "4 videos, no faults\n"
     assert command("check", "videos/list.csv", "--quick")[0] == "2 videos, no faults\n"

@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import nn
 
 from datamodules.bad_videos import Failure, TooManyBadVideos
 from datamodules.loading import EpochSampler, Loader
@@ -12,6 +14,7 @@ from hiera_video import create_model
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.pretraining import PretrainingTask
 from tests.datamodules.numbers import Numbers
+from tests.models.small import tiny_mae
 
 
 class Labels(SimpleNamespace):
@@ -78,3 +81,21 @@ def test_gradients_that_cannot_be_clipped():
     fused = SimpleNamespace(_step_supports_amp_scaling=True)
     with pytest.raises(MisconfigurationException, match="cannot clip under 16-mixed"):
         task.configure_gradient_clipping(fused, 1.0, "norm")
+
+
+def test_compiling_in_place_keeps_names_and_numbers(monkeypatch):
+    compile_ = nn.Module.compile  # with inductor's code generator this takes a minute
+    monkeypatch.setattr(nn.Module, "compile", lambda m: compile_(m, backend="aot_eager"))
+    tasks = [PretrainingTask(tiny_mae, compile=flag, mask_ratio=0.5) for flag in (False, True)]
+    for task in tasks:
+        task._trainer = SimpleNamespace(training=True)
+        torch.manual_seed(0)
+        task.configure_model()
+    plain, compiled = tasks
+    assert compiled.model._compiled_call_impl is not None
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+    video, seed = torch.randn(2, 3, *plain.model.input_size), torch.tensor([1, 2])
+    expected, found = plain(video, seed), compiled(video, seed)
+    torch.testing.assert_close(found.loss, expected.loss)
+    found.loss.backward()
+    assert compiled.model.decoder_pred.weight.grad.abs().sum() > 0

@@ -1,0 +1,210 @@
+"""Data sets whose videos a published annotation file names, and of which some may be gone."""
+
+import csv
+import logging
+import os
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from datamodules.annotations import (
+    MissingVideo,
+    Row,
+    class_names_of,
+    find_by_path,
+    label_ids,
+    read_list,
+    unique_rows,
+)
+from datamodules.atomic_file import atomic_file
+from datamodules.base import VideoDataModule
+from datamodules.manifest import DatasetError, Manifest, list_split, make_manifest
+from datamodules.manifest_file import find_manifest
+
+log = logging.getLogger(__name__)
+
+# Which file is each row's, if it is there; given the annotation file, too, for messages.
+Find = Callable[[Path, Sequence[Row]], list[str | None]]
+
+
+class AnnotatedVideoDataModule(VideoDataModule):
+    """Videos that annotation files name.
+
+    A split is a name such as ``train``, of which the file is looked for, or the path of an
+    annotation file, a list or a folder of class folders, relative to ``root``.
+
+    Videos that are named and not there are left out: in years of downloads, some always are. They
+    are counted, and listed in a file.
+
+    Args:
+        root: folder of the data set; no named video may lie outside of it.
+        train: training split.
+        val: validation split.
+        test: test split.
+        predict: video files, folders and annotation files, whose labels are not read.
+        annotations: folder of the annotation files, relative to ``root``; None: one of the usual
+            places.
+        num_classes: that the annotation must have; None: any number, as in a subset.
+        missing_videos: CSV file to write, with the columns split, video, file and row, that lists
+            the videos that are missing. None: they are only counted.
+        max_missing_share: share of a split's videos, in [0, 1], that may be missing.
+        **kwargs: as in `VideoDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        train: str | None = "train",
+        val: str | None = "val",
+        test: str | None = "val",
+        predict: Sequence[str] = (),
+        *,
+        annotations: str | None = None,
+        num_classes: int | None = None,
+        missing_videos: str | Path | None = None,
+        max_missing_share: float = 0.05,
+        **kwargs,
+    ) -> None:
+        super().__init__(root, train, val, test, predict, **kwargs)
+        if not 0 <= max_missing_share <= 1:
+            raise ValueError(f"max_missing_share must be in [0, 1], not {max_missing_share}")
+        self.annotations, self.num_classes = annotations, num_classes
+        self.missing_videos = None if missing_videos is None else Path(missing_videos)
+        self.max_missing_share = max_missing_share
+        if self.class_names is not None:
+            self._check_number(self.class_names, "data.class_names")
+
+    @abstractmethod
+    def annotation_file(self, split: str) -> str:
+        """Regular expression of the names of a split's annotation file."""
+
+    def annotation_folders(self) -> list[Path]:
+        """Where annotation files are looked for."""
+        usual = ["annotations", "labels", "."]
+        return [
+            self.root / folder for folder in ([self.annotations] if self.annotations else usual)
+        ]
+
+    def read_annotation(self, file: Path) -> tuple[list[Row], Find]:
+        """The rows of an annotation file, and what finds their videos; here of a list of paths.
+
+        Raises:
+            DatasetError: it is wrong; names the file and the row.
+        """
+        return read_list(file, self.root), find_by_path
+
+    def source_of(self, split: str) -> Path:
+        """The annotation file or folder that a split's name or path stands for.
+
+        Raises:
+            DatasetError: several files fit.
+        """
+        if (self.root / split).is_file():
+            return self.root / split
+        pattern = re.compile(self.annotation_file(re.escape(split)))
+        found = [
+            folder / name
+            for folder in self.annotation_folders()
+            if folder.is_dir()
+            for name in sorted(os.listdir(folder))
+            if pattern.fullmatch(name)
+        ]
+        if len(found) > 1:
+            raise DatasetError(
+                f"{found[0]} and {found[1]} are both annotations of the split {split!r}; name the "
+                "one to use in its place"
+            )
+        return found[0] if found else self.root / split
+
+    def list_split(self, split: str, class_names: Sequence[str] | None) -> Manifest:
+        """The videos of a split that are there, from its annotation file, list or class folders.
+
+        Raises:
+            DatasetError: the split is missing, empty or wrong, or too many of its videos are
+                missing; names the file and the row.
+        """
+        file = self.source_of(split)
+        if not file.exists():
+            places = ", ".join(str(folder) for folder in self.annotation_folders())
+            raise DatasetError(
+                f"{file}: no such folder or file, and no annotation of it in {places}; set "
+                "data.root, data.annotations or the split's name"
+            )
+        if file.is_dir():
+            return list_split(file, self.root, class_names)
+        rows, find = self.read_annotation(file)
+        rows = unique_rows(file, rows)
+        labels, names = label_ids(file, rows, class_names)
+        paths = find(file, rows)
+        self._note_missing(split, file, rows, paths)
+        there = [(path, label) for path, label in zip(paths, labels, strict=True) if path]
+        paths, labels = zip(*there, strict=True)
+        return make_manifest(paths, labels, names, os.path.abspath(self.root))
+
+    def list_class_names(self, name: str) -> tuple[str, ...]:
+        """As in the base class, without a look at the videos.
+
+        Raises:
+            DatasetError: there are not `num_classes`.
+        """
+        source = self.source(name)
+        if source.is_file() and not find_manifest(source):
+            names = self.annotated_classes(source)
+        else:
+            names = super().list_class_names(name)
+        if names:
+            self._check_number(names, str(source))
+        return names
+
+    def annotated_classes(self, file: Path) -> tuple[str, ...]:
+        """Classes that an annotation file names, in the order of their ids; none: unlabelled."""
+        return class_names_of(file, self.read_annotation(file)[0])
+
+    def _check_number(self, names: Sequence[str], source: str) -> None:
+        if self.num_classes not in (None, len(names)):
+            raise DatasetError(
+                f"{source}: {len(names)} classes, not {self.num_classes}; set "
+                "data.num_classes=null for a subset"
+            )
+
+    def _note_missing(
+        self, split: str, file: Path, rows: Sequence[Row], paths: Sequence[str | None]
+    ) -> None:
+        """Count, list and judge what is not there."""
+        base = os.path.abspath(self.root)
+        missing = [
+            MissingVideo(split, os.path.relpath(row.video, base), str(file), row.number)
+            for row, path in zip(rows, paths, strict=True)
+            if path is None
+        ]
+        self.missing = [m for m in self.missing if m.split != split] + missing
+        self._write_missing()
+        if not missing:
+            return
+        first, share = missing[0], len(missing) / len(rows)
+        found = (
+            f"{file}: {len(missing)} of {len(rows)} videos are not there, the first in row "
+            f"{first.row}: {first.video}"
+        )
+        listed = f"; listed in {self.missing_videos}" if self.missing_videos else ""
+        if share > self.max_missing_share or len(missing) == len(rows):
+            limit = f"{share:.1%}, and data.max_missing_share={self.max_missing_share:g}"
+            raise DatasetError(f"{found} ({limit}){listed}")
+        log.warning(f"{found} ({share:.2%}){listed}")
+
+    @rank_zero_only
+    def _write_missing(self) -> None:
+        path = self.missing_videos
+        if path is None or not (self.missing or path.exists()):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            atomic_file(path) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(MissingVideo._fields)
+            writer.writerows(self.missing)

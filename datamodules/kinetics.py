@@ -1,0 +1,124 @@
+"""Kinetics-400, -600 and -700 as DeepMind, PySlowFast and the usual tools publish or leave them."""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from datamodules.annotated import AnnotatedVideoDataModule, Find
+from datamodules.annotations import Row, at, find_by_stem, inside, read_text
+from datamodules.manifest import DatasetError
+
+HEADER = ("label", "youtube_id", "time_start", "time_end", "split", "is_cc")
+_EXPECTED = "label,youtube_id,time_start,time_end,split[,is_cc], without label in a test split"
+_OPTIONAL = {"label", "is_cc"}
+# Of the published files, some say "validate".
+_SAME_SPLIT = {"validate": "val", "validation": "val"}
+
+
+class KineticsDataModule(AnnotatedVideoDataModule):
+    """Kinetics: ten seconds of YouTube each, one of 400, 600 or 700 actions.
+
+    For a split named ``train``, an annotation file ``train.csv`` (or ``kinetics-400_train.csv``) is
+    looked for in ``annotations``, ``labels`` and the root, for ``val`` also ``validate.csv``; else
+    ``train`` is the path of a folder. A file may be
+
+    - DeepMind's csv with the header ``label,youtube_id,time_start,time_end,split[,is_cc]``. The
+      videos are ``<label>/<youtube_id>_000417_000427.mp4`` (start and end in seconds, six digits),
+      or the same without the folder, in the folder of the row's split. Any suffix of a video will
+      do, and any name of the label's folder.
+    - a list ``path label`` as of PySlowFast and VideoMAE, or a csv ``path,label``.
+
+    Class ids are the alphabetical order of the training split's labels, as everywhere.
+
+    Args:
+        root: folder of the data set; no named video may lie outside of it.
+        train: training split.
+        val: validation split.
+        test: split for `test`; published accuracies are of the validation split.
+        predict: video files, folders and annotation files, whose labels are not read.
+        videos: folder of the videos of DeepMind's ``train``, ``val`` and ``test``, relative to
+            ``root``; by default, that name.
+        num_classes: that the training split must have; None: any number, as in a subset.
+        **kwargs: as in `AnnotatedVideoDataModule` and `VideoDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        train: str | None = "train",
+        val: str | None = "val",
+        test: str | None = "val",
+        predict: Sequence[str] = (),
+        *,
+        videos: Mapping[str, str] | None = None,
+        num_classes: int | None = 400,
+        **kwargs,
+    ) -> None:
+        super().__init__(root, train, val, test, predict, num_classes=num_classes, **kwargs)
+        self.videos = dict(videos or {})
+
+    def annotation_file(self, split: str) -> str:
+        """``train.csv``, ``kinetics-400_train.csv`` and the like."""
+        same = [name for name, of in _SAME_SPLIT.items() if of == split]
+        return rf"(.*[-_])?({'|'.join([split, *same])})\.(csv|txt)"
+
+    def read_annotation(self, file: Path) -> tuple[list[Row], Find]:
+        """DeepMind's csv, or a list of paths."""
+        cells = _cells(file)
+        first = next(cells, (0, []))
+        header = [cell.lower() for cell in first[1]]
+        if not set(header) & set(HEADER[1:]):
+            return super().read_annotation(file)
+        wrong = set(header) - set(HEADER) or set(HEADER) - set(header) - _OPTIONAL
+        if wrong or len(set(header)) < len(header):
+            raise DatasetError(f"{at(file, first[0])}: wrong header; expected {_EXPECTED}")
+        folders: dict[str, str] = {}  # of splits, each checked once
+        rows = [self._row(file, n, header, values, folders) for n, values in cells]
+        if not rows:
+            raise DatasetError(f"{file}: no rows below the header")
+        return rows, find_by_stem
+
+    def _row(
+        self, file: Path, number: int, header: list[str], values: list[str], folders: dict[str, str]
+    ) -> Row:
+        where = at(file, number)
+        if len(values) != len(header):
+            raise DatasetError(f"{where}: {len(values)} fields, not {len(header)} as in the header")
+        row = dict(zip(header, values, strict=True))
+        if empty := [name for name, value in row.items() if not value and name != "is_cc"]:
+            raise DatasetError(f"{where}: {empty[0]} is empty")
+        label, name = row.get("label", ""), row["youtube_id"]
+        if name in (".", "..") or not {"/", "\0"}.isdisjoint(name):
+            raise DatasetError(f"{where}: {name!r} is no youtube_id")
+        if label.startswith("/") or ".." in label.split("/") or "\0" in label:
+            raise DatasetError(f"{where}: {label!r} is no label")
+        if (split := row["split"]) not in folders:
+            same = _SAME_SPLIT.get(split, split)
+            folders[split] = inside(os.path.abspath(self.root), self.videos.get(same, same), where)
+        start, end = (_seconds(row[key], key, where) for key in ("time_start", "time_end"))
+        return Row(number, f"{folders[split]}/{name}_{start:06d}_{end:06d}", label)
+
+
+def _cells(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells without spaces around them) of every line that is not empty."""
+    reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
+    while True:
+        number = reader.line_num + 1
+        try:
+            cells = [cell.strip() for cell in next(reader)]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DatasetError(f"{at(file, number)}: no line of a csv file ({error})") from None
+        if len(cells) > 1 or any(cells):
+            yield number, cells
+
+
+def _seconds(text: str, key: str, where: str) -> int:
+    whole = re.fullmatch(r"([0-9]{1,9})(\.0*)?", text)
+    if whole is None:
+        raise DatasetError(f"{where}: {key} {text!r} is no whole number of seconds")
+    return int(whole.group(1))

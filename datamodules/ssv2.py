@@ -1,0 +1,146 @@
+"""Something-Something V2 as Qualcomm publishes it."""
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datamodules.annotated import AnnotatedVideoDataModule, Find
+from datamodules.annotations import Row, at, find_by_stem, inside, read_text
+from datamodules.manifest import DatasetError
+
+PREFIX = "something-something-v2-"  # of the older file names
+
+
+class SSv2DataModule(AnnotatedVideoDataModule):
+    """Something-Something V2: short clips of what hands do to things, in 174 classes.
+
+    For a split named ``train`` the file ``something-something-v2-train.json`` or ``train.json`` is
+    looked for in ``labels``, ``annotations`` and the root; the classes and their ids are those of
+    ``something-something-v2-labels.json`` or ``labels.json`` beside it. The videos are
+    ``<id>.webm``, or of another suffix. Lists ``path label`` and class folders are read, too. The
+    test split has no labels, unless ``test-answers.csv`` (lines ``id;label``) lies beside it.
+
+    Args:
+        root: folder of the data set; no named video may lie outside of it.
+        train: training split.
+        val: validation split.
+        test: split for `test`; published accuracies are of the validation split.
+        predict: video files, folders and annotation files, whose labels are not read.
+        videos: folder of the videos, relative to ``root``.
+        num_classes: that there must be; None: any number, as in a subset.
+        sampling: as in `VideoDataModule`.
+        test_views: as in `VideoDataModule`.
+        **kwargs: as in `AnnotatedVideoDataModule` and `VideoDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        train: str | None = "train",
+        val: str | None = "validation",
+        test: str | None = "validation",
+        predict: Sequence[str] = (),
+        *,
+        videos: str = "20bn-something-something-v2",
+        num_classes: int | None = 174,
+        sampling: str = "segments",
+        test_views: tuple[int, int] = (1, 3),
+        **kwargs,
+    ) -> None:
+        kwargs |= {"num_classes": num_classes, "sampling": sampling, "test_views": test_views}
+        super().__init__(root, train, val, test, predict, **kwargs)
+        self.videos = videos
+
+    def annotation_file(self, split: str) -> str:
+        """``something-something-v2-train.json`` or ``train.json``."""
+        return rf"({PREFIX})?{split}\.json"
+
+    def read_annotation(self, file: Path) -> tuple[list[Row], Find]:
+        """The published JSON, or a list of paths."""
+        if file.suffix.lower() != ".json":
+            return super().read_annotation(file)
+        records = _load(file)
+        if not isinstance(records, list) or not records:
+            raise DatasetError(f"{file}: expected a list of records with id and template")
+        if not any(isinstance(record, dict) and "template" in record for record in records):
+            labels = _answers(file)
+        else:
+            labels = None
+        folder = inside(os.path.abspath(self.root), self.videos, "data.videos")
+        rows = []
+        for number, record in enumerate(records, 1):
+            where = at(file, number)
+            name = _text(record, "id", where)
+            if name in (".", "..") or not {"/", "\0"}.isdisjoint(name):
+                raise DatasetError(f"{where}: {name!r} is no id of a video")
+            if labels is None:
+                label = _class_of(_text(record, "template", where))
+            elif labels and name not in labels:
+                raise DatasetError(f"{where}: the answers beside it have no {name!r}")
+            else:
+                label = labels.get(name, "")
+            rows.append(Row(number, os.path.join(folder, name), label))
+        return rows, find_by_stem
+
+    def annotated_classes(self, file: Path) -> tuple[str, ...]:
+        """Those of the published labels, in the order of their ids; without such a file, found."""
+        names = (f"{PREFIX}labels.json", "labels.json")
+        if not file.name.startswith(PREFIX):
+            names = names[::-1]
+        folders = [file.parent, *self.annotation_folders()]
+        candidates = (folder / name for folder in folders for name in names)
+        labels = next((path for path in candidates if path.is_file()), None)
+        return super().annotated_classes(file) if labels is None else read_labels(labels)
+
+
+def read_labels(file: Path) -> tuple[str, ...]:
+    """Classes in the order of their ids, from a JSON object of them with their ids.
+
+    Raises:
+        DatasetError: it is none, or the ids are not 0, 1, 2 and so on.
+    """
+    labels = _load(file)
+    if not isinstance(labels, dict) or not labels:
+        raise DatasetError(f"{file}: expected an object of classes with their ids")
+    by_id = {str(number): _class_of(name) for name, number in labels.items()}
+    if set(by_id) != set(map(str, range(len(labels)))):
+        raise DatasetError(f"{file}: the {len(labels)} classes do not have the ids from 0 on")
+    if "" in by_id.values() or len(set(by_id.values())) < len(by_id):
+        raise DatasetError(f"{file}: a class is empty, or there twice")
+    return tuple(by_id[str(i)] for i in range(len(by_id)))
+
+
+def _class_of(template: str) -> str:
+    return template.replace("[", "").replace("]", "").strip()
+
+
+def _load(file: Path) -> Any:
+    try:
+        return json.loads(read_text(file))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(f"{file}: not JSON ({error})") from None
+
+
+def _text(record: Any, key: str, where: str) -> str:
+    value = record.get(key) if isinstance(record, dict) else None
+    text = str(value).strip() if isinstance(value, str | int) else ""
+    if not text:
+        raise DatasetError(f"{where}: expected an object whose {key} is not empty")
+    return text
+
+
+def _answers(file: Path) -> dict[str, str]:
+    """Labels of a test split's ids, from the file beside it; nothing without that."""
+    answers = file.with_name(f"{file.stem}-answers.csv")
+    if not answers.is_file():
+        return {}
+    lines = list(csv.reader(read_text(answers).splitlines(), delimiter=";"))
+    for number, line in enumerate(lines, 1):
+        if len(line) != 2 or not all(cell.strip() for cell in line):
+            raise DatasetError(f"{at(answers, number)}: expected 'id;label'")
+    return {name.strip(): _class_of(label) for name, label in lines}

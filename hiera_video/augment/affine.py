@@ -1,0 +1,100 @@
+"""Rotating, shearing and shifting all frames of a clip by one affine map, as PIL does.
+
+PIL's ``Image.transform`` with bicubic interpolation is Keys' kernel with a = -1 (torch's
+``grid_sample`` has -0.75), pixel centres at halves, the edge repeated for neighbours outside, and a
+plain colour wherever the point itself lies outside. It truncates to a level. Here the weights are
+the same, but the products are added in float32, so that about one pixel in a thousand
+differs by one level. Sources: libImaging's ``Geometry.c``, PIL ``Image.rotate``, timm
+``auto_augment.py``.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# What timm and PySlowFast fill with unless told otherwise, and PySlowFast's recipes do not.
+FILL = 128
+# Added before truncation; more than the rounding of the sums, which would else turn a plain
+# surface of level v into v - 1.
+_MARGIN = 1e-3
+
+
+def rotate(clip: Tensor, degrees: float) -> Tensor:
+    """Counter-clockwise about the middle."""
+    height, width = clip.shape[-2:]
+    x, y = width / 2, height / 2
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return affine(clip, (cos, -sin, x - cos * x + sin * y), (sin, cos, y - sin * x - cos * y))
+
+
+def shear_x(clip: Tensor, factor: float) -> Tensor:
+    """Shift row y by ``factor * y`` pixels to the left."""
+    return affine(clip, (1, factor, 0), (0, 1, 0))
+
+
+def shear_y(clip: Tensor, factor: float) -> Tensor:
+    """Shift column x by ``factor * x`` pixels up."""
+    return affine(clip, (1, 0, 0), (factor, 1, 0))
+
+
+def translate_x(clip: Tensor, share: float) -> Tensor:
+    """Shift by a share of the width to the left."""
+    return affine(clip, (1, 0, share * clip.shape[-1]), (0, 1, 0))
+
+
+def translate_y(clip: Tensor, share: float) -> Tensor:
+    """Shift by a share of the height up."""
+    return affine(clip, (1, 0, 0), (0, 1, share * clip.shape[-2]))
+
+
+def affine(
+    clip: Tensor, x_row: tuple[float, float, float], y_row: tuple[float, float, float]
+) -> Tensor:
+    """Take the pixel at (x, y) from ``(x_row @ (x, y, 1), y_row @ (x, y, 1))``.
+
+    Args:
+        clip: uint8 ``(3, T, H, W)``.
+        x_row: of the matrix; coordinates in pixels, the first pixel's centre at 0.5.
+        y_row: likewise.
+
+    Returns:
+        uint8 ``(3, T, H, W)``.
+    """
+    height, width = clip.shape[-2:]
+    options = {"dtype": torch.float64, "device": clip.device}
+    y = torch.arange(height, **options)[:, None] + 0.5
+    x = torch.arange(width, **options)[None, :] + 0.5
+    source_x, source_y = (a * x + b * y + c for a, b, c in (x_row, y_row))  # (H, W)
+    inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
+    columns, x_weights = _taps(source_x, width, exact=x_row == (1, 0, 0))  # (H, W, 4) or (H, W, 1)
+    rows, y_weights = _taps(source_y, height, exact=y_row == (0, 1, 0))
+    # (H, W, 4, 1) with (H, W, 1, 4) -> (H * W, 16)
+    index = (rows[..., :, None] * width + columns[..., None, :]).flatten(2).flatten(0, 1)
+    weights = (y_weights[..., :, None] * x_weights[..., None, :]).flatten(2).flatten(0, 1).float()
+    # A pixel of all channels and frames is one row, a new one the weighted sum of sixteen rows.
+    pixels = clip.flatten(0, 1).flatten(1).T.float()  # (3, T, H, W) -> (H * W, 3 * T)
+    resampled = F.embedding_bag(index, pixels, per_sample_weights=weights, mode="sum")
+    levels = resampled.add_(_MARGIN).clamp_(0, 255).to(torch.uint8).T.reshape(clip.shape)
+    return torch.where(inside, levels, FILL)
+
+
+def _taps(source: Tensor, size: int, exact: bool) -> tuple[Tensor, Tensor]:
+    """The four pixels about each coordinate, int32 ``(..., 4)``, and their weights.
+
+    Of coordinates that are ``exact`` pixels, that pixel alone.
+    """
+    first = (source - 0.5).floor()
+    if exact:
+        return first[..., None].int(), torch.ones_like(source)[..., None]
+    d = source - 0.5 - first
+    offset = torch.arange(-1, 3, device=source.device)
+    index = (first[..., None] + offset).clamp(0, size - 1).int()
+    weights = [
+        d * (d * (2 - d) - 1),
+        d * d * (d - 2) + 1,
+        d * (d * (1 - d) + 1),
+        d * d * (d - 1),
+    ]
+    return index, torch.stack(weights, dim=-1)

@@ -1,0 +1,88 @@
+"""All that happens to the clips of a training batch, mixing aside."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hiera_video.augment.basic import FLIP_STREAM, Normalize
+from hiera_video.augment.erasing import Box, RandomErasing
+from hiera_video.augment.rand_augment import Operation, RandAugment
+from hiera_video.augment.random import uniform
+
+
+class Draw(NamedTuple):
+    """What happens to each of ``B`` clips. Of plain numbers, so that it stays on the host."""
+
+    flip: list[bool]
+    operations: list[list[Operation]]
+    boxes: list[Box | None]
+
+
+class Augmentation(nn.Module):
+    """Flip, RandAugment, normalise, erase: in this order, each clip by its own seed alone.
+
+    What happens is drawn on the host, before the batch goes to the device; so the device never
+    waits, and touches only the clips that something was drawn for. A clip's result is the same in
+    any batch, and on any device but for rounding.
+
+    Args:
+        horizontal_flip: mirror half of the clips.
+        rand_augment: None = off.
+        erasing: None = off.
+        normalize: of the mean and deviation that the model expects; None = `Normalize()`.
+    """
+
+    def __init__(
+        self,
+        *,
+        horizontal_flip: bool = True,
+        rand_augment: RandAugment | None = None,
+        erasing: RandomErasing | None = None,
+        normalize: Normalize | None = None,
+    ) -> None:
+        super().__init__()
+        self.horizontal_flip, self.rand_augment = horizontal_flip, rand_augment
+        self.erasing, self.normalize = erasing, normalize or Normalize()
+
+    def draw(self, seed: Tensor, size: tuple[int, int]) -> Draw:
+        """Decide what happens to each clip.
+
+        Args:
+            seed: int64 ``(B,)`` on the CPU.
+            size: height and width of the clips.
+        """
+        flip = uniform(seed, 1, stream=FLIP_STREAM)[:, 0] < 0.5 * self.horizontal_flip
+        return Draw(
+            flip.tolist(),
+            self.rand_augment.draw(seed) if self.rand_augment else [[] for _ in seed],
+            self.erasing.draw(seed, size) if self.erasing else [None for _ in seed],
+        )
+
+    @torch.no_grad()
+    def forward(self, video: Tensor, draw: Draw) -> Tensor:
+        """Do it.
+
+        Args:
+            video: uint8 ``(B, 3, T, H, W)``.
+            draw: of `draw`.
+
+        Returns:
+            float32 ``(B, 3, T, H, W)``, normalised.
+
+        Raises:
+            ValueError: the video is not uint8, or not of as many clips as the draw.
+        """
+        if video.dtype != torch.uint8:
+            raise ValueError(f"augmentation takes uint8 clips, not {video.dtype}")
+        if len(video) != len(draw.flip):
+            raise ValueError(f"a draw for {len(draw.flip)} clips meets {len(video)}")
+        clips = []
+        for clip, flip, operations in zip(video, draw.flip, draw.operations, strict=True):
+            clip = clip.flip(-1) if flip else clip
+            clips.append(self.rand_augment(clip, operations) if self.rand_augment else clip)
+        out = self.normalize(torch.stack(clips))
+        for clip, box in zip(out, draw.boxes, strict=True):
+            if self.erasing and box:
+                self.erasing(clip, box)
+        return out

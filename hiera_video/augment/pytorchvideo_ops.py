@@ -1,0 +1,56 @@
+"""The operations of pytorchvideo's RandAugment, by the library's own functions."""
+
+import functools
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hiera_video.augment.pil_ops import equalize
+
+
+@functools.cache
+def augmentations() -> Any:
+    """The module ``pytorchvideo.transforms.augmentations``, which takes seconds to import."""
+    with warnings.catch_warnings():  # of other libraries, about what these import
+        warnings.simplefilter("ignore")
+        # pytorchvideo 0.1.5 asks for a module of torchvision under the name it had before 0.17.
+        sys.modules.setdefault(
+            "torchvision.transforms.functional_tensor",
+            importlib.import_module("torchvision.transforms._functional_tensor"),
+        )
+        return importlib.import_module("pytorchvideo.transforms.augmentations")
+
+
+def apply(clip: Tensor, operations: Sequence[tuple[str, float | None]]) -> Tensor:
+    """Apply operations in order.
+
+    Args:
+        clip: uint8 ``(3, T, H, W)``.
+        operations: name and argument of each, as in pytorchvideo.
+
+    Returns:
+        uint8 ``(3, T, H, W)``: the float result of the last one, rounded.
+    """
+    frames = clip.transpose(0, 1).float() / 255  # (T, 3, H, W)
+    for name, argument in operations:
+        arguments = () if argument is None else (argument,)
+        frames = _function(name)(frames, *arguments)
+    return (frames * 255).round_().clamp_(0, 255).to(torch.uint8).transpose(0, 1)
+
+
+@functools.cache
+def _function(name: str) -> Callable[..., Tensor]:
+    if name == "Equalize":
+        return _equalize
+    transform = augmentations().AugmentTransform(name)
+    return functools.partial(transform.transform_fn, **transform.transform_hparas)
+
+
+def _equalize(frames: Tensor) -> Tensor:
+    """The same table as the library's, without its loop over frames and channels."""
+    return (equalize((frames * 255).to(torch.uint8).transpose(0, 1)) / 255).transpose(0, 1)

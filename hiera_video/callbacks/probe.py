@@ -1,0 +1,93 @@
+"""Judging pretraining while it runs."""
+
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from hiera_video.metrics.probe import FeatureProbe
+from hiera_video.tasks.probing import add_all, add_videos, check_classes
+
+
+class Probe(Callback):
+    """Log ``val/knn_top1`` and ``val/linear_top1`` of the encoder's features; see `FeatureProbe`.
+
+    In a validation that is due, it takes the features of validation videos from the batches as they
+    come, and those of training videos from a loader of its own, with ``data.val_views`` and without
+    augmentation. Training does not notice: nothing random is drawn.
+
+    Args:
+        every_n_epochs: epochs from one probe to the next, of those with a validation; None: never.
+        max_videos: training videos it is trained on, at equal steps through the split; None: all.
+        k: as in `FeatureProbe`.
+        l2: as in `FeatureProbe`.
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int | None,
+        max_videos: int | None = 20_000,
+        k: int = 20,
+        l2: float = 1e-3,
+    ) -> None:
+        if every_n_epochs is not None and every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs must be at least 1 or null, not {every_n_epochs}")
+        if max_videos is not None and max_videos < 2:
+            raise ValueError(f"max_videos must be at least 2 or null, not {max_videos}")
+        FeatureProbe(1, 1, k, l2)  # refuses what is wrong before data is read
+        self.every_n_epochs, self.max_videos, self.k, self.l2 = every_n_epochs, max_videos, k, l2
+        self._probe: FeatureProbe | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """See that the data can be probed.
+
+        Raises:
+            MisconfigurationException: there is no validation split, or not enough labels.
+        """
+        if stage != "fit" or self.every_n_epochs is None:
+            return
+        datamodule: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if "val" not in datamodule.manifests:
+            raise MisconfigurationException("a probe is judged on data.val, which is null")
+        check_classes(datamodule)
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Begin with the training videos: here averages of weights, if any, are in place."""
+        due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if batch_idx or not due or trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        task: Any = pl_module
+        datamodule: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        width, classes = task.model.stage_dims[-1], len(datamodule.class_names)
+        self._probe = FeatureProbe(width, classes, self.k, self.l2).to(task.device)
+        add_all(self._probe, task, datamodule.evaluation_loader("train", self.max_videos))
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add the validation videos of the batch."""
+        if self._probe is not None:
+            with trainer.precision_plugin.forward_context():
+                add_videos(self._probe, pl_module, batch, train=False)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what both probes reach."""
+        if self._probe is None:
+            return
+        for name, value in self._probe.compute().items():
+            # The same on all ranks already; sync_dist keeps Lightning from warning.
+            pl_module.log(f"val/{name}", value.float(), sync_dist=True)
+        self._probe = None

@@ -1,0 +1,139 @@
+"""What a training comes to: the batch of a step, the epochs, the learning rate.
+
+Papers count batches in videos or in clips, and epochs in passes over the videos or in all clips
+drawn ("effective": 4 repeats make a pass 4 epochs). Here both units are said, and never guessed.
+This file is arithmetic alone and imports no torch: configurations use it, too.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+BATCH_UNITS = ("videos", "clips")
+EPOCH_UNITS = ("passes", "effective")
+
+
+class BudgetError(ValueError):
+    """A batch or a number of epochs that cannot be had; the message says what could."""
+
+
+class Budget(NamedTuple):
+    """How batches, epochs and learning rate are meant.
+
+    Attributes:
+        batch: in one optimiser's step on all devices together; None: whatever devices, accumulation
+            and ``data.batch_size`` make.
+        batch_unit: "videos" or "clips": what ``batch`` and ``lr_reference`` count.
+        lr_reference: the batch that a learning rate is given for; it is scaled in proportion
+            (Goyal et al., arXiv:1706.02677). None: it holds for any batch.
+        epoch_unit: "passes" over the videos, or "effective": each clip of a video counts.
+    """
+
+    batch: int | None = None
+    batch_unit: str = "videos"
+    lr_reference: float | None = None
+    epoch_unit: str = "passes"
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Any] | None, epochs: Mapping[str, Any] | None) -> "Budget":
+        """From ``task.batch`` {global, unit, lr_reference} and ``task.epochs`` {count, unit}.
+
+        Raises:
+            BudgetError: an unknown key, unit, or a number that is not positive.
+        """
+        batch, epochs = dict(batch or {}), dict(epochs or {})
+        _check_keys("batch", batch, ("global", "unit", "lr_reference"))
+        _check_keys("epochs", epochs, ("count", "unit"))
+        budget = cls(
+            batch.get("global"),
+            batch.get("unit", "videos"),
+            batch.get("lr_reference"),
+            epochs.get("unit", "passes"),
+        )
+        _check_unit("batch.unit", budget.batch_unit, BATCH_UNITS)
+        _check_unit("epochs.unit", budget.epoch_unit, EPOCH_UNITS)
+        if budget.batch is not None and (budget.batch < 1 or budget.batch != int(budget.batch)):
+            raise BudgetError(f"batch.global must be a positive whole number, not {budget.batch}")
+        if budget.lr_reference is not None and budget.lr_reference <= 0:
+            raise BudgetError(f"batch.lr_reference must be positive, not {budget.lr_reference}")
+        return budget
+
+    def accumulation(
+        self, batch_size: int, repeats: int, world_size: int, accumulate: int = 1
+    ) -> int:
+        """Batches that make up one optimiser's step.
+
+        Args:
+            batch_size: videos in a batch of one process.
+            repeats: clips of each.
+            world_size: processes.
+            accumulate: what the trainer was told; 1 where it was told nothing.
+
+        Raises:
+            BudgetError: no whole number of them makes the batch that is asked for.
+        """
+        if self.batch is None:
+            return accumulate
+        videos, rest = divmod(self.batch, repeats if self.batch_unit == "clips" else 1)
+        if rest:
+            raise BudgetError(
+                f"task.batch.global={self.batch} clips are no multiple of data.repeats={repeats}"
+            )
+        at_once = batch_size * world_size
+        if videos % at_once:
+            raise BudgetError(
+                f"task.batch.global={self.batch} {self.batch_unit} is no multiple of "
+                f"{world_size} processes x data.batch_size={batch_size} videos"
+                f"{_fitting(videos, batch_size, world_size)}"
+            )
+        if accumulate not in (1, videos // at_once):
+            raise BudgetError(
+                f"trainer.accumulate_grad_batches={accumulate} contradicts task.batch.global="
+                f"{self.batch}, which needs {videos // at_once}; leave it out"
+            )
+        return videos // at_once
+
+    def lr_factor(self, videos: int, repeats: int) -> float:
+        """Factor on the learning rate for a step of so many videos, on all devices together."""
+        batch = videos * (repeats if self.batch_unit == "clips" else 1)
+        return 1.0 if self.lr_reference is None else batch / self.lr_reference
+
+    def in_passes(self, epochs: float, repeats: int) -> float:
+        """A number of epochs, such as those of warm-up, in passes over the videos."""
+        return epochs / repeats if self.epoch_unit == "effective" else epochs
+
+
+def passes(count: float | None, unit: str, repeats: int) -> int:
+    """``task.epochs`` as the trainer's ``max_epochs``: passes over the videos, -1 without a count.
+
+    Raises:
+        BudgetError: it is no whole number of passes.
+    """
+    _check_unit("epochs.unit", unit, EPOCH_UNITS)
+    if count is None:
+        return -1
+    whole = Budget(epoch_unit=unit).in_passes(count, repeats)
+    if whole < 1 or whole != int(whole):
+        raise BudgetError(
+            f"task.epochs.count={count:g} ({unit}) with data.repeats={repeats} is {whole:g} passes "
+            "over the videos; it must be a whole number"
+        )
+    return int(whole)
+
+
+def _fitting(videos: int, batch_size: int, world_size: int) -> str:
+    """The nearest batch size that divides, as a hint."""
+    if videos % world_size:
+        return f"; {videos} videos do not divide among {world_size} processes"
+    share = videos // world_size
+    sizes = [size for size in range(1, min(batch_size, share) + 1) if share % size == 0]
+    return f"; data.batch_size={sizes[-1]} would do"
+
+
+def _check_keys(name: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    if unknown := [key for key in given if key not in known]:
+        raise BudgetError(f"{name} has no key {unknown[0]!r}; it has {', '.join(known)}")
+
+
+def _check_unit(name: str, unit: str, known: tuple[str, ...]) -> None:
+    if unit not in known:
+        raise BudgetError(f"{name} must be {' or '.join(known)}, not {unit!r}")

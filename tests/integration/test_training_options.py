@@ -1,0 +1,96 @@
+"""Averaged weights, exact accumulation, compiled networks: through the commands."""
+
+import csv
+
+import pytest
+import torch
+
+from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_MODEL, TINY_RUN, run
+
+WORDS = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_DATA, *TINY_RUN]
+
+
+def checkpoint(workspace, name):
+    path = workspace / f"runs/{name}/checkpoints/last.ckpt"
+    return torch.load(path, weights_only=True)
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        assert torch.equal(value, b[key]), key
+
+
+@pytest.fixture(scope="module")
+def averaged(workspace):
+    """The checkpoint of an unbroken run with an average of the weights."""
+    run(*WORDS, "callbacks.ema.decay=0.9", "run_dir=runs/averaged", cwd=workspace)
+    return checkpoint(workspace, "averaged")
+
+
+def test_a_resumed_average_of_weights_ends_bit_for_bit_the_same(workspace, averaged):
+    words = [*WORDS, "callbacks.ema.decay=0.9", "run_dir=runs/averaged-killed"]
+    words += [
+        "callbacks.recovery.every_n_epochs=null",
+        "+callbacks.recovery.every_n_train_steps=1",
+        "callbacks.recovery.save_on_train_epoch_end=false",
+    ]
+    kill = ["+callbacks.kill._target_=tests.integration.stopping.KillAt", "+callbacks.kill.batch=8"]
+    run(*words, *kill, cwd=workspace, code=None, PYTHONPATH=str(ROOT))
+    assert checkpoint(workspace, "averaged-killed")["global_step"] == 8
+    run(*words, "resume=auto", cwd=workspace)
+    resumed = checkpoint(workspace, "averaged-killed")
+    assert_same(averaged["state_dict"], resumed["state_dict"])
+    assert_same(averaged["current_model_state"], resumed["current_model_state"])
+    key = "model.decoder_pred.weight"  # the average lags behind
+    assert not torch.equal(averaged["state_dict"][key], averaged["current_model_state"][key])
+
+
+@pytest.mark.parametrize("average", [True, False])
+def test_an_average_of_weights_is_not_lost_by_resuming(workspace, averaged, pretrained, average):
+    kind, before = ("averaged", "averaged") if average else ("plain", "pretrained")
+    decay = "null" if average else "0.9"
+    words = [*WORDS, f"resume=runs/{before}", f"run_dir=runs/{kind}-on", "trainer.max_epochs=3"]
+    output = run(*words, f"callbacks.ema.decay={decay}", cwd=workspace, code=2)
+    assert "task.init_from" in output.splitlines()[-1]
+    assert "average of" in output.splitlines()[-1]
+
+
+def test_accumulated_batches_make_the_same_step(workspace):
+    words = [*WORDS, "task.optimizer._target_=torch.optim.SGD", "~task.optimizer.betas"]
+    words += ["data.batch_size=10", "task.lr=0.1"]  # 2 steps an epoch; 4 of 24 videos left out
+    run(*words, "run_dir=runs/at-once", cwd=workspace)
+    words += ["data.batch_size=5", "task.batch.global=10"]
+    output = run(*words, "run_dir=runs/accumulated", cwd=workspace)
+    assert "a step is 10 videos, 10 clips: 1 processes x 2 batches x 5 videos x 1 clips" in output
+    once, accumulated = (checkpoint(workspace, n) for n in ("at-once", "accumulated"))
+    assert once["global_step"] == accumulated["global_step"] == 4
+    for key, value in once["state_dict"].items():
+        torch.testing.assert_close(accumulated["state_dict"][key], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_that_cannot_be_made_is_one_line(workspace):
+    words = [*WORDS, "task.batch.global=10", "run_dir=runs/no-batch"]
+    output = run(*words, cwd=workspace, code=2)
+    assert "data.batch_size=2 would do" in output.splitlines()[-1]
+
+
+def test_the_whole_recipe_of_finetuning_trains(workspace, pretrained):
+    data = [word for word in TINY_DATA if "batch_size=4" not in word]
+    output = run(
+        *("fit", "--config", "demo/finetune_recipe", *TINY_MODEL, *data, *TINY_RUN),
+        *("task.batch.global=8", "data.batch_size=4", "task.batch.lr_reference=16"),
+        f"task.init_from={pretrained}/checkpoints/last.ckpt",
+        "run_dir=runs/recipe",
+        cwd=workspace,
+    )
+    assert "a step is 8 videos, 16 clips: 1 processes x 2 batches x 4 videos x 2 clips" in output
+    assert "learning rate 0.00035 (0.0007 x 0.5)" in output
+    (file,) = (workspace / "runs/recipe/metrics").rglob("metrics.csv")
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    rates = [float(row["lr"]) for row in rows if row["lr"]]
+    # 12 steps, logged every 2; the cosine falls from the third on, the warm-up's last.
+    assert len(rates) == 6
+    assert max(rates) <= 0.00035
+    losses = [float(row["train/loss"]) for row in rows if row["train/loss"]]
+    assert all(0 < loss < 10 for loss in losses)

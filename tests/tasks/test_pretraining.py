@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from hiera_video.augment.basic import MASK_STREAM
+from hiera_video.augment.random import uniform
+from hiera_video.tasks.pretraining import PretrainingTask
+from tests.models.reference import make_video
+from tests.models.small import tiny_mae
+
+
+def task(**kwargs):
+    task = PretrainingTask(tiny_mae, mask_ratio=0.5, **kwargs)
+    task.model = task.network()
+    return task
+
+
+def test_the_default_mask_keeps_the_units_with_the_least_noise():
+    seed, pretraining = torch.tensor([3, 2**50]), task()
+    out = pretraining(make_video(pretraining.model, 2), seed)
+    noise = uniform(seed, 8, MASK_STREAM)
+    assert torch.equal(out.mask, noise <= noise.sort(dim=1).values[:, 3:4])
+
+
+def test_masks_by_name():
+    seed, pretraining = torch.tensor([3, 4]), task(mask="tube")
+    video = make_video(pretraining.model, 2)
+    tube = pretraining(video, seed).mask.view(2, 2, 4)
+    assert torch.equal(tube[:, 0], tube[:, 1])
+    pretraining.mask = "block"
+    assert pretraining(video, seed).mask.sum(dim=1).tolist() == [4, 4]
+    with pytest.raises(ValueError, match="mask must be one of random, tube, block, not 'cube'"):
+        task(mask="cube")

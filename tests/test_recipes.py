@@ -1,0 +1,161 @@
+"""Every recipe against the paper's tables 11 and 12 (arXiv:2306.00989, appendix A)."""
+
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from docs.recipes import PAGE, composed, page, recipes
+from hiera_video.tasks.base import VideoTask
+
+# Columns of table 11a for 3200 epochs, and table 12a. Passes = epochs / repeated sampling.
+PRETRAINING = {
+    # config: (size, frames, lr, drop path, batch, epochs, warm-up, repeats, flip, clip)
+    "kinetics400/pretrain_base": ("base", 16, 8e-4, 0.1, 512, 3200, 120, 4, True, None),
+    "kinetics400/pretrain_base_plus": ("base_plus", 16, 8e-4, 0.2, 512, 3200, 120, 4, True, None),
+    "kinetics400/pretrain_large": ("large", 16, 8e-4, 0.2, 512, 3200, 120, 4, True, None),
+    "kinetics400/pretrain_huge": ("huge", 16, 3.2e-4, 0.4, 512, 3200, 120, 4, True, None),
+    "ssv2/pretrain_large": ("large", 16, 8e-4, 0.2, 1024, 1600, 30, 1, False, 0.02),
+    "ssv2/pretrain_large32": ("large", 32, 8e-4, 0.2, 1024, 1600, 30, 1, False, 0.02),
+}
+# Table 11b for 3200 epochs of pretraining.
+KINETICS = {
+    # size: (lr, epochs, drop path, dropout, layer decay)
+    "base": (8e-4, 150, 0.2, 0.3, 0.8),
+    "base_plus": (8e-4, 150, 0.2, 0.3, 0.8),
+    "large": (8e-4, 100, 0.2, 0.5, 0.875),
+    "huge": (4e-4, 100, 0.3, 0.5, 0.875),
+}
+# Table 12b, before and after the slash.
+SSV2 = {
+    # frames: (lr, batch, mixup, cutmix, smoothing, drop path)
+    16: (0.16, 256, 0.8, 1.0, 0.1, 0.1),
+    32: (0.08, 128, None, None, 0.0, 0.2),
+}
+SSV2_CONFIGS = {
+    "ssv2/finetune_large": 16,
+    "ssv2/finetune_large_from_kinetics400": 16,
+    "ssv2/finetune_large32": 32,
+    "ssv2/finetune_large32_from_kinetics400": 32,
+}
+KINETICS_CONFIGS = [f"kinetics{k}/finetune_{size}" for k in (400, 600, 700) for size in KINETICS]
+
+
+def parts(name) -> tuple[VideoTask, torch.nn.Module, object, dict]:
+    """Task, network without memory, data module and configuration of a recipe."""
+    config = composed(name)
+    task = instantiate(config["task"], _convert_="all")
+    data = instantiate(config["data"], _convert_="all")
+    classes = {} if "pretrain" in name else {"num_classes": data.num_classes}
+    with torch.device("meta"):
+        model = task.create_network(**classes)
+    return task, model, data, config
+
+
+def test_all_recipes_are_checked():
+    assert sorted(recipes()) == sorted([*PRETRAINING, *KINETICS_CONFIGS, *SSV2_CONFIGS])
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_pretraining(name):
+    size, frames, lr, drop_path, batch, epochs, warmup, repeats, flip, clip = PRETRAINING[name]
+    task, model, data, config = parts(name)
+    check_clips(data, frames, sampling="segments" if "ssv2" in name else "clip")
+    check_model(model, size, frames, drop_path)
+    assert (len(model.decoder_blocks), model.decoder_blocks[0].attn.heads) == (8, 8)
+    assert model.num_kept(task.mask_ratio) == int(0.1 * model.num_units)
+    assert task.mask == "random"
+    assert model.target.normalized
+    optimizer = task.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.defaults["betas"] == (0.9, 0.95)
+    check_budget(task, config, lr, batch, epochs, warmup, repeats)
+    assert (task.weight_decay, task.layer_decay) == (0.05, 1.0)
+    assert config["trainer"]["gradient_clip_val"] == 0.02  # the paper's for SSv2, ours for Kinetics
+    assert clip in (None, 0.02)
+    assert task.augment.horizontal_flip == flip
+    assert task.augment.rand_augment is task.augment.erasing is None
+    assert data.crop_scale == [0.5, 1.0]
+    assert task.init_from is None
+
+
+@pytest.mark.parametrize("name", KINETICS_CONFIGS)
+def test_finetuning_on_kinetics(name):
+    kinetics, size = name.removeprefix("kinetics").split("/finetune_")
+    lr, epochs, drop_path, dropout, layer_decay = KINETICS[size]
+    task, model, data, config = parts(name)
+    check_clips(data, 16, sampling="clip")
+    check_model(model, size, 16, drop_path)
+    assert model.head.dropout.p == dropout
+    assert model.head.projection.out_features == data.num_classes == int(kinetics)
+    optimizer = task.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.defaults["betas"] == (0.9, 0.999)
+    check_budget(task, config, lr, 256, epochs, 10, 2)
+    assert (task.weight_decay, task.layer_decay) == (0.05, layer_decay)
+    assert config["trainer"]["gradient_clip_val"] == 5.0
+    check_augmentation(task, mixup=0.8, cutmix=1.0, smoothing=0.1, flip=True)
+    assert data.test_views == [5, 3]
+    assert task.init_from == f"mae_hiera_{size}_16x224"
+
+
+@pytest.mark.parametrize("name", SSV2_CONFIGS)
+def test_finetuning_on_ssv2(name):
+    frames = SSV2_CONFIGS[name]
+    lr, batch, mixup, cutmix, smoothing, drop_path = SSV2[frames]
+    task, model, data, config = parts(name)
+    check_clips(data, frames, sampling="segments")
+    check_model(model, "large", frames, drop_path)
+    assert model.head.dropout.p == 0.5
+    assert model.head.projection.out_features == data.num_classes == 174
+    optimizer = task.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert (optimizer.defaults["momentum"], optimizer.defaults["nesterov"]) == (0.9, True)
+    check_budget(task, config, lr, batch, 40, 3, 1)
+    assert (task.weight_decay, task.layer_decay) == (1e-4, 0.875)
+    check_augmentation(task, mixup=mixup, cutmix=cutmix, smoothing=smoothing, flip=False)
+    assert data.test_views == [1, 3]
+
+
+def check_clips(data, frames, sampling):
+    clip = data.clip
+    assert (clip.num_frames, clip.height, clip.width) == (frames, 224, 224)
+    assert data.clip.sampling == sampling
+    if sampling == "clip":
+        assert (clip.stride, clip.fps) == (4, 30)
+
+
+def check_model(model, size, frames, drop_path):
+    width = {"base": 96, "base_plus": 112, "large": 144, "huge": 256}[size]
+    assert model.patch_embed.proj.out_channels == width
+    assert len(model.blocks) == (24 if "base" in size else 48)
+    assert tuple(model.input_size) == (frames, 224, 224)
+    assert model.blocks[-1].drop_path == pytest.approx(drop_path)
+
+
+def check_budget(task, config, lr, batch, epochs, warmup, repeats):
+    assert config["data"]["repeats"] == repeats
+    assert config["trainer"]["max_epochs"] == epochs / repeats
+    assert task.budget.in_passes(task.warmup_epochs, repeats) == warmup / repeats
+    assert (task.budget.batch, task.budget.batch_unit) == (batch, "videos")
+    assert task.lr * task.budget.lr_factor(batch, repeats) == pytest.approx(lr)
+    # Any number of devices that divides makes the same step.
+    for devices in (1, 8, batch // 8):
+        accumulate = task.budget.accumulation(8, repeats, devices)
+        assert accumulate * devices * 8 == batch
+
+
+def check_augmentation(task, mixup, cutmix, smoothing, flip):
+    assert task.augment.horizontal_flip == flip
+    rand = task.augment.rand_augment
+    assert (rand.magnitude, rand.std) == (7, 0.5)
+    assert task.augment.erasing.probability == 0.25  # ours
+    assert task.label_smoothing == smoothing
+    if mixup is None:
+        assert task.mixing is None
+    else:
+        assert (task.mixing.mixup_alpha, task.mixing.cutmix_alpha) == (mixup, cutmix)
+        assert (task.mixing.probability, task.mixing.switch_probability) == (1.0, 0.5)
+
+
+def test_the_page_of_recipes_is_up_to_date():
+    assert PAGE.read_text() == page(), "run python docs/recipes.py"
