@@ -21,7 +21,6 @@ VARIANTS = {
     "no mixup, no cutmix": ["task.mixing=null"],
     "no RandAugment": ["task.augment.rand_augment=null"],
     "no layer decay": ["task.layer_decay=1"],
-    "no random erasing": ["task.augment.erasing=null"],
 }
 RUNS = Path("runs/ablation", time.strftime("%Y%m%d-%H%M%S"))
 

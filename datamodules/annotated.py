@@ -104,7 +104,7 @@ class AnnotatedVideoDataModule(VideoDataModule):
         """
         if (self.root / split).is_file():
             return self.root / split
-        pattern = re.compile(self.annotation_file(re.escape(split)))
+        pattern = re.compile(self.annotation_file(re.escape(split)), re.IGNORECASE)
         found = [
             folder / name
             for folder in self.annotation_folders()
@@ -116,6 +116,11 @@ class AnnotatedVideoDataModule(VideoDataModule):
             raise DatasetError(
                 f"{found[0]} and {found[1]} are both annotations of the split {split!r}; name the "
                 "one to use in its place"
+            )
+        if not found and self.annotations is not None:
+            raise DatasetError(
+                f"{self.annotation_folders()[0]}: no annotation of the split {split!r} here; set "
+                "data.annotations, or null to look for it"
             )
         return found[0] if found else self.root / split
 

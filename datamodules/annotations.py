@@ -88,9 +88,14 @@ def read_list(source: Path, root: Path) -> list[Row]:
         if number == lines[0][0] and cells in (["path", "label"], ["path"]):
             continue
         path, label = [*cells, ""] if unlabelled else cells if len(cells) == 2 else ("", "")
+        if not path or not (label or (unlabelled and _is_video(path))):
+            raise DatasetError(
+                f"{at(source, number)}: expected 'path,label' or 'path id', or paths of videos in "
+                f"all rows, not {line!r}"
+            )
         video = inside(base, path, at(source, number))
-        if video == base or not (label or unlabelled):
-            raise DatasetError(f"{at(source, number)}: expected 'path,label' or 'path label'")
+        if video == base:
+            raise DatasetError(f"{at(source, number)}: expected the path of a video, not {path!r}")
         rows.append(Row(number, video, label))
     if not rows:
         raise DatasetError(f"{source}: no rows; expected lines 'path,label' or 'path label'")
@@ -111,10 +116,17 @@ def _split_list(line: str) -> list[str]:
 def _looks_like_csv(lines: Sequence[str]) -> bool:
     """A list ends every line with a space and an id; PySlowFast names such files .csv, too."""
     cells = [_split_csv(line) for line in lines]
-    if all(len(c) == 2 and Path(c[0]).suffix.lower() in VIDEO_SUFFIXES for c in cells):
+    if all(len(c) == 2 and _is_video(c[0]) for c in cells):
         return True  # of labels such as "class 1"
     ends = [_split_list(line) for line in lines]
-    return not all(len(e) == 2 and e[1].isdecimal() and not e[0].endswith(",") for e in ends)
+    ends_in_id = [len(e) == 2 and e[1].isdecimal() and not e[0].endswith(",") for e in ends]
+    # One row that is clearly of a list makes it one: what is wrong then are the others.
+    clear = any(ok and _is_video(e[0]) for ok, e in zip(ends_in_id, ends, strict=True))
+    return not (clear or all(ends_in_id))
+
+
+def _is_video(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES
 
 
 def inside(base: str, path: str, where: str) -> str:
@@ -237,7 +249,7 @@ def _files_by_stem(folder: str) -> dict[str, list[str]]:
             with os.scandir(os.path.join(folder, subfolder)) as entries:
                 for entry in entries:
                     stem, suffix = os.path.splitext(entry.name)
-                    if suffix.lower() in VIDEO_SUFFIXES:
+                    if suffix.lower() in VIDEO_SUFFIXES and entry.is_file():
                         found.setdefault(stem, []).append(os.path.join(subfolder, entry.name))
                     elif not subfolder and not entry.name.startswith(".") and entry.is_dir():
                         below.append(entry.name)

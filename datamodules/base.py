@@ -1,7 +1,6 @@
 """What all data modules are: clips, loaders and their position; each reads its splits itself."""
 
 import logging
-import math
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from lightning import LightningDataModule
 
 from datamodules.annotations import MissingVideo, read_text
+from datamodules.arguments import check_positive, check_range, check_short_side, check_whole
 from datamodules.bad_videos import BadVideos
 from datamodules.clips import SAMPLINGS, ClipFormat, EvaluationViews, TrainingClips
 from datamodules.loading import ClipDataset, EpochSampler, Loader
@@ -98,15 +98,15 @@ class VideoDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_positive(num_frames=num_frames, stride=stride, fps=fps, batch_size=batch_size)
-        _check_positive(repeats=repeats, eval_batch_size=eval_batch_size)
-        _check_positive(num_workers=num_workers + 1, decode_timeout=decode_timeout)
-        _check_whole(num_frames=num_frames, stride=stride, batch_size=batch_size, repeats=repeats)
-        _check_whole(eval_batch_size=eval_batch_size, num_workers=num_workers)
-        _check_range("crop_scale", crop_scale, most=1.0)
-        _check_range("crop_ratio", crop_ratio)
+        check_positive(num_frames=num_frames, stride=stride, fps=fps, batch_size=batch_size)
+        check_positive(repeats=repeats, eval_batch_size=eval_batch_size)
+        check_positive(num_workers=num_workers + 1, decode_timeout=decode_timeout)
+        check_whole(num_frames=num_frames, stride=stride, batch_size=batch_size, repeats=repeats)
+        check_whole(eval_batch_size=eval_batch_size, num_workers=num_workers)
+        check_range("crop_scale", crop_scale, most=1.0)
+        check_range("crop_ratio", crop_ratio)
         if short_side is not None:
-            _check_short_side(short_side, max(size))
+            check_short_side(short_side, max(size))
         if sampling not in SAMPLINGS:
             raise ValueError(f"sampling must be {' or '.join(SAMPLINGS)}, not {sampling!r}")
         if not 0 <= max_bad_share < 1:
@@ -316,33 +316,6 @@ class VideoDataModule(LightningDataModule):
             max_bad_share=self.max_bad_share,
             stop_on_kill=self.stop_on_kill,
         )
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if value <= 0:
-            raise ValueError(f"{name} must be positive, not {value}")
-
-
-def _check_whole(**values: float) -> None:
-    for name, value in values.items():
-        if value != int(value):
-            raise ValueError(f"{name} must be a whole number, not {value}")
-
-
-def _check_range(name: str, values: Sequence[float], most: float = math.inf) -> None:
-    if isinstance(values, int | float) or len(values) != 2:
-        raise ValueError(f"{name} must be [least, greatest], not {values}")
-    if not 0 < values[0] <= values[1] <= most:
-        limit = f" and at most {most:g}" if most < math.inf else ""
-        raise ValueError(f"{name} must be above 0, in ascending order{limit}, not {list(values)}")
-
-
-def _check_short_side(values: Sequence[int], crop: int) -> None:
-    _check_range("short_side", values)
-    _check_whole(**{"short_side": values[0], "greatest short_side": values[1]})
-    if values[0] < crop:
-        raise ValueError(f"short_side={list(values)} is less than the crop of {crop} pixels")
 
 
 def _read_class_names(file: Path) -> tuple[str, ...]:

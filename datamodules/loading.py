@@ -154,10 +154,12 @@ class Loader:
         stop_on_kill: bool = False,
     ) -> None:
         if sampler.training and len(sampler) < batch_size * accumulate:
-            batches = f"{accumulate} batches" if accumulate > 1 else "one batch"
+            batches, key = "one batch", "data.batch_size"
+            if accumulate > 1:
+                batches, key = f"a step of {accumulate} batches", "task.batch.global"
             raise DatasetError(
                 f"{len(sampler)} videos a process do not fill {batches} of {batch_size}; "
-                "lower data.batch_size"
+                f"lower {key}"
             )
         self.dataset, self.sampler = dataset, sampler
         self.batch_size, self.accumulate = batch_size, accumulate

@@ -21,6 +21,8 @@ from hiera_video.callbacks.run_record import RunRecord
 from hiera_video.command_line import UsageError
 from hiera_video.hydra_app import newest_checkpoint
 from hiera_video.models.checkpoints import read_checkpoint
+from hiera_video.models.zoo import CHECKPOINTS
+from hiera_video.spelling import did_you_mean
 from hiera_video.usage_errors import constructor_error
 
 log = logging.getLogger(__name__)
@@ -46,16 +48,18 @@ def run(config: DictConfig) -> float | None:
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     path = checkpoint_path(config)
     record = RunRecord(config.run_dir, *_records(config))
-    class_names = None
+    class_names, source = None, config.task.init_from
     if path is not None:
         class_names = _check_checkpoint(config, path)
         config.task.init_from = None  # the checkpoint has all weights
-    elif config.command != "fit" and Path(config.task.init_from).is_file():
-        class_names = tuple(read_checkpoint(Path(config.task.init_from)).get("class_names", ()))
+    elif source is not None:
+        _check_weights(source)
+        if config.command != "fit" and Path(source).is_file():
+            class_names = tuple(read_checkpoint(Path(source)).get("class_names", ()))
     _check_model(config)
     data = instantiate(config.data, _convert_="all")
     task = instantiate(config.task, _convert_="all")
-    if class_names:
+    if class_names and hasattr(task, "class_names"):
         task.class_names = data.class_names = class_names
     if config.command == "predict" and config.trainer.devices == "auto":
         data.setup("predict")
@@ -132,6 +136,13 @@ def _check_values(config: DictConfig) -> None:
     for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "log_every_n_steps"):
         if isinstance(config.trainer.get(name), float):
             raise UsageError(f"trainer.{name}={config.trainer[name]}: expected a whole number")
+
+
+def _check_weights(source: str) -> None:
+    """See that weights to start from are there, before the data is read."""
+    if source not in CHECKPOINTS and not Path(source).is_file():
+        hint = did_you_mean(source, CHECKPOINTS)
+        raise UsageError(f"task.init_from={source}: no such file or published weights{hint}")
 
 
 def _check_answers(trainer: lightning.Trainer) -> None:

@@ -49,6 +49,10 @@ class Probe(Callback):
         datamodule: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         if "val" not in datamodule.manifests:
             raise MisconfigurationException("a probe is judged on data.val, which is null")
+        if self.max_videos is not None and self.max_videos < trainer.world_size:
+            raise MisconfigurationException(
+                f"callbacks.probe.max_videos={self.max_videos} is less than one a process"
+            )
         check_classes(datamodule)
 
     def on_validation_batch_start(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiera_video.models.zoo import CHECKPOINTS
@@ -33,7 +34,7 @@ class LoadReport(NamedTuple):
     Attributes:
         loaded: tensors of the model that now have the file's values.
         renamed: name in the file to name in the model, where they differ.
-        resized: tensors that were resized to fit; none so far.
+        resized: position embeddings of time that were resized to another number of frames.
         missing: tensors of the model that keep their initial values.
         unexpected: tensors of the file that the model has no place for.
     """
@@ -50,6 +51,8 @@ class LoadReport(NamedTuple):
         if self.renamed:
             old, new = (_tops(names) for names in (self.renamed.keys(), self.renamed.values()))
             lines.append(f"renamed {', '.join(old)} -> {', '.join(new)}")
+        if self.resized:
+            lines.append(f"resized to the number of frames: {', '.join(self.resized)}")
         decoder = [name for name in self.unexpected if name.startswith(DECODER)]
         if decoder:
             lines.append(f"left out the decoder, {len(decoder)} tensors")
@@ -68,7 +71,8 @@ def load_weights(
     """Load weights into a model and print a short report.
 
     From a masked autoencoder to a classifier, the decoder is left out, its ``encoder_norm`` becomes
-    ``norm``, and the head stays new. A head with another number of classes stays new as well.
+    ``norm``, and the head stays new. A head with another number of classes stays new as well. For
+    another number of frames, position embeddings of time are resized.
 
     Args:
         model: a `Hiera` or a `MaskedAutoencoderHiera`.
@@ -87,11 +91,13 @@ def load_weights(
     own = model.state_dict()
     renamed = _renamed(own, weights)
     found = {renamed.get(name, name): value for name, value in weights.items()}
+    resized = _resized_in_time(own, found)
+    found |= resized
     fitting = {k: v for k, v in found.items() if k in own and v.shape == own[k].shape}
     report = LoadReport(
         loaded=list(fitting),
         renamed={old: new for old, new in renamed.items() if new in fitting},
-        resized=[],
+        resized=list(resized),
         missing=[name for name in own if name not in fitting],
         unexpected=[name for name in found if name not in own],
     )
@@ -178,6 +184,21 @@ def _renamed(own: StateDict, weights: StateDict) -> dict[str, str]:
     if "norm.weight" not in own or "norm.weight" in weights:
         return {}
     return {f"encoder_norm.{p}": f"norm.{p}" for p in ("weight", "bias")}
+
+
+def _resized_in_time(own: StateDict, found: StateDict) -> StateDict:
+    """The position embedding of time ``(1, T', C)`` for as many steps as the model has, if others.
+
+    Linear between the middles of the steps: twice the frames see the same span more finely.
+    """
+    name = "pos_embed_temporal"
+    if name not in own or name not in found:
+        return {}
+    (_, steps, dim), value = own[name].shape, found[name]
+    if value.ndim != 3 or value.shape[0] != 1 or value.shape[2] != dim or value.shape[1] == steps:
+        return {}
+    x = F.interpolate(value.float().transpose(1, 2), steps, mode="linear")  # (1, C, T')
+    return {name: x.transpose(1, 2).to(value.dtype)}
 
 
 def _refuse_gaps(own: StateDict, found: StateDict, report: LoadReport, source: str) -> None:

@@ -84,6 +84,27 @@ class VideoTask(LightningModule):
         """A new network, with the head that the data asks for."""
         return self.create_network()
 
+    def setup(self, stage: str) -> None:
+        """Tell the trainer how many batches make a step, before a loader or checkpoint is read.
+
+        Raises:
+            MisconfigurationException: no whole number of them does.
+        """
+        if stage != "fit":
+            return
+        trainer, data = self.trainer, self.datamodule
+        try:
+            trainer.accumulate_grad_batches = self.budget.accumulation(
+                data.batch_size, data.repeats, trainer.world_size, trainer.accumulate_grad_batches
+            )
+        except ValueError as error:
+            raise MisconfigurationException(str(error)) from error
+
+    @property
+    def datamodule(self) -> Any:
+        """Of the trainer."""
+        return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+
     def configure_model(self) -> None:
         """Build the network and load the weights it starts from, once.
 
@@ -151,21 +172,19 @@ class VideoTask(LightningModule):
         """The optimiser, and warm-up then cosine at every step.
 
         Raises:
-            MisconfigurationException: the optimiser's arguments, the batch or the epochs cannot be.
+            MisconfigurationException: the optimiser's arguments or the steps cannot be.
         """
         trainer = self.trainer
-        datamodule: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        batch_size, repeats = datamodule.batch_size, datamodule.repeats
-        try:  # before the loader is made, which leaves out steps that are not whole
-            accumulate = self.budget.accumulation(
-                batch_size, repeats, trainer.world_size, trainer.accumulate_grad_batches
-            )
-        except ValueError as error:
-            raise MisconfigurationException(str(error)) from error
-        trainer.accumulate_grad_batches = accumulate
+        batch_size, repeats = self.datamodule.batch_size, self.datamodule.repeats
+        accumulate = trainer.accumulate_grad_batches
+        steps = trainer.estimated_stepping_batches  # makes the loader
         if not trainer.num_training_batches:
             raise MisconfigurationException("there are no training batches")
-        steps = trainer.estimated_stepping_batches
+        if trainer.num_training_batches % accumulate:
+            raise MisconfigurationException(
+                f"trainer.limit_train_batches leaves {trainer.num_training_batches} batches, no "
+                f"multiple of the {accumulate} that make a step"
+            )
         if math.isinf(steps):
             raise MisconfigurationException(
                 "the schedule needs an end; set task.epochs.count, or trainer.max_steps"
@@ -177,7 +196,7 @@ class VideoTask(LightningModule):
             optimizer = self.optimizer(groups)
         except (TypeError, ValueError) as error:
             raise MisconfigurationException(f"task.optimizer: {error}") from error
-        steps_an_epoch = math.ceil(trainer.num_training_batches / accumulate)
+        steps_an_epoch = trainer.num_training_batches // accumulate
         warmup = round(self.budget.in_passes(self.warmup_epochs, repeats) * steps_an_epoch)
         if trainer.is_global_zero:
             log.info(

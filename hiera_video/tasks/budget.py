@@ -111,6 +111,8 @@ def passes(count: float | None, unit: str, repeats: int) -> int:
     _check_unit("epochs.unit", unit, EPOCH_UNITS)
     if count is None:
         return -1
+    if repeats < 1:
+        raise BudgetError(f"data.repeats must be at least 1, not {repeats}")
     whole = Budget(epoch_unit=unit).in_passes(count, repeats)
     if whole < 1 or whole != int(whole):
         raise BudgetError(
@@ -121,9 +123,10 @@ def passes(count: float | None, unit: str, repeats: int) -> int:
 
 
 def _fitting(videos: int, batch_size: int, world_size: int) -> str:
-    """The nearest batch size that divides, as a hint."""
+    """The nearest batch size or batch that divides, as a hint."""
     if videos % world_size:
-        return f"; {videos} videos do not divide among {world_size} processes"
+        fitting = max(1, round(videos / world_size)) * world_size
+        return f"; {videos} do not divide among {world_size} processes, {fitting} would"
     share = videos // world_size
     sizes = [size for size in range(1, min(batch_size, share) + 1) if share % size == 0]
     return f"; data.batch_size={sizes[-1]} would do"

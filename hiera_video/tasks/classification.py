@@ -44,7 +44,12 @@ class ClassificationTask(VideoTask):
 
     def setup(self, stage: str) -> None:
         """Check the labels; make the metrics."""
-        datamodule: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        super().setup(stage)
+        datamodule = self.datamodule
+        if stage == "fit" and self.mixing is not None and datamodule.batch_size < 2:
+            raise MisconfigurationException(
+                "mixing needs other videos in a batch: set data.batch_size=2, or task.mixing=null"
+            )
         classes = len(self._agreed_class_names())
         for split, manifest in datamodule.manifests.items():
             _check_labels(split, manifest.table["label"].to_numpy())
@@ -58,8 +63,7 @@ class ClassificationTask(VideoTask):
 
     def _agreed_class_names(self) -> tuple[str, ...]:
         """Take the class names from the data, or check that they agree."""
-        datamodule: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        names = tuple(datamodule.class_names or ())
+        names = tuple(self.datamodule.class_names or ())
         if self.class_names is None:
             self.class_names = names
         if not self.class_names:

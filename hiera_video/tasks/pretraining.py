@@ -37,6 +37,7 @@ class PretrainingTask(VideoTask):
         Raises:
             MisconfigurationException: there is nothing to predict.
         """
+        super().setup(stage)
         if stage == "predict":
             raise MisconfigurationException(
                 "pretraining predicts no classes; use --config of a classification"

@@ -1,6 +1,8 @@
-"""Averaged weights, exact accumulation, compiled networks: through the commands."""
+"""Averaged weights, exact accumulation, the whole recipe: through the commands."""
 
 import csv
+import json
+from collections import Counter
 
 import pytest
 import torch
@@ -67,6 +69,24 @@ def test_accumulated_batches_make_the_same_step(workspace):
     assert once["global_step"] == accumulated["global_step"] == 4
     for key, value in once["state_dict"].items():
         torch.testing.assert_close(accumulated["state_dict"][key], value, rtol=1e-4, atol=1e-6)
+
+
+def test_steps_are_whole_after_resuming_with_another_batch(workspace):
+    words = [*WORDS, "data.batch_size=2", "task.batch.global=4"]  # 6 steps of 2 batches
+    words += ["callbacks.recovery.every_n_epochs=null", "run_dir=runs/other-batch"]
+    words += ["+callbacks.recovery.every_n_train_steps=1"]
+    target = "tests.integration.stopping.Record"
+    words += [f"+callbacks.record._target_={target}", "+callbacks.record.path=other-batch"]
+    kill = ["+callbacks.kill._target_=tests.integration.stopping.KillAt", "+callbacks.kill.batch=6"]
+    run(*words, *kill, cwd=workspace, code=None, PYTHONPATH=str(ROOT))  # 12 of 24 videos are had
+    (workspace / "other-batch.0").unlink()
+    run(*words, "task.batch.global=6", "resume=auto", cwd=workspace, PYTHONPATH=str(ROOT))
+    lines = (workspace / "other-batch.0").read_text().splitlines()
+    videos = Counter()
+    for step, ids, _ in map(json.loads, lines):
+        videos[step] += len(ids)
+    # 12 videos are two steps of 6, and the second epoch's 24 are four.
+    assert videos == {step: 6 for step in range(3, 9)}
 
 
 def test_a_batch_that_cannot_be_made_is_one_line(workspace):

@@ -112,7 +112,7 @@ def test_forms_of_files(files, tmp_path, form):
     ("kwargs", "message"),
     [
         ({"stages": (1, 1, 3, 1)}, "sizes differ: blocks.4.*missing: blocks.5"),
-        ({"input_size": (8, 64, 64)}, "pos_embed_temporal is 1x2x16 in the file and 1x4x16 in"),
+        ({"input_size": (4, 96, 64)}, "pos_embed_spatial is 1x256x16 in the file and 1x384x16 in"),
         ({"embed_dim": 32}, "sizes differ: pos_embed_spatial .* more"),
     ],
 )
@@ -123,6 +123,21 @@ def test_other_gaps_are_errors(files, kwargs, message):
         load_weights(model, files / "classifier.pth")
     assert "\n" not in str(error.value)
     assert_equal(model, before)
+
+
+@pytest.mark.parametrize("file", ["classifier.pth", "mae.pth"])
+def test_positions_in_time_are_resized_to_other_frames(files, file, capsys):
+    model = new_model(input_size=(8, 64, 64))
+    report = load_weights(model, files / file)
+    assert report.resized == ["pos_embed_temporal"]
+    assert "resized to the number of frames" in capsys.readouterr().out
+    content = torch.load(files / file, weights_only=True)
+    first, second = content["model_state"]["pos_embed_temporal"][0]
+    # Steps of half the length: their middles are a quarter of a step beside the old ones.
+    expected = torch.stack(
+        [first, first * 0.75 + second * 0.25, first * 0.25 + second * 0.75, second]
+    )
+    torch.testing.assert_close(model.pos_embed_temporal[0], expected)
 
 
 def test_smaller_network_is_an_error_for_what_is_left_over(files):
@@ -136,10 +151,10 @@ def test_classifier_does_not_fill_an_autoencoder(files):
 
 
 def test_not_strict(files, capsys):
-    model = new_model(input_size=(8, 64, 64))
+    model = new_model(input_size=(4, 96, 64))
     report = load_weights(model, files / "classifier.pth", strict=False)
-    assert report.missing == ["pos_embed_temporal"]
-    assert "pos_embed_temporal" in capsys.readouterr().out
+    assert report.missing == ["pos_embed_spatial"]
+    assert "pos_embed_spatial" in capsys.readouterr().out
     with pytest.raises(CheckpointError, match="does not fit"):
         load_weights(torch.nn.Linear(2, 2), files / "classifier.pth", strict=False)
 

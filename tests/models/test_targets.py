@@ -1,5 +1,7 @@
 """Histograms of gradients, against scikit-image; pixel targets are tested in test_mae.py."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -36,7 +38,24 @@ def test_histograms_equal_those_of_scikit_image(rows, columns, few_levels, seed)
     found = HOGTarget((8, 8), None, 3).histograms(frames)
     expected = np.stack([[reference(channel) for channel in frame] for frame in frames])
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, torch.from_numpy(expected).float(), atol=2e-6, rtol=1e-5)
+    clear = torch.ones(found.shape[:-1], dtype=torch.bool) if few_levels else clear_cells(frames)
+    expected = torch.from_numpy(expected).float()
+    torch.testing.assert_close(found[clear], expected[clear], atol=2e-6, rtol=1e-5)
+    assert clear.float().mean() > 0.8
+
+
+def clear_cells(frames):
+    """Cells without a pixel whose direction is so close to the edge of a bin that rounding decides.
+
+    Steps of few levels lie on edges, too, but exactly, for us and for scikit-image.
+    """
+    down, right = torch.zeros(2, *frames.shape, dtype=torch.float64)
+    down[..., 1:-1, :] = frames[..., 2:, :].double() - frames[..., :-2, :]
+    right[..., 1:-1] = frames[..., 2:].double() - frames[..., :-2]
+    bins = torch.atan2(down, right) * 9 / math.pi
+    close = ((bins - bins.round()).abs() < 1e-5) & (down != 0) & (right != 0)
+    close = close.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8))
+    return ~close.any(dim=-1).any(dim=-2)
 
 
 def test_directions_on_the_edges_of_bins():

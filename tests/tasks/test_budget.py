@@ -28,7 +28,7 @@ def test_a_batch_that_cannot_be_made_is_refused(batch, batch_size, repeats, worl
 def test_the_error_names_a_batch_size_that_fits():
     with pytest.raises(BudgetError, match=r"data\.batch_size=6 would do"):
         Budget(24).accumulation(8, 1, 4)
-    with pytest.raises(BudgetError, match="do not divide among 7 processes"):
+    with pytest.raises(BudgetError, match="do not divide among 7 processes, 21 would"):
         Budget(24).accumulation(8, 1, 7)
     with pytest.raises(BudgetError, match="needs 4; leave it out"):
         Budget(64).accumulation(8, 2, 2, accumulate=3)
@@ -50,6 +50,8 @@ def test_effective_epochs_count_every_clip():
     assert passes(None, "passes", 4) == -1
     with pytest.raises(BudgetError, match=r"is 37\.5 passes"):
         passes(150, "effective", 4)
+    with pytest.raises(BudgetError, match="at least 1"):
+        passes(150, "effective", 0)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from torch import nn
 from datamodules.bad_videos import Failure, TooManyBadVideos
 from datamodules.loading import EpochSampler, Loader
 from hiera_video import create_model
+from hiera_video.augment.mixing import Mixing
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.pretraining import PretrainingTask
 from tests.datamodules.numbers import Numbers
@@ -31,8 +32,9 @@ def classification(labels, names=("a", "b"), **kwargs):
     """A task that is set up for data with some labels."""
     task = ClassificationTask(create_model, **kwargs)
     manifests = {split: Labels(table={"label": Column(column)}) for split, column in labels.items()}
-    data = SimpleNamespace(class_names=names, manifests=manifests)
-    task._trainer = SimpleNamespace(datamodule=data)  # no trainer is needed to ask for its data
+    data = SimpleNamespace(class_names=names, manifests=manifests, batch_size=1, repeats=2)
+    # No trainer is needed to ask for its data.
+    task._trainer = SimpleNamespace(datamodule=data, world_size=1, accumulate_grad_batches=1)
     task.setup("fit")
     return task
 
@@ -52,6 +54,11 @@ def test_labels_are_needed():
         classification({"train": [0, -1]})
     with pytest.raises(MisconfigurationException, match=r"data\.test: 2 of 2 videos have no label"):
         classification({"test": [-1, -1]})
+
+
+def test_mixing_needs_two_videos():
+    with pytest.raises(MisconfigurationException, match=r"data\.batch_size=2"):
+        classification({"train": [0, 1]}, mixing=Mixing())
 
 
 def test_pretraining_does_not_predict():

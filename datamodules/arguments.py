@@ -1,0 +1,35 @@
+"""Checks of arguments that several classes take; their messages are for users."""
+
+import math
+from collections.abc import Sequence
+
+
+def check_positive(**values: float) -> None:
+    """Raise a ValueError that names the first value that is not above 0."""
+    for name, value in values.items():
+        if value <= 0:
+            raise ValueError(f"{name} must be positive, not {value}")
+
+
+def check_whole(**values: float) -> None:
+    """Raise a ValueError that names the first value that is no whole number."""
+    for name, value in values.items():
+        if value != int(value):
+            raise ValueError(f"{name} must be a whole number, not {value}")
+
+
+def check_range(name: str, values: Sequence[float], most: float = math.inf) -> None:
+    """Raise a ValueError unless the values are [least, greatest], both above 0."""
+    if isinstance(values, int | float) or len(values) != 2:
+        raise ValueError(f"{name} must be [least, greatest], not {values}")
+    if not 0 < values[0] <= values[1] <= most:
+        limit = f" and at most {most:g}" if most < math.inf else ""
+        raise ValueError(f"{name} must be above 0, in ascending order{limit}, not {list(values)}")
+
+
+def check_short_side(values: Sequence[int], crop: int) -> None:
+    """Raise a ValueError unless the range is of whole numbers that hold a crop of those pixels."""
+    check_range("short_side", values)
+    check_whole(**{"short_side": values[0], "greatest short_side": values[1]})
+    if values[0] < crop:
+        raise ValueError(f"short_side={list(values)} is less than the crop of {crop} pixels")
