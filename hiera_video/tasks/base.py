@@ -177,6 +177,13 @@ class VideoTask(LightningModule):
         trainer = self.trainer
         batch_size, repeats = self.datamodule.batch_size, self.datamodule.repeats
         accumulate = trainer.accumulate_grad_batches
+        videos = batch_size * trainer.world_size * accumulate
+        factor = self.budget.lr_factor(videos, repeats)
+        groups = parameter_groups(self.model, self.lr * factor, self.weight_decay, self.layer_decay)
+        try:
+            optimizer = self.optimizer(groups)
+        except (TypeError, ValueError) as error:
+            raise MisconfigurationException(f"task.optimizer: {error}") from error
         steps = trainer.estimated_stepping_batches  # makes the loader
         if not trainer.num_training_batches:
             raise MisconfigurationException("there are no training batches")
@@ -189,13 +196,6 @@ class VideoTask(LightningModule):
             raise MisconfigurationException(
                 "the schedule needs an end; set task.epochs.count, or trainer.max_steps"
             )
-        videos = batch_size * trainer.world_size * accumulate
-        factor = self.budget.lr_factor(videos, repeats)
-        groups = parameter_groups(self.model, self.lr * factor, self.weight_decay, self.layer_decay)
-        try:
-            optimizer = self.optimizer(groups)
-        except (TypeError, ValueError) as error:
-            raise MisconfigurationException(f"task.optimizer: {error}") from error
         steps_an_epoch = trainer.num_training_batches // accumulate
         warmup = round(self.budget.in_passes(self.warmup_epochs, repeats) * steps_an_epoch)
         if trainer.is_global_zero:

@@ -53,11 +53,14 @@ FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
         (["fit", "--config", "folder/finetune", "data.root=/nowhere"], "/nowhere/train"),
         (["fit", "--config", "kinetics400/finetune_base", "data.repeats=4"], "is 37.5 passes"),
         (["fit", "--config", "kinetics400/finetune_base"], "set data.root"),
-        (["fit", "--config", "ssv2/finetune_large", "task.batch.unit=frames"], "videos or clips"),
+        (
+            ["fit", "--config", "kinetics400/pretrain_base", "task.batch.unit=frames"],
+            "videos or clips",
+        ),
         (["test", "--config", "demo/finetune"], "test needs weights"),
         (["test", "--config", "demo/finetune", "ckpt_path=gone.ckpt"], "gone.ckpt: no such"),
         (["predict", "--config", "demo/finetune", "gone.mp4"], "gone.mp4: no such file"),
-        (["predict", "--config", "demo/finetune", "task.init_from=gone"], "no videos to predict"),
+        (["predict", "--config", "demo/finetune", "task.init_from=hiera_base_16x224"], "no videos"),
         (["configs", "show", "demo/pretran"], "did you mean demo/pretrain"),
     ],
 )
