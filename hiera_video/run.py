@@ -53,7 +53,7 @@ def run(config: DictConfig) -> float | None:
         class_names = _check_checkpoint(config, path)
         config.task.init_from = None  # the checkpoint has all weights
     elif source is not None:
-        _check_weights(source)
+        config.task.init_from = source = _weights(source)
         if config.command != "fit" and Path(source).is_file():
             class_names = tuple(read_checkpoint(Path(source)).get("class_names", ()))
     _check_model(config)
@@ -138,11 +138,21 @@ def _check_values(config: DictConfig) -> None:
             raise UsageError(f"trainer.{name}={config.trainer[name]}: expected a whole number")
 
 
-def _check_weights(source: str) -> None:
-    """See that weights to start from are there, before the data is read."""
-    if source not in CHECKPOINTS and not Path(source).is_file():
+def _weights(source: str) -> str:
+    """Weights to start from: a published name, a file, or of a run folder its last checkpoint.
+
+    Raises:
+        UsageError: there are none; found before the data is read.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        path = path / "checkpoints" / "last.ckpt"
+    if path.is_file():
+        return str(path)
+    if source not in CHECKPOINTS:
         hint = did_you_mean(source, CHECKPOINTS)
         raise UsageError(f"task.init_from={source}: no such file or published weights{hint}")
+    return source
 
 
 def _check_answers(trainer: lightning.Trainer) -> None:

@@ -73,7 +73,7 @@ def finetuned(workspace, pretrained):
     """Run folder of a fine-tuning that starts from it, and what it printed."""
     output = run(
         *("fit", "--config", "demo/finetune", "run_dir=runs/finetuned"),
-        f"task.init_from={pretrained}/checkpoints/last.ckpt",
+        f"task.init_from={pretrained}",
         *(*TINY_MODEL, *TINY_DATA, *TINY_RUN),
         cwd=workspace,
     )
