@@ -4,7 +4,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from datamodules.annotated import AnnotatedVideoDataModule, Find
@@ -35,29 +35,22 @@ class KineticsDataModule(AnnotatedVideoDataModule):
 
     Args:
         root: folder of the data set; no named video may lie outside of it.
-        train: training split.
-        val: validation split.
-        test: split for `test`; published accuracies are of the validation split.
-        predict: video files, folders and annotation files, whose labels are not read.
         videos: folder of the videos of DeepMind's ``train``, ``val`` and ``test``, relative to
             ``root``; by default, that name.
         num_classes: that the training split must have; None: any number, as in a subset.
-        **kwargs: as in `AnnotatedVideoDataModule` and `VideoDataModule`.
+        **kwargs: as in `AnnotatedVideoDataModule` and `VideoDataModule`. ``test`` is ``val`` by
+            default: published accuracies are of the validation split.
     """
 
     def __init__(
         self,
         root: str | Path,
-        train: str | None = "train",
-        val: str | None = "val",
-        test: str | None = "val",
-        predict: Sequence[str] = (),
         *,
         videos: Mapping[str, str] | None = None,
         num_classes: int | None = 400,
         **kwargs,
     ) -> None:
-        super().__init__(root, train, val, test, predict, num_classes=num_classes, **kwargs)
+        super().__init__(root, num_classes=num_classes, **kwargs)
         self.videos = dict(videos or {})
 
     def annotation_file(self, split: str) -> str:

@@ -191,10 +191,11 @@ class Loader:
         if sampler.training and not self.batches_left:
             sampler.set_epoch(sampler.epoch + 1)
         self.bad_videos.refresh()
-        items, left = self._items()
+        sizes = self._batch_sizes(len(sampler.positions()))
+        items = self._items(sum(sizes))
         bad: set[int] = set()
         with closing(items):
-            for size in self._batch_sizes(left):
+            for size in sizes:
                 shape = (size * self.dataset.item_shape[0], *self.dataset.item_shape[1:])
                 batch = collate(islice(items, size), shape, self.pin_memory)
                 self._note(batch["failed"], bad)
@@ -216,8 +217,8 @@ class Loader:
             return [self.batch_size] * (whole - whole % self.accumulate)
         return [self.batch_size] * whole + ([rest] if rest else [])
 
-    def _items(self) -> tuple[Generator[Item], int]:
-        """This process's items that are still to come, and their number."""
+    def _items(self, count: int) -> Generator[Item]:
+        """The next of this process's items that are still to come; no worker makes more."""
         order, positions = self.sampler.order(), self.sampler.positions()
         epoch = self.sampler.epoch if self.sampler.training else 0
 
@@ -225,17 +226,17 @@ class Loader:
             return self._item(order, positions[k], epoch, reading)
 
         if not self.num_workers:
-            return (make(k, lambda _: None) for k in range(len(positions))), len(positions)
+            return (make(k, lambda _: None) for k in range(count))
         workers = Workers(
             make,
-            len(positions),
+            count,
             self.dataset.item_shape,
-            num_workers=min(self.num_workers, len(positions)),
+            num_workers=min(self.num_workers, count),
             ahead=_BATCHES_AHEAD * self.batch_size,
             timeout=self.timeout,
             on_fault=self._lost_worker,
         )
-        return iter(workers), len(positions)
+        return iter(workers)
 
     def _item(
         self, order: np.ndarray, position: int, epoch: int, reading: Callable[[int], None]

@@ -200,7 +200,7 @@ def list_split(source: Path, root: Path, class_names: Sequence[str] | None) -> M
 
 
 def list_videos(
-    sources: Sequence[str | Path], read_annotation: Callable[[Path], Manifest] | None = None
+    sources: Sequence[str | Path], read_annotation: Callable[[Path], Manifest]
 ) -> Manifest:
     """Unlabelled videos, for prediction: files as given, folders searched through, sorted.
 
@@ -208,22 +208,20 @@ def list_videos(
 
     Args:
         sources: files and folders.
-        read_annotation: reads a source that is a text file (LIST_SUFFIXES); by default, a list of
-            paths relative to its folder.
+        read_annotation: reads a source that is a text file (LIST_SUFFIXES).
 
     Raises:
         DatasetError: a path does not exist, or no video is found.
     """
     if not sources:
         raise DatasetError("no videos to predict; name files or folders")
-    read = read_annotation or (lambda file: list_split(file, file.parent, None))
     paths: list[str] = []
     for source in map(Path, sources):
         if not source.exists():
             raise DatasetError(f"{source}: no such file or folder")
         is_list = source.suffix.lower() in LIST_SUFFIXES and source.is_file()
         if is_list or find_manifest(source):
-            manifest = read(source) if is_list else read_split(source, Path(), None)
+            manifest = read_annotation(source) if is_list else read_split(source, Path(), None)
             if len(sources) == 1:
                 return manifest.without_labels()
             if "shard" in manifest.table.column_names:

@@ -3,8 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.manifest import UNKNOWN, DatasetError, list_videos, read_split
+from datamodules.manifest import UNKNOWN, DatasetError, list_split, list_videos, read_split
 from datamodules.manifest_file import ManifestMetadata, write_manifest
+
+
+def videos_of(sources):
+    """Lists among the sources are relative to their folders."""
+    return list_videos(sources, lambda file: list_split(file, file.parent, None))
 
 
 def touch(path):
@@ -125,13 +130,13 @@ def test_any_file_name_survives_a_list(tmp_path_factory, videos):
 def test_videos_to_predict(tmp_path):
     a, b = touch(tmp_path / "x/a.mp4"), touch(tmp_path / "x/y/b.mkv")
     odd = touch(tmp_path / "no-suffix")
-    manifest = list_videos([tmp_path / "x", odd])
+    manifest = videos_of([tmp_path / "x", odd])
     assert rows(manifest) == [(str(p), UNKNOWN) for p in (a, b, odd)]
     with pytest.raises(DatasetError, match="gone: no such file or folder"):
-        list_videos([tmp_path / "gone"])
+        videos_of([tmp_path / "gone"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="no video files found"):
-        list_videos([tmp_path / "empty"])
+        videos_of([tmp_path / "empty"])
 
 
 def test_a_manifest_to_predict(tmp_path):
@@ -141,14 +146,14 @@ def test_a_manifest_to_predict(tmp_path):
     write_manifest(file, table, ManifestMetadata(["jump"], str(tmp_path / "x")))
     b = touch(tmp_path / "y/b.mp4")
     for source in (file, tmp_path):  # the file, or the folder that holds it
-        manifest = list_videos([source])
+        manifest = videos_of([source])
         assert rows(manifest) == [(str(a), UNKNOWN)]
         assert manifest.class_names == ()
-    assert rows(list_videos([file, b])) == [(str(a), UNKNOWN), (str(b), UNKNOWN)]
+    assert rows(videos_of([file, b])) == [(str(a), UNKNOWN), (str(b), UNKNOWN)]
     columns = {"shard": ["s.tar"], "offset": [0], "bytes": [1]}
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values))
     write_manifest(file, table, ManifestMetadata(["jump"], str(tmp_path / "x")))
-    assert len(list_videos([tmp_path])) == 1
+    assert len(videos_of([tmp_path])) == 1
     with pytest.raises(DatasetError, match="its videos are packed; predict them alone"):
-        list_videos([file, b])
+        videos_of([file, b])
