@@ -50,7 +50,7 @@ def main() -> None:
     rows += [("fine-tuning", training), ("test", testing)]
     print("\n" + "\n".join(f"{step:<12} {seconds:6.0f} s" for step, seconds in rows))
     print(f"all          {sum(seconds for _, seconds in rows):6.0f} s")
-    print(f"{name}: top-1 {results['test/top1']:.1%}, top-5 {results['test/top5']:.1%}\n")
+    print(f"{name}: top-1 {results['top1']:.1%}, top-5 {results['top5']:.1%}\n")
     tensorboard = f"tensorboard --logdir {RUNS}"
     places = {
         "reconstructions": RUNS / "pretrain/reconstructions",

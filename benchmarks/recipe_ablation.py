@@ -55,7 +55,7 @@ def main() -> None:
         seconds = time.perf_counter() - start
         tested = run.with_name(f"{run.name}-test")
         command("test", "--config", config, f"ckpt_path={run}", f"run_dir={tested}")
-        test = json.loads((tested / "results.json").read_text())["test/top1"]
+        test = json.loads((tested / "results.json").read_text())["top1"]
         losses, accuracies = curve(run, "train/loss"), curve(run, "val/top1")
         rows.append((name, losses, accuracies, test, seconds))
     passes = list(rows[0][2])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning import LightningDataModule
 
 from datamodules.annotations import MissingVideo, read_text
@@ -132,6 +133,7 @@ class VideoDataModule(LightningDataModule):
         self.max_bad_share, self.stop_on_kill = max_bad_share, stop_on_kill
         self.manifests: dict[str, Manifest] = {}
         self.missing: list[MissingVideo] = []  # of the splits that were listed
+        self.evaluated: dict[str, np.ndarray] = {}  # of a split, ids of videos not to see again
         self._train_loader: Loader | None = None
         self._position: dict[str, int] | None = None  # in the training data, of a resumed run
 
@@ -248,7 +250,8 @@ class VideoDataModule(LightningDataModule):
         if max_videos is not None:
             manifest = manifest.spread(max_videos)
         views = EvaluationViews(manifest, self.clip, self.views(split), self.seed)
-        return self._loader(views, self.eval_batch_size, training=False)
+        done = self.evaluated.get(split, ())
+        return self._loader(views, self.eval_batch_size, training=False, done=done)
 
     def _named(self, name: str) -> str:
         split = self.splits[name]
@@ -295,7 +298,13 @@ class VideoDataModule(LightningDataModule):
             log.warning(f"{left_out} of {len(manifest)} training videos are bad and left out")
         return usable
 
-    def _loader(self, dataset: ClipDataset, batch_size: int, training: bool) -> Loader:
+    def _loader(
+        self,
+        dataset: ClipDataset,
+        batch_size: int,
+        training: bool,
+        done: Sequence[int] | np.ndarray = (),
+    ) -> Loader:
         trainer = self.trainer
         sampler = EpochSampler(
             len(dataset.manifest),
@@ -303,6 +312,7 @@ class VideoDataModule(LightningDataModule):
             seed=self.seed,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
+            done=done,
         )
         return Loader(
             dataset,

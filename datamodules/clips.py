@@ -171,21 +171,32 @@ class EvaluationViews(_Clips):
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
         with VideoFile(self.manifest.source(index)) as file:
-            return self.item(self._views(file), epoch, index)
+            views = clips_of_views(file, self.clip, self.temporal_views, self.spatial_views)
+            return self.item(views, epoch, index)
 
     def item(self, clips: np.ndarray, epoch: int, index: int) -> Item:
         """As in training, and which view each clip is."""
         return super().item(clips, epoch, index) | {"view": torch.arange(len(clips))}
 
-    def _views(self, file: VideoFile) -> np.ndarray:
-        clip = self.clip
-        height, width = covering_size(file.width, file.height, clip.width, clip.height)
-        views = clip.view_times(file.duration, float(file.rate), self.temporal_views)
-        times = np.concatenate(views)
-        frames = file.frames_at(times, size=(height, width))
-        boxes = view_crops(width, height, clip.width, clip.height, self.spatial_views)
-        crops = np.stack([frames[:, y1:y2, x1:x2] for x1, y1, x2, y2 in boxes], axis=1)
-        crops = crops.reshape(
-            self.temporal_views, clip.num_frames, self.spatial_views, clip.height, clip.width, 3
-        ).swapaxes(1, 2)  # (temporal, spatial, T, H, W, 3)
-        return crops.reshape(-1, *crops.shape[2:])  # (views, T, H, W, 3)
+
+def clips_of_views(file: VideoFile, clip: ClipFormat, temporal: int, spatial: int) -> np.ndarray:
+    """All views of a video, from one pass over its file.
+
+    Args:
+        file: the video.
+        clip: format of a view.
+        temporal: views in time, each with all those in space.
+        spatial: views along the picture's free side.
+
+    Returns:
+        uint8 ``(temporal * spatial, T, H, W, 3)``; the view in space varies fastest.
+    """
+    height, width = covering_size(file.width, file.height, clip.width, clip.height)
+    times = np.concatenate(clip.view_times(file.duration, float(file.rate), temporal))
+    frames = file.frames_at(times, size=(height, width))
+    boxes = view_crops(width, height, clip.width, clip.height, spatial)
+    crops = np.stack([frames[:, y1:y2, x1:x2] for x1, y1, x2, y2 in boxes], axis=1)
+    crops = crops.reshape(temporal, clip.num_frames, spatial, clip.height, clip.width, 3).swapaxes(
+        1, 2
+    )  # (temporal, spatial, T, H, W, 3)
+    return crops.reshape(-1, *crops.shape[2:])  # (temporal * spatial, T, H, W, 3)

@@ -8,7 +8,7 @@ stopped within an epoch goes on with the very next batch.
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from typing import Any, Protocol
@@ -63,13 +63,29 @@ class EpochSampler(Sampler[tuple[int, int]]):
     training the tail that does not divide is left out, so that all processes make equally many
     steps (another tail each epoch); in evaluation nothing is left out and nothing is repeated.
 
+    Args:
+        length: samples.
+        training: in a new order each epoch.
+        seed: of the order.
+        rank: of this process.
+        world_size: processes.
+        done: in evaluation, indices that were seen before and are not seen again.
+
     Attributes:
         epoch: the epoch under way; set by the trainer. Evaluation is the same in every epoch.
         used: in training, samples of this epoch that all processes together have already had.
+        left: in evaluation, the indices that are not done, int64 ``(n,)``, ascending.
     """
 
     def __init__(
-        self, length: int, *, training: bool, seed: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        length: int,
+        *,
+        training: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        done: Sequence[int] | np.ndarray = (),
     ) -> None:
         if length < world_size:
             raise DatasetError(
@@ -77,6 +93,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
             )
         self.length, self.training, self.seed = length, training, seed
         self.rank, self.world_size = rank, world_size
+        if not training:
+            self.left = np.setdiff1d(np.arange(length), np.asarray(done, np.int64))
         self.epoch = 0
         self.used = 0
 
@@ -88,17 +106,17 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __len__(self) -> int:
         if self.training:
             return self.length // self.world_size
-        return len(range(self.rank, self.length, self.world_size))
+        return len(range(self.rank, len(self.left), self.world_size))
 
     def order(self) -> np.ndarray:
-        """All indices of this epoch in order, int64 ``(length,)``, the same in all processes."""
+        """All indices of this epoch in order, int64 ``(n,)``, the same in all processes."""
         if not self.training:
-            return np.arange(self.length)
+            return self.left
         return np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
 
     def positions(self) -> range:
         """Where in the order the samples lie that this process has still to see."""
-        end = self.length
+        end = 0 if self.training else len(self.left)
         if self.training:
             whole = self.length // self.world_size * self.world_size
             rest = whole - self.used  # of another number of processes, it need not divide

@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hiera_video.models.checkpoints import load_weights
     from hiera_video.models.zoo import create_mae, create_model, list_models
+    from hiera_video.serving import load
 
 _HOMES = {
-    "create_mae": "zoo",
-    "create_model": "zoo",
-    "list_models": "zoo",
-    "load_weights": "checkpoints",
+    "create_mae": "models.zoo",
+    "create_model": "models.zoo",
+    "list_models": "models.zoo",
+    "load": "serving",
+    "load_weights": "models.checkpoints",
 }
-__all__ = ["create_mae", "create_model", "list_models", "load_weights"]
+__all__ = ["create_mae", "create_model", "list_models", "load", "load_weights"]
 
 
 def __getattr__(name: str) -> Any:
     """Import torch only when something that needs it is asked for."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"hiera_video.models.{_HOMES[name]}"), name)
+    return getattr(import_module(f"hiera_video.{_HOMES[name]}"), name)

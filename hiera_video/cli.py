@@ -28,10 +28,12 @@ Train and use Hiera on video files.
   validate  evaluate on the validation split   hiera-video validate --config NAME ckpt_path=FILE
   test      evaluate with all views            hiera-video test --config NAME ckpt_path=FILE
   predict   name the class of video files      hiera-video predict --config NAME ckpt_path=FILE PATH
+  evaluate  a test's numbers from its files    hiera-video evaluate --task classification RUN
   prepare   probe or transcode a data set      hiera-video prepare VIDEOS --out DIR
   check     missing, changed, corrupt videos   hiera-video check VIDEOS_OR_DIR
+  export    for other programs, with a card    hiera-video export RUN_OR_FILE --format onnx
   doctor    decode rate and workers needed     hiera-video doctor --config NAME
-  models    parameters and multiply-adds of every model
+  models    parameters and multiply-adds of every model; models heads WEIGHTS VIDEO: see --help
   configs   ls | show NAME | copy NAME: the configurations that --config takes
 
 --config takes a name from the list below or a YAML file; then any key=value of that configuration
@@ -79,8 +81,16 @@ def _run(words: Sequence[str]) -> None:
 
 
 def _models(words: Sequence[str]) -> None:
+    if words[:1] == ["heads"]:
+        from hiera_video import decoder_heads
+
+        decoder_heads.run(words[1:])
+        return
     parser = argparse.ArgumentParser(
-        "hiera-video models", description="Parameters and multiply-adds"
+        "hiera-video models",
+        usage="%(prog)s [-h] | %(prog)s heads WEIGHTS VIDEO ...",
+        description="Print parameters and multiply-adds. `models heads` says with how many decoder "
+        "heads a masked autoencoder was trained.",
     )
     parser.parse_args(words)
     from hiera_video.models.complexity import complexity_table
@@ -125,6 +135,12 @@ def _on_data(command: str) -> Callable[[Sequence[str]], None]:
     return run
 
 
+def _export(words: Sequence[str]) -> None:
+    from hiera_video import export_command
+
+    export_command.run(words)
+
+
 def _complete_our_grammar() -> None:
     """Let Hydra's shell completion see its own grammar in what has been typed so far."""
     line = os.environ.get("COMP_LINE")
@@ -137,10 +153,18 @@ def _complete_our_grammar() -> None:
     os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
 
 
+def _evaluate(words: Sequence[str]) -> None:
+    from hiera_video import evaluate_command
+
+    evaluate_command.run(words)
+
+
 OTHER_COMMANDS = {
+    "evaluate": _evaluate,
     "prepare": _on_data("prepare"),
     "check": _on_data("check"),
     "doctor": _on_data("doctor"),
+    "export": _export,
     "models": _models,
     "configs": _configs,
 }

@@ -152,7 +152,7 @@ def run_help(command: str) -> str:
     lines = {
         "fit": "train; resume=auto continues, task.init_from=FILE starts from weights",
         "validate": "evaluate on the validation split",
-        "test": "evaluate the test split with all views; writes predictions.parquet",
+        "test": "evaluate the test split with all views; resume=auto goes on after one cut off",
         "predict": "name the classes of video files and folders; writes JSON lines to out=FILE",
     }
     videos = " VIDEO_OR_FOLDER..." if command == "predict" else ""

@@ -20,6 +20,8 @@ from hiera_video.usage_errors import check_values, explain
 
 # What a launcher calls this run, so that all its processes agree on the folder.
 RUN_ID_VARIABLES = ("HIERA_VIDEO_RUN_ID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID")
+# In the folder of a test that is under way or was cut off.
+PARTS = "*.parquet.parts"
 # What Lightning leaves behind; the next job of a sweep would take itself for a rank of the last.
 DDP_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -70,9 +72,9 @@ def run_folder(name: str, command: str, resume: str | None) -> str:
     given = (os.environ[k] for k in RUN_ID_VARIABLES if os.environ.get(k, "none") != "none")
     job = next(given, None)
     if resume == "auto" and job is None:
-        newest = newest_checkpoint(name)
+        newest = newest_training(name) if command == "fit" else newest_unfinished_test(name)
         if newest is not None:
-            return str(newest.parents[1])
+            return str(newest)
     elif resume not in (None, "auto") and Path(resume).is_dir():
         return resume
     elif resume not in (None, "auto") and Path(resume).absolute().parent.name == "checkpoints":
@@ -82,10 +84,18 @@ def run_folder(name: str, command: str, resume: str | None) -> str:
     return folder if job or not Path(folder).exists() else f"{folder}-{os.getpid()}"
 
 
-def newest_checkpoint(name: str) -> Path | None:
-    """``last.ckpt`` of the newest training run of a configuration."""
+def newest_training(name: str) -> Path | None:
+    """Folder of the newest training run of a configuration that has a checkpoint."""
     found = Path("runs", name).glob("fit-*/checkpoints/last.ckpt")
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+    return newest and newest.parents[1]
+
+
+def newest_unfinished_test(name: str) -> Path | None:
+    """Folder of the newest test of a configuration that was cut off."""
+    found = Path("runs", name).glob(f"test-*/{PARTS}")
+    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+    return newest and newest.parent
 
 
 def _job(call: HydraCall, config: DictConfig) -> float | None:

@@ -12,15 +12,18 @@ import lightning
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
+from datamodules.atomic_file import atomic_file
 from hiera_video.callbacks.predictions import PredictionLines
 from hiera_video.callbacks.recovery import ContinueEpoch
 from hiera_video.callbacks.run_record import RunRecord
 from hiera_video.command_line import UsageError
-from hiera_video.hydra_app import newest_checkpoint
-from hiera_video.models.checkpoints import read_checkpoint
+from hiera_video.hydra_app import PARTS, newest_training
+from hiera_video.metrics.results import Results
+from hiera_video.models.weight_files import find_weights, read_checkpoint
 from hiera_video.models.zoo import CHECKPOINTS
 from hiera_video.spelling import did_you_mean
 from hiera_video.usage_errors import constructor_error
@@ -52,6 +55,7 @@ def run(config: DictConfig) -> float | None:
     if path is not None:
         class_names = _check_checkpoint(config, path)
         config.task.init_from = None  # the checkpoint has all weights
+        config.ckpt_path = str(path)
     elif source is not None:
         config.task.init_from = source = _weights(source)
         if config.command != "fit" and Path(source).is_file():
@@ -71,7 +75,7 @@ def run(config: DictConfig) -> float | None:
     started = time.perf_counter()
     _call(trainer, config.command, task, data, path)
     if trainer.is_global_zero:
-        _report(trainer, config, time.perf_counter() - started)
+        _report(trainer, config, getattr(task, "results", None), time.perf_counter() - started)
         if config.command == "predict":
             _check_answers(trainer)
     metric = trainer.callback_metrics.get(config.optimized_metric)
@@ -103,12 +107,10 @@ def checkpoint_path(config: DictConfig) -> Path | None:
             raise UsageError(f"{last} is of an earlier run; resume=auto, or another run_dir=")
         given = {None: None, "auto": last}.get(config.resume, config.resume)
     else:
-        if config.command != "predict" and Path(config.run_dir, "results.json").exists():
-            raise UsageError(f"{config.run_dir} holds results already; set another run_dir=")
+        _check_unfinished(config)
         given = config.ckpt_path
         if given == "auto":
-            newest = newest_checkpoint(config.name)
-            given = newest and newest.parents[1]
+            given = newest_training(config.name)
         if given is None and not config.task.init_from:
             raise UsageError(
                 f"{config.command} needs weights: ckpt_path=FILE_OR_RUN_FOLDER, ckpt_path=auto for "
@@ -126,6 +128,22 @@ def checkpoint_path(config: DictConfig) -> Path | None:
     return path
 
 
+def _check_unfinished(config: DictConfig) -> None:
+    """See that an evaluation overwrites nothing, and goes on after another one only if asked to."""
+    if config.command == "predict":
+        return
+    if Path(config.run_dir, "results.json").exists():
+        raise UsageError(f"{config.run_dir} holds results already; set another run_dir=")
+    begun = any(Path(config.run_dir).glob(PARTS))
+    if begun and config.resume is None:
+        raise UsageError(
+            f"{config.run_dir} holds a test that was cut off; resume={config.run_dir} goes on, or "
+            "set another run_dir="
+        )
+    if config.resume is not None and not begun and config.command == "test":
+        log.info(f"resume={config.resume}: no test was cut off, so this one begins")
+
+
 def _check_values(config: DictConfig) -> None:
     """See what neither a type nor a constructor of ours sees."""
     for name in ("model", "data", "task", "trainer"):
@@ -139,14 +157,12 @@ def _check_values(config: DictConfig) -> None:
 
 
 def _weights(source: str) -> str:
-    """Weights to start from: a published name, a file, or of a run folder its last checkpoint.
+    """Weights to start from: a published name, or the file that `find_weights` finds.
 
     Raises:
         UsageError: there are none; found before the data is read.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        path = path / "checkpoints" / "last.ckpt"
+    path = find_weights(source)
     if path.is_file():
         return str(path)
     if source not in CHECKPOINTS:
@@ -206,8 +222,9 @@ def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
     fitting = config.command == "fit"
     callbacks = [c for c in instantiate(config.callbacks, _convert_="all").values() if c]
     training_only = (Checkpoint, WeightAveraging)
-    # Evaluation writes its results itself; metrics over time and checkpoints are for training.
-    loggers = instantiate(config.logger, _convert_="all").values() if fitting else ()
+    # Evaluation writes its numbers itself; metrics over time and checkpoints are for training.
+    loggers = [logger for logger in instantiate(config.logger, _convert_="all").values() if logger]
+    pictures_only = () if config.command != "test" else (TensorBoardLogger,)
     trainer = instantiate(
         config.trainer,
         _convert_="all",
@@ -216,7 +233,7 @@ def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
             *(c for c in callbacks if fitting or not isinstance(c, training_only)),
         ],
         enable_checkpointing=fitting,
-        logger=[logger for logger in loggers if logger],
+        logger=[lg for lg in loggers if fitting or isinstance(lg, pictures_only)],
     )
     precision, device = str(config.trainer.precision), trainer.strategy.root_device.type
     if precision.startswith("16") and device == "cpu":
@@ -240,11 +257,17 @@ def _call(
         sys.exit(143)  # Lightning would end with 0, and a scheduler would take it for done
 
 
-def _report(trainer: lightning.Trainer, config: DictConfig, seconds: float) -> None:
+def _report(
+    trainer: lightning.Trainer, config: DictConfig, results: Results | None, seconds: float
+) -> None:
     """Say what came out and where it lies; keep the numbers of an evaluation."""
     metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
     if config.command in ("validate", "test"):
-        Path(config.run_dir, "results.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        numbers = metrics if results is None else results.summary()
+        with atomic_file(Path(config.run_dir, "results.json")) as temporary:
+            temporary.write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")
+    if results is not None:
+        log.info(results.describe())
     shown = "  ".join(
         f"{name} {value:.2%}" if "top" in name else f"{name} {value:.4f}"
         for name, value in metrics.items()

@@ -50,6 +50,7 @@ class ColourVideos(VideoDataModule):
         paths = [f"/{split}/{i}.mp4" for i in range(int(videos))]
         return make_manifest(paths, labels, () if unlabelled else ("red", "green", "blue"))
 
-    def _loader(self, dataset, batch_size, training):
-        self.loaded.append(len(dataset.manifest))
-        return super()._loader(Colours(dataset, self.bad), batch_size, training)
+    def _loader(self, dataset, batch_size, training, **kwargs):
+        loader = super()._loader(Colours(dataset, self.bad), batch_size, training, **kwargs)
+        self.loaded.append(len(loader.sampler))
+        return loader

@@ -1,14 +1,20 @@
 """What the model said of each video, in files that other programs read."""
 
+import hashlib
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from hiera_video.metrics.top_classes import top_classes
+from hiera_video.prediction_files import FailedVideo, Header, Parts, PartWriter, Rows
+
+log = logging.getLogger(__name__)
 
 
 class PredictionTable(Callback):
@@ -16,41 +22,55 @@ class PredictionTable(Callback):
 
     Columns: video_id int64, path string, label int64, temporal_view and spatial_view int32,
     probabilities list of float32. The file's metadata holds as JSON ``class_names``,
-    ``temporal_views``, ``spatial_views``, and ``failed``: the videos that could not be decoded and
-    count as wrong, each with video_id, path, label and reason.
+    ``temporal_views``, ``spatial_views``, ``source`` (weights, videos, clips), and ``failed``: the
+    videos that could not be decoded and count as wrong, each with video_id, path, label and reason.
+
+    Rows go to disk about every minute, into a folder beside the file; all processes write there,
+    the first joins them at the end. A test that was cut off goes on after them.
 
     Args:
-        path: the file. Each rank writes a part beside it; rank 0 joins and removes them.
+        path: the file.
+        weights: the checkpoint that is tested; None: what the task starts from.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._writer: pq.ParquetWriter | None = None
-        self._failed: list[dict[str, Any]] = []
+    def __init__(self, path: str | Path, weights: str | Path | None = None) -> None:
+        self.path, self.weights = Path(path), weights
+        self._writer: PartWriter | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave out what an earlier test in this folder has done.
+
+        Raises:
+            MisconfigurationException: that was another test.
+        """
+        if stage != "test":
+            return
+        datamodule: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        header = self._header(trainer, pl_module)
+        done: Any = None
+        if trainer.is_global_zero:
+            parts = Parts(self._parts)
+            differs = parts.differs_from(header)
+            done = parts.videos() if differs is None else differs
+        done = trainer.strategy.broadcast(done)
+        if isinstance(done, str):
+            raise MisconfigurationException(
+                f"{self._parts} is of a test with another {done}; set another run_dir="
+            )
+        # Each process needs a video: one without any would miss what the others do together.
+        videos = len(datamodule.manifests["test"])
+        datamodule.evaluated["test"] = done[: max(0, videos - trainer.world_size)]
+        if len(done) and trainer.is_global_zero:
+            log.info(f"{len(done)} of {videos} videos were evaluated before")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open this rank's part."""
+        """Count what was done before; open this process's parts."""
         task: Any = pl_module
-        temporal, spatial = trainer.datamodule.views("test")  # pyright: ignore
-        metadata = {
-            "class_names": json.dumps(task.class_names),
-            "temporal_views": json.dumps(temporal),
-            "spatial_views": json.dumps(spatial),
-        }
-        self._spatial, self._failed = spatial, []
-        self._schema = pa.schema(
-            [
-                ("video_id", pa.int64()),
-                ("path", pa.string()),
-                ("label", pa.int64()),
-                ("temporal_view", pa.int32()),
-                ("spatial_view", pa.int32()),
-                ("probabilities", pa.list_(pa.float32())),
-            ],
-            metadata=metadata,
-        )
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = pq.ParquetWriter(self._part(trainer.global_rank), self._schema)
+        if trainer.is_global_zero:
+            for part in Parts(self._parts).files:
+                part.count(task.metrics["test_accuracy"])
+        header = self._header(trainer, pl_module)
+        self._writer = PartWriter(self._parts, header, trainer.global_rank)
 
     def on_test_batch_end(
         self,
@@ -62,49 +82,63 @@ class PredictionTable(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Append the batch."""
+        assert self._writer is not None
         manifest = trainer.datamodule.manifests["test"]  # pyright: ignore
-        self._failed += [f._asdict() | {"path": manifest.path(f[0])} for f in batch["failed"]]
         columns = {key: value.cpu().numpy() for key, value in outputs.items()}
         ids = columns["video_id"]
-        table = pa.table(
-            {
-                "video_id": ids,
-                "path": [manifest.path(int(i)) for i in ids],
-                "label": columns["label"],
-                "temporal_view": (columns["view"] // self._spatial).astype(np.int32),
-                "spatial_view": (columns["view"] % self._spatial).astype(np.int32),
-                "probabilities": list(columns["probabilities"].astype(np.float32)),
-            },
-            schema=self._schema,
-        )
-        assert self._writer is not None
-        self._writer.write_table(table)
+        paths = {i: manifest.path(i) for i in np.unique(ids).tolist()}
+        others = (columns[key] for key in ("label", "view", "probabilities"))
+        rows = Rows(ids, [paths[i] for i in ids.tolist()], *others)
+        failed = [
+            FailedVideo(manifest.path(f.video_id), f.video_id, f.label, f.reason)
+            for f in batch["failed"]
+        ]
+        self._writer.add(rows, failed)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Join the parts of all ranks."""
+        """Join the parts of all processes."""
         assert self._writer is not None
-        self._writer.add_key_value_metadata({"failed": json.dumps(self._failed)})
-        self._writer.close()
+        self._writer.flush(empty=trainer.is_global_zero)
         self._writer = None
         trainer.strategy.barrier("predictions are written")
-        if not trainer.is_global_zero:
-            return
-        parts = [self._part(rank) for rank in range(trainer.world_size)]
-        tables = [pq.read_table(part) for part in parts]
-        lists = [json.loads(pq.read_metadata(part).metadata[b"failed"]) for part in parts]
-        failed = sorted((v for videos in lists for v in videos), key=lambda v: v["video_id"])
-        metadata = {**self._schema.metadata, "failed": json.dumps(failed)}
-        table = pa.concat_tables([t.replace_schema_metadata(None) for t in tables])
-        keys = ("video_id", "temporal_view", "spatial_view")
-        table = table.sort_by([(key, "ascending") for key in keys])
-        unfinished = self.path.with_name(self.path.name + ".unfinished")
-        pq.write_table(table.replace_schema_metadata(metadata), unfinished)
-        os.replace(unfinished, self.path)
-        for part in parts:
-            part.unlink()
+        if trainer.is_global_zero:
+            Parts(self._parts).join(self.path)
 
-    def _part(self, rank: int) -> Path:
-        return self.path.with_name(f"{self.path.name}.part{rank}")
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Keep what there is."""
+        if self._writer is not None:
+            self._writer.flush()
+
+    @property
+    def _parts(self) -> Path:
+        return self.path.with_name(self.path.name + ".parts")
+
+    def _header(self, trainer: Trainer, pl_module: LightningModule) -> Header:
+        task: Any = pl_module
+        datamodule: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        manifest = datamodule.manifests["test"]
+        videos = hashlib.sha256()
+        for name in ("path", "label"):
+            videos.update("\n".join(map(str, manifest.table[name].to_pylist())).encode())
+        source = {
+            "weights": _stamped(self.weights or task.init_from),
+            "videos": videos.hexdigest(),
+            "root": manifest.root,
+            "clip": str(datamodule.clip),
+        }
+        names = task.class_names or datamodule.class_names or ()
+        return Header(tuple(names), *datamodule.views("test"), source)
+
+
+def _stamped(weights: str | Path | None) -> str:
+    """A file with what changes when it is written anew; a published name."""
+    path = Path(str(weights))
+    if not path.is_file():
+        return str(weights)
+    status = path.stat()
+    return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
 
 
 class PredictionLines(Callback):
@@ -143,17 +177,12 @@ class PredictionLines(Callback):
         """Write the batch's videos; all views of a video are in one batch."""
         task: Any = pl_module
         manifest = trainer.datamodule.manifests["predict"]  # pyright: ignore
-        probabilities = outputs["probabilities"].double().cpu()
-        ids = outputs["video_id"].cpu()
+        probabilities, ids = outputs["probabilities"].cpu(), outputs["video_id"].cpu()
         for video_id in ids.unique().tolist():
-            mean = probabilities[ids == video_id].mean(0)
-            best = mean.topk(min(self.top, len(mean)))
+            best = top_classes(probabilities[ids == video_id], task.class_names, self.top)
             line = {
                 "path": manifest.path(video_id),
-                "predictions": [
-                    {"label": task.class_names[i], "probability": round(p, 6)}
-                    for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-                ],
+                "predictions": [{"label": p.label, "probability": round(p[1], 6)} for p in best],
             }
             self._write(line)
             self.answered += 1

@@ -1,58 +1,239 @@
 """Accuracy of videos that are seen in several views."""
 
+from typing import Any, NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from hiera_video.metrics.view_groups import (
+    ViewGroup,
+    group_scores,
+    label_positions,
+    predicted_class,
+    view_groups,
+    view_names,
+)
+
+
+class Outcomes(NamedTuple):
+    """What came out for each video that was seen, in the order of their ids.
+
+    Attributes:
+        video_id: int64 ``(n,)``.
+        label: int64 ``(n,)``; -1 = unknown.
+        predicted: int64 ``(n,)``, from all views; -1 = none, as of a video without frames.
+        position: int64 ``(n, groups)``: where the true class stands, 0 = first; -1 = no label.
+        failed: bool ``(n,)``: the video could not be decoded.
+        seen: bool ``(n, views)``; views that are missing were left out of the averages.
+        views: name of each view, its temporal and spatial index: ``0x0``.
+        groups: of views; the last is all of them.
+        num_classes: classes.
+    """
+
+    video_id: np.ndarray
+    label: np.ndarray
+    predicted: np.ndarray
+    position: np.ndarray
+    failed: np.ndarray
+    seen: np.ndarray
+    views: list[str]
+    groups: list[ViewGroup]
+    num_classes: int
+
+    def accuracy(self, k: int = 1, group: int = -1) -> float:
+        """Share of the labelled videos whose class is among the first ``k``; NaN of none."""
+        right = self.position[self.label >= 0, group] < k
+        return float(right.mean()) if len(right) else float("nan")
+
+    def class_accuracy(self) -> tuple[np.ndarray, np.ndarray]:
+        """Top-1 of each class, float64 (NaN of a class without videos), and its videos, int64."""
+        known = self.label >= 0
+        videos = np.bincount(self.label[known], minlength=self.num_classes)
+        right = np.bincount(
+            self.label[known], self.position[known, -1] == 0, minlength=self.num_classes
+        )
+        return np.divide(right, videos, out=np.full(len(videos), np.nan), where=videos > 0), videos
+
+    def mean_class_accuracy(self) -> float:
+        """Top-1 averaged over the classes that have videos; NaN if none has."""
+        accuracy, videos = self.class_accuracy()
+        return float(accuracy[videos > 0].mean()) if videos.any() else float("nan")
+
+    def confusion(self) -> np.ndarray:
+        """int64 ``(classes, classes + 1)``: videos by label and prediction, the last = none."""
+        known = self.label >= 0
+        predicted = np.where(self.predicted < 0, self.num_classes, self.predicted)[known]
+        counts = np.zeros((self.num_classes, self.num_classes + 1), np.int64)
+        np.add.at(counts, (self.label[known], predicted), 1)
+        return counts
+
 
 class MultiViewAccuracy(Metric):
-    """Top-1 and top-5 of the probabilities averaged over each video's views.
+    """Top-1, top-5 and mean class accuracy of the probabilities averaged over each video's views.
 
-    The state is one row a video, so the result is the same for any split of videos over ranks and
-    batches, and padding cannot count anything twice. Videos that were not seen are left out, and
-    those without a label.
+    A video is judged when its last view comes, in float64 and in the order of its views, whatever
+    the order they came in; kept is only what came out, a few numbers a video, so memory does not
+    grow with views or classes. The views of a video come on one process, in any batches. Processes
+    agree by taking the greatest of each number, so what several saw, such as padding, counts once.
+
+    Videos that were not seen and those without a label are left out. A video that lacks views is
+    judged by the others, and `Outcomes.seen` tells.
 
     Args:
         num_videos: videos of the data set; ids are in [0, num_videos).
         num_classes: classes.
+        views: temporal and spatial views of a video.
     """
 
     full_state_update = False
     higher_is_better = True
-    total: Tensor
-    views: Tensor
     label: Tensor
+    predicted: Tensor
+    position: Tensor
+    failed: Tensor
+    seen: Tensor
+    whole: Tensor
 
-    def __init__(self, num_videos: int, num_classes: int) -> None:
+    def __init__(self, num_videos: int, num_classes: int, views: tuple[int, int] = (1, 1)) -> None:
         super().__init__()
-        zeros = torch.zeros(num_videos, num_classes, dtype=torch.float64)
-        self.add_state("total", zeros, dist_reduce_fx="sum")
-        self.add_state("views", torch.zeros(num_videos, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("label", torch.full((num_videos,), -1), dist_reduce_fx="max")
+        self.num_classes, self.num_views = num_classes, views[0] * views[1]
+        self.views = view_names(*views)
+        self.groups = view_groups(*views)
+        states = {
+            "label": torch.full((num_videos,), -1),
+            "predicted": torch.full((num_videos,), -1),
+            "position": torch.full((num_videos, len(self.groups)), -1),
+            "failed": torch.zeros(num_videos, dtype=torch.uint8),
+            "seen": torch.zeros(num_videos, self.num_views, dtype=torch.uint8),
+            "whole": torch.zeros(num_videos, dtype=torch.uint8),
+        }
+        for name, value in states.items():
+            self.add_state(name, value, dist_reduce_fx="max")
+        self._waiting: dict[int, dict[int, Tensor]] = {}  # rows of videos that lack views
+        self._label_of: dict[int, int] = {}
 
-    def update(self, probabilities: Tensor, label: Tensor, video_id: Tensor) -> None:
+    def update(self, probabilities: Tensor, label: Tensor, video_id: Tensor, view: Tensor) -> None:
         """Add views.
 
         Args:
-            probabilities: float ``(B, num_classes)``.
+            probabilities: float ``(B, num_classes)``; of a view that came before, they are ignored.
             label: int64 ``(B,)``; -1 = unknown.
             video_id: int64 ``(B,)``.
+            view: int64 ``(B,)``: ``temporal index * spatial views + spatial index``.
         """
-        self.total.index_add_(0, video_id, probabilities.to(self.total.dtype))
-        self.views.index_add_(0, video_id, torch.ones_like(video_id))
-        self.label[video_id] = label
+        rows = probabilities.detach().double().cpu()
+        videos = video_id.tolist()
+        for row, video, name, place in zip(
+            rows, videos, label.tolist(), view.tolist(), strict=True
+        ):
+            if not self.whole[video]:
+                self._waiting.setdefault(video, {}).setdefault(place, row)
+                self._label_of[video] = name
+        whole = [
+            video
+            for video in dict.fromkeys(videos)
+            if len(self._waiting.get(video, ())) == self.num_views
+        ]
+        if not whole:
+            return
+        stacks = [[self._waiting[video][v] for v in range(self.num_views)] for video in whole]
+        self._judge(whole, torch.stack([torch.stack(views) for views in stacks]), self.groups)
+        self.whole[whole] = 1
+        for video in whole:
+            del self._waiting[video], self._label_of[video]
 
     def count_as_wrong(self, video_id: int, label: int) -> None:
         """Add a video that has no views because it could not be decoded."""
-        nothing = torch.full_like(self.total[:1], torch.nan)
-        self.update(nothing, self.label.new_tensor([label]), self.label.new_tensor([video_id]))
+        self.label[video_id] = label
+        self.failed[video_id] = self.whole[video_id] = 1
+        if label >= 0:
+            self.position[video_id] = self.num_classes
+        nothing = self.label[:0]
+        self.update(self.position.new_zeros(0, self.num_classes), nothing, nothing, nothing)
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """Before processes agree, judge what lacks views by those that came."""
+        self._judge_waiting()
+        super().sync(*args, **kwargs)
 
     def compute(self) -> dict[str, Tensor]:
-        """``top1`` and, from five classes on, ``top5``, as shares in [0, 1]."""
-        counts = (self.views > 0) & (self.label >= 0)
-        scores, label = self.total[counts], self.label[counts]
-        # Classes at least as probable as the true one, itself among them: a tie counts against it,
-        # so that no class is favoured by its id. NaN compares false, which leaves 0.
-        rank = (scores >= scores.gather(1, label[:, None])).sum(1)
-        top = {f"top{k}": ((rank <= k) & (rank > 0)).double().mean() for k in (1, 5)}
-        return top if scores.shape[1] >= 5 else {"top1": top["top1"]}
+        """``top1``, ``mean_class_accuracy`` and, from five classes on, ``top5``; in [0, 1]."""
+        outcomes = self._outcomes()
+        values = {
+            "top1": outcomes.accuracy(),
+            "mean_class_accuracy": outcomes.mean_class_accuracy(),
+        }
+        if self.num_classes >= 5:
+            values["top5"] = outcomes.accuracy(5)
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+
+    def outcomes(self) -> Outcomes:
+        """What came out for each video, of all processes; all of them have to ask.
+
+        Raises:
+            RuntimeError: the views of one video came on several processes.
+        """
+        with self.sync_context():
+            return self._outcomes()
+
+    def reset(self) -> None:
+        """Forget all videos."""
+        super().reset()
+        self._waiting.clear()
+        self._label_of.clear()
+
+    def _outcomes(self) -> Outcomes:
+        if not self._is_synced:
+            self._judge_waiting()
+        seen, whole = self.seen.bool(), self.whole.bool()
+        split = (seen.all(1) & ~whole).nonzero()
+        if len(split):
+            raise RuntimeError(
+                f"the views of video {int(split[0, 0])} came on several processes; each has to see "
+                "all views of its videos"
+            )
+        known = (seen.any(1) | self.failed.bool()).cpu()
+
+        def column(state: Tensor) -> np.ndarray:
+            return state.cpu()[known].numpy()
+
+        return Outcomes(
+            video_id=known.nonzero()[:, 0].numpy(),
+            label=column(self.label),
+            predicted=column(self.predicted),
+            position=column(self.position),
+            failed=column(self.failed.bool()),
+            seen=column(seen),
+            views=self.views,
+            groups=self.groups,
+            num_classes=self.num_classes,
+        )
+
+    def _judge_waiting(self) -> None:
+        """Judge each video that lacks views, in each group by those of its views that came."""
+        for video, rows in self._waiting.items():
+            views = sorted(rows)
+            here = [[views.index(v) for v in group.views if v in rows] for group in self.groups]
+            groups = [g._replace(views=tuple(v)) for g, v in zip(self.groups, here, strict=True)]
+            self._judge([video], torch.stack([rows[v] for v in views])[None], groups, views)
+
+    def _judge(
+        self,
+        videos: list[int],
+        probabilities: Tensor,
+        groups: list[ViewGroup],
+        views: list[int] | None = None,
+    ) -> None:
+        """Write down what comes out for videos, float64 ``(videos, views, classes)``."""
+        scores = group_scores(probabilities, groups)
+        label = torch.tensor([self._label_of[video] for video in videos])
+        position = label_positions(scores, label.clamp(min=0))
+        position[label < 0] = -1
+        self.label[videos] = label.to(self.label.device)
+        self.position[videos] = position.to(self.position.device)
+        predicted = predicted_class(scores[:, -1], label, position[:, -1])
+        self.predicted[videos] = predicted.to(self.predicted.device)
+        for view in range(self.num_views) if views is None else views:
+            self.seen[videos, view] = 1

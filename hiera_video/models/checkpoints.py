@@ -1,31 +1,43 @@
-"""Read Hiera weights, wherever they come from.
+"""Load Hiera weights into a model, wherever they come from.
 
-Nothing is unpickled beyond tensors and plain values. Published weights are CC-BY-NC 4.0.
+What is read and translated lies in `weight_files`, `foreign_weights`, `position_embeddings` and
+`download`; here it meets the model.
 """
 
-import os
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hiera_video.models.architecture import Geometry
+from hiera_video.models.download import LICENCE, published_file
+from hiera_video.models.foreign_weights import Translation, translate
+from hiera_video.models.position_embeddings import resized_positions
+from hiera_video.models.weight_files import (
+    CheckpointError,
+    StateDict,
+    check_values,
+    find_weights,
+    network_weights,
+    read_checkpoint,
+    read_weights,
+    saved_input_size,
+)
 from hiera_video.models.zoo import CHECKPOINTS
-from hiera_video.spelling import did_you_mean
 
-URL = "https://dl.fbaipublicfiles.com/hiera/{}.pth"
-LICENCE = "published Hiera weights are CC-BY-NC 4.0: not for commercial use"
+__all__ = [
+    "CheckpointError",
+    "LoadReport",
+    "load_weights",
+    "read_checkpoint",
+    "read_weights",
+]
+
 DECODER = ("decoder_", "mask_token", "multi_scale_fusion_heads.")
 HEAD = ("head.projection.weight", "head.projection.bias")
-
-StateDict = dict[str, Tensor]
-
-
-class CheckpointError(ValueError):
-    """A file cannot be read, or its weights do not fit; the message is one line for the user."""
+KERNEL = "patch_embed.proj.weight"
 
 
 class LoadReport(NamedTuple):
@@ -34,9 +46,11 @@ class LoadReport(NamedTuple):
     Attributes:
         loaded: tensors of the model that now have the file's values.
         renamed: name in the file to name in the model, where they differ.
-        resized: position embeddings of time that were resized to another number of frames.
+        resized: tensors of the model whose values were made from the file's for another input:
+            position embeddings of another grid, and what was inflated.
         missing: tensors of the model that keep their initial values.
-        unexpected: tensors of the file that the model has no place for.
+        unexpected: tensors of the file that the model has no place for, under the published name
+            where they have one.
     """
 
     loaded: list[str]
@@ -45,14 +59,14 @@ class LoadReport(NamedTuple):
     missing: list[str]
     unexpected: list[str]
 
-    def describe(self, source: str) -> str:
+    def describe(self, source: str, notes: Iterable[str] = ()) -> str:
         """Few lines for the user."""
-        lines = [f"{source}: loaded {len(self.loaded)} tensors"]
+        lines = [f"{source}: loaded {len(self.loaded)} tensors", *notes]
         if self.renamed:
             old, new = (_tops(names) for names in (self.renamed.keys(), self.renamed.values()))
             lines.append(f"renamed {', '.join(old)} -> {', '.join(new)}")
         if self.resized:
-            lines.append(f"resized to the number of frames: {', '.join(self.resized)}")
+            lines.append(f"resized to the model's input: {', '.join(self.resized)}")
         decoder = [name for name in self.unexpected if name.startswith(DECODER)]
         if decoder:
             lines.append(f"left out the decoder, {len(decoder)} tensors")
@@ -66,156 +80,152 @@ class LoadReport(NamedTuple):
 
 
 def load_weights(
-    model: nn.Module, source: str | Path, strict: bool = True, quiet: bool = False
+    model: nn.Module,
+    source: str | Path,
+    strict: bool = True,
+    quiet: bool = False,
+    inflate: bool = False,
 ) -> LoadReport:
     """Load weights into a model and print a short report.
 
+    Files of the published models, of this project's runs (the average where there is one), of timm,
+    of transformers and of SAM 2 are told apart by the names in them; see `foreign_weights`.
+
     From a masked autoencoder to a classifier, the decoder is left out, its ``encoder_norm`` becomes
     ``norm``, and the head stays new. A head with another number of classes stays new as well. For
-    another number of frames, position embeddings of time are resized.
+    another input size, position embeddings are resized; see `position_embeddings`.
 
     Args:
         model: a `Hiera` or a `MaskedAutoencoderHiera`.
-        source: a file (``.pth``, Lightning's ``.ckpt``, ``.safetensors``) or the name of published
-            weights such as ``mae_hiera_base_16x224``, which are downloaded once.
+        source: a file (``.pth``, ``.bin``, Lightning's ``.ckpt``, ``.safetensors``), the folder of
+            a run or an export, or the name of published weights such as ``mae_hiera_base_16x224``,
+            which are downloaded once.
         strict: raise where other tensors are missing, unexpected or of another shape. Otherwise
             such tensors keep their initial values.
         quiet: print nothing.
+        inflate: weights of an image model may go into a video model: each token then sees its first
+            frame, as the image model does, and the position in time is zero. Published image
+            weights are meant for pixels normalised with ImageNet's mean and deviation, which
+            differ from those of video.
 
     Raises:
         CheckpointError: a ValueError; the model is as it was before.
     """
     published = str(source) in CHECKPOINTS and not Path(source).exists()
-    path = _download(str(source)) if published else Path(source)
-    weights = read_weights(path)
+    path = published_file(str(source), quiet) if published else find_weights(source)
+    checkpoint = read_checkpoint(path)
+    weights = network_weights(checkpoint, path)
+    geometry: Geometry | None = getattr(model, "geometry", None)
+    if geometry is None:
+        raise CheckpointError(f"{source}: does not fit the model; {type(model).__name__} is none")
     own = model.state_dict()
-    renamed = _renamed(own, weights)
-    found = {renamed.get(name, name): value for name, value in weights.items()}
-    resized = _resized_in_time(own, found)
-    found |= resized
-    fitting = {k: v for k, v in found.items() if k in own and v.shape == own[k].shape}
-    report = LoadReport(
-        loaded=list(fitting),
-        renamed={old: new for old, new in renamed.items() if new in fitting},
-        resized=list(resized),
-        missing=[name for name in own if name not in fitting],
-        unexpected=[name for name in found if name not in own],
-    )
-    if strict or not fitting:
-        _refuse_gaps(own, found, report, str(source))
-    model.load_state_dict(fitting, strict=False)
+    try:
+        found = translate(weights, geometry.tokens[-2:])
+        check_values({name: weights[name] for name in found.names})
+        found, resized = _for_model(found, own, geometry, strict, inflate)
+        found.weights.update(
+            positions := _positions(found, own, geometry, saved_input_size(checkpoint), strict)
+        )
+        report = _report(found, own, list(dict.fromkeys([*resized, *positions])))
+        if strict or not report.loaded:
+            _refuse_gaps(own, found, report)
+    except ValueError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    model.load_state_dict({name: found.weights[name] for name in report.loaded}, strict=False)
     if not quiet:
-        licence = f"\n  {LICENCE}" if path.stem in CHECKPOINTS else ""
-        print(report.describe(str(source)) + licence)
+        licence = (LICENCE,) if path.stem in CHECKPOINTS else ()
+        print(report.describe(str(source), (*found.notes, *licence)))
     return report
 
 
-def read_weights(path: str | Path) -> StateDict:
-    """The tensors of a checkpoint under their published names.
+def _for_model(
+    found: Translation, own: StateDict, geometry: Geometry, strict: bool, inflate: bool
+) -> tuple[Translation, list[str]]:
+    """Weights for the kind of the model, and those that had to be made for it."""
+    if "norm.weight" in own and "norm.weight" not in found.weights:
+        found = _renamed(found, {f"encoder_norm.{p}": f"norm.{p}" for p in ("weight", "bias")})
+    axes = [w[KERNEL].ndim - 2 if KERNEL in w else 0 for w in (found.weights, own)]
+    if axes == [2, 3] and inflate:
+        return _inflated(found, own, geometry)
+    if strict and axes == [2, 3]:
+        raise ValueError(
+            "weights of an image model, and this one takes videos; inflate=True "
+            "(task.inflate=true) makes them weights of videos"
+        )
+    if strict and axes == [3, 2]:
+        raise ValueError("weights of a video model, and this one takes images")
+    return found, []
 
-    Raises:
-        CheckpointError: not a file of weights.
+
+def _inflated(
+    found: Translation, own: StateDict, geometry: Geometry
+) -> tuple[Translation, list[str]]:
+    """Weights of an image model for videos.
+
+    The kernel's slice over the first of the frames that make a token gets the image's kernel, and
+    the others zeros. The decoder goes: it predicts pixels in another order.
     """
-    checkpoint = read_checkpoint(path)
-    for key in ("model_state", "state_dict"):
-        if isinstance(checkpoint.get(key), dict):
-            checkpoint = checkpoint[key]
-    tensors = {str(k): v for k, v in checkpoint.items() if isinstance(v, Tensor)}
-    # A LightningModule holds the network as `model`; torch.compile wraps it once more.
-    tensors = {key.replace("_orig_mod.", ""): value for key, value in tensors.items()}
-    if any(key.startswith("model.") for key in tensors):
-        own = {key: value for key, value in tensors.items() if key.startswith("model.")}
-        tensors = {key.removeprefix("model."): value for key, value in own.items()}
-    if not tensors:
-        raise CheckpointError(f"{path}: holds no weights")
-    return tensors
+    if not geometry.sep_pos_embed:
+        raise ValueError("only models with sep_pos_embed take inflated weights")
+    found = _renamed(found, {"pos_embed": "pos_embed_spatial"})
+    weights = {k: v for k, v in found.weights.items() if not k.startswith(DECODER)}
+    image, first = weights[KERNEL], geometry.patch_padding[0]
+    if image.shape == own[KERNEL][:, :, 0].shape:
+        weights[KERNEL] = image.new_zeros(own[KERNEL].shape)  # (C, 3, t, h, w)
+        weights[KERNEL][:, :, first] = image
+    weights["pos_embed_temporal"] = torch.zeros(own["pos_embed_temporal"].shape)
+    return found._replace(weights=weights), [KERNEL, "pos_embed_temporal"]
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """All that a checkpoint file holds, tensors on the CPU; nothing but plain values is unpickled.
+def _renamed(found: Translation, new: dict[str, str]) -> Translation:
+    return found._replace(
+        weights={new.get(name, name): value for name, value in found.weights.items()},
+        names={old: new.get(name, name) for old, name in found.names.items()},
+    )
 
-    Raises:
-        CheckpointError: there is no such file, it is damaged, or it holds other objects.
-    """
-    if not os.path.isfile(path):
-        is_name = not Path(path).suffix and os.sep not in str(path)
-        hint = did_you_mean(str(path), CHECKPOINTS) if is_name else ""
-        raise CheckpointError(f"{path}: no such file{hint}")
+
+def _positions(
+    found: Translation,
+    own: StateDict,
+    geometry: Geometry,
+    input_size: tuple[int, ...] | None,
+    strict: bool,
+) -> StateDict:
     try:
-        if Path(path).suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format and each kind of damage has exceptions of its own
-        raise CheckpointError(f"{path}: {_reason(error)}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dict of weights")
-    return content
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, pickle.UnpicklingError) and "allowed global" in str(error):
-        return "refused, it holds objects other than tensors and plain values"
-    return "cannot be read as weights; damaged or of another format"
-
-
-def _download(name: str) -> Path:
-    """Published weights in torch's cache, from where they were published."""
-    url = URL.format(name)
-    path = Path(torch.hub.get_dir(), "checkpoints", f"{name}.pth")
-    if path.exists():
-        return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path))
-    except OSError as error:
-        raise CheckpointError(
-            f"{name}: cannot download ({error}); put {url} at {path} yourself ({LICENCE})"
-        ) from error
-    return path
-
-
-def _renamed(own: StateDict, weights: StateDict) -> dict[str, str]:
-    """Names in the file whose place in the model has another name."""
-    if "norm.weight" not in own or "norm.weight" in weights:
+        return resized_positions(found.weights, own, geometry, input_size)
+    except ValueError:
+        if strict:
+            raise
         return {}
-    return {f"encoder_norm.{p}": f"norm.{p}" for p in ("weight", "bias")}
 
 
-def _resized_in_time(own: StateDict, found: StateDict) -> StateDict:
-    """The position embedding of time ``(1, T', C)`` for as many steps as the model has, if others.
-
-    Linear between the middles of the steps: twice the frames see the same span more finely.
-    """
-    name = "pos_embed_temporal"
-    if name not in own or name not in found:
-        return {}
-    (_, steps, dim), value = own[name].shape, found[name]
-    if value.ndim != 3 or value.shape[0] != 1 or value.shape[2] != dim or value.shape[1] == steps:
-        return {}
-    x = F.interpolate(value.float().transpose(1, 2), steps, mode="linear")  # (1, C, T')
-    return {name: x.transpose(1, 2).to(value.dtype)}
+def _report(found: Translation, own: StateDict, resized: list[str]) -> LoadReport:
+    fits = [name for name, v in found.weights.items() if name in own and v.shape == own[name].shape]
+    fitting = set(fits)
+    return LoadReport(
+        loaded=fits,
+        renamed={old: new for old, new in found.names.items() if old != new and new in fitting},
+        resized=[name for name in resized if name in fitting],
+        missing=[name for name in own if name not in fitting],
+        unexpected=[*(name for name in found.weights if name not in own), *found.left_out],
+    )
 
 
-def _refuse_gaps(own: StateDict, found: StateDict, report: LoadReport, source: str) -> None:
-    """Raise unless only a decoder is left over and only a head is missing."""
-    missing = [name for name in report.missing if name not in HEAD]
+def _refuse_gaps(own: StateDict, found: Translation, report: LoadReport) -> None:
+    """Raise unless only a decoder or what is no Hiera is left over, and only a head is missing."""
+    missing = [name for name in report.missing if name not in (*HEAD, *found.lacks)]
     differ = [
-        f"{name} is {_size(found[name])} in the file and {_size(own[name])} in the model"
+        f"{name} is {_size(found.weights[name])} in the file and {_size(own[name])} in the model"
         for name in missing
-        if name in found
+        if name in found.weights
     ]
-    absent = [name for name in missing if name not in found]
+    absent = [name for name in missing if name not in found.weights]
     spare = DECODER if "mask_token" not in own else ()
-    unexpected = [name for name in report.unexpected if not name.startswith(spare)]
+    unexpected = [n for n in found.weights if n not in own and not n.startswith(spare)]
     gaps = {"sizes differ": differ, "missing": absent, "not in the model": unexpected}
     faults = [f"{gap}: {_few(names)}" for gap, names in gaps.items() if names]
     if faults:
-        raise CheckpointError(f"{source}: does not fit the model; {'; '.join(faults)}")
+        raise ValueError(f"does not fit the model; {'; '.join(faults)}")
 
 
 def _size(tensor: Tensor) -> str:

@@ -5,6 +5,7 @@ Importing this needs no torch; building a model does.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from hiera_video.spelling import did_you_mean
@@ -59,33 +60,52 @@ def model_arguments(name: str) -> dict[str, Any]:
     return dict(MODELS[name])
 
 
-def create_model(name: str, **overrides: Any) -> Hiera:
-    """A classifier with random weights.
+def create_model(name: str | os.PathLike[str], **overrides: Any) -> Hiera:
+    """A classifier with random weights, or an exported one with its own.
 
     Args:
-        name: one of `list_models`.
+        name: one of `list_models`; or a folder, or its ``model.json``, that ``export --format
+            safetensors`` wrote.
         **overrides: any arguments of `Hiera`, in place of those that the name stands for.
 
     Raises:
         ValueError: an unknown name, or arguments that do not go together.
+        CheckpointError: a ValueError: the folder cannot be read, or is of another model.
     """
     from hiera_video.models.hiera import Hiera
 
+    if _is_exported(name):
+        return _read_model(name, "classifier", overrides)
+    name = os.fspath(name)
     return Hiera(**{**model_arguments(name), **overrides})
 
 
-def create_mae(name: str, **overrides: Any) -> MaskedAutoencoderHiera:
+def create_mae(name: str | os.PathLike[str], **overrides: Any) -> MaskedAutoencoderHiera:
     """A masked autoencoder with random weights, for pretraining the classifier of that name.
 
     Args:
-        name: one of `list_models`.
+        name: one of `list_models`; or an exported masked autoencoder, as in `create_model`.
         **overrides: any arguments of `MaskedAutoencoderHiera`.
 
     Raises:
         ValueError: an unknown name, or arguments that do not go together.
+        CheckpointError: a ValueError: the folder cannot be read, or is of another model.
     """
     from hiera_video.models.mae import MaskedAutoencoderHiera
 
+    if _is_exported(name):
+        return _read_model(name, "masked_autoencoder", overrides)
+    name = os.fspath(name)
     arguments = model_arguments(name)
     del arguments["num_classes"]
     return MaskedAutoencoderHiera(**{**arguments, **overrides})
+
+
+def _is_exported(name: str | os.PathLike[str]) -> bool:
+    return os.fspath(name) not in MODELS and os.path.exists(name)
+
+
+def _read_model(path: str | os.PathLike[str], kind: str, overrides: dict[str, Any]) -> Any:
+    from hiera_video.models.portable import read_model  # which builds on what is here
+
+    return read_model(os.fspath(path), kind, **overrides)

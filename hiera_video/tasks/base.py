@@ -30,6 +30,7 @@ class VideoTask(LightningModule):
     Args:
         model: called without arguments (a subclass may add some); returns the network.
         init_from: weights to start from, a path or a published name; see `load_weights`.
+        inflate: these may be of an image model, and become weights of videos.
         optimizer: called with parameter groups; their learning rates and decays are already set.
         batch: ``global``, ``unit`` and ``lr_reference``, as in `Budget`. Where devices hold less
             than ``global``, the trainer is told to accumulate.
@@ -52,6 +53,7 @@ class VideoTask(LightningModule):
         model: Callable[..., nn.Module],
         *,
         init_from: str | None = None,
+        inflate: bool = False,
         optimizer: OptimizerFactory = AdamW,
         batch: Mapping[str, Any] | None = None,
         epochs: Mapping[str, Any] | None = None,
@@ -71,6 +73,7 @@ class VideoTask(LightningModule):
             if not 0 <= value <= lr:
                 raise ValueError(f"{name} must be in [0, lr={lr}], not {value}")
         self.create_network, self.init_from, self.optimizer = model, init_from, optimizer
+        self.inflate = inflate
         self.budget = Budget.of(batch, epochs)
         self.lr, self.weight_decay, self.layer_decay = lr, weight_decay, layer_decay
         self.warmup_epochs, self.warmup_lr, self.min_lr = warmup_epochs, warmup_lr, min_lr
@@ -118,7 +121,9 @@ class VideoTask(LightningModule):
             self.model.compile()
         if self.init_from is None:
             return
-        report = load_weights(self.model, self.init_from, quiet=self.global_rank != 0)
+        report = load_weights(
+            self.model, self.init_from, quiet=self.global_rank != 0, inflate=self.inflate
+        )
         if report.missing and not self.trainer.training:
             raise MisconfigurationException(
                 f"{self.init_from} lacks {report.missing[0]}, so there is nothing to evaluate; "

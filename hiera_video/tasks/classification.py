@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hiera_video.augment.mixing import Mixing, soft_targets
 from hiera_video.metrics.multi_view import MultiViewAccuracy
+from hiera_video.metrics.results import Results
 from hiera_video.tasks.base import Batch, VideoTask
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,9 @@ class ClassificationTask(VideoTask):
         label_smoothing: share of a target that is spread over all classes.
         mixing: mixup and cutmix of training batches; None: neither.
         **kwargs: as in `VideoTask`.
+
+    Attributes:
+        results: of the last `validate` or `test`; None before.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class ClassificationTask(VideoTask):
         super().__init__(model, **kwargs)
         self.class_names = tuple(class_names) if class_names else None
         self.label_smoothing, self.mixing = label_smoothing, mixing
+        self.results: Results | None = None
 
     def setup(self, stage: str) -> None:
         """Check the labels; make the metrics."""
@@ -55,7 +60,9 @@ class ClassificationTask(VideoTask):
             _check_labels(split, manifest.table["label"].to_numpy())
         self.metrics = nn.ModuleDict(
             {
-                f"{split}_accuracy": MultiViewAccuracy(len(manifest), classes)
+                f"{split}_accuracy": MultiViewAccuracy(
+                    len(manifest), classes, datamodule.views(split)
+                )
                 for split, manifest in datamodule.manifests.items()
                 if split in ("val", "test")
             }
@@ -130,7 +137,7 @@ class ClassificationTask(VideoTask):
         return self._evaluate(batch, "val")
 
     def on_validation_epoch_end(self) -> None:
-        """Log top-1 and top-5 of the validation videos seen."""
+        """Log the accuracy over the validation videos seen."""
         self._log_accuracy("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -138,7 +145,7 @@ class ClassificationTask(VideoTask):
         return self._evaluate(batch, "test")
 
     def on_test_epoch_end(self) -> None:
-        """Log top-1 and top-5 of the test videos."""
+        """Log the accuracy over the test videos."""
         self._log_accuracy("test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -148,7 +155,7 @@ class ClassificationTask(VideoTask):
     def _evaluate(self, batch: Batch, split: str) -> dict[str, Tensor]:
         rows = self.probabilities(batch)
         metric: Any = self.metrics[f"{split}_accuracy"]
-        metric.update(rows["probabilities"], rows["label"], rows["video_id"])
+        metric.update(rows["probabilities"], rows["label"], rows["video_id"], rows["view"])
         for failure in batch["failed"]:
             metric.count_as_wrong(failure.video_id, failure.label)
         return rows
@@ -158,6 +165,11 @@ class ClassificationTask(VideoTask):
         for name, value in metric.compute().items():
             # The same on all ranks already; sync_dist keeps Lightning from warning.
             self.log(f"{split}/{name}", value.to(torch.float32), sync_dist=True)
+        if self.trainer.state.fn != "fit":
+            manifest = self.datamodule.manifests[split]
+            outcomes = metric.outcomes()
+            paths = [manifest.path(i) for i in outcomes.video_id.tolist()]
+            self.results = Results(outcomes, self.class_names or (), paths)
         metric.reset()
 
 

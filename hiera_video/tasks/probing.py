@@ -29,6 +29,7 @@ class ProbingTask(LightningModule):
         model: factory of a `Hiera`; called with ``num_classes``.
         init_from: weights of a pretraining or a classification, a path or a published name. As in
             fine-tuning, ``encoder_norm`` becomes ``norm``; the head is not used.
+        inflate: as in `load_weights`.
         k: as in `FeatureProbe`.
         l2: as in `FeatureProbe`.
     """
@@ -38,12 +39,14 @@ class ProbingTask(LightningModule):
         model: Callable[..., Hiera],
         *,
         init_from: str | None = None,
+        inflate: bool = False,
         k: int = 20,
         l2: float = 1e-3,
     ) -> None:
         super().__init__()
         FeatureProbe(1, 1, k, l2)  # refuses what is wrong before data is read
         self.create_network, self.init_from, self.k, self.l2 = model, init_from, k, l2
+        self.inflate = inflate
         self.normalize = Normalize()
         self.model: Any = None
 
@@ -77,7 +80,8 @@ class ProbingTask(LightningModule):
         classes = len(datamodule.class_names)
         self.model = self.create_network(num_classes=classes)
         if self.init_from is not None:
-            load_weights(self.model, self.init_from, quiet=self.global_rank != 0)
+            quiet = self.global_rank != 0
+            load_weights(self.model, self.init_from, quiet=quiet, inflate=self.inflate)
         self.probe = FeatureProbe(self.model.stage_dims[-1], classes, self.k, self.l2)
 
     def on_test_epoch_start(self) -> None:

@@ -11,10 +11,10 @@ import time
 import pytest
 import torch
 
+from datamodules import workers
 from datamodules.bad_videos import BadVideos, TooManyBadVideos
 from datamodules.container import VideoDecodeError
 from datamodules.loading import EpochSampler, Loader
-from datamodules.synthetic import CLASS_NAMES, render, write_h264
 from tests.datamodules.numbers import Numbers
 
 
@@ -57,7 +57,8 @@ def test_training_takes_the_next_video_of_the_order(tmp_path, fault, reason):
 
 
 @pytest.mark.parametrize("fault", ["error", "hang", "crash"])
-def test_evaluation_replaces_nothing(fault):
+def test_evaluation_replaces_nothing(fault, monkeypatch):
+    monkeypatch.setattr(workers, "_LOOK_SECONDS", 0.1)  # eight hangs are waited for
     faults = dict.fromkeys((0, 7, 8, 23), fault)
     loader = make_loader(faults, training=False, timeout=0.3, max_bad_share=0.0)
     batches = list(loader)
@@ -171,24 +172,31 @@ def test_workers_leave_signals_to_the_parent():
     assert len([first, *batches]) == 6
 
 
-@pytest.mark.parametrize("faults", ["{}", "{1: 'hang'}"])
-@pytest.mark.parametrize("kill", [True, False])
-def test_workers_end_when_their_parent_does(faults, kill):
-    script = f"""
-import os, signal
+def test_workers_end_when_their_parent_does():
+    """One is killed and one ends, each with two loaders, a worker of one of which hangs."""
+    script = """
+import os, signal, sys
 from tests.datamodules.test_workers import children, make_loader
-batches = iter(make_loader({faults}, length=400, training=False, batch_size=1, timeout=100))
-next(batches)
+options = {"length": 400, "training": False, "batch_size": 1, "timeout": 100}
+loaders = [iter(make_loader(faults, **options)) for faults in ({}, {1: "hang"})]
+for batches in loaders:
+    next(batches)
 print(*children(), flush=True)
-if {kill}:
+if "kill" in sys.argv:
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
-    )
-    assert result.returncode == (-signal.SIGKILL if kill else 0)
-    pids = result.stdout.split()
-    assert len(pids) == 2
+    program = [sys.executable, "-c", script]
+    parents = [
+        subprocess.Popen([*program, word], stdout=subprocess.PIPE, text=True)
+        for word in ("kill", "end")
+    ]
+    pids = []
+    for parent, code in zip(parents, (-signal.SIGKILL, 0), strict=True):
+        with parent:
+            output, _ = parent.communicate(timeout=60)
+            assert parent.returncode == code
+            assert len(output.split()) == 4
+            pids += output.split()
     end = time.monotonic() + 20
     while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < end:
         time.sleep(0.1)
@@ -208,6 +216,7 @@ def test_files_that_the_parent_opened_do_not_reach_the_workers(tmp_path):
     from datamodules.clips import ClipFormat, TrainingClips
     from datamodules.decoding import VideoFile
     from datamodules.manifest import make_manifest
+    from datamodules.synthetic import CLASS_NAMES, render, write_h264
 
     paths = []
     for i, motion in enumerate(CLASS_NAMES):

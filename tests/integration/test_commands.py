@@ -96,9 +96,9 @@ def test_test_writes_all_views_and_the_same_accuracy(finetuned, workspace):
     labels = np.array([r["label"] for r in rows]).reshape(16, 6)[:, 0]
     order = probabilities.astype(np.float64).mean(1).argsort(-1)[:, ::-1]
     results = json.loads((workspace / "runs/tested/results.json").read_text())
-    assert results["test/top1"] == pytest.approx((order[:, 0] == labels).mean())
-    assert results["test/top5"] == pytest.approx((order[:, :5] == labels[:, None]).any(1).mean())
-    assert f"test/top1 {results['test/top1']:.2%}" in output
+    assert results["top1"] == pytest.approx((order[:, 0] == labels).mean())
+    assert results["top5"] == pytest.approx((order[:, :5] == labels[:, None]).any(1).mean())
+    assert f"test/top1 {results['top1']:.2%}" in output
     assert not list((workspace / "runs/tested").glob("*.part*"))
 
 

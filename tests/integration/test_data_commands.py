@@ -4,7 +4,6 @@ import json
 import os
 import pty
 import shutil
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -14,6 +13,7 @@ import pytest
 from datamodules.manifest import read_split
 from hiera_video import cli
 from tests.integration.conftest import run
+from tests.integration.forked import Command
 from tests.video_files import moving_frames, write_video
 
 
@@ -254,16 +254,15 @@ def test_help_is_instant(tmp_path):
 
 def test_a_terminal_gets_a_bar_with_rate_and_time_left(data):
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "hiera_video", "prepare", "videos/train", "--out", "ready"]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    words = ("prepare", "videos/train", "--out", "ready")
+    prepare = Command(*words, cwd=data.parent, stderr=theirs, TERM="xterm", COLUMNS="100")
+    os.close(theirs)
     shown = b""
-    with subprocess.Popen(command, stderr=theirs, stdout=subprocess.DEVNULL, env=environment) as it:
-        os.close(theirs)
-        with suppress(OSError):  # the end of a terminal
-            while more := os.read(ours, 1 << 16):  # it holds few bytes that are not read
-                shown += more
+    with suppress(OSError):  # the end of a terminal
+        while more := os.read(ours, 1 << 16):  # it holds few bytes that are not read
+            shown += more
     os.close(ours)
-    assert it.returncode == 0
+    prepare.wait()
     shown = shown.decode()
     assert "4/4" in shown
     assert "files/s" in shown

@@ -1,4 +1,4 @@
-"""Two processes through the real command; Hydra's relaunch is where this would break."""
+"""Several processes through the real command; Hydra's relaunch is where this would break."""
 
 import json
 
@@ -20,7 +20,7 @@ def words(command, run_dir, *more):
 
 
 def write_lists(workspace):
-    """25 training and 15 test videos: 2 divides neither."""
+    """25 training and 17 test videos: neither 2 nor 3 divides them."""
     videos = sorted((workspace / "data").rglob("train/*/*.mp4"))
     names = sorted({video.parent.name for video in videos})
     lines = [
@@ -28,10 +28,10 @@ def write_lists(workspace):
         for video in videos
     ]
     (workspace / "data/train.txt").write_text("\n".join([*lines, lines[0]]))
-    (workspace / "data/test.txt").write_text("\n".join(lines[:15]))
+    (workspace / "data/test.txt").write_text("\n".join(lines[:17]))
 
 
-def test_fit_and_test_on_two_processes(workspace, pretrained):
+def test_fit_on_two_processes_and_test_on_several(workspace, pretrained):
     write_lists(workspace)
     output = run(*words("fit", "runs/two", *TWO), cwd=workspace)
     assert "step 6/6" in output
@@ -40,17 +40,20 @@ def test_fit_and_test_on_two_processes(workspace, pretrained):
     assert checkpoint["global_step"] == 6
 
     tables, results = [], []
-    for name, more in (("one-test", []), ("two-test", TWO)):
-        # The two processes get 8 and 7 of the 15 videos.
-        run(*words("test", f"runs/{name}", "ckpt_path=runs/two", *more), cwd=workspace)
-        tables.append(pq.read_table(workspace / f"runs/{name}/predictions.parquet").to_pydict())
-        results.append(json.loads((workspace / f"runs/{name}/results.json").read_text()))
-    one, two = tables
-    for column in ("video_id", "path", "label", "temporal_view", "spatial_view"):
-        assert one[column] == two[column]
-    difference = np.abs(np.array(one["probabilities"]) - np.array(two["probabilities"])).max()
-    assert difference < 1e-5
-    assert results[0] == results[1]
+    for processes in (1, 2, 3):
+        run_dir = f"runs/test-{processes}"
+        more = ["ckpt_path=runs/two", f"trainer.devices={processes}"]
+        run(*words("test", run_dir, *more), cwd=workspace)
+        tables.append(pq.read_table(workspace / run_dir / "predictions.parquet"))
+        results.append(json.loads((workspace / run_dir / "results.json").read_text()))
+    for table, result in zip(tables[1:], results[1:], strict=True):
+        assert table.drop(["probabilities"]).equals(tables[0].drop(["probabilities"]))
+        values = [np.array(t["probabilities"].to_pylist()) for t in (tables[0], table)]
+        assert np.abs(values[0] - values[1]).max() < 1e-6
+        assert result == results[0]
+    assert results[0]["videos"] == 17
+    offline = ["evaluate", "--task", "classification", "runs/test-3", "--json"]
+    assert json.loads(run(*offline, cwd=workspace)) == results[0]
 
 
 def test_a_sweep_on_two_processes_runs_each_job_once(workspace):

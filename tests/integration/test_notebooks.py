@@ -11,19 +11,44 @@ from PIL import Image
 
 from tests.integration.conftest import ROOT
 
-
 # The kernel's own sockets and event loop, not ours.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_reconstructions(tmp_path, monkeypatch):
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+@pytest.fixture
+def executed(tmp_path, monkeypatch):
+    """Executes a notebook in an empty project."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
-    notebook = nbformat.read(tmp_path / "notebooks/reconstructions.ipynb", as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells)  # kept out of the repository
-    client = NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": tmp_path / "notebooks"}}
-    )
-    client.execute()
+
+    def execute(name):
+        notebook = nbformat.read(tmp_path / "notebooks" / name, as_version=4)
+        assert not any(cell.get("outputs") for cell in notebook.cells)  # kept out of the repository
+        client = NotebookClient(
+            notebook, timeout=300, resources={"metadata": {"path": tmp_path / "notebooks"}}
+        )
+        client.execute()
+        return notebook
+
+    return execute
+
+
+def test_classes(executed, tmp_path, finetuned, workspace):
+    shutil.copytree(finetuned[0], tmp_path / "runs/notebook_classes")
+    shutil.copytree(workspace / "data", tmp_path / "data")
+    notebook = executed("classes.ipynb")
+    outputs = [
+        "".join(o.get("text", "") or o["data"]["text/plain"] for o in cell.get("outputs", []))
+        for cell in notebook.cells
+    ]
+    assert "knows down, growing" in outputs[2]
+    assert outputs[4].count("Prediction(label=") == 5
+    assert len(outputs[-1].splitlines()) == 8
+
+
+def test_reconstructions(executed):
+    notebook = executed("reconstructions.ipynb")
     pictures = [
         (kind, base64.b64decode(data))
         for cell in notebook.cells

@@ -67,7 +67,7 @@ def test_pretrain_on_clips_and_finetune_on_signs(tmp_path):
         cwd=tmp_path,
     )
     results = json.loads((tmp_path / "tested/results.json").read_text())
-    assert 0 <= results["test/top1"] <= results["test/top5"] <= 1
+    assert 0 <= results["top1"] <= results["top5"] <= 1
     run(
         "predict",
         *words,

@@ -6,7 +6,9 @@ from functools import cache
 import pytest
 import torch
 
-from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_RUN, run
+from tests.integration import conftest
+from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_RUN
+from tests.integration.forked import THREADS, run, run_two
 
 # Six batches an epoch; drop path draws random numbers in the network, too.
 WORDS = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_RUN]
@@ -45,8 +47,12 @@ def weights(workspace, name):
 
 def fit(workspace, variant, run_dir, *more, code: int | None = 0):
     data = [*(PACK if variant == "packed" else TINY_DATA), *DATA]
-    words = [*WORDS, *data, *VARIANTS[variant], f"run_dir=runs/{run_dir}"]
-    run(*words, *more, cwd=workspace, code=code, PYTHONPATH=str(ROOT))
+    words = [*WORDS, *data, *VARIANTS[variant], f"run_dir=runs/{run_dir}", *more]
+    start = run
+    if "trainer.devices=2" in words:
+        # Of one that is killed Lightning starts the second process, of others a launcher both.
+        start = run_two if code == 0 else conftest.run
+    start(*words, cwd=workspace, code=code, PYTHONPATH=str(ROOT), **THREADS)
 
 
 @pytest.fixture(scope="module")

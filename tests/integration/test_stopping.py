@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 
-from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_RUN, run
+from tests.integration import conftest
+from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_RUN
+from tests.integration.forked import THREADS, run, run_two
 
 # Drop path draws random numbers in the network, besides those of order, crops and masks.
 WORDS = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_DATA, *TINY_RUN]
@@ -39,10 +41,11 @@ def test_sigterm_saves_on_two_processes(workspace):
     words = [*WORDS, "trainer.devices=2"]
     stop = ["+callbacks.stop._target_=tests.integration.stopping.TerminateAt"]
     stop += ["+callbacks.stop.step=2"]
-    run(*words, "run_dir=runs/both", cwd=workspace)
+    run_two(*words, "run_dir=runs/both", cwd=workspace)
     told = [*words, "run_dir=runs/both-told"]
-    run(*told, *stop, cwd=workspace, code=143, PYTHONPATH=str(ROOT))
-    output = run(*told, "resume=auto", cwd=workspace)
+    # The second process is Lightning's; those of the other runs are a launcher's.
+    conftest.run(*told, *stop, cwd=workspace, code=143, PYTHONPATH=str(ROOT), **THREADS)
+    output = run_two(*told, "resume=auto", cwd=workspace)
     assert "step 6/6" in output
     assert "step 2/6" not in output
     whole, resumed = (

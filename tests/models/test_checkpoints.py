@@ -1,10 +1,15 @@
+import copy
+import urllib.error
 import urllib.request
 
+import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import save_file
+from torch.utils.data import DataLoader
 
-import hiera_video.models.checkpoints as checkpoints
+from hiera_video.callbacks.averaging import ema
 from hiera_video.models.checkpoints import CheckpointError, load_weights, read_checkpoint
 from hiera_video.models.zoo import create_mae, create_model
 from tests.models.reference import initial_autoencoder, initial_classifier, randomize
@@ -112,7 +117,10 @@ def test_forms_of_files(files, tmp_path, form):
     ("kwargs", "message"),
     [
         ({"stages": (1, 1, 3, 1)}, "sizes differ: blocks.4.*missing: blocks.5"),
-        ({"input_size": (4, 96, 64)}, "pos_embed_spatial is 1x256x16 in the file and 1x384x16 in"),
+        (
+            {"q_stride": (1, 1, 1), "mask_unit_size": (1, 6, 6), "input_size": (4, 48, 48)},
+            "position embeddings of 16x16 tokens have no whole mask units of 6x6",
+        ),
         ({"embed_dim": 32}, "sizes differ: pos_embed_spatial .* more"),
     ],
 )
@@ -130,7 +138,7 @@ def test_positions_in_time_are_resized_to_other_frames(files, file, capsys):
     model = new_model(input_size=(8, 64, 64))
     report = load_weights(model, files / file)
     assert report.resized == ["pos_embed_temporal"]
-    assert "resized to the number of frames" in capsys.readouterr().out
+    assert "resized to the model's input: pos_embed_temporal" in capsys.readouterr().out
     content = torch.load(files / file, weights_only=True)
     first, second = content["model_state"]["pos_embed_temporal"][0]
     # Steps of half the length: their middles are a quarter of a step beside the old ones.
@@ -151,10 +159,10 @@ def test_classifier_does_not_fill_an_autoencoder(files):
 
 
 def test_not_strict(files, capsys):
-    model = new_model(input_size=(4, 96, 64))
+    model = new_model(patch_kernel=(3, 5, 5), patch_padding=(1, 2, 2))
     report = load_weights(model, files / "classifier.pth", strict=False)
-    assert report.missing == ["pos_embed_spatial"]
-    assert "pos_embed_spatial" in capsys.readouterr().out
+    assert report.missing == ["patch_embed.proj.weight"]
+    assert "patch_embed.proj.weight" in capsys.readouterr().out
     with pytest.raises(CheckpointError, match="does not fit"):
         load_weights(torch.nn.Linear(2, 2), files / "classifier.pth", strict=False)
 
@@ -203,7 +211,7 @@ def test_published_name_without_a_network(tmp_path, monkeypatch):
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(torch.hub, "urlopen", offline)
+    monkeypatch.setattr(urllib.request, "urlopen", offline)
     with pytest.raises(CheckpointError) as error:
         load_weights(new_model(), "hiera_base_16x224")
     text = str(error.value)
@@ -225,4 +233,146 @@ def test_loading_works_for_half_precision_models(files):
     model = tiny_model().bfloat16()
     load_weights(model, files / "classifier.pth")
     assert model.norm.weight.dtype == torch.bfloat16
-    assert checkpoints.LICENCE
+
+
+def test_another_size_in_space_and_time(files):
+    mae, model = tiny_mae(input_size=(8, 96, 128)), new_model(input_size=(8, 96, 128))
+    assert load_weights(mae, files / "mae.pth").resized == [
+        *("pos_embed_temporal", "pos_embed_spatial", "decoder_pos_embed")
+    ]
+    report = load_weights(model, files / "mae.pth")
+    assert report.resized == ["pos_embed_temporal", "pos_embed_spatial"]
+    video = torch.randn(1, 3, 8, 96, 128)
+    assert mae(video).loss.isfinite()
+    assert model(video).isfinite().all()
+
+
+def test_grid_of_a_file_that_is_not_square(tmp_path):
+    saved = new_model(input_size=(4, 64, 96))
+    torch.save({"state_dict": saved.state_dict()}, tmp_path / "plain.ckpt")
+    config = {"model": {"name": NAME, "input_size": [4, 64, 96]}}
+    torch.save({"state_dict": saved.state_dict(), "config": config}, tmp_path / "run.ckpt")
+    model = new_model(input_size=(4, 128, 64))
+    assert load_weights(model, tmp_path / "run.ckpt").resized == ["pos_embed_spatial"]
+    with pytest.raises(CheckpointError, match="plain.ckpt: pos_embed_spatial is of 384 tokens, "):
+        load_weights(model, tmp_path / "plain.ckpt")
+    report = load_weights(model, tmp_path / "plain.ckpt", strict=False)
+    assert report.missing == ["pos_embed_spatial"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_none_are_refused(files, tmp_path, bad):
+    state = weights(files / "classifier.pth")
+    state["blocks.2.attn.qkv.bias"][3:5] = bad
+    torch.save(state, tmp_path / "diverged.pth")
+    model = new_model()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(CheckpointError, match=r"blocks.2.attn.qkv.bias has 2 of 192 val") as error:
+        load_weights(model, tmp_path / "diverged.pth")
+    assert "\n" not in str(error.value)
+    assert_equal(model, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda v: v.to(torch.int8), "int8"),
+        (lambda v: v.to("meta"), "meta"),
+    ],
+)
+def test_tensors_that_hold_no_weights_are_refused(files, tmp_path, change, kind):
+    state = weights(files / "classifier.pth")
+    state["norm.weight"] = change(state["norm.weight"])
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=f"norm.weight holds no floating.*{kind}"):
+        load_weights(new_model(), tmp_path / "other.pth")
+
+
+def image_model(**kwargs):
+    model = new_model(input_size=(64, 64), **kwargs)
+    randomize(model)
+    return model.eval()
+
+
+def test_image_weights_become_weights_of_videos(tmp_path, capsys):
+    image = image_model()
+    torch.save(image.state_dict(), tmp_path / "image.pth")
+    model = new_model(input_size=(2, 64, 64)).eval()
+    report = load_weights(model, tmp_path / "image.pth", inflate=True)
+    assert report.resized == ["patch_embed.proj.weight", "pos_embed_temporal"]
+    assert report.renamed == {"pos_embed": "pos_embed_spatial"}
+    assert "patch_embed.proj.weight" in capsys.readouterr().out
+    video = torch.randn(3, 3, 2, 64, 64)
+    with torch.no_grad():
+        expected = image(video[:, :, 0])
+        torch.testing.assert_close(model(video), expected, rtol=1e-5, atol=1e-5)
+        video[:, :, 1] = torch.randn(3, 3, 64, 64)
+        torch.testing.assert_close(model(video), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_image_autoencoder_becomes_a_video_classifier_of_another_size(tmp_path):
+    mae = create_mae(NAME, **{**TINY, **DECODER, "input_size": (64, 64)})
+    torch.save(mae.state_dict(), tmp_path / "mae.pth")
+    model = new_model(input_size=(4, 96, 96))
+    report = load_weights(model, tmp_path / "mae.pth", inflate=True)
+    assert "pos_embed_spatial" in report.resized
+    assert report.renamed["encoder_norm.weight"] == "norm.weight"
+    assert report.missing == ["head.projection.weight", "head.projection.bias"]
+    with pytest.raises(CheckpointError, match="missing: mask_token"):
+        load_weights(tiny_mae(), tmp_path / "mae.pth", inflate=True)
+
+
+def test_images_and_videos_are_not_mixed_up(tmp_path):
+    image, video = image_model(), tiny_model()
+    for name, model in {"image": image, "video": video}.items():
+        torch.save(model.state_dict(), tmp_path / f"{name}.pth")
+    with pytest.raises(CheckpointError, match=r"image.pth: weights of an image .*inflate=True"):
+        load_weights(video, tmp_path / "image.pth")
+    with pytest.raises(CheckpointError, match="weights of a video model, and this one takes im"):
+        load_weights(image, tmp_path / "video.pth")
+    before = copy.deepcopy(video.state_dict())
+    load_weights(video, tmp_path / "video.pth", inflate=True)
+    assert_equal(video, before)
+
+
+def test_folder_of_a_run(tmp_path):
+    state = tiny_model().state_dict()
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"state_dict": state}, tmp_path / "checkpoints" / "last.ckpt")
+    model = new_model()
+    load_weights(model, tmp_path)
+    assert_equal(model, state)
+    with pytest.raises(CheckpointError, match="a folder without weights"):
+        load_weights(model, tmp_path / "checkpoints")
+
+
+# Lightning 2.6 with torch >= 2.13, and what it says to everyone.
+@pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*num_workers", "ignore:.*WeightAverag")
+def test_average_of_a_run(tmp_path):
+    class Task(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = tiny_model()
+
+        def training_step(self, video):
+            return self.model(video).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.model.parameters(), lr=0.01)
+
+    task = Task()
+    trainer = lightning.Trainer(
+        **{"accelerator": "cpu", "devices": 1, "max_steps": 3, "logger": False},
+        **{"enable_progress_bar": False, "enable_model_summary": False},
+        # While it trains: in the end the average takes the place of the model.
+        callbacks=[ema(0.5), ModelCheckpoint(tmp_path, every_n_train_steps=3, save_last=True)],
+    )
+    clips = torch.randn(3, 1, *(3, 4, 64, 64))
+    trainer.fit(task, DataLoader(clips, batch_size=None))
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    model = new_model()
+    load_weights(model, tmp_path / "last.ckpt")
+    average = {k.removeprefix("model."): v for k, v in content["state_dict"].items()}
+    assert_equal(model, average)
+    trained = content["current_model_state"]["model.head.projection.weight"]
+    assert not torch.equal(model.head.projection.weight, trained)

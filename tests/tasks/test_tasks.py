@@ -12,10 +12,11 @@ from datamodules.bad_videos import Failure, TooManyBadVideos
 from datamodules.loading import EpochSampler, Loader
 from hiera_video import create_model
 from hiera_video.augment.mixing import Mixing
+from hiera_video.models.checkpoints import CheckpointError
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.pretraining import PretrainingTask
 from tests.datamodules.numbers import Numbers
-from tests.models.small import tiny_mae
+from tests.models.small import tiny_mae, tiny_model
 
 
 class Labels(SimpleNamespace):
@@ -33,6 +34,7 @@ def classification(labels, names=("a", "b"), **kwargs):
     task = ClassificationTask(create_model, **kwargs)
     manifests = {split: Labels(table={"label": Column(column)}) for split, column in labels.items()}
     data = SimpleNamespace(class_names=names, manifests=manifests, batch_size=1, repeats=2)
+    data.views = lambda split: (1, 1)
     # No trainer is needed to ask for its data.
     task._trainer = SimpleNamespace(datamodule=data, world_size=1, accumulate_grad_batches=1)
     task.setup("fit")
@@ -106,3 +108,17 @@ def test_compiling_in_place_keeps_names_and_numbers(monkeypatch):
     torch.testing.assert_close(found.loss, expected.loss)
     found.loss.backward()
     assert compiled.model.decoder_pred.weight.grad.abs().sum() > 0
+
+
+def test_weights_of_images_are_inflated_if_the_task_says_so(tmp_path):
+    image = tiny_model(input_size=(64, 64))
+    torch.save(image.state_dict(), tmp_path / "image.pth")
+    for inflate in (False, True):
+        task = PretrainingTask(tiny_model, init_from=str(tmp_path / "image.pth"), inflate=inflate)
+        task._trainer = SimpleNamespace(training=True, global_rank=0)
+        if not inflate:
+            with pytest.raises(CheckpointError, match=r"task\.inflate=true"):
+                task.configure_model()
+            continue
+        task.configure_model()
+        assert torch.equal(task.model.pos_embed_spatial, image.pos_embed)

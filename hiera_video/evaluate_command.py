@@ -1,0 +1,107 @@
+"""``evaluate``: the numbers of a test again from its files, without model or videos."""
+
+import argparse
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hiera_video.command_line import UsageError
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command.
+
+    Raises:
+        UsageError: wrong usage, or files that cannot be used.
+    """
+    arguments = _parser().parse_args(words)
+    from hiera_video.offline_evaluation import (
+        evaluate_ensemble,
+        evaluate_file,
+        paired_difference,
+    )
+    from hiera_video.prediction_files import PredictionFile, PredictionFileError
+
+    def evaluated(paths: Sequence[Path], weights: Sequence[float] | None) -> Any:
+        files = [PredictionFile(_file(path)) for path in paths]
+        if len(files) == 1:
+            return evaluate_file(files[0], arguments.views)
+        return evaluate_ensemble(files, weights or [1.0] * len(files), arguments.views)
+
+    if arguments.weights and len(arguments.weights) != len(arguments.results):
+        raise UsageError(
+            f"--weights has {len(arguments.weights)} numbers for {len(arguments.results)} files"
+        )
+    try:
+        results = evaluated(arguments.results, arguments.weights)
+        compared = evaluated(arguments.compare, None) if arguments.compare else None
+        differences = {
+            f"top{k}": paired_difference(results, compared, k)
+            for k in (1, 5)
+            if compared is not None and k <= results.outcomes.num_classes
+        }
+    except PredictionFileError as error:
+        raise UsageError(str(error)) from error
+    if arguments.json:
+        summary = results.summary()
+        if compared is not None:
+            other = {key: compared.summary()[key] for key in differences}
+            summary["compared"] = {
+                k: d._asdict() | {"of": other[k]} for k, d in differences.items()
+            }
+        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        return
+    print(results.describe())
+    for name, found in differences.items():
+        print(
+            f"{name} {found.difference:+.2%} against {' + '.join(map(str, arguments.compare))}: "
+            f"95% interval {found.low:+.2%} to {found.high:+.2%}; right in this one only "
+            f"{found.first_only} videos, in that one only {found.second_only}"
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "hiera-video evaluate",
+        description="Accuracy from the predictions.parquet of one test; of several, that of their "
+        "averaged probabilities.",
+    )
+    add = parser.add_argument
+    add("--task", choices=("classification",), required=True)
+    add("results", nargs="+", type=Path, metavar="RESULTS.parquet", help="or a test's run folder")
+    add("--weights", type=_weights, metavar="W,...", help="of the files; default: all equal")
+    add("--views", type=_views, default=(), metavar="TxS,...", help="such as 1x1,5x1,5x3")
+    add(
+        *("--compare",),
+        nargs="+",
+        type=Path,
+        default=(),
+        metavar="RESULTS.parquet",
+        help="of another run: the difference with a paired bootstrap interval",
+    )
+    add("--json", action="store_true", help="print one object")
+    return parser
+
+
+def _file(path: Path) -> Path:
+    return path / "predictions.parquet" if path.is_dir() else path
+
+
+def _weights(text: str) -> list[float]:
+    try:
+        weights = [float(word) for word in text.split(",")]
+    except ValueError:
+        weights = []
+    if not weights or not all(w > 0 and math.isfinite(w) for w in weights):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of positive numbers such as 2,1")
+    return weights
+
+
+def _views(text: str) -> list[tuple[int, int]]:
+    words = text.split(",")
+    if not all(re.fullmatch(r"[1-9]\d*x[1-9]\d*", word) for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of views such as 1x1,5x3")
+    return [(int(t), int(s)) for t, s in (word.split("x") for word in dict.fromkeys(words))]

@@ -1,0 +1,133 @@
+"""``README.md`` beside an export: what the weights are, in the form of a model card."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from hiera_video.export.provenance import UNKNOWN
+from hiera_video.models.portable import Description
+from hiera_video.trained import NON_COMMERCIAL
+
+LICENCES = {
+    NON_COMMERCIAL: (
+        "CC-BY-NC-4.0: not for commercial use. Their training started from weights that Meta "
+        "published for Hiera under this licence, which they inherit."
+    ),
+    UNKNOWN: (
+        "Unknown. Their training started from other weights whose licence could not be found "
+        "out; find it out before you use or share these."
+    ),
+    None: (
+        "None is stated. Their training started from random values, as far as its records say; "
+        "who trained them may choose one."
+    ),
+}
+SHOWN = 20  # classes; all are in the JSON file
+
+
+def model_card(
+    description: Description,
+    load: str,
+    results: Mapping[str, float] | None = None,
+    checked: str | None = None,
+) -> str:
+    """The text.
+
+    Args:
+        description: of the model.
+        load: Python code that loads the export.
+        results: metrics of a test, if there are any.
+        checked: how far a graph's numbers are from those of PyTorch.
+    """
+    training = description.training
+    parts = [
+        _front_matter(description),
+        f"# {description.source}\n\n{_summary(description)}",
+        f"## Use\n\n```python\n{load}\n```",
+        f"{_input(description)}",
+        _section("Data", _table(training.get("data"))),
+        _section("Recipe", _steps(training) + _table(training.get("recipe"))),
+        _section("Metrics", _metrics(training.get("validation"), results)),
+        f"## Licence\n\n{LICENCES.get(description.licence, description.licence)}",
+        _section("Versions", _table(training.get("versions"))),
+    ]
+    if checked:
+        parts.insert(4, checked)
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _front_matter(description: Description) -> str:
+    video = description.clip is not None
+    lines = ["---", "library_name: hiera-video", "tags: [hiera]"]
+    if description.licence == NON_COMMERCIAL:
+        lines.insert(1, "license: cc-by-nc-4.0")
+    if description.kind == "classifier":
+        task = "video-classification" if video else "image-classification"
+        lines.append(f"pipeline_tag: {task}")
+    return "\n".join([*lines, "---"])
+
+
+def _summary(description: Description) -> str:
+    changes = {k: v for k, v in description.arguments.items() if k != "grad_checkpointing"}
+    kind = "A masked autoencoder" if description.kind != "classifier" else "A classifier"
+    text = f"{kind}, `{description.name}`"
+    text += f" with `{json.dumps(changes, ensure_ascii=False)}`." if changes else "."
+    if names := description.class_names:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        shown = json.dumps(names[:SHOWN], ensure_ascii=False)
+        text += f"\n\n{len(names)} classes: `{shown}`{more}."
+    return text
+
+
+def _input(description: Description) -> str:
+    if description.input == "uint8":
+        values = "uint8 pixels, RGB in [0, 255]; they are normalised inside"
+    else:
+        mean, std = list(description.mean), list(description.std)
+        values = f"float32, `(x / 255 - mean) / std` of RGB with mean `{mean}` and std `{std}`"
+    if (clip := description.clip) is None:
+        return f"Input: {values}. Output: logits."
+    height, width = clip["size"]
+    temporal, spatial = clip["test_views"]
+    times = (
+        f"every {clip['stride']}th frame at {clip['fps']} frames a second"
+        if clip["sampling"] == "clip"
+        else f"one of each of {clip['num_frames']} equal parts of a video"
+    )
+    return (
+        f"Input: {values}; {clip['num_frames']} frames of {height} x {width} pixels, {times}. "
+        f"In tests, probabilities are averaged over {temporal} x {spatial} views in time and space."
+    )
+
+
+def _steps(training: Mapping[str, Any]) -> str:
+    if not training:
+        return ""
+    text = (
+        f"Configuration `{training['config']}`. These weights are of its epoch "
+        f"{training['epochs']}, counted in passes over the videos, after {training['steps']} steps."
+    )
+    if origins := training.get("started_from"):
+        text += f" They started from {', '.join(f'`{name}`' for name in origins)}."
+    return text + "\n\n"
+
+
+def _metrics(validation: Mapping[str, float] | None, test: Mapping[str, float] | None) -> str:
+    values = {**(validation or {}), **(test or {})}
+    return _table({name: f"{value:.4f}" for name, value in values.items()}) or "Not measured."
+
+
+def _section(title: str, text: str) -> str:
+    return f"## {title}\n\n{text.strip() or 'Unknown.'}"
+
+
+def _table(values: Any) -> str:
+    if not values:
+        return ""
+    rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in values.items()]
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _cell(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return " ".join(text.replace("|", "\\|").split())

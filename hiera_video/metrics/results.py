@@ -1,0 +1,138 @@
+"""What a test says, for people and for programs."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hiera_video.metrics.multi_view import Outcomes
+
+MOST_CONFUSED = 20
+SHOWN = 5
+
+
+class Results(NamedTuple):
+    """Outcomes with their names.
+
+    Attributes:
+        outcomes: of the videos that were seen.
+        class_names: in the order of the label ids.
+        paths: name of each video of `outcomes`.
+    """
+
+    outcomes: Outcomes
+    class_names: Sequence[str]
+    paths: Sequence[str]
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values, as ``results.json`` and ``evaluate --json`` hold them.
+
+        ``top1``, ``top5`` (from five classes on) and ``mean_class_accuracy`` in [0, 1];
+        ``videos`` with a label and ``unlabelled`` ones; ``views``: the accuracy for each number of
+        views, ``"1x1"`` to all; ``per_class``: top-1 of each class that has videos, and
+        ``videos_per_class``; ``confused``: pairs of classes, most videos first; ``failed``: videos
+        that could not be decoded and count as wrong; ``missing_views``: views that lack, by
+        temporal and spatial index (``"4x2"``), which were left out of the averages.
+        """
+        outcomes = self.outcomes
+        accuracy, videos = outcomes.class_accuracy()
+        here = videos.nonzero()[0].tolist()
+        known = outcomes.label >= 0
+        return {
+            **self._top(),
+            "mean_class_accuracy": outcomes.mean_class_accuracy(),
+            "videos": int(known.sum()),
+            "unlabelled": int((~known).sum()),
+            "views": {group.name: self._top(i) for i, group in enumerate(outcomes.groups)},
+            "per_class": {self.class_names[i]: float(accuracy[i]) for i in here},
+            "videos_per_class": {self.class_names[i]: int(videos[i]) for i in here},
+            "confused": self.confused(),
+            "failed": [path for path, f in zip(self.paths, outcomes.failed, strict=True) if f],
+            "missing_views": self.missing_views(),
+        }
+
+    def confused(self) -> list[dict[str, Any]]:
+        """At most 20 pairs of classes, those with most videos first.
+
+        ``label``, ``predicted``, ``videos``, and ``share``: of the videos with that label.
+        """
+        counts = self.outcomes.confusion()
+        of_label = counts.sum(1)
+        wrong = counts[:, :-1].copy()
+        np.fill_diagonal(wrong, 0)
+        order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSED]
+        pairs = [divmod(int(i), wrong.shape[1]) for i in order]
+        return [
+            {
+                "label": self.class_names[label],
+                "predicted": self.class_names[predicted],
+                "videos": int(wrong[label, predicted]),
+                "share": float(wrong[label, predicted] / of_label[label]),
+            }
+            for label, predicted in pairs
+            if wrong[label, predicted]
+        ]
+
+    def missing_views(self) -> list[dict[str, Any]]:
+        """``path`` and ``views`` of the videos that lack some, named as in `Outcomes.views`."""
+        outcomes = self.outcomes
+        lacking = (~outcomes.seen.all(1) & ~outcomes.failed).nonzero()[0].tolist()
+        return [
+            {
+                "path": self.paths[i],
+                "views": [outcomes.views[v] for v in (~outcomes.seen[i]).nonzero()[0].tolist()],
+            }
+            for i in lacking
+        ]
+
+    def describe(self) -> str:
+        """Some lines."""
+        summary = self.summary()
+        lines = [
+            "  ".join(f"{name} {summary[name]:.2%}" for name in METRICS if name in summary)
+            + f"  ({summary['videos']} videos, {self.outcomes.groups[-1].name} views)"
+        ]
+        if summary["unlabelled"]:
+            lines.append(f"not counted: {summary['unlabelled']} videos without a label")
+        if summary["failed"]:
+            lines.append(f"could not be decoded, counted as wrong: {_few(summary['failed'])}")
+        if lacking := summary["missing_views"]:
+            names = [f"{v['path']} (views {_few(v['views'])})" for v in lacking]
+            lines.append(f"lacking views, judged by the others: {_few(names)}")
+        if len(self.outcomes.groups) > 1:
+            lines += self._lines_of_views()
+        worst = sorted(summary["per_class"].items(), key=lambda item: item[1])[:SHOWN]
+        lines.append("lowest classes: " + ", ".join(f"{name} {value:.0%}" for name, value in worst))
+        lines += [
+            f"most confused: {pair['label']} as {pair['predicted']}, {pair['videos']} videos, "
+            f"{pair['share']:.0%} of the class"
+            for pair in summary["confused"][:SHOWN]
+        ]
+        return "\n".join(lines)
+
+    def _top(self, group: int = -1) -> dict[str, float]:
+        outcomes = self.outcomes
+        top = {f"top{k}": outcomes.accuracy(k, group) for k in (1, 5)}
+        return top if outcomes.num_classes >= 5 else {"top1": top["top1"]}
+
+    def _lines_of_views(self) -> list[str]:
+        """Top-1 by views: a row for each number of temporal views, where there are all."""
+        names = [group.name for group in self.outcomes.groups]
+        values = [f"{self.outcomes.accuracy(1, i):.2%}" for i in range(len(names))]
+        spatial = [name for name in names if name.startswith("1x")]
+        if len(spatial) < 2 or len(names) % len(spatial):
+            pairs = zip(names, values, strict=True)
+            return ["top1 by views: " + "  ".join(f"{name} {value}" for name, value in pairs)]
+        rows = [values[i : i + len(spatial)] for i in range(0, len(values), len(spatial))]
+        header = "".join(f"{name[1:]:>9}" for name in spatial)
+        return [f"top1 by views{header}"] + [
+            f"{t + 1:>13}" + "".join(f"{value:>9}" for value in row) for t, row in enumerate(rows)
+        ]
+
+
+METRICS = ("top1", "top5", "mean_class_accuracy")
+
+
+def _few(names: Sequence[Any]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(str, names[:SHOWN])) + more

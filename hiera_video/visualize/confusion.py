@@ -1,0 +1,70 @@
+"""A confusion matrix as a picture in which the name of each class can be read."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+LEAST_CELL, GREATEST_CELL, SIDE = 11, 40, 700  # pixels; of a side where cells may be larger
+MOST_LETTERS = 48
+RIGHT, WRONG = np.array([0, 110, 60]), np.array([190, 20, 20])
+GAP = 6
+EVERY = 10  # a line between so many classes
+
+
+def confusion_picture(counts: np.ndarray, class_names: Sequence[str]) -> Image.Image:
+    """Rows are labels, columns predictions, both in the order of the class ids.
+
+    A cell's depth of colour is the root of its share of the row's videos, so that a few confused
+    videos can be seen: green on the diagonal, red elsewhere.
+
+    Args:
+        counts: int ``(classes, classes + 1)``; the last column counts videos without a prediction,
+            and is left out where there are none.
+        class_names: of the rows.
+    """
+    if not counts[:, -1].any():
+        counts = counts[:, :-1]
+    rows, columns = counts.shape
+    cell = int(np.clip(SIDE // rows, LEAST_CELL, GREATEST_CELL))
+    font = ImageFont.load_default(min(cell - 1, 14))
+    names = [_shortened(name) for name in class_names]
+    headings = [*names, "(none)"][:columns]
+    margin = max(int(font.getlength(name)) for name in [*names, *headings]) + 2 * GAP
+
+    cells = _colours(counts).repeat(cell, 0).repeat(cell, 1)
+    lines = np.arange(EVERY, rows, EVERY) * cell
+    cells[lines] = cells[:, lines] = 200
+    picture = Image.new("RGB", (margin + columns * cell + 1, margin + rows * cell + 1), "white")
+    picture.paste(Image.fromarray(cells), (margin, margin))
+    draw = ImageDraw.Draw(picture)
+    for i, name in enumerate(names):
+        middle = margin + i * cell + cell // 2
+        draw.text((margin - GAP, middle), name, "black", font, anchor="rm")
+    picture.paste(_turned(headings, margin, cell, font), (margin, 0))
+    draw.text((GAP, GAP), "rows: label\ncolumns: predicted", "black", ImageFont.load_default(12))
+    draw.rectangle((margin, margin, margin + columns * cell, margin + rows * cell), outline="black")
+    return picture
+
+
+def _colours(counts: np.ndarray) -> np.ndarray:
+    """uint8 ``(classes, columns, 3)``."""
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    depth = np.sqrt(share)[..., None]
+    diagonal = np.eye(*counts.shape, dtype=bool)[..., None]
+    colour = np.where(diagonal, RIGHT, WRONG)
+    return (255 - depth * (255 - colour)).round().astype(np.uint8)
+
+
+def _turned(names: list[str], length: int, cell: int, font: Any) -> Image.Image:
+    """Names from bottom to top, one a column."""
+    lying = Image.new("RGB", (length, len(names) * cell), "white")
+    draw = ImageDraw.Draw(lying)
+    for i, name in enumerate(names):
+        draw.text((GAP, i * cell + cell // 2), name, "black", font, anchor="lm")
+    return lying.transpose(Image.Transpose.ROTATE_90)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"

@@ -1,0 +1,123 @@
+"""A test that is cut off goes on, and ends as if it had not been."""
+
+import warnings
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from lightning import Callback, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+
+from hiera_video.callbacks.confusion import ConfusionPicture
+from hiera_video.callbacks.predictions import PredictionTable
+from hiera_video.tasks.classification import ClassificationTask
+from tests.fake_videos import ColourVideos
+from tests.models.small import tiny_model
+
+BAD = ("/10/3.mp4", "/10/8.mp4")
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    """Lightning's advice on machines."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+        yield
+
+
+class StopAfter(Callback):
+    """The machine goes down after a batch."""
+
+    def __init__(self, batch, error):
+        self.batch, self.error = batch, error
+
+    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx == self.batch:
+            raise self.error
+
+
+def run_test(folder, callbacks=(), data=None, logger=False):
+    """What the task says after a test of ten videos, two of which are bad."""
+    torch.manual_seed(0)
+    task = ClassificationTask(lambda num_classes: tiny_model(num_classes=num_classes))
+    trainer = Trainer(
+        accelerator="cpu",
+        callbacks=[PredictionTable(folder / "predictions.parquet"), *callbacks],
+        logger=logger,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    data = data or ColourVideos(test="10", bad=BAD, test_views=(2, 3), eval_batch_size=2)
+    trainer.test(task, datamodule=data, verbose=False)
+    return task.results.summary(), data
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Results and table of a test that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+        summary, _ = run_test(folder)
+    return summary, pq.read_table(folder / "predictions.parquet")
+
+
+def test_rows_are_sorted_and_failures_are_listed(whole):
+    summary, table = whole
+    rows = table.to_pylist()
+    keys = [(r["video_id"], r["temporal_view"], r["spatial_view"]) for r in rows]
+    good = [i for i in range(10) if i not in (3, 8)]
+    assert keys == [(i, t, s) for i in good for t in range(2) for s in range(3)]
+    assert all(row["path"] == f"/10/{row['video_id']}.mp4" for row in rows)
+    assert summary["failed"] == list(BAD)
+    assert summary["videos"] == 10
+    assert list(summary["views"]) == ["1x1", "1x2", "1x3", "2x1", "2x2", "2x3"]
+    assert summary["views"]["2x3"]["top1"] == summary["top1"]
+
+
+@pytest.mark.parametrize("batch", [0, 2, 4])
+def test_a_test_that_was_cut_off_goes_on(tmp_path, whole, batch):
+    stop = StopAfter(batch, OSError("the disk is gone"))
+    with pytest.raises(OSError, match="the disk is gone"):
+        run_test(tmp_path, [stop])
+    assert not (tmp_path / "predictions.parquet").exists()
+    summary, data = run_test(tmp_path)
+    # The callback that stops comes after the one that writes.
+    assert data.loaded == [max(1, 10 - 2 * (batch + 1))]
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.parquet"]
+    table = pq.read_table(tmp_path / "predictions.parquet")
+    assert summary == whole[0]
+    assert table.drop(["probabilities"]).equals(whole[1].drop(["probabilities"]))
+    columns = [torch.tensor(t["probabilities"].to_pylist()) for t in (table, whole[1])]
+    torch.testing.assert_close(*columns, rtol=0, atol=1e-6)
+    assert table.schema.metadata == whole[1].schema.metadata
+
+
+def test_another_test_is_not_continued(tmp_path):
+    with pytest.raises(OSError, match="gone"):
+        run_test(tmp_path, [StopAfter(1, OSError("gone"))])
+    other = ColourVideos(test="10", test_views=(2, 1), eval_batch_size=2)
+    with pytest.raises(MisconfigurationException, match="another spatial_views; set another run_"):
+        run_test(tmp_path, data=other)
+    other = ColourVideos(test="11", test_views=(2, 3), eval_batch_size=2)
+    with pytest.raises(MisconfigurationException, match="with another videos"):
+        run_test(tmp_path, data=other)
+
+
+def test_the_confusion_matrix_is_painted(tmp_path):
+    logger = TensorBoardLogger(tmp_path, "tensorboard", "")
+    run_test(tmp_path, [ConfusionPicture(tmp_path / "confusion.png")], logger=logger)
+    with Image.open(tmp_path / "confusion.png") as picture:
+        size = picture.size
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "tensorboard"), {"images": 0})
+    events.Reload()
+    (image,) = events.Images("confusion")
+    assert (image.width, image.height) == size

@@ -1,0 +1,107 @@
+"""The layouts of timm and transformers, loaded by these."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from transformers import AutoImageProcessor, HieraForImageClassification
+
+from hiera_video.export.layouts import LayoutError, write_timm, write_transformers
+from hiera_video.models.portable import Description
+from hiera_video.models.zoo import create_model
+from tests.models.reference import make_video, randomize
+from tests.models.small import TINY
+
+SMALL = {
+    "input_size": (64, 96), "embed_dim": 16, "num_heads": 2, "stages": (1, 2, 1, 1),
+    "num_classes": 7, "mlp_ratio": 3.0, "mask_unit_attn": (True, False, False, False),
+}  # fmt: skip
+CASES = {
+    "published": ("hiera_tiny_224", {}),
+    "small": ("hiera_tiny_224", SMALL),
+    "three stages": (
+        "hiera_base_224",
+        {**SMALL, "stages": (1, 2, 1), "q_pool": 2, "mask_unit_size": (4, 4), "head_mul": 1.0},
+    ),
+}
+
+
+def made(case):
+    name, arguments = CASES[case]
+    model = create_model(name, **arguments).eval()
+    randomize(model)
+    classes = model.head.projection.out_features
+    return model, Description(
+        kind="classifier",
+        name=name,
+        arguments=arguments,
+        class_names=tuple(f"class {i}" for i in range(classes)),
+        clip=None,
+        mean=(0.4, 0.5, 0.6),
+        std=(0.1, 0.2, 0.3),
+        source="test",
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_timm_gives_the_same_logits(case, tmp_path):
+    model, description = made(case)
+    write_timm(tmp_path, model, description)
+    theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    video = make_video(model, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(video), model(video), rtol=1e-5, atol=1e-5)
+    assert theirs.pretrained_cfg["mean"] == [0.4, 0.5, 0.6]
+    assert theirs.pretrained_cfg["label_names"][1] == "class 1"
+    # The other way that timm has.
+    arguments = json.loads((tmp_path / "config.json").read_text())["model_args"]
+    other = timm.create_model(
+        description.name,
+        checkpoint_path=str(tmp_path / "model.safetensors"),
+        num_classes=model.head.projection.out_features,
+        **arguments,
+    ).eval()
+    with torch.no_grad():
+        assert torch.equal(other(video), theirs(video))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_transformers_gives_the_same_logits(case, tmp_path):
+    model, description = made(case)
+    write_transformers(tmp_path, model, description)
+    theirs, found = HieraForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(found.values()), found
+    video = make_video(model, 2)
+    with torch.no_grad():
+        logits = theirs.eval()(video).logits
+        torch.testing.assert_close(logits, model(video), rtol=1e-5, atol=1e-5)
+    assert theirs.config.id2label[1] == "class 1"
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    pixels = processor(np.full((300, 400, 3), 51, np.uint8), return_tensors="pt").pixel_values
+    assert pixels.shape[1:] == (3, *model.input_size)
+    expected = (torch.tensor([0.2] * 3) - torch.tensor([0.4, 0.5, 0.6])) / torch.tensor(
+        [0.1, 0.2, 0.3]
+    )
+    torch.testing.assert_close(pixels[0, :, 5, 5], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("write", [write_timm, write_transformers])
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("hiera_tiny_16x224", TINY, "no Hiera for video"),
+        ("hiera_tiny_224", {**SMALL, "q_pool": 2}, "q_pool 2 for 4 stages"),
+        ("hiera_tiny_224", {**SMALL, "mask_unit_size": (16, 16)}, r"mask_unit_size \(16, 16\)"),
+        ("hiera_tiny_224", {**SMALL, "mask_unit_attn": (False, True, False, False)}, "unit_attn"),
+    ],
+)
+def test_what_they_cannot_be_is_refused(write, name, arguments, message, tmp_path):
+    if arguments.get("mask_unit_size"):
+        arguments = {**arguments, "input_size": (64, 128)}
+    model = create_model(name, **arguments)
+    description = made("small")[1]._replace(name=name, arguments=arguments)
+    with pytest.raises(LayoutError, match=message):
+        write(tmp_path, model, description)
+    assert not list(tmp_path.iterdir())

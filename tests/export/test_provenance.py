@@ -1,0 +1,135 @@
+"""Where weights come from, and the model card that says it."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from hiera_video.export.model_card import model_card
+from hiera_video.export.provenance import licence, read_results, training_record
+from hiera_video.models.checkpoints import CheckpointError
+from hiera_video.models.portable import write_model
+from hiera_video.trained import read_trained
+from tests.models.small import tiny_model
+from tests.models.test_portable import DESCRIPTION
+from tests.trained_models import CLASSES, checkpoint, config, write_run
+
+
+def run_folder(folder, init_from=None, argv=()):
+    """A run that says what it started from in its configuration, and in its command."""
+    write_run(folder, init_from=init_from)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"task": {"init_from": init_from}}))
+    (folder / "run.json").write_text(json.dumps([{"argv": ["fit", *argv]}, {"argv": ["fit"]}]))
+    return folder
+
+
+def licence_of(folder):
+    trained = read_trained(folder)
+    return licence(trained.checkpoint, trained.home)
+
+
+def test_a_licence_goes_down_a_chain_of_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    runs = tmp_path / "runs"
+    run_folder(runs / "own")
+    run_folder(runs / "from_own", init_from="runs/own")
+    run_folder(runs / "published", init_from="mae_hiera_base_16x224")
+    run_folder(runs / "second", init_from="runs/published/checkpoints/last.ckpt")
+    run_folder(runs / "third", init_from=str(runs / "second"))
+    run_folder(runs / "gone", init_from="runs/never/there")
+    run_folder(runs / "after_gone", init_from="runs/gone")
+    run_folder(runs / "loop", init_from="runs/loop")
+    assert licence_of(runs / "own") is None
+    assert licence_of(runs / "from_own") is None
+    for name in ("published", "second", "third"):
+        assert licence_of(runs / name) == "CC-BY-NC-4.0"
+    for name in ("gone", "after_gone", "loop"):
+        assert licence_of(runs / name) == "unknown"
+
+
+def test_a_resumed_run_says_in_its_first_command_what_it_started_from(tmp_path):
+    run_folder(tmp_path / "run", argv=["task.init_from=/elsewhere/mae_hiera_base_16x224.pth"])
+    assert licence_of(tmp_path / "run") == "CC-BY-NC-4.0"
+
+
+def test_other_kinds_of_links(tmp_path):
+    write_model_folder = tmp_path / "exported"
+    write_model_folder.mkdir()
+    write_model(write_model_folder, tiny_model(), DESCRIPTION._replace(licence="CC-BY-NC-4.0"))
+    assert licence_of(run_folder(tmp_path / "a", str(write_model_folder))) == "CC-BY-NC-4.0"
+    lone = tmp_path / "lone.ckpt"
+    torch.save(checkpoint(tiny_model(), config(init_from="hiera_huge_224")), lone)
+    assert licence_of(run_folder(tmp_path / "b", str(lone))) == "CC-BY-NC-4.0"
+    foreign = tmp_path / "foreign.pth"
+    torch.save(tiny_model().state_dict(), foreign)
+    assert licence_of(run_folder(tmp_path / "c", str(foreign))) == "unknown"
+    foreign.write_bytes(b"damaged")
+    assert licence_of(tmp_path / "c") == "unknown"
+
+
+METRICS = """epoch,step,train/loss,val/top1
+0,5,2.0,
+0,5,,0.1
+1,11,1.5,
+1,11,,0.25
+2,17,,0.9
+"""
+
+
+def test_the_record_is_of_this_checkpoint(tmp_path):
+    run_folder(tmp_path)
+    (tmp_path / "metrics/version_0").mkdir(parents=True)
+    (tmp_path / "metrics/version_0/metrics.csv").write_text(METRICS)
+    trained = read_trained(tmp_path)
+    record = training_record(trained.checkpoint, trained.home)
+    assert (record["epochs"], record["steps"]) == (2, 12)
+    assert record["validation"] == {"val/top1": 0.25}
+    assert record["recipe"]["lr"] == 1e-3
+    assert "/secret" not in json.dumps(record)
+    alone = training_record(trained.checkpoint, None)
+    assert alone["validation"] == {}
+    assert alone["versions"] == {"lightning": "2.6.4"}
+
+
+def card(**fields):
+    return model_card(DESCRIPTION._replace(**fields), "load()")
+
+
+def test_the_card_says_no_more_than_is_known(tmp_path):
+    text = card()
+    assert "Not measured." in text
+    assert "## Data\n\nUnknown." in text
+    assert "license:" not in text
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["pipeline_tag"] == "video-classification"
+    assert "not for commercial use" in card(licence="CC-BY-NC-4.0")
+    assert "license: cc-by-nc-4.0" in card(licence="CC-BY-NC-4.0")
+    assert "could not be found out" in card(licence="unknown")
+    names = tuple(f"class {i}" for i in range(400))
+    assert "400 classes" in card(class_names=names)
+    assert "and 380 more" in card(class_names=names)
+    assert "class 20" not in card(class_names=names)
+
+
+def test_the_card_of_a_run(tmp_path):
+    run_folder(tmp_path, init_from="mae_hiera_base_16x224")
+    trained = read_trained(tmp_path)
+    description = trained.description._replace(
+        training=training_record(trained.checkpoint, trained.home), licence="CC-BY-NC-4.0"
+    )
+    text = model_card(description, "load()", results={"test/top1": 0.5}, checked="Compared.")
+    for words in ("`any/tiny`", "epoch 2", "12 steps", "`mae_hiera_base_16x224`", "| lr | 0.001 |",
+                  "| test/top1 | 0.5000 |", "Compared.", "red", "2 x 3 views"):  # fmt: skip
+        assert words in text, words
+    assert len(CLASSES) == 5
+
+
+def test_results(tmp_path):
+    (tmp_path / "results.json").write_text('{"test/top1": 0.5, "per_class": {"a": 1}, "x": NaN}')
+    assert read_results(tmp_path) == {"test/top1": 0.5}
+    (tmp_path / "results.json").write_text("[1]")
+    with pytest.raises(CheckpointError, match="holds no metrics"):
+        read_results(tmp_path)
+    with pytest.raises(CheckpointError, match="No such file"):
+        read_results(tmp_path / "gone")

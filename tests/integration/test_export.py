@@ -1,0 +1,49 @@
+"""What is exported from a run, and used from Python, says what ``predict`` says."""
+
+import json
+
+import numpy as np
+import onnxruntime
+
+from datamodules.clips import ClipFormat, clips_of_views
+from datamodules.decoding import VideoFile
+from hiera_video import export_command, load
+from tests.integration.conftest import TINY_DATA, TINY_MODEL, TINY_RUN, run
+
+
+def test_python_and_exports_agree_with_predict(finetuned, workspace):
+    run_dir, _ = finetuned
+    videos = sorted((workspace / "data/synthetic").rglob("test/*/*.mp4"))[:3]
+    run(
+        *("predict", "--config", "demo/finetune", f"ckpt_path={run_dir}", "out=served.jsonl"),
+        *(*TINY_MODEL, *TINY_DATA, *TINY_RUN, *videos),
+        cwd=workspace,
+    )
+    lines = [json.loads(line) for line in (workspace / "served.jsonl").read_text().splitlines()]
+    answers = {line["path"]: line["predictions"] for line in lines}
+    assert len(answers) == len(videos)
+
+    words = [run_dir, "--format", "safetensors", "--out", workspace / "exported"]
+    export_command.run([str(word) for word in words])
+    for predictor in (load(run_dir, "cpu"), load(workspace / "exported", "cpu")):
+        for video in videos:
+            found = predictor.predict(video)
+            wanted = answers[str(video)]
+            assert [p.label for p in found] == [p["label"] for p in wanted]
+            for a, b in zip(found, wanted, strict=True):
+                assert abs(a.probability - b["probability"]) < 1e-5
+    card = (workspace / "exported/README.md").read_text()
+    assert "val/top1" in card
+    assert "Configuration `demo/finetune`" in card
+
+    words = ["export", "exported", "--format", "onnx", "--uint8", "--out", "graph"]
+    output = run(*words, cwd=workspace)
+    assert "of the largest logit" in output
+    predictor = load(run_dir, "cpu")
+    session = onnxruntime.InferenceSession(workspace / "graph/model.onnx")
+    with VideoFile(videos[0]) as file:
+        clips = clips_of_views(file, ClipFormat(4, 4, 30, 64, 64), *predictor.views)
+    (logits,) = session.run(None, {"video": np.ascontiguousarray(clips.transpose(0, 4, 1, 2, 3))})
+    shares = np.exp(logits - logits.max(1, keepdims=True))
+    mean = (shares / shares.sum(1, keepdims=True)).mean(0)
+    np.testing.assert_allclose(mean, predictor.probabilities(videos[0]), atol=1e-5)

@@ -1,0 +1,125 @@
+"""The command that compares numbers of decoder heads."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.clips import ClipFormat, clips_of_views
+from datamodules.decoding import VideoFile
+from hiera_video import cli
+from hiera_video.augment.basic import MASK_STREAM, Normalize
+from hiera_video.augment.random import uniform
+from hiera_video.command_line import UsageError
+from hiera_video.decoder_heads import Comparison, compare_heads, describe, run
+from tests.models.conftest import _one_thread  # noqa: F401
+from tests.models.small import tiny_mae, tiny_model
+from tests.trained_models import CLASSES, checkpoint, config
+from tests.video_files import moving_frames, write_video
+
+FORMAT = ClipFormat(num_frames=4, stride=2, fps=30, height=64, width=64)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two videos, and the run of a masked autoencoder of 4 decoder heads."""
+    folder = tmp_path_factory.mktemp("heads")
+    (folder / "videos").mkdir()
+    for i in range(2):
+        write_video(folder / "videos" / f"{i}.mp4", moving_frames(20, seed=i))
+    torch.save(checkpoint(tiny_mae(), config("create_mae")), folder / "mae.ckpt")
+    classifier = checkpoint(tiny_model(), config(), class_names=CLASSES)
+    torch.save(classifier, folder / "classifier.ckpt")
+    return folder
+
+
+def clips(folder):
+    found = []
+    for i in range(2):
+        with VideoFile(folder / "videos" / f"{i}.mp4") as file:
+            found += list(clips_of_views(file, FORMAT, 2, 1))
+    return [torch.from_numpy(np.moveaxis(clip, -1, 0)) for clip in found]
+
+
+def test_losses_are_those_of_the_model(folder, capsys):
+    words = [str(folder / "mae.ckpt"), str(folder / "videos"), "--mask-ratio", "0.5"]
+    run([*words, "--heads", "2", "8", "--seed", "3", "--json"])
+    summary = json.loads(capsys.readouterr().out)
+    for heads in (2, 8):  # a model for each number, and the loss that it gives itself
+        mae = tiny_mae(decoder_num_heads=heads)
+        losses = []
+        for i, clip in enumerate(clips(folder)):
+            for mask in range(2):
+                seed = torch.tensor([(3 * 1_000_003 + i) * 2 + mask])
+                kept = uniform(seed, 8, MASK_STREAM).argsort()[:, :4]
+                losses.append(mae(Normalize()(clip[None]), mask=kept).loss.item())
+        assert summary["heads"][str(heads)]["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+        error = np.std(losses, ddof=1) / len(losses) ** 0.5
+        assert summary["heads"][str(heads)]["standard_error"] == pytest.approx(error, rel=1e-3)
+    assert summary["cases"] == len(losses) == 8
+    assert abs(summary["difference"]) > 1e-4
+
+
+def test_number_of_heads_that_predicts_the_clip_wins(folder):
+    """Targets are what the decoder predicts with 4 heads, so that number has no error."""
+    mae, truth = tiny_mae(), tiny_mae(decoder_num_heads=4)
+    original = type(mae).forward
+
+    def forward(video, mask):
+        out = original(mae, video, mask=mask)
+        return out._replace(target=truth(video, mask=mask).prediction)
+
+    mae.forward = forward
+    for heads in ((4, 8), (8, 4)):
+        found = compare_heads(mae, iter(clips(folder)), heads, 2, 0, Normalize(), 0.5).summary()
+        assert found["heads"]["4"]["loss"] == 0
+        assert found["heads"]["8"]["loss"] > 0
+        assert found["lower"] == 4
+        assert "4 heads reconstruct better" in describe(found)
+
+
+def test_statistics():
+    losses = torch.tensor([[[1.0, 3.0], [2.0, 2.0]], [[3.0, 4.0], [2.0, 5.0]]]).double()
+    summary = Comparison(losses, (8, 16)).summary()
+    first, second = np.array([1, 2, 3, 2]), np.array([3, 2, 4, 5])
+    for heads, x in (("8", first), ("16", second)):
+        assert summary["heads"][heads]["loss"] == pytest.approx(x.mean())
+        assert summary["heads"][heads]["standard_error"] == pytest.approx(x.std(ddof=1) / 2)
+    assert summary["difference"] == pytest.approx(-1.5)
+    error = (first - second).std(ddof=1) / 2
+    assert summary["difference_standard_error"] == pytest.approx(error)
+    assert (summary["lower"], summary["first_is_lower_in"], summary["cases"]) == (8, 3, 4)
+    assert "undecided" in describe(summary)
+    assert "undecided" in describe(Comparison(torch.ones(1, 1, 2), (8, 16)).summary())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["mae.ckpt", "videos", "--heads", "3", "8"], "32 decoder channels .* into 3 heads"),
+        (["mae.ckpt", "videos"], "0 of 8 mask units would be kept"),
+        (["classifier.ckpt", "videos"], "not a masked autoencoder of videos"),
+        (["mae.ckpt", "nothing"], "no such file or folder"),
+        (["absent", "videos"], "no such run, file or published model"),
+    ],
+)
+def test_wrong_usage(folder, words, message, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.raises(UsageError, match=message) as error:
+        run(words)
+    assert "\n" not in str(error.value)
+
+
+def test_command(folder, monkeypatch, capsys):
+    words = ["models", "heads", str(folder / "mae.ckpt"), str(folder / "videos"), "--heads", "2"]
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["hiera-video", *words, "4", "--masks", "1", "--clips", "1", "--mask-ratio", "0.5"],
+    )
+    cli.main()
+    text = capsys.readouterr().out
+    assert "  2 heads  loss " in text
+    assert "of 2 cases (2 clips)" in text

@@ -1,0 +1,72 @@
+"""Checkpoints as a training leaves them, of tiny models with random weights."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hiera_video.models.hiera import Hiera
+from tests.models.small import TINY, tiny_mae, tiny_model
+
+CLASSES = ["red", "green", "blue", "black", "white"]
+MODEL = {**TINY, "stages": list(TINY["stages"]), "input_size": list(TINY["input_size"])}
+CLIP = {
+    "num_frames": 4,
+    "stride": 2,
+    "fps": 30,
+    "size": [64, 64],
+    "sampling": "clip",
+    "test_views": [2, 3],
+}
+MAE = {"decoder_embed_dim": 32, "decoder_depth": 1, "decoder_num_heads": 4}
+
+
+def config(create: str = "create_model", **task: Any) -> dict[str, Any]:
+    """A configuration as it lies in a checkpoint, with what is read of it."""
+    target = f"hiera_video.models.zoo.{create}"
+    arguments = MODEL if create == "create_model" else MODEL | MAE
+    return {
+        "name": "any/tiny",
+        "seed": 3,
+        "model": {
+            "_target_": target,
+            "_partial_": True,
+            "name": "hiera_tiny_16x224",
+            **arguments,
+        },
+        "data": {"_target_": "datamodules.folder.VideoFolderDataModule", "root": "/secret", **CLIP},
+        "task": {"lr": 1e-3, "augment": {"horizontal_flip": True}, "init_from": None, **task},
+        "trainer": {"max_epochs": 2, "precision": "32-true"},
+        "callbacks": {},
+    }
+
+
+def checkpoint(model: nn.Module, configuration: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """All that is read of a checkpoint."""
+    return {
+        "epoch": 1,
+        "global_step": 12,
+        "pytorch-lightning_version": "2.6.4",
+        "state_dict": {f"model.{name}": value for name, value in model.state_dict().items()},
+        "config": configuration,
+        **more,
+    }
+
+
+def write_run(folder: Path, name: str = "last", **task: Any) -> Hiera:
+    """A run folder with a checkpoint of a classifier, which is returned."""
+    model = tiny_model().eval()
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    content = checkpoint(model, config(**task), class_names=CLASSES)
+    torch.save(content, folder / "checkpoints" / f"{name}.ckpt")
+    return model
+
+
+def write_mae_run(folder: Path):
+    """A run folder with a checkpoint of a masked autoencoder, which is returned."""
+    mae = tiny_mae().eval()
+    (folder / "checkpoints").mkdir(parents=True)
+    content = checkpoint(mae, config("create_mae"))
+    torch.save(content, folder / "checkpoints" / "last.ckpt")
+    return mae

@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+from PIL import ImageChops
+
+from hiera_video.visualize.confusion import confusion_picture
+
+
+@pytest.mark.parametrize("classes", [2, 8, 174, 400])
+def test_each_class_has_room_for_its_name(classes):
+    counts = np.zeros((classes, classes + 1), int)
+    counts[np.arange(classes), np.arange(classes)] = 9
+    counts[1, 0] = 1
+    picture = confusion_picture(counts, [f"class number {i}" for i in range(classes)])
+    pixels = np.asarray(picture)
+    green = (pixels == (0, 110, 60)).all(-1)
+    cell = int(np.sqrt(green.sum() / (classes - 1)))
+    assert cell >= 10  # letters of ten pixels
+    top, left = (axis.min() for axis in green.nonzero())
+    # The names: something is written beside each row and above each column.
+    for i in range(classes):
+        rows = slice(top + i * cell, top + (i + 1) * cell)
+        assert (pixels[rows, :left] < 128).any()
+        assert (pixels[:top, left + i * cell : left + (i + 1) * cell] < 128).any()
+    red = pixels[top + cell + cell // 2, left + cell // 2].astype(int)
+    assert red[0] > red[1] + 50  # a tenth of the class can be seen
+
+
+def test_a_column_for_videos_without_a_prediction():
+    counts = np.array([[3, 0, 0], [0, 2, 0]])
+    plain = confusion_picture(counts, ["a", "b"])
+    counts[1, 2] = 1
+    wide = confusion_picture(counts, ["a", "b"])
+    assert wide.size[0] > plain.size[0]
+    assert ImageChops.difference(plain, wide.crop((0, 0, *plain.size))).getbbox() is not None
