@@ -129,7 +129,8 @@ class PredictionTable(Callback):
             "clip": str(datamodule.clip),
         }
         names = task.class_names or datamodule.class_names or ()
-        return Header(tuple(names), *datamodule.views("test"), source)
+        temporal, spatial = datamodule.views("test")
+        return Header(tuple(names), temporal, spatial, source)
 
 
 def _stamped(weights: str | Path | None) -> str:
