@@ -71,7 +71,9 @@ def pretrained(workspace):
 @pytest.fixture(scope="session")
 def finetuned(workspace, pretrained):
     """Run folder of a fine-tuning that starts from it, and what it printed."""
-    output = run(
+    from tests.integration import forked  # which imports this module
+
+    output = forked.run(
         *("fit", "--config", "demo/finetune", "run_dir=runs/finetuned"),
         f"task.init_from={pretrained}",
         *(*TINY_MODEL, *TINY_DATA, *TINY_RUN),

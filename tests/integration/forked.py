@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from functools import cache
+from functools import cache, partial
 
 from tests.integration.conftest import ROOT
 
@@ -61,21 +61,24 @@ def run(*words, cwd, code: int | None = 0, **environment) -> str:
     return Command(*words, cwd=cwd, **environment).wait(code)
 
 
-def run_two(*words, cwd, code: int | None = 0, **environment) -> str:
-    """Run a command as two processes, started as `torchrun --nproc-per-node 2` does.
+def run_several(*words, processes, cwd, code: int | None = 0, **environment) -> str:
+    """Run a command as several processes, started as `torchrun --nproc-per-node N` does.
 
-    Two that Lightning starts need the imports of the second. Returns what both printed.
+    Those that Lightning starts need imports of their own. Returns what all printed.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    group = {"TORCHELASTIC_RUN_ID": "two", "GROUP_RANK": "0", "ROLE_RANK": "0"}
+    group = {"TORCHELASTIC_RUN_ID": "several", "GROUP_RANK": "0", "ROLE_RANK": "0"}
     group |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    group |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    both = [
-        Command(*words, cwd=cwd, **environment, **group, LOCAL_RANK=rank, RANK=rank)
-        for rank in ("0", "1")
+    group |= {"WORLD_SIZE": f"{processes}", "LOCAL_WORLD_SIZE": f"{processes}"}
+    started = [
+        Command(*words, cwd=cwd, **environment, **group, LOCAL_RANK=f"{rank}", RANK=f"{rank}")
+        for rank in range(processes)
     ]
-    return "".join(process.wait(code) for process in both)
+    return "".join(process.wait(code) for process in started)
+
+
+run_two = partial(run_several, processes=2)
 
 
 @cache

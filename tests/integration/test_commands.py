@@ -13,7 +13,9 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.integration.conftest import TINY_DATA, TINY_MODEL, TINY_RUN, run
+from tests.integration import conftest
+from tests.integration.conftest import TINY_DATA, TINY_MODEL, TINY_RUN
+from tests.integration.forked import run
 
 
 def events(run_dir):
@@ -151,7 +153,7 @@ def test_training_in_bfloat16_and_what_may_differ_from_the_checkpoint(finetuned,
 
 def test_help_is_instant_and_lists_commands_and_configs(tmp_path):
     before = os.times()
-    output = run("--help", cwd=tmp_path)
+    output = conftest.run("--help", cwd=tmp_path)
     after = os.times()  # CPU time: the machine may be busy
     used = after.children_user + after.children_system
     assert used - before.children_user - before.children_system < 1
@@ -165,7 +167,7 @@ def test_help_is_instant_and_lists_commands_and_configs(tmp_path):
         "folder/finetune",
     ):
         assert word in output
-    assert run("fit", "--help", cwd=tmp_path).startswith("usage: hiera-video fit")
+    assert conftest.run("fit", "--help", cwd=tmp_path).startswith("usage: hiera-video fit")
 
 
 def test_configs_and_models(tmp_path):

@@ -6,7 +6,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from tests.integration import forked
 from tests.integration.conftest import TINY_DATA, TINY_MODEL, TINY_RUN, run
+from tests.integration.forked import run_several
 
 TWO = ["trainer.devices=2"]
 
@@ -43,7 +45,7 @@ def test_fit_on_two_processes_and_test_on_several(workspace, pretrained):
     for processes in (1, 2, 3):
         run_dir = f"runs/test-{processes}"
         more = ["ckpt_path=runs/two", f"trainer.devices={processes}"]
-        run(*words("test", run_dir, *more), cwd=workspace)
+        run_several(*words("test", run_dir, *more), processes=processes, cwd=workspace)
         tables.append(pq.read_table(workspace / run_dir / "predictions.parquet"))
         results.append(json.loads((workspace / run_dir / "results.json").read_text()))
     for table, result in zip(tables[1:], results[1:], strict=True):
@@ -53,7 +55,7 @@ def test_fit_on_two_processes_and_test_on_several(workspace, pretrained):
         assert result == results[0]
     assert results[0]["videos"] == 17
     offline = ["evaluate", "--task", "classification", "runs/test-3", "--json"]
-    assert json.loads(run(*offline, cwd=workspace)) == results[0]
+    assert json.loads(forked.run(*offline, cwd=workspace)) == results[0]
 
 
 def test_a_sweep_on_two_processes_runs_each_job_once(workspace):

@@ -8,7 +8,8 @@ import onnxruntime
 from datamodules.clips import ClipFormat, clips_of_views
 from datamodules.decoding import VideoFile
 from hiera_video import export_command, load
-from tests.integration.conftest import TINY_DATA, TINY_MODEL, TINY_RUN, run
+from tests.integration.conftest import TINY_DATA, TINY_MODEL, TINY_RUN
+from tests.integration.forked import run
 
 
 def test_python_and_exports_agree_with_predict(finetuned, workspace):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import ROOT, TINY_MODEL, TINY_RUN, run
+from tests.integration.conftest import ROOT, TINY_MODEL, TINY_RUN
+from tests.integration.forked import run
 
 DATA = ROOT.parent / "shared/data"
 pytestmark = pytest.mark.skipif(

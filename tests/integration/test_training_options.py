@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 import torch
 
-from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_MODEL, TINY_RUN, run
+from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_MODEL, TINY_RUN
+from tests.integration.forked import run
 
 WORDS = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_DATA, *TINY_RUN]
 

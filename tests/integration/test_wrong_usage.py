@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from hiera_video import cli
+from tests.integration import forked
 from tests.integration.conftest import run
 
 FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
@@ -108,7 +109,7 @@ def test_a_search_path_of_the_user_is_kept_beside_ours(tmp_path):
     (tmp_path / "more/data").mkdir(parents=True)
     (tmp_path / "more/data/other.yaml").write_text("# @package _global_\nseed: 17\n")
     words = ["fit", "--config", file, f"hydra.searchpath=[file://{tmp_path}/more]"]
-    assert "seed: 17" in run(*words, "--cfg", "job", cwd=tmp_path)
+    assert "seed: 17" in forked.run(*words, "--cfg", "job", cwd=tmp_path)
 
 
 @pytest.mark.parametrize(
