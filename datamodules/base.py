@@ -201,19 +201,23 @@ class VideoDataModule(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """Random clips in a new order each epoch."""
-        clips = TrainingClips(
-            self._manifest("train"),
-            self.clip,
-            self.repeats,
-            self.crop_scale,
-            self.crop_ratio,
-            self.seed,
-            short_side=self.short_side,
-        )
+        clips = self.training_clips(self._manifest("train"))
         self._train_loader = self._loader(clips, self.batch_size, training=True)
         if self._position is not None:
             self._train_loader.load_state_dict(self._position)
         return self._train_loader
+
+    def training_clips(self, manifest: Manifest) -> ClipDataset:
+        """What training loads of a split's videos: random clips."""
+        crop = self.crop_scale, self.crop_ratio
+        short_side = self.short_side
+        return TrainingClips(
+            manifest, self.clip, self.repeats, *crop, self.seed, short_side=short_side
+        )
+
+    def evaluation_views(self, manifest: Manifest, split: str) -> ClipDataset:
+        """What evaluation loads of a split's videos: their views."""
+        return EvaluationViews(manifest, self.clip, self.views(split), self.seed)
 
     def state_dict(self) -> dict[str, int]:
         """Position in the training data, for a checkpoint."""
@@ -249,7 +253,7 @@ class VideoDataModule(LightningDataModule):
         manifest = self._manifest(split)
         if max_videos is not None:
             manifest = manifest.spread(max_videos)
-        views = EvaluationViews(manifest, self.clip, self.views(split), self.seed)
+        views = self.evaluation_views(manifest, split)
         done = self.evaluated.get(split, ())
         return self._loader(views, self.eval_batch_size, training=False, done=done)
 

@@ -17,7 +17,10 @@ _NO_FILE = os.strerror(2)
 
 
 class Fault(NamedTuple):
-    """Something wrong with a video: it is ``missing``, ``changed`` or ``corrupt``."""
+    """Something wrong with a video: it is ``missing``, ``changed`` or ``corrupt``.
+
+    Or ``wrong``: a row of an annotation, which ``path`` then says all about.
+    """
 
     kind: str
     path: str

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,8 @@ def sampled(manifest: Manifest, count: int) -> Manifest:
     if not len(manifest):
         raise DatasetError("all videos were found bad when they were prepared")
     order = np.random.default_rng(0).permutation(len(manifest))[:count]
-    return Manifest(
-        manifest.table.take(np.resize(order, max(_ROWS, len(order)))),
-        manifest.class_names,
-        manifest.root,
-        manifest.folder,
-    )
+    rows = np.resize(order, max(_ROWS, len(order)))
+    return replace(manifest, table=manifest.table.take(rows))
 
 
 def clips_a_second(data: VideoDataModule, workers: int, seconds: float) -> float:

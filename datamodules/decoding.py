@@ -152,11 +152,11 @@ class VideoFile:
             times = [float(t) for t in seconds]
             if not all(map(math.isfinite, times)):
                 raise ValueError(f"{self.path}: times must be finite")
-            box = _checked_crop(crop, *self._displayed_size())
+            box = checked_crop(crop, *self._displayed_size())
             with errors_of(self.path):
                 wanted += [(reader.tick(t), len(results), i) for i, t in enumerate(times)]
             boxes.append(box)
-            results.append(np.empty((len(times), *_checked_size(size, box), 3), np.uint8))
+            results.append(np.empty((len(times), *checked_size(size, box), 3), np.uint8))
         wanted.sort()
         shown, picture, parts = None, np.empty(0), {}
         with errors_of(self.path):
@@ -168,7 +168,7 @@ class VideoFile:
                 if box in parts:
                     results[clip][i] = parts[box]
                 else:
-                    _scale(picture[y1:y2, x1:x2], results[clip][i])
+                    scale(picture[y1:y2, x1:x2], results[clip][i])
                     parts[box] = results[clip][i]
         return results
 
@@ -201,15 +201,20 @@ class VideoFile:
         layout = self._first_layout()
         if (frame.height, frame.width) != (layout.height, layout.width):
             raise VideoDecodeError(self.path, "the frame size changes within the file")
-        rgb = _rgb(frame, self._to_rgb)
-        transposed, upside_down, mirrored = layout.turn
-        rgb = rgb.transpose(1, 0, 2) if transposed else rgb
-        if upside_down or mirrored:  # copied, as Torch has no negative strides
-            rgb = rgb[:: -1 if upside_down else 1, :: -1 if mirrored else 1].copy()
-        return rgb
+        return displayed(frame, layout.turn, self._to_rgb)
 
 
-def _scale(rgb: np.ndarray, out: np.ndarray) -> None:
+def displayed(frame: Any, turn: Orientation, to_rgb: VideoReformatter) -> np.ndarray:
+    """A decoded frame in RGB, turned for display: uint8 ``(height, width, 3)``."""
+    rgb = _rgb(frame, to_rgb)
+    transposed, upside_down, mirrored = turn
+    rgb = rgb.transpose(1, 0, 2) if transposed else rgb
+    if upside_down or mirrored:  # copied, as Torch has no negative strides
+        rgb = rgb[:: -1 if upside_down else 1, :: -1 if mirrored else 1].copy()
+    return rgb
+
+
+def scale(rgb: np.ndarray, out: np.ndarray) -> None:
     """Scale RGB uint8 ``(h, w, 3)`` to the size of ``out``: to within a rounding, as Pillow does.
 
     This is `torch.nn.functional.interpolate`, into memory that is there: twice as fast as swscale,
@@ -245,7 +250,8 @@ def _rgb(frame: Any, reformatter: VideoReformatter) -> np.ndarray:
     ).to_ndarray()
 
 
-def _checked_crop(crop: Box | None, height: int, width: int) -> Box:
+def checked_crop(crop: Box | None, height: int, width: int) -> Box:
+    """The crop, or all of the picture; ValueError if it is empty or not within."""
     if crop is None:
         return 0, 0, width, height
     x1, y1, x2, y2 = map(operator.index, crop)
@@ -254,7 +260,7 @@ def _checked_crop(crop: Box | None, height: int, width: int) -> Box:
     return x1, y1, x2, y2
 
 
-def _checked_size(size: int | tuple[int, int] | None, box: Box) -> tuple[int, int]:
+def checked_size(size: int | tuple[int, int] | None, box: Box) -> tuple[int, int]:
     """Resolve to (height, width); the long side of a single number is rounded."""
     height, width = box[3] - box[1], box[2] - box[0]
     if isinstance(size, tuple | list):

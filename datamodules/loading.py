@@ -36,6 +36,10 @@ def sample_seed(seed: int, epoch: int, index: int, repeat: int = 0) -> int:
     return int(state >> np.uint64(1))
 
 
+class NothingToLearn(Exception):
+    """The random crop of a training item keeps nothing to learn from; the next one is taken."""
+
+
 class ClipDataset(Protocol):
     """What a loader loads: clips of videos, by (epoch, index).
 
@@ -48,7 +52,10 @@ class ClipDataset(Protocol):
     item_shape: tuple[int, ...]
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
-        """The clips of one video; VideoDecodeError if it cannot be decoded."""
+        """The clips of one video; VideoDecodeError if it cannot be decoded.
+
+        In training, NothingToLearn where the item is to be skipped; then items have ``skipped``.
+        """
         ...
 
     def empty(self, index: int) -> Item:
@@ -137,6 +144,7 @@ class Loader:
 
     In training a video that cannot be decoded is replaced by the next one of the epoch's order, and
     noted; in evaluation it becomes an item without clips. Either way a batch has a list ``failed``.
+    An item that is skipped is replaced, too, and counted in ``skipped``, int64 ``(items,)``.
 
     Args:
         dataset: indexed by (epoch, index).
@@ -260,15 +268,20 @@ class Loader:
         self, order: np.ndarray, position: int, epoch: int, reading: Callable[[int], None]
     ) -> Item:
         """The item at a position of the order, or in training the next one that can be made."""
-        manifest, failed, index = self.dataset.manifest, [], -1
-        for step in range(1 + self.most_bad):
+        manifest, failed, index, skipped = self.dataset.manifest, [], -1, 0
+        for step in range(len(order)):
             index = int(order[(position + step) % len(order)])
             try:
-                return self._open(epoch, index, reading) | {"failed": failed}
+                item = self._open(epoch, index, reading) | {"failed": failed}
+                return item | ({"skipped": torch.tensor([skipped])} if "skipped" in item else {})
+            except NothingToLearn:
+                skipped += 1
             except VideoDecodeError as error:
                 failed.append(Failure(index, manifest.label(index), error.reason))
-            if not self.sampler.training:
-                break
+                if not self.sampler.training or len(failed) > self.most_bad:
+                    break
+        if not failed:
+            raise DatasetError(f"not one of {skipped} training items has anything to learn from")
         return self.dataset.empty(index) | {"failed": failed}  # in training, `_note` stops for it
 
     def _open(self, epoch: int, index: int, reading: Callable[[int], None]) -> Item:
@@ -323,6 +336,7 @@ def collate(items: Iterable[Item], shape: tuple[int, ...], pin_memory: bool = Fa
 
     ``video`` goes in as uint8 ``(n, T, H, W, 3)`` and comes out as ``(B, 3, T, H, W)``, a view with
     channels last in memory: nothing is copied for it. ``failed``, where items have it, is a list.
+    ``box_clip`` counts an item's own clips and comes out counting those of the batch.
 
     Args:
         items: read one after the other; an item's frames need not outlive it.
@@ -335,9 +349,9 @@ def collate(items: Iterable[Item], shape: tuple[int, ...], pin_memory: bool = Fa
     for item in items:
         frames = item.pop("video")
         video[clips : clips + len(frames)] = frames
-        clips += len(frames)
         for key, value in item.items():
-            columns.setdefault(key, []).append(value)
+            columns.setdefault(key, []).append(value + clips if key == "box_clip" else value)
+        clips += len(frames)
     batch: Batch = {
         key: [x for value in values for x in value] if key == "failed" else torch.cat(values)
         for key, values in columns.items()

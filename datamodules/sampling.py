@@ -28,6 +28,23 @@ def clip_times(start: float, num_frames: int, stride: int, fps: float) -> np.nda
     return start + np.arange(num_frames) * (stride / fps)
 
 
+def keyframe_times(second: float, num_frames: int, stride: int, fps: float) -> np.ndarray:
+    """Times of a clip around a keyframe, which is its frame ``num_frames // 2`` (PySlowFast, AVA).
+
+    Times before 0 and past the end are fine: the decoder shows the first and the last frame there.
+
+    Args:
+        second: of the keyframe.
+        num_frames: of the clip.
+        stride: a clip takes every ``stride``-th frame of a nominal ``fps``.
+        fps: nominal frames a second.
+
+    Returns:
+        float64 ``(num_frames,)`` seconds, ``stride / fps`` apart.
+    """
+    return second + (np.arange(num_frames) - num_frames // 2) * (stride / fps)
+
+
 def random_clip_start(duration: float, span: float, rng: np.random.Generator) -> float:
     """Start of a training clip in seconds, uniform over all that fit; 0 in a shorter video."""
     return float(rng.uniform(0.0, max(0.0, duration - span)))

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -81,10 +82,10 @@ def render(
     u = (cos * dx + sin * dy) / radius[:, None, None]  # (n, size, size), 1 = radius
     v = (cos * dy - sin * dx) / radius[:, None, None]
 
-    alpha = _coverage(u, v, radius[:, None, None], rng)[..., None]
-    shape = _paint(_texture(u * 3, v * 3, rng), rng)
-    still = _texture(*np.meshgrid(grid / 8, grid / 8), rng)
-    background = difficulty.background * _paint(still, rng)
+    alpha = coverage(u, v, radius[:, None, None], rng)[..., None]
+    shape = paint(texture(u * 3, v * 3, rng), rng)
+    still = texture(*np.meshgrid(grid / 8, grid / 8), rng)
+    background = difficulty.background * paint(still, rng)
     picture = alpha * shape + (1 - alpha) * background  # (n, size, size, 3)
     picture += 0.01 * rng.standard_normal(picture.shape, np.float32)
     return (picture.clip(0, 1) * 255).round().astype(np.uint8)
@@ -95,7 +96,7 @@ def _wrap(offset: np.ndarray, size: int) -> np.ndarray:
     return (offset + size / 2) % size - size / 2
 
 
-def _coverage(
+def coverage(
     u: np.ndarray, v: np.ndarray, radius: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Share of each pixel inside the shape: a polygon or an ellipse, with soft borders."""
@@ -109,7 +110,7 @@ def _coverage(
     return (0.5 + (1 - distance) * radius).clip(0, 1)
 
 
-def _texture(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def texture(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A sum of four random waves, in [0, 1]; it has no axis of symmetry, so that turning shows."""
     total = np.zeros(np.broadcast_shapes(u.shape, v.shape), np.float32)
     for _ in range(4):
@@ -118,7 +119,7 @@ def _texture(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarr
     return 0.5 + 0.5 * np.tanh(total)
 
 
-def _paint(texture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def paint(texture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Colour a texture with a dark and a bright colour: ``(..., 3)`` in [0, 1]."""
     dark = rng.uniform(0, 0.45, 3).astype(np.float32)
     bright = rng.uniform(0.55, 1, 3).astype(np.float32)
@@ -138,6 +139,36 @@ def write_h264(path: Path, frames: np.ndarray) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
+
+
+def write_once(root: Path, description: dict, write: Callable[[Path], None]) -> None:
+    """Write a folder of data unless it is there; one that exists is complete.
+
+    Args:
+        root: the folder.
+        description: of the data, written beside it.
+        write: writes the data to the folder that it is given.
+    """
+    if root.exists():
+        return
+    root.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=root.parent))
+    try:
+        write(unfinished)
+        (unfinished / "description.json").write_text(json.dumps(description, indent=2))
+        unfinished.chmod(0o755)
+        os.rename(unfinished, root)
+    except OSError:
+        if not root.exists():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def described_folder(root: str | Path, kind: str, description: dict) -> Path:
+    """The folder below ``root`` for data of a kind and a description."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+    return Path(root) / f"{kind}-{digest[:12]}"
 
 
 class SyntheticMotionDataModule(VideoFolderDataModule):
@@ -179,29 +210,15 @@ class SyntheticMotionDataModule(VideoFolderDataModule):
             "seed": video_seed,
             "difficulty": Difficulty(**(difficulty or {}))._asdict(),
         }
-        text = json.dumps(self.description, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        super().__init__(root=Path(root) / f"motion-{digest}", **kwargs)
+        super().__init__(root=described_folder(root, "motion", self.description), **kwargs)
 
     def prepare_data(self) -> None:
         """Write the videos if they are not there; a folder that exists is complete."""
-        if self.root.exists():
-            return
-        self.root.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=self.root.parent))
-        try:
-            for split, count in zip(
-                ("train", "val", "test"), self.description["videos"], strict=True
-            ):
-                self._write_split(unfinished / split, split, count)
-            (unfinished / "description.json").write_text(json.dumps(self.description, indent=2))
-            unfinished.chmod(0o755)
-            os.rename(unfinished, self.root)
-        except OSError:
-            if not self.root.exists():  # else another process was faster
-                raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        write_once(self.root, self.description, self._write)
+
+    def _write(self, folder: Path) -> None:
+        for split, count in zip(("train", "val", "test"), self.description["videos"], strict=True):
+            self._write_split(folder / split, split, count)
 
     def _write_split(self, folder: Path, split: str, count: int) -> None:
         difficulty = Difficulty(**self.description["difficulty"])

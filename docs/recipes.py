@@ -14,6 +14,7 @@ from hiera_video.hydra_app import register_resolvers
 
 PAGE = Path(__file__).with_suffix(".md")
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
+DATA_SETS = (("kinetics", "Kinetics"), ("ssv2", "Something-Something V2"), ("ava", "AVA v2.2"))
 OWN_DATA = ("demo/", "folder/")
 HEADER = (
     "config", "model", "frames x stride", "videos a step", "clips of each", "epochs, effective",
@@ -46,11 +47,12 @@ def row(name: str) -> list[str]:
     details = optimizer.get("betas") or optimizer.get("momentum")
     repeats = data["repeats"]
     per_pass = repeats if task["epochs"]["unit"] == "effective" else 1
-    jitter = data.get("short_side")
+    jitter, views = data.get("short_side"), data.get("test_views")
     return [
         f"`{name}`",
         model["name"].removeprefix("hiera_").removesuffix("_16x224"),
-        f"{data['num_frames']}" + (f" x {data['stride']}" if data["sampling"] == "clip" else ""),
+        f"{data['num_frames']}"
+        + (f" x {data['stride']}" if data.get("sampling", "clip") == "clip" else ""),
         f"{task['batch']['global']}",
         f"{repeats}",
         f"{trainer['max_epochs'] * repeats}",
@@ -71,7 +73,7 @@ def row(name: str) -> list[str]:
         f"{mixing['mixup_alpha']} / {mixing['cutmix_alpha']}" if mixing else "-",
         f"{task.get('label_smoothing') or '-'}",
         f"{task['mask']} {task['mask_ratio']}" if "mask" in task else "-",
-        " x ".join(map(str, data["test_views"])) if "mask" not in task else "-",
+        " x ".join(map(str, views)) if views and "mask" not in task else "-",
         f"{task['init_from'] or '-'}",
     ]
 
@@ -80,9 +82,11 @@ def table() -> str:
     """A table for each data set's pretraining and fine-tuning, and what all its rows share."""
     rows = [row(name) for name in recipes()]
     lines = []
-    for data, title in (("kinetics", "Kinetics"), ("ssv2", "Something-Something V2")):
+    for data, title in DATA_SETS:
         for kind in ("pretrain", "finetune"):
             chosen = [cells for cells in rows if f"`{data}" in cells[0] and f"/{kind}" in cells[0]]
+            if not chosen:
+                continue
             values = {i: {cells[i] for cells in chosen} for i in range(len(HEADER))}
             shared = [f"{HEADER[i]} {min(v)}" for i, v in values.items() if len(v) == 1]
             differ = [i for i, v in values.items() if len(v) > 1]

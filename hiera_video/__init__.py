@@ -5,17 +5,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hiera_video.models.checkpoints import load_weights
-    from hiera_video.models.zoo import create_mae, create_model, list_models
+    from hiera_video.models.zoo import create_detector, create_mae, create_model, list_models
     from hiera_video.serving import load
 
 _HOMES = {
+    "create_detector": "models.zoo",
     "create_mae": "models.zoo",
     "create_model": "models.zoo",
     "list_models": "models.zoo",
     "load": "serving",
     "load_weights": "models.checkpoints",
 }
-__all__ = ["create_mae", "create_model", "list_models", "load", "load_weights"]
+__all__ = [
+    "create_detector",
+    "create_mae",
+    "create_model",
+    "list_models",
+    "load",
+    "load_weights",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -153,7 +153,8 @@ def run_help(command: str) -> str:
         "fit": "train; resume=auto continues, task.init_from=FILE starts from weights",
         "validate": "evaluate on the validation split",
         "test": "evaluate the test split with all views; resume=auto goes on after one cut off",
-        "predict": "name the classes of video files and folders; writes JSON lines to out=FILE",
+        "predict": "name the classes of video files and folders; writes JSON lines to out=FILE\n"
+        "action detection: boxes=detector, FILE.csv or full_frame is where persons are; out=DIR",
     }
     videos = " VIDEO_OR_FOLDER..." if command == "predict" else ""
     checkpoint = "" if command == "fit" else " ckpt_path=FILE"

@@ -39,6 +39,7 @@ class Split(NamedTuple):
         read: gives their manifest, from an earlier `prepare` where there is one.
         list: gives it from what is there without that.
         missing: gives the videos that an annotation names and the disk lacks, after reading.
+        diagnose: gives what is to be said of an annotation of boxes, if it is one.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Split(NamedTuple):
     read: Callable[[], Any]
     list: Callable[[], Any]
     missing: Callable[[], Sequence[Any]] = tuple
+    diagnose: Callable[[], Any] = lambda: None
 
 
 def run(command: str, words: Sequence[str]) -> None:
@@ -213,7 +215,8 @@ def _check(words: Sequence[str]) -> None:
         usage="%(prog)s (SOURCE | --config NAME [key=value ...]) [...]",
         description="List the videos that are missing, changed or corrupt, one a line; exit code 1 "
         "if there are any. What was prepared is compared by size and time of change, other files "
-        "are decoded to their end.",
+        "are decoded to their end. Of data in AVA's format the annotation is checked, too, and "
+        "compared with the person boxes: why mAP would be 0.",
     )
     _add_source(parser)
     parser.add_argument("--decode", action="store_true", help="decode prepared files, too")
@@ -224,7 +227,8 @@ def _check(words: Sequence[str]) -> None:
     arguments = parser.parse_intermixed_args(words)
     from datamodules.checking import Fault, check
 
-    faults = videos = 0
+    faults = wrong = videos = 0
+    lines: list[str] = []
     for split in _splits(arguments):
         with progress_line(f"check {split.name}") as progress:
             manifest = split.read()
@@ -240,6 +244,14 @@ def _check(words: Sequence[str]) -> None:
         for fault in found:
             print(fault)
         faults, videos = faults + len(found), videos + len(gone) + len(manifest)
+        if (diagnosis := split.diagnose()) is not None:
+            for fault in diagnosis.faults:
+                print(fault)
+            wrong, lines = wrong + len(diagnosis.faults), lines + diagnosis.lines
+    for line in lines:
+        print(line)
+    if wrong:
+        raise UsageError(f"{faults} of {videos} videos and {wrong} annotations have faults", 1)
     if faults:
         raise UsageError(f"{faults} of {videos} videos have faults", 1)
     print(f"{videos} videos, no faults")
@@ -310,8 +322,19 @@ def _splits(arguments: argparse.Namespace) -> list[Split]:
                 partial(data.read_split, name),
                 partial(data.list_split, split, data.class_names),
                 partial(_missing, data, split),
+                partial(_diagnose, data, name),
             )
     return list(found.values())
+
+
+def _diagnose(data: Any, name: str) -> Any:
+    from datamodules.ava import AVADataModule
+
+    if not isinstance(data, AVADataModule):
+        return None
+    from datamodules.ava_diagnosis import diagnose
+
+    return diagnose(data, name)
 
 
 def _missing(data: Any, split: str) -> list[Any]:

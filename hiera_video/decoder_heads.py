@@ -8,7 +8,7 @@ trained with reconstructs clearly better.
 import argparse
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -26,12 +26,14 @@ from hiera_video.models.portable import build
 from hiera_video.progress_line import progress_line
 from hiera_video.trained import read_trained
 
+MIN_VIDEOS = 5  # of fewer, a standard error is too uncertain itself
+
 
 class Comparison(NamedTuple):
     """Reconstruction losses.
 
     Attributes:
-        losses: float64 ``(clips, masks, 2)``, one for each number of heads.
+        losses: float64 ``(videos, clips, masks, 2)``, one for each number of heads.
         heads: these numbers.
     """
 
@@ -39,8 +41,13 @@ class Comparison(NamedTuple):
     heads: tuple[int, int]
 
     def summary(self) -> dict[str, Any]:
-        """Means with standard errors over clips x masks, and which is lower."""
-        pairs = self.losses.flatten(0, 1)  # (clips x masks, 2)
+        """Means with standard errors over videos, and which is lower.
+
+        Masks of a clip and clips of a video are alike, so it is the mean of each video that counts
+        as one observation. Of one video no error can be told: it is None.
+        """
+        videos, clips, masks, _ = self.losses.shape
+        pairs = self.losses.mean(dim=(1, 2))  # (videos, 2)
         difference = pairs[:, 0] - pairs[:, 1]
         mean, error = _mean_and_error(difference)
         lower = self.heads[int(mean > 0)] if mean else None
@@ -52,8 +59,9 @@ class Comparison(NamedTuple):
             "difference": mean,
             "difference_standard_error": error,
             "first_is_lower_in": int((difference < 0).sum()),
-            "cases": len(pairs),
-            "clips": len(self.losses),
+            "videos": videos,
+            "clips": videos * clips,
+            "cases": videos * clips * masks,
             "lower": lower,
         }
 
@@ -67,7 +75,8 @@ def run(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         "hiera-video models heads",
         description="Reconstruct masked clips with two numbers of decoder heads and say which is "
-        "better. The loss is that of pretraining, on the same masks.",
+        "better. The loss is that of pretraining, on the same masks. Standard errors are over "
+        f"videos: name {MIN_VIDEOS} or more.",
     )
     add = parser.add_argument
     add("weights", help="published name such as mae_hiera_base_16x224, its file, or a run")
@@ -82,13 +91,16 @@ def run(words: Sequence[str]) -> None:
     arguments = parser.parse_intermixed_args(words)
     try:
         mae, clip, normalize = _read(arguments.weights)
+        heads = tuple(arguments.heads)
+        if heads[0] == heads[1]:
+            raise ValueError(f"--heads {heads[0]} {heads[1]}: two different numbers are compared")
         videos = list_videos(arguments.videos, _no_lists)
         with progress_line("heads", "videos") as show:
             clips = _clips(videos, clip, arguments.clips, show)
             comparison = compare_heads(
                 mae.to("cuda" if torch.cuda.is_available() else "cpu"),
                 clips,
-                tuple(arguments.heads),
+                heads,
                 arguments.masks,
                 arguments.seed,
                 normalize,
@@ -105,7 +117,7 @@ def run(words: Sequence[str]) -> None:
 @torch.no_grad()
 def compare_heads(
     mae: MaskedAutoencoderHiera,
-    clips: Iterator[Tensor],
+    videos: Iterable[Tensor],
     heads: tuple[int, int],
     masks: int,
     seed: int,
@@ -116,7 +128,7 @@ def compare_heads(
 
     Args:
         mae: a masked autoencoder of videos; afterwards it has the second number.
-        clips: uint8 ``(3, T, H, W)``.
+        videos: clips of each, as many of every one, uint8 ``(clips, 3, T, H, W)``.
         heads: of the decoder.
         masks: random masks for each clip, a function of the seed and the clip's place.
         seed: from 0 on.
@@ -124,27 +136,40 @@ def compare_heads(
         mask_ratio: as in `MaskedAutoencoderHiera.num_kept`.
 
     Raises:
-        ValueError: a number of heads that the decoder's channels do not divide into, or a mask
-            ratio that keeps no unit or all.
+        ValueError: a number of heads that the decoder's channels do not divide into, a mask ratio
+            that keeps no unit or all, or a loss that is no finite number.
     """
     channels = mae.decoder_embed.out_features
     if wrong := [n for n in heads if channels % n]:
         raise ValueError(f"{channels} decoder channels do not divide into {wrong[0]} heads")
     mae, device = mae.eval(), mae.mask_token.device
-    losses = []
-    for i, clip in enumerate(clips):
-        seeds = torch.arange(masks) + (seed * 1_000_003 + i) * masks
-        noise = uniform(seeds, mae.num_units, MASK_STREAM)
-        kept = random_units(noise, mae.num_kept(mask_ratio)).to(device)  # (masks, K)
-        video = normalize(clip[None]).to(device).expand(masks, -1, -1, -1, -1)
-        of_heads = []
-        for n in heads:
-            set_decoder_heads(mae, n)
-            out = mae(video, mask=kept)
-            errors = (out.prediction.float() - out.target).square()  # (masks, M, D)
-            of_heads.append(errors.mean(dim=(1, 2)).double().cpu())
-        losses.append(torch.stack(of_heads, dim=1))  # (masks, 2)
-    return Comparison(torch.stack(losses), heads)
+    of_videos = []
+    for v, clips in enumerate(videos):
+        of_clips = []
+        for c, clip in enumerate(clips):
+            seeds = torch.arange(masks) + (seed * 1_000_003 + v * len(clips) + c) * masks
+            noise = uniform(seeds, mae.num_units, MASK_STREAM)
+            kept = random_units(noise, mae.num_kept(mask_ratio)).to(device)  # (masks, K)
+            of_clips.append(_losses(mae, normalize(clip[None]).to(device), kept, heads))
+        of_videos.append(torch.stack(of_clips))
+    losses = torch.stack(of_videos)  # (videos, clips, masks, 2)
+    if not losses.isfinite().all():
+        raise ValueError("the weights give losses that are NaN or infinite")
+    return Comparison(losses, heads)
+
+
+def _losses(
+    mae: MaskedAutoencoderHiera, clip: Tensor, kept: Tensor, heads: tuple[int, int]
+) -> Tensor:
+    """Of one clip ``(1, 3, T, H, W)`` with all masks ``(masks, K)``: float64 ``(masks, 2)``."""
+    video = clip.expand(len(kept), -1, -1, -1, -1)
+    of_heads = []
+    for n in heads:
+        set_decoder_heads(mae, n)
+        out = mae(video, mask=kept)
+        errors = (out.prediction.float() - out.target).square()  # (masks, M, D)
+        of_heads.append(errors.mean(dim=(1, 2)).double().cpu())
+    return torch.stack(of_heads, dim=1)
 
 
 def set_decoder_heads(mae: MaskedAutoencoderHiera, heads: int) -> None:
@@ -157,16 +182,18 @@ def set_decoder_heads(mae: MaskedAutoencoderHiera, heads: int) -> None:
 def describe(summary: dict[str, Any]) -> str:
     """A few lines for people."""
     lines = [
-        f"{n:>3} heads  loss {found['loss']:.4f} ± {found['standard_error']:.4f}"
+        f"{n:>3} heads  loss {found['loss']:.4f} ± {_error(found['standard_error'])}"
         for n, found in summary["heads"].items()
     ]
     first, second = summary["heads"]
     difference, error = summary["difference"], summary["difference_standard_error"]
     lines.append(
-        f"{first} minus {second}: {difference:+.4f} ± {error:.4f}, {first} is lower in "
-        f"{summary['first_is_lower_in']} of {summary['cases']} cases ({summary['clips']} clips)"
+        f"{first} minus {second}: {difference:+.4f} ± {_error(error)}, {first} is lower in "
+        f"{summary['first_is_lower_in']} of {summary['videos']} videos ({summary['clips']} clips)"
     )
-    if summary["lower"] is None or not abs(difference) > 3 * error:
+    if error is None or summary["videos"] < MIN_VIDEOS:
+        return "\n".join([*lines, f"undecided: it takes {MIN_VIDEOS} videos or more"])
+    if not abs(difference) > 3 * error:
         return "\n".join([*lines, "undecided: less than three standard errors apart"])
     return "\n".join([*lines, f"{summary['lower']} heads reconstruct better"])
 
@@ -184,18 +211,22 @@ def _read(source: str) -> tuple[MaskedAutoencoderHiera, ClipFormat, Normalize]:
 
 
 def _clips(videos: Manifest, clip: ClipFormat, count: int, show: Any) -> Iterator[Tensor]:
-    """Centre crops at equal steps in time: uint8 ``(3, T, H, W)``."""
+    """Of each video, centre crops at equal steps in time: uint8 ``(clips, 3, T, H, W)``."""
     for i in range(len(videos)):
         with VideoFile(videos.source(i)) as file:
             views = clips_of_views(file, clip, count, 1)
-        yield from torch.from_numpy(views).permute(0, 4, 1, 2, 3)
+        yield torch.from_numpy(views).permute(0, 4, 1, 2, 3)
         show(i + 1, len(videos))
 
 
-def _mean_and_error(x: Tensor) -> tuple[float, float]:
-    """Mean and its standard error, infinite for one case."""
-    error = float(x.std()) / math.sqrt(len(x)) if len(x) > 1 else math.inf
+def _mean_and_error(x: Tensor) -> tuple[float, float | None]:
+    """Mean and its standard error, None for one observation."""
+    error = float(x.std()) / math.sqrt(len(x)) if len(x) > 1 else None
     return float(x.mean()), error
+
+
+def _error(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
 
 
 def _no_lists(file: Any) -> Manifest:
@@ -203,6 +234,6 @@ def _no_lists(file: Any) -> Manifest:
 
 
 def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError
-    return number
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)

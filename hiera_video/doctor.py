@@ -64,12 +64,16 @@ def run(words: Sequence[str]) -> None:
 
 def _sample(data: Any, count: int, folder: Path) -> str:
     """Put some files into the data module's training split; returns what they are."""
+    from datamodules.ava import AVADataModule
     from datamodules.decode_rate import sampled, write_kinetics_like
     from datamodules.manifest import make_manifest
 
     data.prepare_data()
     source = None if data.splits["train"] is None else data.source("train")
-    if source is not None and source.exists():
+    if isinstance(data, AVADataModule):
+        manifest = data.keyframes("train")
+        described = f"{min(count, len(manifest))} of the {len(manifest)} keyframes of {source}"
+    elif source is not None and source.exists():
         manifest = data.read_split("train")
         described = f"{min(count, len(manifest))} of the {len(manifest)} files of {source}"
     else:

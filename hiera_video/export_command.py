@@ -57,7 +57,8 @@ def run(words: Sequence[str]) -> None:
     add("source", metavar="RUN_OR_FILE", help="run folder, checkpoint, exported folder, or "
         "published name")  # fmt: skip
     add("--format", choices=FORMATS, required=True, help="timm, transformers: models of images")
-    add("--out", type=Path, metavar="DIR", help="new folder; default: RUN/export-FORMAT")
+    add("--out", type=Path, metavar="DIR", help="new folder; default: RUN/export-FORMAT, and "
+        "NAME/export-FORMAT of published weights")  # fmt: skip
     add("--uint8", action="store_true", help="pt2, onnx: the input is pixels, normalised inside")
     add("--results", type=Path, metavar="RUN", help="test run whose metrics the card is to name")
     arguments = parser.parse_args(words)
@@ -71,7 +72,7 @@ def run(words: Sequence[str]) -> None:
     except (CheckpointError, LayoutError) as error:
         raise UsageError(str(error)) from error
     except OSError as error:
-        where = error.filename or arguments.out
+        where = error.filename2 or error.filename or arguments.out
         raise UsageError(f"{where}: {error.strerror or error}", 1) from error
 
 
@@ -84,12 +85,12 @@ def _export(arguments: argparse.Namespace) -> None:
     kind = arguments.format
     if kind == "onnx":
         _check_onnx()
-    results = arguments.results and read_results(arguments.results)
     trained = read_trained(arguments.source)
+    results = arguments.results and read_results(arguments.results, trained.weights)
     description = trained.description
     if kind != "safetensors" and description.kind != "classifier":
         raise UsageError(f"a masked autoencoder has no {kind} form; use --format safetensors")
-    home = trained.home or Path(arguments.source).name
+    home = trained.home or Path(arguments.source).stem
     out = arguments.out or Path(home, f"export-{kind}")
     if trained.checkpoint:
         description = description._replace(
@@ -181,8 +182,9 @@ def _check_onnx() -> None:
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """Give a folder to write to, which becomes ``out`` when all went well, and else is removed."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} exists; name another folder with --out")
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+        what = "is a link" if out.is_symlink() else "exists"
+        raise UsageError(f"{out} {what}; name another folder with --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".unfinished", dir=out.parent))
     try:

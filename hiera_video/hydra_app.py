@@ -20,8 +20,8 @@ from hiera_video.usage_errors import check_values, explain
 
 # What a launcher calls this run, so that all its processes agree on the folder.
 RUN_ID_VARIABLES = ("HIERA_VIDEO_RUN_ID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID")
-# In the folder of a test that is under way or was cut off.
-PARTS = "*.parquet.parts"
+# In the folder of a test; of one that is under way or was cut off there is no results.json.
+PREDICTIONS = "predictions.parquet*"
 # What Lightning leaves behind; the next job of a sweep would take itself for a rank of the last.
 DDP_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -93,9 +93,9 @@ def newest_training(name: str) -> Path | None:
 
 def newest_unfinished_test(name: str) -> Path | None:
     """Folder of the newest test of a configuration that was cut off."""
-    found = Path("runs", name).glob(f"test-*/{PARTS}")
-    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
-    return newest and newest.parent
+    found = {path.parent for path in Path("runs", name).glob(f"test-*/{PREDICTIONS}")}
+    unfinished = (folder for folder in found if not (folder / "results.json").exists())
+    return max(unfinished, key=lambda folder: folder.stat().st_mtime, default=None)
 
 
 def _job(call: HydraCall, config: DictConfig) -> float | None:

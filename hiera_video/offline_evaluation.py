@@ -195,7 +195,9 @@ def by_video(file: PredictionFile) -> Iterator[tuple[int, np.ndarray, np.ndarray
         columns = (rows.video_id, rows.view, rows.probabilities)
         ids, views, values = (np.concatenate(p) for p in zip(waiting, columns, strict=True))
         if (np.diff(ids) < 0).any() or (len(ids) and ids[0] <= last):
-            raise PredictionFileError(f"{file.path}: its rows are not sorted by video_id")
+            raise PredictionFileError(
+                f"{file.path}: its rows are not sorted by video_id; sort them"
+            )
         starts = [0, *(np.diff(ids).nonzero()[0] + 1).tolist()]
         for start, end in pairwise(starts):
             last = int(ids[start])

@@ -1,28 +1,23 @@
-"""Every view's probabilities in Parquet files: written in parts, joined, read again in pieces.
-
-Nothing here holds more than some hundred videos at a time.
-"""
+"""Every view's probabilities in a Parquet file, read in pieces of some hundred videos."""
 
 import json
-import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import torch
 
-from datamodules.atomic_file import atomic_file
 from hiera_video.metrics.multi_view import MultiViewAccuracy
 
-# A part is written when it has so many rows, or after so many seconds: that is lost at most.
-PART_ROWS, PART_SECONDS = 4096, 60.0
-JOIN_VIDEOS = 512
 READ_ROWS = 4096
+CHECKED: dict[str, Any] = {
+    "page_checksum_verification": True
+}  # where the file has such sums, as ours have
+MOST_VIEWS = 10_000  # of a video; more are no test but a damaged file
 
 SCHEMA = pa.schema(
     [
@@ -94,97 +89,6 @@ class Rows(NamedTuple):
     probabilities: np.ndarray
 
 
-class PartWriter:
-    """Writes rows to a folder of parts, each a file that is there whole or not at all.
-
-    Args:
-        folder: made where it is missing.
-        header: of all parts.
-        rank: of this process; several may write to one folder.
-    """
-
-    def __init__(self, folder: Path, header: Header, rank: int) -> None:
-        self.folder, self.header, self.rank = folder, header, rank
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._rows: list[Rows] = []
-        self._failed: list[FailedVideo] = []
-        self._count, self._since = 0, time.monotonic()
-
-    def add(self, rows: Rows, failed: Iterable[FailedVideo]) -> None:
-        """Add all views of some videos, and videos that could not be decoded."""
-        self._rows.append(rows)
-        self._failed += failed
-        self._count += len(rows.video_id)
-        if self._count >= PART_ROWS or time.monotonic() - self._since >= PART_SECONDS:
-            self.flush()
-
-    def flush(self, empty: bool = False) -> None:
-        """Write what has been added since the last part, if anything or ``empty``."""
-        if self._count or self._failed or empty:
-            path = self.folder / f"{time.time_ns()}-{self.rank:05d}.parquet"
-            schema = self.header.schema(self._failed)
-            with atomic_file(path) as temporary, _writer(temporary, schema) as writer:
-                for rows in self._rows:
-                    writer.write_table(_table(rows, self.header.spatial_views, schema))
-        self._rows, self._failed = [], []
-        self._count, self._since = 0, time.monotonic()
-
-
-class Parts:
-    """The parts that are in a folder now, of whichever processes.
-
-    Raises:
-        PredictionFileError: one of them cannot be read.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.files = [PredictionFile(path) for path in sorted(folder.glob("*.parquet"))]
-
-    def videos(self) -> np.ndarray:
-        """Ids of the videos that are in them, failed ones among them; int64, ascending."""
-        ids = [np.array([v.video_id for f in self.files for v in f.failed], np.int64)]
-        ids += [np.unique(file.column("video_id")) for file in self.files]
-        return np.unique(np.concatenate(ids))
-
-    def differs_from(self, header: Header) -> str | None:
-        """Name of something in which they are not of this header; None where all is the same."""
-        wanted = json.loads(json.dumps(header._asdict()))
-        for file in self.files:
-            found = json.loads(json.dumps(file.header._asdict()))
-            wanted_flat, found_flat = ({**h, **h["source"]} for h in (wanted, found))
-            for key in wanted_flat:
-                if key != "source" and wanted_flat[key] != found_flat.get(key):
-                    return key
-        return None
-
-    def join(self, path: Path) -> None:
-        """Write one file sorted by video and view, each once; then remove the parts.
-
-        There is one part at least.
-        """
-        failed = {video.video_id: video for file in self.files for video in file.failed}
-        by_id = [failed[video_id] for video_id in sorted(failed)]
-        schema = self.files[0].header.schema(by_id)
-        table: Any = ds.dataset([str(file.path) for file in self.files], schema=SCHEMA)
-        videos = self.videos()
-        field = ds.field("video_id")
-        one_by_one = {"use_threads": False, "batch_readahead": 1, "fragment_readahead": 1}
-        with atomic_file(path) as temporary, _writer(temporary, schema) as writer:
-            for start in range(0, len(videos), JOIN_VIDEOS):
-                some = videos[start : start + JOIN_VIDEOS]
-                here = (field >= int(some[0])) & (field <= int(some[-1]))
-                rows = table.to_table(filter=here, **one_by_one)
-                keys = np.stack([rows[key].to_numpy() for key in KEYS])
-                order = np.lexsort(keys[::-1])
-                again = (keys[:, order[1:]] == keys[:, order[:-1]]).all(0)
-                order = np.concatenate([order[:1], order[1:][~again]])
-                if not np.array_equal(order, np.arange(rows.num_rows)):
-                    rows = rows.take(order)
-                writer.write_table(rows.replace_schema_metadata(schema.metadata))
-        shutil.rmtree(self.folder)
-
-
 class PredictionFile:
     """A file of predictions, opened.
 
@@ -209,8 +113,15 @@ class PredictionFile:
             raise PredictionFileError(f"{path}: not a Parquet file, or a damaged one") from error
         columns = metadata.schema.to_arrow_schema()
         for field in SCHEMA:
-            if field.name not in columns.names or columns.field(field.name).type != field.type:
-                raise PredictionFileError(f"{path}: has no column {field.name} of {field.type}")
+            if field.name not in columns.names:
+                raise PredictionFileError(f"{path}: has no column {field.name}")
+            kind = columns.field(field.name).type
+            try:  # other programs write wider numbers and longer strings
+                pa.array([], kind).cast(field.type)
+            except pa.ArrowException as error:
+                raise PredictionFileError(
+                    f"{path}: column {field.name} is {kind}, not {field.type}"
+                ) from error
         try:
             values = {k.decode(): v for k, v in (metadata.metadata or {}).items()}
             read = {key: json.loads(values.get(key, "null")) for key in (*Header._fields, "failed")}
@@ -226,12 +137,21 @@ class PredictionFile:
                 f"{path}: its metadata are not those of predictions (class_names, temporal_views, "
                 "spatial_views, failed)"
             ) from error
-        if min(views) < 1 or not names:
-            raise PredictionFileError(f"{path}: has no views or no classes")
+        if not 1 <= min(views) <= views[0] * views[1] <= MOST_VIEWS or not names:
+            raise PredictionFileError(
+                f"{path}: {views[0]}x{views[1]} views of {len(names)} classes"
+            )
+        if len(set(names)) < len(names):
+            raise PredictionFileError(f"{path}: two classes have one name")
+        for video in self.failed:
+            if not -1 <= video.label < len(names) or video.video_id < 0:
+                raise PredictionFileError(f"{path}: failed video {video.path} has no such label")
 
-    def column(self, name: str) -> np.ndarray:
-        """One column of numbers, whole."""
-        return pq.read_table(self.path, columns=[name])[name].to_numpy()
+    def video_ids(self) -> np.ndarray:
+        """Ids of all videos, failed ones among them; int64, ascending."""
+        with self._readable():
+            ids = pq.read_table(self.path, columns=["video_id"], **CHECKED)["video_id"].to_numpy()
+        return np.union1d(ids, np.array([video.video_id for video in self.failed], np.int64))
 
     def rows(self) -> Iterator[Rows]:
         """All rows in order, some at a time.
@@ -241,9 +161,10 @@ class PredictionFile:
         """
         header = self.header
         classes, start = len(header.class_names), 0
-        with pq.ParquetFile(self.path) as file:
+        with self._readable(), pq.ParquetFile(self.path, **CHECKED) as file:
             for batch in file.iter_batches(READ_ROWS, columns=SCHEMA.names):
-                columns = {name: batch.column(name) for name in SCHEMA.names}
+                table = pa.Table.from_batches([batch]).cast(SCHEMA).combine_chunks()
+                columns = {name: table[name].chunk(0) for name in SCHEMA.names}
                 numbers = {n: columns[n].to_numpy(zero_copy_only=False) for n in (*KEYS, "label")}
                 lists = columns["probabilities"]
                 lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
@@ -277,7 +198,7 @@ class PredictionFile:
         """
         known: dict[int, tuple[str, int]] = {v.video_id: (v.path, v.label) for v in self.failed}
         columns = ["video_id", "path", "label"]
-        with pq.ParquetFile(self.path) as file:
+        with self._readable(), pq.ParquetFile(self.path, **CHECKED) as file:
             for batch in file.iter_batches(READ_ROWS, columns=columns):
                 table = pa.Table.from_batches([batch]).group_by(columns, use_threads=False)
                 for row in table.aggregate([]).to_pylist():
@@ -309,6 +230,14 @@ class PredictionFile:
             place = video.video_id if ids is None else int(np.searchsorted(ids, video.video_id))
             metric.count_as_wrong(place, video.label)
 
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise PredictionFileError(f"{self.path}: damaged ({reason})") from error
+
 
 class Videos(NamedTuple):
     """Videos of a file, in the order of their ids.
@@ -324,26 +253,15 @@ class Videos(NamedTuple):
     label: np.ndarray
 
 
+def stamped(weights: str | Path | None) -> str:
+    """Weights as a test names them: a file with what changes when it is written anew, or a name."""
+    path = Path(str(weights))
+    if not path.is_file():
+        return str(weights)
+    status = path.stat()
+    return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+
+
 def in_range(values: np.ndarray, least: float, end: float) -> np.ndarray:
     """Bool of the same shape; what is missing is NaN, and outside."""
     return (values >= least) & (values < end)
-
-
-def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    # A dictionary of probabilities would only cost time: hardly any comes twice.
-    return pq.ParquetWriter(path, schema, use_dictionary=["path"])  # pyright: ignore
-
-
-def _table(rows: Rows, spatial_views: int, schema: pa.Schema) -> pa.Table:
-    count, classes = rows.probabilities.shape
-    values = pa.array(np.ascontiguousarray(rows.probabilities, np.float32).reshape(-1))
-    offsets = pa.array(np.arange(count + 1, dtype=np.int32) * classes)
-    arrays = [
-        pa.array(rows.video_id),
-        pa.array(rows.path, pa.string()),
-        pa.array(rows.label),
-        pa.array((rows.view // spatial_views).astype(np.int32)),
-        pa.array((rows.view % spatial_views).astype(np.int32)),
-        pa.ListArray.from_arrays(offsets, values),
-    ]
-    return pa.Table.from_arrays(arrays, schema=schema)

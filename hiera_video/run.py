@@ -5,8 +5,9 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
 import torch
@@ -21,11 +22,15 @@ from hiera_video.callbacks.predictions import PredictionLines
 from hiera_video.callbacks.recovery import ContinueEpoch
 from hiera_video.callbacks.run_record import RunRecord
 from hiera_video.command_line import UsageError
-from hiera_video.hydra_app import PARTS, newest_training
+from hiera_video.hydra_app import PREDICTIONS, newest_training
+from hiera_video.metrics.ava_results import AVAResults
 from hiera_video.metrics.results import Results
-from hiera_video.models.weight_files import find_weights, read_checkpoint
+from hiera_video.models.weight_files import checked_values, find_weights, read_checkpoint
 from hiera_video.models.zoo import CHECKPOINTS
+from hiera_video.predict_actions import detects_actions, predict_actions
+from hiera_video.prediction_files import stamped
 from hiera_video.spelling import did_you_mean
+from hiera_video.trained import read_classes
 from hiera_video.usage_errors import constructor_error
 
 log = logging.getLogger(__name__)
@@ -34,6 +39,18 @@ log = logging.getLogger(__name__)
 TRAINING_ONLY = {"drop_path_rate", "head_dropout", "head_init_scale", "grad_checkpointing"}
 # What describes a run; the rest of the configuration is about this one command.
 SECTIONS = ("name", "seed", "model", "data", "task", "trainer", "callbacks", "logger")
+
+
+class Classes(NamedTuple):
+    """What a checkpoint says of the outputs of its network; ids are those of actions."""
+
+    names: tuple[str, ...] = ()
+    ids: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, checkpoint: Mapping[str, Any]) -> "Classes":
+        """Those of a checkpoint; none of a pretraining's."""
+        return cls(*(tuple(checkpoint.get(key, ())) for key in ("class_names", "action_ids")))
 
 
 def run(config: DictConfig) -> float | None:
@@ -51,20 +68,27 @@ def run(config: DictConfig) -> float | None:
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     path = checkpoint_path(config)
     record = RunRecord(config.run_dir, *_records(config))
-    class_names, source = None, config.task.init_from
+    classes, source = Classes(), config.task.init_from
     if path is not None:
-        class_names = _check_checkpoint(config, path)
+        classes = _check_checkpoint(config, path)
         config.task.init_from = None  # the checkpoint has all weights
         config.ckpt_path = str(path)
     elif source is not None:
         config.task.init_from = source = _weights(source)
         if config.command != "fit" and Path(source).is_file():
-            class_names = tuple(read_checkpoint(Path(source)).get("class_names", ()))
+            classes = Classes.of(read_classes(Path(source)))
     _check_model(config)
+    if config.command == "predict" and detects_actions(config):
+        predict_actions(config, str(path or source), *classes)
+        return None
     data = instantiate(config.data, _convert_="all")
     task = instantiate(config.task, _convert_="all")
-    if class_names and hasattr(task, "class_names"):
-        task.class_names = data.class_names = class_names
+    if classes.names and hasattr(task, "class_names"):
+        task.class_names = classes.names
+        if hasattr(task, "action_ids"):  # the data has a label map of its own, which must agree
+            task.action_ids = classes.ids
+        else:
+            data.class_names = classes.names
     if config.command == "predict" and config.trainer.devices == "auto":
         data.setup("predict")
         videos = len(data.manifests["predict"])
@@ -134,7 +158,9 @@ def _check_unfinished(config: DictConfig) -> None:
         return
     if Path(config.run_dir, "results.json").exists():
         raise UsageError(f"{config.run_dir} holds results already; set another run_dir=")
-    begun = any(Path(config.run_dir).glob(PARTS))
+    if config.resume not in (None, "auto") and not Path(config.resume).is_dir():
+        raise UsageError(f"resume={config.resume}: no such folder of a test")
+    begun = any(Path(config.run_dir).glob(PREDICTIONS))
     if begun and config.resume is None:
         raise UsageError(
             f"{config.run_dir} holds a test that was cut off; resume={config.run_dir} goes on, or "
@@ -189,7 +215,13 @@ def _check_model(config: DictConfig) -> None:
     size = config.data.size
     if isinstance(size, int) or len(size) != 2:
         raise UsageError(f"data.size={size}: expected [height, width]")
-    clip = (config.data.num_frames, *size)
+    padded = config.data.get("eval_pad")
+    if padded and config.command == "fit" and list(padded) != list(size):
+        raise UsageError(
+            f"data.eval_pad={list(padded)} is for test, with model.input_size and task.init_from; "
+            "in training the model takes data.size"
+        )
+    clip = (config.data.num_frames, *(padded or size))
     if tuple(model.input_size) != clip:
         raise UsageError(
             f"the model takes {list(model.input_size)} and the data gives {list(clip)} (frames, "
@@ -197,20 +229,25 @@ def _check_model(config: DictConfig) -> None:
         )
 
 
-def _check_checkpoint(config: DictConfig, path: Path) -> tuple[str, ...]:
-    """See that the checkpoint is of this model; returns its class names, if it has any."""
+def _check_checkpoint(config: DictConfig, path: Path) -> Classes:
+    """See that the checkpoint is of this model; returns its classes, if it has any."""
     checkpoint = read_checkpoint(path)
     if "pytorch-lightning_version" not in checkpoint:
         raise UsageError(f"{path} holds weights, not a run; use task.init_from={path}")
-    class_names = tuple(checkpoint.get("class_names", ()))
+    weights = checkpoint.get("state_dict", {})
+    try:
+        checked_values({name: w for name, w in weights.items() if w.is_floating_point()})
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
+    classes = Classes.of(checkpoint)
     saved = checkpoint.get("config", {}).get("model")
     model = OmegaConf.to_container(config.model, resolve=True)
     if saved is None or saved == model:
-        return class_names
+        return classes
     assert isinstance(model, dict)
     keys = sorted(key for key in saved | model if saved.get(key) != model.get(key))
     if TRAINING_ONLY.issuperset(keys):
-        return class_names
+        return classes
     raise UsageError(
         f"{path} has another model ("
         + ", ".join(f"model.{key}={saved.get(key)}, not {model.get(key)}" for key in keys)
@@ -258,12 +295,16 @@ def _call(
 
 
 def _report(
-    trainer: lightning.Trainer, config: DictConfig, results: Results | None, seconds: float
+    trainer: lightning.Trainer,
+    config: DictConfig,
+    results: Results | AVAResults | None,
+    seconds: float,
 ) -> None:
     """Say what came out and where it lies; keep the numbers of an evaluation."""
     metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
     if config.command in ("validate", "test"):
         numbers = metrics if results is None else results.summary()
+        numbers = {**numbers, "weights": stamped(config.ckpt_path or config.task.init_from)}
         with atomic_file(Path(config.run_dir, "results.json")) as temporary:
             temporary.write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")
     if results is not None:

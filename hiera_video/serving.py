@@ -126,8 +126,8 @@ class Predictor:
         with VideoFile(video) as file:
             clips = clips_of_views(file, self.clip, temporal, spatial)
         video_ = torch.from_numpy(clips).permute(0, 4, 1, 2, 3)  # (views, 3, T, H, W)
-        parts = [part.to(self.device) for part in video_.split(CLIPS_AT_ONCE)]
-        logits = [self.model(self.normalize(part)) for part in parts]
+        parts = video_.split(CLIPS_AT_ONCE)
+        logits = [self.model(self.normalize(part.to(self.device))) for part in parts]
         return torch.cat(logits).float().softmax(dim=1)
 
 

@@ -4,13 +4,23 @@ Nothing in a checkpoint is instantiated by its name: its configuration may say o
 models, and plain arguments.
 """
 
+import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hiera_video.augment.basic import VIDEO_MEAN, VIDEO_STD
 from hiera_video.models.checkpoints import CheckpointError, read_checkpoint
-from hiera_video.models.portable import JSON, WEIGHTS, Description, check_readable, read_description
+from hiera_video.models.portable import (
+    JSON,
+    SCHEMA,
+    WEIGHTS,
+    Description,
+    check_readable,
+    checked_description,
+    read_description,
+)
 from hiera_video.models.zoo import CHECKPOINTS, MODELS
 from hiera_video.spelling import did_you_mean
 
@@ -18,7 +28,9 @@ KINDS = {
     "hiera_video.models.zoo.create_model": "classifier",
     "hiera_video.models.zoo.create_mae": "masked_autoencoder",
 }
+DETECTOR = "hiera_video.models.zoo.create_detector"
 NON_COMMERCIAL = "CC-BY-NC-4.0"  # licence of published weights, and of what is trained from them
+UNKNOWN = "unknown"  # what is written where something is not known
 NORMALIZE = "hiera_video.augment.basic.Normalize"
 # Of the images that published models were trained on.
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -40,7 +52,8 @@ class Trained(NamedTuple):
         description: of the model, its input and its classes.
         weights: what `load_weights` reads.
         home: folder of the run, or of the export; None for a published name.
-        checkpoint: all that the checkpoint of a run holds; empty for other sources.
+        checkpoint: all that the checkpoint of a run holds, its ``config`` as plain values of JSON;
+            empty for other sources.
     """
 
     description: Description
@@ -60,7 +73,7 @@ def read_trained(source: str | Path) -> Trained:
     Raises:
         CheckpointError: it is none of these, or it is damaged.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_dir():
         if (path / JSON).exists():
             return _exported(path)
@@ -79,6 +92,22 @@ def read_trained(source: str | Path) -> Trained:
         return _published(str(source), str(source))
     hint = did_you_mean(str(source), CHECKPOINTS)
     raise CheckpointError(f"{source}: no such run, file or published model{hint}")
+
+
+def read_classes(file: Path) -> Mapping[str, Any]:
+    """What a file of weights says of its classes, under ``class_names`` and ``action_ids``.
+
+    Args:
+        file: a checkpoint; or the ``model.safetensors`` of an export, for which ``model.json``
+            speaks.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    beside = file.with_name(JSON)
+    if file.name == WEIGHTS and beside.is_file():
+        return {"class_names": read_description(beside).class_names}
+    return read_checkpoint(file)
 
 
 def _exported(folder: Path) -> Trained:
@@ -114,20 +143,27 @@ def _of_run(path: Path) -> Trained:
             "create_model and read them with load_weights"
         )
     try:
-        description = _description(config, checkpoint.get("class_names"))
+        # What is no plain value becomes text, which no number is taken for.
+        config = json.loads(json.dumps(config, default=str, skipkeys=True))
+        record = _description(config, checkpoint.get("class_names"))._asdict()
+        record = json.loads(json.dumps({"schema": SCHEMA, **record}))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: its configuration is not that of a training ({error})"
         ) from error
+    description = checked_description(record, path)
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    return Trained(description, path, home, checkpoint)
+    return Trained(description, path, home, {**checkpoint, "config": config})
 
 
 def _description(config: dict[str, Any], class_names: Any) -> Description:
+    """Of a model that is known here; its fields are not checked yet."""
     arguments = {k: v for k, v in config["model"].items() if k not in ("_target_", "_partial_")}
     target, data = config["model"].get("_target_"), config["data"]
+    if target == DETECTOR:
+        raise CheckpointError("of an action detector; use the command predict, or load_weights")
     if target not in KINDS:
         raise CheckpointError(f"its model is {target!r}, which is not made here; known are ours")
     kind, names = KINDS[target], tuple(map(str, class_names or ()))
@@ -135,24 +171,22 @@ def _description(config: dict[str, Any], class_names: Any) -> Description:
         if not names:
             raise CheckpointError("a classifier without class names, so of an unfinished training")
         arguments["num_classes"] = len(names)
-    name = arguments.pop("name")
-    if name not in MODELS:
-        raise CheckpointError(f"its model is {name!r}, which is no name of a model")
     mean, std = _normalisation(config["task"].get("augment") or {})
     return Description(
         kind=kind,
-        name=name,
+        name=arguments.pop("name"),
         arguments=arguments,
         class_names=names,
         clip={key: data[key] for key in PUBLISHED_CLIP},
         mean=mean,
         std=std,
-        source=str(config["name"]),
+        source=str(config.get("name") or UNKNOWN),
     )
 
 
-def _normalisation(augment: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalisation(augment: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Mean and deviation."""
     normalize = augment.get("normalize") or {}
     if normalize.get("_target_", NORMALIZE) != NORMALIZE:
         raise CheckpointError(f"its normalisation is {normalize['_target_']!r}; known is ours")
-    return tuple(normalize.get("mean", VIDEO_MEAN)), tuple(normalize.get("std", VIDEO_STD))
+    return normalize.get("mean", VIDEO_MEAN), normalize.get("std", VIDEO_STD)

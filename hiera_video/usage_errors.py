@@ -25,7 +25,12 @@ from hiera_video.command_line import HydraCall, UsageError, conf_dir
 from hiera_video.spelling import did_you_mean
 
 FAILED = ("VideoDecodeError", "TooManyBadVideos")
-WRONG_INPUT = ("DatasetError", "CheckpointError", "MisconfigurationException")
+WRONG_INPUT = (
+    "DatasetError",
+    "CheckpointError",
+    "PredictionFileError",
+    "MisconfigurationException",
+)
 
 
 def explain(error: BaseException, call: HydraCall) -> UsageError | None:

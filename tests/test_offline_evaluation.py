@@ -19,12 +19,11 @@ from hiera_video.prediction_files import (
     SCHEMA,
     FailedVideo,
     Header,
-    Parts,
-    PartWriter,
     PredictionFile,
     PredictionFileError,
     Rows,
 )
+from hiera_video.prediction_parts import Parts, PartWriter
 
 CLASSES = ("a", "b", "c", "d", "e", "f")
 
@@ -35,7 +34,8 @@ def write(path, probabilities, labels, views, failed=(), names=None, skip=(), id
     names = names or [f"/data/{i:03}.mp4" for i in range(videos)]
     ids = range(videos) if ids is None else ids
     header = Header(CLASSES, *views)
-    writer = PartWriter(path.with_suffix(".parts"), header, 0)
+    parts = path.with_name(path.name + ".parts")
+    writer = PartWriter(parts, header, 0)
     keys = [
         (i, v)
         for i in range(videos)
@@ -54,7 +54,7 @@ def write(path, probabilities, labels, views, failed=(), names=None, skip=(), id
         [FailedVideo(names[i], ids[i], int(labels[i]), "damaged") for i in failed],
     )
     writer.flush()
-    Parts(path.with_suffix(".parts")).join(path)
+    Parts(parts).join()
     return PredictionFile(path)
 
 
@@ -138,6 +138,34 @@ def test_an_ensemble_is_the_weighted_mean_of_means(tmp_path_factory, videos, vie
     assert summary["views"].keys() == {"1x1", "all"}
 
 
+def test_probabilities_that_are_not_finite_are_wrong_and_named(tmp_path):
+    probabilities, labels = some()
+    probabilities[5] = np.nan
+    results = evaluate_file(write(tmp_path / "a.parquet", probabilities, labels, (3, 2)))
+    assert results.summary()["without_prediction"] == ["/data/005.mp4"]
+    assert "no finite probabilities, counted as wrong: /data/005.mp4" in results.describe()
+
+
+def test_lines_of_views(tmp_path):
+    file = write(tmp_path / "a.parquet", *some(views=(5, 3)), (5, 3))
+    lines = evaluate_file(file).describe().splitlines()
+    assert [line.split()[0] for line in lines[2:7]] == ["1", "2", "3", "4", "5"]
+    chosen = [(1, 1), (1, 3), (5, 1), (5, 3)]
+    line = evaluate_file(file, chosen).describe().splitlines()[1]
+    assert line.split()[3::2] == ["1x1", "1x3", "5x1", "5x3"]
+
+
+def test_what_other_programs_write(tmp_path):
+    file = write(tmp_path / "a.parquet", *some(), (3, 2))
+    wide = {"path": pa.large_string(), "temporal_view": pa.int64(), "label": pa.int16()}
+    wide["probabilities"] = pa.large_list(pa.float64())
+    table = pq.read_table(file.path)
+    fields = [pa.field(f.name, wide.get(f.name, f.type)) for f in table.schema]
+    pq.write_table(table.cast(pa.schema(fields, table.schema.metadata)), tmp_path / "b.parquet")
+    other = PredictionFile(tmp_path / "b.parquet")
+    assert evaluate_file(other).summary() == evaluate_file(file).summary()
+
+
 def test_an_ensemble_counts_what_one_could_not_decode_as_wrong(tmp_path):
     labels = np.zeros(2, np.int64)
     right = np.zeros((2, 1, 6), np.float32)
@@ -186,7 +214,16 @@ def test_names_of_videos():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.drop(["label"]), "has no column label of int64"),
+        (lambda t: t.drop(["label"]), "has no column label"),
+        (lambda t: t.set_column(1, "path", [[[1]] * 24]), "column path is list<.*>, not string"),
+        (lambda t: with_metadata(t, temporal_views=10**8), "100000000x2 views"),
+        (lambda t: with_metadata(t, class_names=["a"] * 6), "two classes have one name"),
+        (
+            lambda t: with_metadata(
+                t, failed=[{"path": "x", "video_id": 9, "label": 77, "reason": ""}]
+            ),
+            "failed video x has no such label",
+        ),
         (lambda t: t.replace_schema_metadata(None), "metadata are not those of predictions"),
         (lambda t: set_cell(t, "label", 9, range(6, 12)), "row 7 has a label that is no class"),
         (lambda t: set_cell(t, "spatial_view", 2), "row 8 has a spatial view not below 2"),
@@ -201,6 +238,23 @@ def test_files_that_cannot_be_used(tmp_path, change, message):
     pq.write_table(change(pq.read_table(path)), path)
     with pytest.raises(PredictionFileError, match=message) as error:
         evaluate_file(PredictionFile(path))
+    assert "\n" not in str(error.value)
+
+
+def with_metadata(table, **changes):
+    new = {key: json.dumps(value) for key, value in changes.items()}
+    old = {key.decode(): value for key, value in table.schema.metadata.items()}
+    return table.replace_schema_metadata(old | new)
+
+
+def test_a_damaged_page_is_one_line(tmp_path):
+    file = write(tmp_path / "a.parquet", *some(200), (3, 2))
+    content = bytearray(file.path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = bytes(200)
+    file.path.write_bytes(content)
+    with pytest.raises(PredictionFileError, match="damaged") as error:
+        evaluate_file(PredictionFile(file.path))
     assert "\n" not in str(error.value)
 
 
@@ -261,6 +315,20 @@ def test_the_command(tmp_path, capsys):
     )
     text = capsys.readouterr().out
     assert "top1 +0.00% against" in text
+    folder = tmp_path / "c"
+    folder.mkdir()
+    table = pq.read_table(tmp_path / "a/predictions.parquet")
+    lists = [p[:4] for p in table["probabilities"].to_pylist()]
+    few = with_metadata(table, class_names=list(CLASSES[:4]))
+    labels = pa.array([min(x, 3) for x in table["label"].to_pylist()])
+    few = few.set_column(2, SCHEMA.field("label"), labels)
+    few = few.set_column(5, SCHEMA.field("probabilities"), pa.array(lists, SCHEMA.types[5]))
+    pq.write_table(few, folder / "predictions.parquet")
+    assert run_main([*start[:3], str(folder), "--compare", str(folder), "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["compared"]) == ["top1"]
+    (tmp_path / "d/predictions.parquet.parts").mkdir(parents=True)
+    assert run_main([*start[:3], str(tmp_path / "d")]) == 2
+    assert "its test was cut off" in capsys.readouterr().err
     for words, message in (
         (["--weights", "1,2"], "--weights has 2 numbers for 1 files"),
         (["--views", "9x9"], "no 9x9 views"),

@@ -1,4 +1,4 @@
-"""Every recipe against the paper's tables 11 and 12 (arXiv:2306.00989, appendix A)."""
+"""Every recipe against the paper's tables 11 to 13 (arXiv:2306.00989, appendix A)."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from hydra.utils import instantiate
 
 from docs.recipes import PAGE, composed, page, recipes
 from hiera_video.command_line import configs
+from hiera_video.models.action_detector import HieraActionDetector
 from hiera_video.tasks.base import VideoTask
 
 # Columns of table 11a for 3200 epochs, and table 12a. Passes = epochs / repeated sampling.
@@ -23,6 +24,8 @@ OURS = {
     "pretraining": {"clip": 0.02, "warmup_lr": 1e-6, "min_lr": 1e-6},  # clip: the paper's for SSv2
     "kinetics": {"warmup_lr": 1e-8, "min_lr": 1e-5, "min_lr of huge": 1e-6, "crop": [0.08, 1.0]},
     "ssv2": {"clip": None, "warmup_lr": 1e-4, "min_lr": 1e-6, "short_side": [256, 320]},
+    "ava": {"clip": None, "warmup_lr": 4.5e-3, "min_lr": 0, "short_side": [256, 320]},
+    "ava_adamw": {"clip": None, "warmup_lr": 5e-7, "min_lr": 5e-7, "short_side": [256, 320]},
     "rand_augment": {"semantics": "timm", "num_layers": 2, "probability": 0.5},
     "erasing": 0.25,
     "mixing": {"probability": 1.0, "switch_probability": 0.5},
@@ -47,6 +50,23 @@ SSV2_CONFIGS = {
     "ssv2/finetune_large32": 32,
     "ssv2/finetune_large32_from_kinetics400": 32,
 }
+# Table 13, for L and H alone.
+AVA = {"optimizer": torch.optim.SGD, "lr": 3.6, "weight_decay": 1e-8, "layer_decay": 0.875}
+AVA_SHARED = {"batch": 128, "epochs": 30, "warmup": 5, "dropout": 0.5}
+# Ours for B and B+; and for all sizes with AdamW, after VideoMAE's detection.
+AVA_SMALL = AVA | {"layer_decay": 0.8}
+AVA_ADAMW = {
+    "optimizer": torch.optim.AdamW,
+    "lr": 2.5e-4,
+    "weight_decay": 0.05,
+    "layer_decay": 0.75,
+}
+AVA_CONFIGS = {
+    # config: (size, drop path, the rest)
+    **{f"ava/finetune_{size}": (size, 0.4, AVA) for size in ("large", "huge")},
+    **{f"ava/finetune_{size}": (size, 0.2, AVA_SMALL) for size in ("base", "base_plus")},
+    **{f"ava/finetune_{size}_adamw": (size, 0.2, AVA_ADAMW) for size in KINETICS},
+}
 KINETICS_CONFIGS = [f"kinetics{k}/finetune_{size}" for k in (400, 600, 700) for size in KINETICS]
 
 
@@ -55,14 +75,16 @@ def parts(name) -> tuple[VideoTask, torch.nn.Module, object, dict]:
     config = composed(name)
     task = instantiate(config["task"], _convert_="all")
     data = instantiate(config["data"], _convert_="all")
-    classes = {} if "pretrain" in name else {"num_classes": data.num_classes}
+    classes = {} if "pretrain" in name or "ava" in name else {"num_classes": data.num_classes}
     with torch.device("meta"):
         model = task.create_network(**classes)
     return task, model, data, config
 
 
 def test_all_recipes_are_checked():
-    assert sorted(recipes()) == sorted([*PRETRAINING, *KINETICS_CONFIGS, *SSV2_CONFIGS])
+    assert sorted(recipes()) == sorted(
+        [*PRETRAINING, *KINETICS_CONFIGS, *SSV2_CONFIGS, *AVA_CONFIGS]
+    )
 
 
 @pytest.mark.parametrize("name", PRETRAINING)
@@ -137,6 +159,37 @@ def test_finetuning_on_ssv2(name):
         assert task.init_from == "mae_hiera_large_16x224"
     else:  # a placeholder that says which run it is to be
         assert task.init_from == "WEIGHTS of " + name.replace("finetune", "pretrain")
+
+
+@pytest.mark.parametrize("name", AVA_CONFIGS)
+def test_finetuning_on_ava(name):
+    size, drop_path, recipe = AVA_CONFIGS[name]
+    task, model, data, config = parts(name)
+    check_clips(data, 16, sampling="clip")
+    check_model(model, size, 16, drop_path)
+    assert isinstance(model, HieraActionDetector)
+    assert model.head.dropout.p == AVA_SHARED["dropout"]
+    assert (model.head.projection.out_features, model.roi_size) == (80, 7)
+    assert model.seen_stages == [3]  # the last alone
+    optimizer = task.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    assert type(optimizer) is recipe["optimizer"]
+    if recipe["optimizer"] is torch.optim.SGD:
+        assert (optimizer.defaults["momentum"], optimizer.defaults["nesterov"]) == (0.9, True)
+    else:
+        assert optimizer.defaults["betas"] == (0.9, 0.999)
+    budget = [AVA_SHARED[key] for key in ("batch", "epochs", "warmup")]
+    check_budget(task, config, recipe["lr"], *budget, 1)
+    assert task.weight_decay == recipe["weight_decay"]
+    assert task.layer_decay == recipe["layer_decay"]
+    ours = OURS["ava_adamw" if "adamw" in name else "ava"]
+    assert config["trainer"]["gradient_clip_val"] == ours["clip"]
+    assert (task.warmup_lr, task.min_lr) == (ours["warmup_lr"], ours["min_lr"])
+    assert data.short_side == ours["short_side"]
+    assert task.augment.horizontal_flip
+    assert task.augment.rand_augment is task.augment.erasing is None
+    assert (task.protocol, task.person_score) == ("official", False)
+    assert (data.eval_pad, data.eval_short_side) == (None, None)  # the centre crop
+    assert task.init_from == f"hiera_{size}_16x224"  # fine-tuned
 
 
 def check_clips(data, frames, sampling):

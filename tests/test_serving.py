@@ -111,6 +111,27 @@ def test_many_views_do_not_go_through_the_model_at_once(run):
     assert max(seen) <= 8
 
 
+def test_views_go_to_the_device_when_the_model_takes_them(run, monkeypatch):
+    events = []
+
+    class Model(torch.nn.Module):
+        def forward(self, video):
+            events.append("seen")
+            return torch.zeros(len(video), 2)
+
+    predictor = Predictor(Model(), ["a", "b"], ClipFormat(4, 2, 30, 64, 64), (7, 3), device="cpu")
+    to = torch.Tensor.to
+
+    def counted(tensor, *args, **kwargs):
+        if tensor.dtype == torch.uint8 and predictor.device in args:
+            events.append("moved")
+        return to(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "to", counted)
+    predictor.probabilities(run[2])
+    assert events == ["moved", "seen"] * 3
+
+
 def test_wrong_input(tmp_path, run):
     folder, _, video = run
     predictor = load(folder, "cpu")

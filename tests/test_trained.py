@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from hiera_video.models.checkpoints import CheckpointError
-from hiera_video.models.portable import build
-from hiera_video.trained import IMAGE_MEAN, read_trained
+from hiera_video.models.portable import build, write_model
+from hiera_video.trained import IMAGE_MEAN, read_classes, read_trained
 from tests.models.reference import make_video
 from tests.trained_models import (
     CLASSES,
@@ -63,14 +63,27 @@ def no_stride(content):
     ("change", "message"),
     [
         (lambda c: c["config"]["model"].update(_target_="os.system"), "'os.system'"),
-        (lambda c: c["config"]["model"].update(name="../elsewhere"), "'../elsewhere'"),
-        (lambda c: c["config"]["model"].update(name=["hiera_tiny_224"]), "not that of"),
+        (lambda c: c["config"]["model"].update(name="../elsewhere"), "name '../elsewhere'"),
+        (lambda c: c["config"]["model"].update(name=["hiera_tiny_224"]), "name must be text"),
         (lambda c: c["config"]["task"]["augment"].update(normalize={"_target_": "os.system"}),
          "its normalisation is 'os.system'"),
         (lambda c: c.update(config=None), "no configuration"),
         (lambda c: c.update(config={"model": {}}), "not that of a training"),
         (no_names, "without class names"),
         (no_stride, "'stride'"),
+        (lambda c: c["config"]["data"].update(size="abc"), "clip.size must be two whole numbers"),
+        (lambda c: c["config"]["data"].update(size=[64]), "clip.size must be two whole numbers"),
+        (lambda c: c["config"]["data"].update(num_frames="16"), "clip.num_frames must be a whole"),
+        (lambda c: c["config"]["data"].update(fps=torch.ones(1)), "clip.fps must be a number"),
+        (lambda c: c["config"]["task"]["augment"].update(normalize={"mean": "x"}),
+         "mean must be three numbers"),
+        (lambda c: c["config"]["task"]["augment"].update(normalize={"std": [1, 1, 0]}),
+         "std must be three numbers above 0"),
+        (lambda c: c["config"]["model"].update(embed_dim={"a": 1}), "arguments must be"),
+        (lambda c: c["config"]["model"].update(stages=[10**6] * 4), "arguments must be"),
+        (lambda c: c["config"].update(data="x"), "not that of a training"),
+        (lambda c: c["config"].update(itself=c["config"]), "not that of a training"),
+        (lambda c: c.update(class_names=5), "not that of a training"),
     ],
 )  # fmt: skip
 def test_what_a_checkpoint_says_is_never_called(tmp_path, change, message):
@@ -113,3 +126,36 @@ def test_a_masked_autoencoder(tmp_path):
     built = build(trained.description, trained.weights)
     for name, value in mae.state_dict().items():
         assert torch.equal(built.state_dict()[name], value)
+
+
+def test_a_run_of_a_detector_is_named(tmp_path):
+    write_run(tmp_path)
+    path = tmp_path / "checkpoints/last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    saved["config"]["model"]["_target_"] = "hiera_video.models.zoo.create_detector"
+    torch.save(saved, path)
+    with pytest.raises(CheckpointError, match="of an action detector; use the command predict"):
+        read_trained(tmp_path)
+
+
+def test_a_configuration_without_memory_for_its_model(tmp_path):
+    content = checkpoint(tiny_model(), config(), class_names=CLASSES)
+    content["config"]["model"]["embed_dim"] = 99_999
+    torch.save(content, tmp_path / "x.ckpt")
+    trained = read_trained(tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match=r"x.ckpt: .* cannot be the weights of the model"):
+        build(trained.description, trained.weights)
+
+
+def test_classes_of_a_checkpoint_and_of_an_export(tmp_path):
+    write_run(tmp_path)
+    file = tmp_path / "checkpoints/last.ckpt"
+    assert read_classes(file)["class_names"] == CLASSES
+    exported = tmp_path / "model.safetensors"
+    write_model(tmp_path, tiny_model(), read_trained(file).description)
+    assert read_classes(exported)["class_names"] == tuple(CLASSES)
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="model.json: schema is missing"):
+        read_classes(exported)
+    (tmp_path / "model.json").unlink()  # of another program
+    assert "class_names" not in read_classes(exported)

@@ -59,6 +59,21 @@ class Augmentation(nn.Module):
             self.erasing.draw(seed, size) if self.erasing else [None for _ in seed],
         )
 
+    def move_boxes(self, boxes: Tensor, box_clip: Tensor, draw: Draw) -> Tensor:
+        """Move boxes with what is in them, on the host as `draw` is.
+
+        Args:
+            boxes: ``(N, 4)``: x1, y1, x2, y2 in [0, 1] of their clip.
+            box_clip: int64 ``(N,)``: the clip that each is of.
+            draw: what will happen to the clips.
+
+        Returns:
+            ``(N, 4)``; where a clip will be mirrored, x1 and x2 are as well.
+        """
+        x1, y1, x2, y2 = boxes.unbind(1)
+        mirrored = torch.stack([1 - x2, y1, 1 - x1, y2], dim=1)
+        return torch.where(torch.tensor(draw.flip)[box_clip, None], mirrored, boxes)
+
     @torch.no_grad()
     def forward(self, video: Tensor, draw: Draw) -> Tensor:
         """Do it.

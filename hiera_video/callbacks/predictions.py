@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from hiera_video.metrics.top_classes import top_classes
-from hiera_video.prediction_files import FailedVideo, Header, Parts, PartWriter, Rows
+from hiera_video.prediction_files import (
+    FailedVideo,
+    Header,
+    PredictionFileError,
+    Rows,
+    stamped,
+)
+from hiera_video.prediction_parts import Parts, PartWriter, lock_folder
 
 log = logging.getLogger(__name__)
 
@@ -36,32 +44,40 @@ class PredictionTable(Callback):
     def __init__(self, path: str | Path, weights: str | Path | None = None) -> None:
         self.path, self.weights = Path(path), weights
         self._writer: PartWriter | None = None
+        self._lock: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave out what an earlier test in this folder has done.
 
         Raises:
-            MisconfigurationException: that was another test.
+            MisconfigurationException: that was another test, or it cannot be read.
         """
         if stage != "test":
             return
         datamodule: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        header = self._header(trainer, pl_module)
         done: Any = None
         if trainer.is_global_zero:
-            parts = Parts(self._parts)
-            differs = parts.differs_from(header)
-            done = parts.videos() if differs is None else differs
+            try:
+                done = self._done(self._header(trainer, pl_module))
+            except (PredictionFileError, MisconfigurationException) as error:
+                done = str(error)  # for all processes: none may wait for this one
         done = trainer.strategy.broadcast(done)
         if isinstance(done, str):
-            raise MisconfigurationException(
-                f"{self._parts} is of a test with another {done}; set another run_dir="
-            )
+            raise MisconfigurationException(done)
         # Each process needs a video: one without any would miss what the others do together.
         videos = len(datamodule.manifests["test"])
         datamodule.evaluated["test"] = done[: max(0, videos - trainer.world_size)]
         if len(done) and trainer.is_global_zero:
             log.info(f"{len(done)} of {videos} videos were evaluated before")
+
+    def _done(self, header: Header) -> np.ndarray:
+        self._lock = lock_folder(self._parts)
+        parts = Parts(self._parts)
+        if differs := parts.differs_from(header):
+            raise MisconfigurationException(
+                f"{self._parts} is of a test with another {differs}; set another run_dir="
+            )
+        return parts.videos()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count what was done before; open this process's parts."""
@@ -102,7 +118,8 @@ class PredictionTable(Callback):
         self._writer = None
         trainer.strategy.barrier("predictions are written")
         if trainer.is_global_zero:
-            Parts(self._parts).join(self.path)
+            Parts(self._parts).join()
+        self._release()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -110,6 +127,15 @@ class PredictionTable(Callback):
         """Keep what there is."""
         if self._writer is not None:
             self._writer.flush()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is None:
+            return
+        self._lock.close()
+        self._lock = None
+        if not any(self._parts.glob("*.parquet")):  # nothing to go on after
+            shutil.rmtree(self._parts, ignore_errors=True)
 
     @property
     def _parts(self) -> Path:
@@ -123,23 +149,16 @@ class PredictionTable(Callback):
         for name in ("path", "label"):
             videos.update("\n".join(map(str, manifest.table[name].to_pylist())).encode())
         source = {
-            "weights": _stamped(self.weights or task.init_from),
+            "weights": stamped(self.weights or task.init_from),
             "videos": videos.hexdigest(),
             "root": manifest.root,
             "clip": str(datamodule.clip),
+            "normalisation": [v.flatten().tolist() for v in task.normalize.buffers()],
+            "precision": str(trainer.precision),
         }
         names = task.class_names or datamodule.class_names or ()
         temporal, spatial = datamodule.views("test")
         return Header(tuple(names), temporal, spatial, source)
-
-
-def _stamped(weights: str | Path | None) -> str:
-    """A file with what changes when it is written anew; a published name."""
-    path = Path(str(weights))
-    if not path.is_file():
-        return str(weights)
-    status = path.stat()
-    return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
 
 
 class PredictionLines(Callback):

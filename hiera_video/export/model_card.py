@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from hiera_video.export.provenance import UNKNOWN
+from hiera_video.export.provenance import Measured
 from hiera_video.models.portable import Description
-from hiera_video.trained import NON_COMMERCIAL
+from hiera_video.trained import NON_COMMERCIAL, UNKNOWN
 
 LICENCES = {
     NON_COMMERCIAL: (
@@ -28,7 +28,7 @@ SHOWN = 20  # classes; all are in the JSON file
 def model_card(
     description: Description,
     load: str,
-    results: Mapping[str, float] | None = None,
+    results: Measured | None = None,
     checked: str | None = None,
 ) -> str:
     """The text.
@@ -36,7 +36,7 @@ def model_card(
     Args:
         description: of the model.
         load: Python code that loads the export.
-        results: metrics of a test, if there are any.
+        results: of a test, if there was one.
         checked: how far a graph's numbers are from those of PyTorch.
     """
     training = description.training
@@ -101,20 +101,29 @@ def _input(description: Description) -> str:
 
 
 def _steps(training: Mapping[str, Any]) -> str:
-    if not training:
-        return ""
-    text = (
-        f"Configuration `{training['config']}`. These weights are of its epoch "
-        f"{training['epochs']}, counted in passes over the videos, after {training['steps']} steps."
-    )
-    if origins := training.get("started_from"):
-        text += f" They started from {', '.join(f'`{name}`' for name in origins)}."
-    return text + "\n\n"
+    known = []
+    if name := training.get("config"):
+        known.append(f"Configuration `{name}`.")
+    if epochs := training.get("epochs"):
+        known.append(f"These weights are of epoch {epochs}, counted in passes over the videos.")
+    if steps := training.get("steps"):
+        known.append(f"They took {steps} steps.")
+    origins = training.get("started_from")
+    if isinstance(origins, list) and origins:
+        known.append(f"They started from {', '.join(f'`{name}`' for name in origins)}.")
+    return " ".join(known) + "\n\n"
 
 
-def _metrics(validation: Mapping[str, float] | None, test: Mapping[str, float] | None) -> str:
-    values = {**(validation or {}), **(test or {})}
-    return _table({name: f"{value:.4f}" for name, value in values.items()}) or "Not measured."
+def _metrics(validation: Any, test: Measured | None) -> str:
+    values = dict(validation) if isinstance(validation, Mapping) else {}
+    if test:
+        values |= test.metrics
+    shown = {name: f"{v:.4f}" if isinstance(v, float) else v for name, v in values.items()}
+    text = _table(shown) or "Not measured."
+    if test and not test.weights_known:
+        names = ", ".join(f"`{name}`" for name in test.metrics)
+        text += f"\n\nThe results of the test do not say of which weights {names} are."
+    return text
 
 
 def _section(title: str, text: str) -> str:
@@ -122,7 +131,7 @@ def _section(title: str, text: str) -> str:
 
 
 def _table(values: Any) -> str:
-    if not values:
+    if not isinstance(values, Mapping) or not values:
         return ""
     rows = [f"| {_cell(name)} | {_cell(value)} |" for name, value in values.items()]
     return "\n".join(["| | |", "|---|---|", *rows])

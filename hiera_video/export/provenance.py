@@ -5,19 +5,22 @@ Nothing is claimed that is not written somewhere: in the checkpoint, or in the f
 
 import csv
 import json
-import math
+import os
+import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
+from hiera_video.metrics.results import METRICS
 from hiera_video.models.checkpoints import CheckpointError, read_checkpoint
 from hiera_video.models.portable import JSON, read_description
 from hiera_video.models.zoo import CHECKPOINTS
-from hiera_video.trained import NON_COMMERCIAL
+from hiera_video.prediction_files import stamped
+from hiera_video.trained import NON_COMMERCIAL, UNKNOWN
 
-UNKNOWN = "unknown"
 START = "task.init_from="
 
 
@@ -25,7 +28,7 @@ def training_record(checkpoint: Mapping[str, Any], home: Path | None) -> dict[st
     """What is known of a training, as plain values for people.
 
     Args:
-        checkpoint: of a run.
+        checkpoint: of a run, as `Trained` has it.
         home: its folder, in which ``run.json`` and ``metrics/`` are looked for.
 
     Returns:
@@ -34,22 +37,23 @@ def training_record(checkpoint: Mapping[str, Any], home: Path | None) -> dict[st
     """
     config = checkpoint["config"]
     last = (_starts(home) or [{}])[-1]
-    versions = dict(last.get("versions") or {})
-    versions.setdefault("lightning", checkpoint.get("pytorch-lightning_version"))
+    versions = dict(_section(last, "versions"))
+    if isinstance(lightning := checkpoint.get("pytorch-lightning_version"), str):
+        versions.setdefault("lightning", lightning)
     if last.get("git"):
         versions["revision"] = last["git"]
-    epochs, steps = checkpoint["epoch"] + 1, checkpoint["global_step"]
+    epoch, steps = (_count(checkpoint.get(name)) for name in ("epoch", "global_step"))
     record = {
-        "config": config["name"],
-        "epochs": epochs,
+        "config": config.get("name"),
+        "epochs": None if epoch is None else epoch + 1,
         "steps": steps,
-        "data": _data(config["data"]),
+        "data": _data(_section(config, "data")),
         "recipe": _recipe(config),
-        "validation": _validation(home, epochs - 1),
+        "validation": {} if epoch is None else _validation(home, epoch),
         "started_from": sorted(_origins(config, home)),
         "versions": versions,
     }
-    return {name: _without_none(value) for name, value in record.items()}
+    return _without_none({name: _without_none(value) for name, value in record.items()})
 
 
 def licence(checkpoint: Mapping[str, Any], home: Path | None) -> str | None:
@@ -70,9 +74,10 @@ def _strictest(licences: Iterable[str | None]) -> str | None:
 
 def _origins(config: Mapping[str, Any], home: Path | None) -> set[str]:
     """Weights that a training started from: a resumed run may no longer say it itself."""
-    given = {(config.get("task") or {}).get("init_from")}
-    words = (str(word) for start in _starts(home) for word in start.get("argv") or ())
-    given |= {word.removeprefix(START) for word in words if word.startswith(START)}
+    given = [_section(config, "task").get("init_from")]
+    lists = (argv for start in _starts(home) if isinstance(argv := start.get("argv"), list))
+    words = (str(word) for argv in lists for word in argv)
+    given += [word.removeprefix(START) for word in words if word.startswith(START)]
     return {str(source) for source in given if source and source != "null"}
 
 
@@ -80,7 +85,8 @@ def _licence_of(source: str, home: Path | None, seen: set[Path]) -> str | None:
     """Follow a chain of runs, each found as the one before it named it."""
     # The name of a folder that runs were started in is not kept: it is one of those above.
     above = [folder / source for folder in (home.absolute().parents if home else ())]
-    path = next((p for p in (*above, Path(source).expanduser()) if p.exists()), None)
+    given = Path(os.path.expanduser(source))
+    path = next((p for p in (*above, given) if os.path.exists(p)), None)
     if Path(source).stem in CHECKPOINTS and (path is None or path.is_file()):
         return NON_COMMERCIAL
     if path is None or path.resolve() in seen:
@@ -107,9 +113,18 @@ def _starts(home: Path | None) -> list[dict[str, Any]]:
     """``run.json``: a record of each time that the run was started."""
     try:
         starts = json.loads((home / "run.json").read_text()) if home else []
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
-    return [start for start in starts if isinstance(start, dict)]
+    return [s for s in starts if isinstance(s, dict)] if isinstance(starts, list) else []
+
+
+def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A part of a configuration; empty where there is none, or something else in its place."""
+    return value if isinstance(value := config.get(name), dict) else {}
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _data(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,18 +135,19 @@ def _data(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers by which a training is named in papers."""
-    task, data, trainer = config["task"], config["data"], config["trainer"]
-    augment, batch = task.get("augment") or {}, task.get("batch") or {}
-    optimizer = dict(task.get("optimizer") or {})
-    epochs, callbacks = task.get("epochs") or {}, config.get("callbacks") or {}
+    task, data, trainer = (_section(config, name) for name in ("task", "data", "trainer"))
+    augment, batch, optimizer, epochs = (
+        _section(task, name) for name in ("augment", "batch", "optimizer", "epochs")
+    )
     effective = epochs.get("unit") == "effective"
+    size = batch.get("global") or data.get("batch_size")
     return {
         "passes over the videos": trainer.get("max_epochs"),
         "effective epochs": epochs.get("count") if effective else None,
-        "batch": f"{batch.get('global') or data.get('batch_size')} {batch.get('unit', 'videos')}",
+        "batch": size and f"{size} {batch.get('unit', 'videos')}",
         "clips of each video": data.get("repeats"),
-        "optimizer": str(optimizer.pop("_target_", "")).rpartition(".")[2],
-        **{name: value for name, value in optimizer.items() if not name.startswith("_")},
+        "optimizer": str(optimizer.get("_target_", "")).rpartition(".")[2],
+        **_arguments(optimizer),
         **{name.replace("_", " "): task.get(name) for name in _OF_TASK},
         "gradient clipping": trainer.get("gradient_clip_val"),
         "precision": trainer.get("precision"),
@@ -140,7 +156,7 @@ def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
         "RandAugment": _arguments(augment.get("rand_augment")),
         "random erasing": _arguments(augment.get("erasing")),
         "mixing": _arguments(task.get("mixing")),
-        "average of weights": (callbacks.get("ema") or {}).get("decay"),
+        "average of weights": _section(_section(config, "callbacks"), "ema").get("decay"),
         "seed": config.get("seed"),
     }
 
@@ -167,35 +183,82 @@ def _arguments(section: Any) -> Any:
 def _validation(home: Path | None, epoch: int) -> dict[str, float]:
     """The last validation of an epoch, counted from 0, in the run's CSV files."""
     found: dict[str, float] = {}
-    for file in sorted(home.glob("metrics/version_*/metrics.csv")) if home else ():
-        with open(file, newline="", encoding="utf-8") as lines:
-            for row in csv.DictReader(lines):
-                values = {k: v for k, v in row.items() if k and k.startswith("val/") and v}
-                if values and row.get("epoch") == str(epoch):
-                    found |= {name: float(value) for name, value in values.items()}
+    versions = {
+        int(name[1]): file
+        for file in (home.glob("metrics/version_*/metrics.csv") if home else ())
+        if (name := re.fullmatch(r"version_(\d+)", file.parent.name))
+    }
+    for _, file in sorted(versions.items()):
+        try:
+            with open(file, newline="", encoding="utf-8") as lines:
+                rows = [row for row in csv.DictReader(lines) if row.get("epoch") == str(epoch)]
+        except (OSError, ValueError, csv.Error):
+            continue
+        for row in rows:
+            texts = {k: v for k, v in row.items() if k and k.startswith("val/")}
+            numbers = {name: _number(text) for name, text in texts.items()}
+            found |= {name: number for name, number in numbers.items() if number is not None}
     return found
 
 
-def read_results(path: Path) -> dict[str, float]:
+def _number(text: Any) -> float | None:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None
+
+
+class Measured(NamedTuple):
+    """What a test found.
+
+    Attributes:
+        metrics: by name.
+        weights_known: its results say of which weights they are, and it is those.
+    """
+
+    metrics: dict[str, float]
+    weights_known: bool
+
+
+def read_results(path: Path, weights: str | Path) -> Measured:
     """Metrics of a test run, from its folder or its ``results.json``.
 
+    Args:
+        path: either.
+        weights: those that the results are to be of, a file or a published name.
+
     Raises:
-        CheckpointError: there are none.
+        CheckpointError: there are none, or they are of other weights.
     """
     file = path / "results.json" if path.is_dir() else path
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not JSON"
         raise CheckpointError(f"{file}: {reason}") from error
-    numbers = {k: v for k, v in record.items() if _is_metric(v)} if isinstance(record, dict) else {}
-    if not numbers:
+    record = record if isinstance(record, dict) else {}
+    metrics = {k: v for k, v in record.items() if ("/" in k or k in METRICS) and _is_metric(v)}
+    if not metrics:
         raise CheckpointError(f"{file}: holds no metrics of a test")
-    return numbers
+    tested = record.get("weights")
+    if tested is not None and not _is_of(str(tested), weights):
+        raise CheckpointError(
+            f"{file}: is of {str(tested).rsplit(' ', 2)[0]}, not of {weights} as it is now"
+        )
+    return Measured(metrics, tested is not None)
+
+
+def _is_of(stamp: str, weights: str | Path) -> bool:
+    """Whether it is what `stamped` says of these weights, wherever the file was moved to."""
+    now = stamped(weights)
+    if not Path(weights).is_file():
+        return stamp == now
+    return stamp.rsplit(" ", 2)[1:] == now.rsplit(" ", 2)[1:]
 
 
 def _is_metric(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
 
 
 def _without_none(value: Any) -> Any:

@@ -94,7 +94,7 @@ class MultiViewAccuracy(Metric):
     position: Tensor
     failed: Tensor
     seen: Tensor
-    whole: Tensor
+    count: Tensor
 
     def __init__(self, num_videos: int, num_classes: int, views: tuple[int, int] = (1, 1)) -> None:
         super().__init__()
@@ -107,12 +107,13 @@ class MultiViewAccuracy(Metric):
             "position": torch.full((num_videos, len(self.groups)), -1),
             "failed": torch.zeros(num_videos, dtype=torch.uint8),
             "seen": torch.zeros(num_videos, self.num_views, dtype=torch.uint8),
-            "whole": torch.zeros(num_videos, dtype=torch.uint8),
+            "count": torch.zeros(num_videos, dtype=torch.int32),  # views on this process
         }
         for name, value in states.items():
             self.add_state(name, value, dist_reduce_fx="max")
         self._waiting: dict[int, dict[int, Tensor]] = {}  # rows of videos that lack views
         self._label_of: dict[int, int] = {}
+        self._whole: set[int] = set()  # here, not on the device, which would be asked for each row
 
     def update(self, probabilities: Tensor, label: Tensor, video_id: Tensor, view: Tensor) -> None:
         """Add views.
@@ -128,7 +129,7 @@ class MultiViewAccuracy(Metric):
         for row, video, name, place in zip(
             rows, videos, label.tolist(), view.tolist(), strict=True
         ):
-            if not self.whole[video]:
+            if video not in self._whole:
                 self._waiting.setdefault(video, {}).setdefault(place, row)
                 self._label_of[video] = name
         whole = [
@@ -140,14 +141,14 @@ class MultiViewAccuracy(Metric):
             return
         stacks = [[self._waiting[video][v] for v in range(self.num_views)] for video in whole]
         self._judge(whole, torch.stack([torch.stack(views) for views in stacks]), self.groups)
-        self.whole[whole] = 1
+        self._whole.update(whole)
         for video in whole:
             del self._waiting[video], self._label_of[video]
 
     def count_as_wrong(self, video_id: int, label: int) -> None:
         """Add a video that has no views because it could not be decoded."""
         self.label[video_id] = label
-        self.failed[video_id] = self.whole[video_id] = 1
+        self.failed[video_id] = 1
         if label >= 0:
             self.position[video_id] = self.num_classes
         nothing = self.label[:0]
@@ -183,12 +184,13 @@ class MultiViewAccuracy(Metric):
         super().reset()
         self._waiting.clear()
         self._label_of.clear()
+        self._whole.clear()
 
     def _outcomes(self) -> Outcomes:
         if not self._is_synced:
             self._judge_waiting()
-        seen, whole = self.seen.bool(), self.whole.bool()
-        split = (seen.all(1) & ~whole).nonzero()
+        seen = self.seen.bool()
+        split = (seen.sum(1) > self.count).nonzero()
         if len(split):
             raise RuntimeError(
                 f"the views of video {int(split[0, 0])} came on several processes; each has to see "
@@ -235,5 +237,6 @@ class MultiViewAccuracy(Metric):
         self.position[videos] = position.to(self.position.device)
         predicted = predicted_class(scores[:, -1], label, position[:, -1])
         self.predicted[videos] = predicted.to(self.predicted.device)
-        for view in range(self.num_views) if views is None else views:
-            self.seen[videos, view] = 1
+        views = list(range(self.num_views)) if views is None else views
+        self.seen[torch.tensor(videos)[:, None], torch.tensor(views)] = 1
+        self.count[videos] = len(views)

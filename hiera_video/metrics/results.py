@@ -31,7 +31,8 @@ class Results(NamedTuple):
         ``videos`` with a label and ``unlabelled`` ones; ``views``: the accuracy for each number of
         views, ``"1x1"`` to all; ``per_class``: top-1 of each class that has videos, and
         ``videos_per_class``; ``confused``: pairs of classes, most videos first; ``failed``: videos
-        that could not be decoded and count as wrong; ``missing_views``: views that lack, by
+        that could not be decoded and count as wrong; ``without_prediction``: whose probabilities
+        are not finite, which count as wrong, too; ``missing_views``: views that lack, by
         temporal and spatial index (``"4x2"``), which were left out of the averages.
         """
         outcomes = self.outcomes
@@ -47,7 +48,8 @@ class Results(NamedTuple):
             "per_class": {self.class_names[i]: float(accuracy[i]) for i in here},
             "videos_per_class": {self.class_names[i]: int(videos[i]) for i in here},
             "confused": self.confused(),
-            "failed": [path for path, f in zip(self.paths, outcomes.failed, strict=True) if f],
+            "failed": self._named(outcomes.failed),
+            "without_prediction": self._named((outcomes.predicted < 0) & ~outcomes.failed),
             "missing_views": self.missing_views(),
         }
 
@@ -96,6 +98,8 @@ class Results(NamedTuple):
             lines.append(f"not counted: {summary['unlabelled']} videos without a label")
         if summary["failed"]:
             lines.append(f"could not be decoded, counted as wrong: {_few(summary['failed'])}")
+        if nothing := summary["without_prediction"]:
+            lines.append(f"no finite probabilities, counted as wrong: {_few(nothing)}")
         if lacking := summary["missing_views"]:
             names = [f"{v['path']} (views {_few(v['views'])})" for v in lacking]
             lines.append(f"lacking views, judged by the others: {_few(names)}")
@@ -110,6 +114,9 @@ class Results(NamedTuple):
         ]
         return "\n".join(lines)
 
+    def _named(self, chosen: np.ndarray) -> list[str]:
+        return [path for path, here in zip(self.paths, chosen, strict=True) if here]
+
     def _top(self, group: int = -1) -> dict[str, float]:
         outcomes = self.outcomes
         top = {f"top{k}": outcomes.accuracy(k, group) for k in (1, 5)}
@@ -120,7 +127,9 @@ class Results(NamedTuple):
         names = [group.name for group in self.outcomes.groups]
         values = [f"{self.outcomes.accuracy(1, i):.2%}" for i in range(len(names))]
         spatial = [name for name in names if name.startswith("1x")]
-        if len(spatial) < 2 or len(names) % len(spatial):
+        places = range(1, len(spatial) + 1)
+        moments = range(1, len(names) // max(1, len(spatial)) + 1)
+        if len(spatial) < 2 or names != [f"{t}x{s}" for t in moments for s in places]:
             pairs = zip(names, values, strict=True)
             return ["top1 by views: " + "  ".join(f"{name} {value}" for name, value in pairs)]
         rows = [values[i : i + len(spatial)] for i in range(0, len(values), len(spatial))]

@@ -18,7 +18,7 @@ from hiera_video.models.position_embeddings import resized_positions
 from hiera_video.models.weight_files import (
     CheckpointError,
     StateDict,
-    check_values,
+    average_in,
     find_weights,
     network_weights,
     read_checkpoint,
@@ -38,6 +38,7 @@ __all__ = [
 DECODER = ("decoder_", "mask_token", "multi_scale_fusion_heads.")
 HEAD = ("head.projection.weight", "head.projection.bias")
 KERNEL = "patch_embed.proj.weight"
+SPACE = ("pos_embed", "pos_embed_spatial", "decoder_pos_embed")
 
 
 class LoadReport(NamedTuple):
@@ -88,8 +89,9 @@ def load_weights(
 ) -> LoadReport:
     """Load weights into a model and print a short report.
 
-    Files of the published models, of this project's runs (the average where there is one), of timm,
-    of transformers and of SAM 2 are told apart by the names in them; see `foreign_weights`.
+    Files of the published models, of this project's runs, of timm, of transformers and of SAM 2 are
+    told apart by the names in them; see `foreign_weights`. Where a training kept an average of the
+    weights, that is what is loaded.
 
     From a masked autoencoder to a classifier, the decoder is left out, its ``encoder_norm`` becomes
     ``norm``, and the head stays new. A head with another number of classes stays new as well. For
@@ -113,28 +115,34 @@ def load_weights(
     """
     published = str(source) in CHECKPOINTS and not Path(source).exists()
     path = published_file(str(source), quiet) if published else find_weights(source)
-    checkpoint = read_checkpoint(path)
-    weights = network_weights(checkpoint, path)
+    try:
+        checkpoint = read_checkpoint(path)
+        weights = network_weights(checkpoint, path)
+    except CheckpointError as error:
+        if published:
+            raise CheckpointError(f"{error}; delete it to download it anew") from error
+        raise
     geometry: Geometry | None = getattr(model, "geometry", None)
     if geometry is None:
         raise CheckpointError(f"{source}: does not fit the model; {type(model).__name__} is none")
     own = model.state_dict()
     try:
         found = translate(weights, geometry.tokens[-2:])
-        check_values({name: weights[name] for name in found.names})
         found, resized = _for_model(found, own, geometry, strict, inflate)
-        found.weights.update(
-            positions := _positions(found, own, geometry, saved_input_size(checkpoint), strict)
-        )
-        report = _report(found, own, list(dict.fromkeys([*resized, *positions])))
+        size = geometry.input_size if found.composed else saved_input_size(checkpoint, path)
+        resized += _fit_positions(found.weights, own, geometry, size, strict)
+        report = _report(found, own, list(dict.fromkeys(resized)))
         if strict or not report.loaded:
             _refuse_gaps(own, found, report)
+        _refuse_overflow(own, {name: found.weights[name] for name in report.loaded})
     except ValueError as error:
         raise CheckpointError(f"{source}: {error}") from error
     model.load_state_dict({name: found.weights[name] for name in report.loaded}, strict=False)
     if not quiet:
+        average = average_in(checkpoint)
+        notes = (f"the average of a training ({average})",) if average else ()
         licence = (LICENCE,) if path.stem in CHECKPOINTS else ()
-        print(report.describe(str(source), (*found.notes, *licence)))
+        print(report.describe(str(source), (*notes, *found.notes, *licence)))
     return report
 
 
@@ -168,13 +176,15 @@ def _inflated(
     if not geometry.sep_pos_embed:
         raise ValueError("only models with sep_pos_embed take inflated weights")
     found = _renamed(found, {"pos_embed": "pos_embed_spatial"})
-    weights = {k: v for k, v in found.weights.items() if not k.startswith(DECODER)}
+    decoder = tuple(name for name in found.weights if name.startswith(DECODER))
+    weights = {name: value for name, value in found.weights.items() if name not in decoder}
     image, first = weights[KERNEL], geometry.patch_padding[0]
     if image.shape == own[KERNEL][:, :, 0].shape:
         weights[KERNEL] = image.new_zeros(own[KERNEL].shape)  # (C, 3, t, h, w)
         weights[KERNEL][:, :, first] = image
     weights["pos_embed_temporal"] = torch.zeros(own["pos_embed_temporal"].shape)
-    return found._replace(weights=weights), [KERNEL, "pos_embed_temporal"]
+    found = found._replace(weights=weights, left_out=(*decoder, *found.left_out))
+    return found, [KERNEL, "pos_embed_temporal"]
 
 
 def _renamed(found: Translation, new: dict[str, str]) -> Translation:
@@ -184,19 +194,27 @@ def _renamed(found: Translation, new: dict[str, str]) -> Translation:
     )
 
 
-def _positions(
-    found: Translation,
+def _fit_positions(
+    weights: StateDict,
     own: StateDict,
     geometry: Geometry,
     input_size: tuple[int, ...] | None,
     strict: bool,
-) -> StateDict:
+) -> list[str]:
+    """Replace the position embeddings that are of another grid; their names.
+
+    Where that cannot be done, those of space go: of as many tokens, they may be in another order.
+    """
     try:
-        return resized_positions(found.weights, own, geometry, input_size)
+        positions = resized_positions(weights, own, geometry, input_size)
     except ValueError:
         if strict:
             raise
-        return {}
+        for name in own.keys() & SPACE:
+            weights.pop(name, None)
+        return []
+    weights.update(positions)
+    return list(positions)
 
 
 def _report(found: Translation, own: StateDict, resized: list[str]) -> LoadReport:
@@ -226,6 +244,17 @@ def _refuse_gaps(own: StateDict, found: Translation, report: LoadReport) -> None
     faults = [f"{gap}: {_few(names)}" for gap, names in gaps.items() if names]
     if faults:
         raise ValueError(f"does not fit the model; {'; '.join(faults)}")
+
+
+def _refuse_overflow(own: StateDict, weights: StateDict) -> None:
+    """Raise where a value is too large for the model's type, also one made by folding or resizing.
+
+    What the file itself holds is finite.
+    """
+    for name, value in weights.items():
+        dtype = own[name].dtype
+        if not value.to(dtype).isfinite().all():
+            raise ValueError(f"{name} would have infinite values in the model, which is of {dtype}")
 
 
 def _size(tensor: Tensor) -> str:

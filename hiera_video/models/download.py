@@ -34,7 +34,15 @@ Progress = Callable[[int, int], None]
 
 
 class Interrupted(ConnectionError):
-    """The connection ended too early; what came lies in the partial file."""
+    """The answer was not the whole or the rest; what is of use lies in the partial file."""
+
+
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection to another scheme, also not on the way to an allowed one."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str):
+        _check_scheme(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 PASSING = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
@@ -80,7 +88,7 @@ def download(url: str, path: Path, show: Progress, sha256: str | None = None) ->
 
     Raises:
         OSError: the network, the server or the disk.
-        ValueError: another digest or kind of URL.
+        ValueError: another digest or kind of URL, or a server that does not say the file's size.
     """
     part = path.with_name(path.name + ".part")
     version = part.with_name(part.name + ".version")
@@ -107,19 +115,21 @@ def download(url: str, path: Path, show: Progress, sha256: str | None = None) ->
 
 
 def _fetch_with_retries(url: str, file: Any, version: Path, show: Progress) -> None:
-    failures, begun = 0, False
+    failures, restarts, begun = 0, 0, False
     while True:
         before = file.seek(0, os.SEEK_END)
         try:
             _fetch(url, file, version, show)
             return
         except PASSING as error:
-            progressed = file.seek(0, os.SEEK_END) != before
+            size = file.seek(0, os.SEEK_END)
+            progressed = size > before
+            restarts += size < before  # of a file that changes all the time
             begun |= progressed or isinstance(error, Interrupted)
             failures = 1 if progressed else failures + 1
             busy = isinstance(error, HTTPError) and (error.code in (408, 429) or error.code >= 500)
             # Without a network at all, nobody should have to wait for that answer.
-            if not (begun or busy) or failures >= TRIES:
+            if not (begun or busy) or max(failures, restarts) >= TRIES:
                 raise
             time.sleep(PAUSE * min(2.0 ** (failures - 1), 30.0))
 
@@ -135,7 +145,7 @@ def _fetch(url: str, file: Any, version: Path, show: Progress) -> None:
     _check_scheme(url)
     request = urllib.request.Request(url, headers=headers)
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+        response = urllib.request.build_opener(_SafeRedirects).open(request, timeout=TIMEOUT)
     except HTTPError as error:
         error.close()
         if error.code != 416 or not have:
@@ -143,7 +153,9 @@ def _fetch(url: str, file: Any, version: Path, show: Progress) -> None:
         file.truncate(0)
         raise Interrupted("the server has no bytes after those that were downloaded") from error
     with response:
-        _check_scheme(response.url)
+        if have and response.status == 206 and _is_of_another_version(response, known):
+            file.truncate(0)
+            raise Interrupted("the server sent the rest of another version")
         start, total = _extent(response, have)
         if start == 0:
             file.truncate(0)
@@ -152,31 +164,38 @@ def _fetch(url: str, file: Any, version: Path, show: Progress) -> None:
         while chunk := response.read(CHUNK):
             file.write(chunk)
             done += len(chunk)
-            if total:
-                megabytes = -(-total // 10**6)
-                show(min(done, total) * megabytes // total, megabytes)
+            megabytes = -(-total // 10**6)
+            show(min(done, total) * megabytes // total, megabytes)
     file.flush()
-    if total is not None and done != total:
+    if done != total:
         if done > total:
             file.truncate(0)
         raise Interrupted(f"the connection ended after {done} of {total} bytes")
 
 
-def _extent(response: Any, have: int) -> tuple[int, int | None]:
-    """First byte of an answer and the size of the whole file, where it is said."""
+def _extent(response: Any, have: int) -> tuple[int, int]:
+    """First byte of an answer and the size of the whole file."""
     if response.status == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
         if found is None or int(found[1]) != have:
             raise URLError(f"the server sent {response.headers.get('Content-Range')!r}")
         return have, int(found[2])
-    length = response.headers.get("Content-Length")
-    return 0, int(length) if length is not None else None
+    length = response.headers.get("Content-Length", "")
+    if not re.fullmatch(r"[0-9]{1,18}", length) or not int(length):
+        # Without it a connection that was cut looks like the end.
+        raise ValueError("the server does not say how large the file is")
+    return 0, int(length)
 
 
 def _version_of(response: Any) -> str:
     """A strong ETag or the time of change; empty: such a file is never resumed."""
     tag = response.headers.get("ETag", "")
     return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
+
+
+def _is_of_another_version(response: Any, known: str) -> bool:
+    found = response.headers.get("ETag" if known.startswith('"') else "Last-Modified")
+    return found is not None and found != known
 
 
 def _is_at(path: Path, file: Any) -> bool:

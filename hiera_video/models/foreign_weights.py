@@ -19,6 +19,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from hiera_video.models.position_embeddings import compose
+from hiera_video.models.weight_files import checked_values
 
 LICENCE_NOTE = "mind its licence: Meta's Hiera weights are CC-BY-NC 4.0 in this form, too"
 # Patterns in a file's names, and what the published name has there.
@@ -51,6 +52,7 @@ class Translation(NamedTuple):
         left_out: names in the file of what is no part of a Hiera.
         lacks: published names that such files never have.
         notes: lines for the user.
+        composed: the position embedding was in two parts and now has the model's own grid.
     """
 
     weights: dict[str, Tensor]
@@ -58,6 +60,7 @@ class Translation(NamedTuple):
     left_out: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    composed: bool = False
 
 
 def translate(weights: Mapping[str, Tensor], grid: tuple[int, ...]) -> Translation:
@@ -68,11 +71,13 @@ def translate(weights: Mapping[str, Tensor], grid: tuple[int, ...]) -> Translati
         grid: height and width in tokens of the model that they are for.
 
     Raises:
-        ValueError: a network that a Hiera cannot compute, or names that mean the same tensor.
+        ValueError: a network that a Hiera cannot compute, names that mean the same tensor, or
+            values that `checked_values` refuses.
     """
     ends = {name.rpartition(".")[2]: name for name in weights if "pos_embed" in name}
     if "pos_embed_window" in ends:
         return _from_sam2(weights, ends["pos_embed_window"].removesuffix("pos_embed_window"), grid)
+    weights = checked_values(weights)
     if any(re.search(r"embeddings\.patch_embeddings\.projection\.", name) for name in weights):
         names = _rename(weights, TRANSFORMERS, _block_names(weights))
         moved = {names[name]: value for name, value in weights.items()}
@@ -89,16 +94,16 @@ def _from_timm(weights: Mapping[str, Tensor], grid: tuple[int, ...]) -> Translat
     notes = ["as timm has them", LICENCE_NOTE]
     if _fold_layer_scale(moved):
         notes.append("folded LayerScale into the layers before it")
-    if "pos_embed_win" in moved:
+    if windows := "pos_embed_win" in moved:
         _compose(moved, "pos_embed_win", grid, antialias=True)
         names["pos_embed_win"] = "pos_embed"
-    return Translation(moved, names, notes=tuple(notes))
+    return Translation(moved, names, notes=tuple(notes), composed=windows)
 
 
 def _from_sam2(weights: Mapping[str, Tensor], prefix: str, grid: tuple[int, ...]) -> Translation:
     trunk = [name for name in weights if name.startswith(prefix)]
     names = _rename(trunk, {"^" + re.escape(prefix): "", **TIMM, **SAM2})
-    moved = {names[name]: weights[name] for name in trunk}
+    moved = {names[name]: v for name, v in checked_values({n: weights[n] for n in trunk}).items()}
     notes = ["SAM 2's image trunk (its weights are Apache-2.0)"]
     if _fold_layer_scale(moved):
         notes.append("folded LayerScale into the layers before it")
@@ -109,7 +114,8 @@ def _from_sam2(weights: Mapping[str, Tensor], prefix: str, grid: tuple[int, ...]
     if tuple(grid) != whole:
         notes.append("at this input size SAM 2 attends in windows and Hiera does not: they differ")
     left_out = tuple(name for name in weights if name not in names)
-    return Translation(moved, names, left_out, ("norm.weight", "norm.bias"), tuple(notes))
+    lacks = ("norm.weight", "norm.bias")
+    return Translation(moved, names, left_out, lacks, tuple(notes), composed=True)
 
 
 def _block_names(weights: Mapping[str, Tensor]) -> dict[str, str]:
@@ -160,7 +166,7 @@ def _fold_layer_scale(weights: dict[str, Tensor]) -> bool:
         gamma = weights.pop(name)
         for part in (f"{layer}.weight", f"{layer}.bias"):
             value = weights.get(part)
-            if value is None or value.shape[:1] != gamma.shape:
+            if value is None or gamma.ndim != 1 or value.shape[:1] != gamma.shape:
                 raise ValueError(f"{name} has no {part} of its size")
             weights[part] = value * gamma.unflatten(0, (-1, *[1] * (value.ndim - 1)))
     return bool(scales)
@@ -171,6 +177,8 @@ def _compose(
 ) -> None:
     """Replace the two parts of a position embedding by one."""
     within, across = weights.pop(window), weights.get("pos_embed")
-    if across is None or across.ndim != 4 or within.ndim != 4 or across.shape[1] != within.shape[1]:
+    if across is None or across.ndim != 4 or within.ndim != 4:
         raise ValueError(f"{window} has no pos_embed that it goes with")
+    if across.shape[:2] != within.shape[:2]:
+        raise ValueError(f"{window} has no pos_embed of its size")
     weights["pos_embed"] = compose(across, within, grid, antialias)

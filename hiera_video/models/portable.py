@@ -9,13 +9,16 @@ import torch
 from torch import nn
 
 from hiera_video.models.checkpoints import CheckpointError, load_weights
-from hiera_video.models.zoo import MODELS, create_mae, create_model
+from hiera_video.models.zoo import CHECKPOINTS, MODELS, create_mae, create_model
 from hiera_video.spelling import did_you_mean
 
 SCHEMA = 1  # of model.json
 JSON, WEIGHTS = "model.json", "model.safetensors"
 CREATE = {"classifier": create_model, "masked_autoencoder": create_mae}
 SAMPLINGS = ("clip", "segments")
+# Limits of what is built before a file of weights has shown that it is so large.
+MOST_BLOCKS = 1000  # the largest published model has 48
+SMALLEST_NUMBERS = 4  # times smaller a file may be than the model: float8
 
 
 class Description(NamedTuple):
@@ -54,6 +57,8 @@ class Description(NamedTuple):
 def build(description: Description, weights: str | Path, **overrides: Any) -> Any:
     """The model with its weights.
 
+    No memory is taken before the file is known to be large enough for what is described.
+
     Args:
         description: of the model.
         weights: a file or a published name, as `load_weights` takes them.
@@ -63,20 +68,54 @@ def build(description: Description, weights: str | Path, **overrides: Any) -> An
     Raises:
         CheckpointError: arguments that are wrong, or weights that do not fit.
     """
-    create, arguments = CREATE[description.kind], {**description.arguments, **overrides}
+    create, arguments = CREATE[description.kind], description.arguments
+    file = Path(weights)
+    where = file.with_name(JSON) if file.name == WEIGHTS else file
     try:
-        if overrides:
+        with torch.device("meta"):  # no memory, and no time for random weights
             model = create(description.name, **arguments)
-        else:  # no time for random weights, of which none would stay
-            with torch.device("meta"):
-                model = create(description.name, **arguments)
+        if file.exists() or str(weights) not in CHECKPOINTS:
+            _check_size(model, file, where)
+        if overrides:
+            model = create(description.name, **{**arguments, **overrides})
+        else:
             model.to_empty(device="cpu")
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{description.source}: {error}") from error
-    report = load_weights(model, weights, quiet=not overrides)
+    except CheckpointError:
+        raise
+    except _NOT_BUILT as error:
+        raise CheckpointError(f"{where}: {_one_line(error) or type(error).__name__}") from error
+    try:
+        report = load_weights(model, weights, quiet=not overrides)
+    except CheckpointError as error:  # names of tensors may have any character
+        raise CheckpointError(_one_line(error)) from error
     if report.missing and not overrides:
         raise CheckpointError(f"{weights}: lacks {report.missing[0]}, so is not of this model")
     return model
+
+
+# What constructors say of arguments that are wrong, or too large.
+_NOT_BUILT = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def _check_size(model: nn.Module, file: Path, where: Path) -> None:
+    """Raise a CheckpointError unless a file can hold the weights of a model."""
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file")
+    size = file.stat().st_size
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    if needed > size * SMALLEST_NUMBERS:
+        raise CheckpointError(
+            f"{file}: {size / 2**20:,.2f} MiB cannot be the weights of the model that {where} "
+            f"describes, which has {needed / 2**20:,.2f} MiB; damaged, or of another model"
+        )
 
 
 def read_model(path: str | Path, kind: str, **overrides: Any) -> Any:
@@ -136,6 +175,18 @@ def read_description(file: Path) -> Description:
         raise CheckpointError(f"{file}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: is not JSON ({error})") from error
+    try:
+        return checked_description(record, file)
+    except RecursionError as error:
+        raise CheckpointError(f"{file}: is nested too deeply") from error
+
+
+def checked_description(record: Any, file: Path) -> Description:
+    """A description from the fields of ``model.json``, plain values that came from a file.
+
+    Raises:
+        CheckpointError: one line that names the file and the field.
+    """
     if not isinstance(record, dict):
         raise CheckpointError(f"{file}: expected an object with the fields of a model")
     if record.get("schema", SCHEMA) != SCHEMA:
@@ -149,12 +200,24 @@ def read_description(file: Path) -> Description:
         raise CheckpointError(f"{file}: name {record['name']!r} is of no model{hint}")
     if record["clip"] is not None:
         _check(record["clip"], CLIP, file, "clip.")
-    del record["schema"]
+    if (depth := _depth(record["arguments"])) > MOST_BLOCKS:
+        raise CheckpointError(
+            f"{file}: arguments name {depth} blocks and poolings, and {MOST_BLOCKS} are the most"
+        )
     names, outputs = record["class_names"], record["arguments"].get("num_classes")
     if names and record["kind"] == "classifier" and outputs not in (None, len(names)):
         raise CheckpointError(f"{file}: {len(names)} class_names for num_classes {outputs}")
     lists = {key: tuple(record[key]) for key in ("class_names", "mean", "std")}
-    return Description(**{**record, **lists})
+    fields = {name: record[name] for name in Description._fields}
+    return Description(**{**fields, **lists})
+
+
+def _depth(arguments: Mapping[str, Any]) -> float:
+    """Numbers that constructors count up to, in sum."""
+    stages = arguments.get("stages")
+    numbers: list[Any] = [arguments.get("decoder_depth"), arguments.get("q_pool")]
+    numbers += stages if isinstance(stages, list) else [stages]
+    return sum(abs(number) for number in numbers if _is_number(number))
 
 
 class _Field(NamedTuple):
@@ -168,6 +231,14 @@ def _is_number(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1_000_000
+
+
+def _is_argument(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return all(
+        v is None or isinstance(v, str | bool) or (_is_number(v) and abs(v) < 1_000_000)
+        for v in values
+    )
 
 
 def _list_of(holds: Callable[[Any], bool], length: int | None = None) -> Callable[[Any], bool]:
@@ -190,7 +261,10 @@ FIELDS = {
     "schema": _COUNT,
     "kind": _one_of(*CREATE),
     "name": _TEXT,
-    "arguments": _OBJECT,
+    "arguments": _Field(
+        lambda value: isinstance(value, dict) and all(map(_is_argument, value.values())),
+        "an object of numbers below a million, text and lists of them",
+    ),
     "class_names": _Field(_list_of(_TEXT.holds), "a list of text"),
     "clip": _Field(lambda value: value is None or isinstance(value, dict), "an object or null"),
     "mean": _COLOURS,
@@ -215,7 +289,7 @@ def _check(record: dict[str, Any], fields: dict[str, _Field], file: Path, prefix
     for name in record:
         if name not in fields:
             hint = did_you_mean(name, fields)
-            raise CheckpointError(f"{file}: there is no field {prefix}{name}{hint}")
+            raise CheckpointError(f"{file}: there is no field {prefix}{_one_line(name)}{hint}")
     for name, field in fields.items():
         if name not in record:
             raise CheckpointError(f"{file}: {prefix}{name} is missing")
@@ -226,5 +300,9 @@ def _check(record: dict[str, Any], fields: dict[str, _Field], file: Path, prefix
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = _one_line(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _one_line(text: object) -> str:
+    return " ".join(line.strip() for line in str(text).splitlines())

@@ -32,11 +32,12 @@ def resized_positions(
         found: tensors of the file under published names.
         own: those of the model.
         geometry: of the model.
-        input_size: that the file's network had, if that is known; else its grid is the model's
-            where it has as many tokens, and square where it has not.
+        input_size: that the file's network had, if that is known; else its grid is square, or the
+            model's where as many tokens make no square.
 
     Raises:
-        ValueError: a grid that cannot be known or has no whole mask units.
+        ValueError: a grid that cannot be known or has no whole mask units, or one of space and time
+            in one embedding, which is not resized.
     """
     names = ("pos_embed_spatial", "pos_embed_temporal", "pos_embed", "decoder_pos_embed")
     # What has other channels is of another network, which the caller will see.
@@ -51,11 +52,18 @@ def resized_positions(
     source: Grid = (height, width)
     space = "pos_embed_spatial" if geometry.sep_pos_embed else "pos_embed"
     if space in values and (geometry.sep_pos_embed or not time):
-        given = _tokens(input_size, geometry)
+        given = _tokens(input_size, geometry)[-2:]
         source = _source_grid(space, values[space].shape[1], (height, width), given)
         if source != (height, width):
             unit = geometry.unit[-2:]
             resized[space] = resize_space(values[space], source, (height, width), unit)
+    elif space in values:
+        given = _tokens(input_size, geometry)
+        if given and given != geometry.tokens and math.prod(given) == values[space].shape[1]:
+            raise ValueError(
+                f"{space} is of {_by(given)} tokens, of space and time at once; it is not resized, "
+                f"and the model has {_by(geometry.tokens)}"
+            )
     if "decoder_pos_embed" in values:
         before, after = (_decoder_grid(t, geometry) for t in ((*time, *source), geometry.tokens))
         value = values["decoder_pos_embed"]
@@ -158,22 +166,28 @@ def _tile(within: Tensor, grid: Grid) -> Tensor:
     return within.tile([n // u for n, u in zip(grid, within.shape[-2:], strict=True)])
 
 
-def _tokens(input_size: tuple[int, ...] | None, geometry: Geometry) -> Grid | None:
-    """Height and width in tokens of an input."""
-    if input_size is None:
-        return None
-    pairs = zip(input_size[-2:], geometry.patch_stride[-2:], strict=True)
+def _tokens(input_size: tuple[int, ...] | None, geometry: Geometry) -> Grid:
+    """The grid of an input, of as many axes as are known of both; empty where none is."""
+    axes = min(len(input_size or ()), len(geometry.patch_stride))
+    if input_size is None or not axes:
+        return ()
+    pairs = zip(input_size[-axes:], geometry.patch_stride[-axes:], strict=True)
     return tuple(n // s for n, s in pairs)
 
 
-def _source_grid(name: str, count: int, own: Grid, given: Grid | None) -> Grid:
-    if given is not None and math.prod(given) == count:
+def _source_grid(name: str, count: int, own: Grid, given: Grid) -> Grid:
+    if given and math.prod(given) == count:
         return given
     side = math.isqrt(count)
-    if count == math.prod(own):
-        return own
-    if side * side == count:
-        return side, side
+    fitting = {grid for grid in ((side, side), own) if math.prod(grid) == count}
+    if len(fitting) == 1:
+        return fitting.pop()
+    if fitting:
+        raise ValueError(
+            f"{name} is of {count} tokens, {side}x{side} or {_by(own)} as the model's, and the "
+            "file does not say which; a run or an export does, and model.load_state_dict takes "
+            "them as the model's"
+        )
     raise ValueError(
         f"{name} is of {count} tokens, which make no square, and the file does not say how many "
         f"rows they are; the model has {_by(own)}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hiera_video.spelling import did_you_mean
 
 if TYPE_CHECKING:
+    from hiera_video.models.action_detector import HieraActionDetector
     from hiera_video.models.hiera import Hiera
     from hiera_video.models.mae import MaskedAutoencoderHiera
 
@@ -99,6 +100,23 @@ def create_mae(name: str | os.PathLike[str], **overrides: Any) -> MaskedAutoenco
     arguments = model_arguments(name)
     del arguments["num_classes"]
     return MaskedAutoencoderHiera(**{**arguments, **overrides})
+
+
+def create_detector(name: str, num_classes: int = 80, **overrides: Any) -> HieraActionDetector:
+    """An action detector with random weights, on the encoder of that name.
+
+    Args:
+        name: one of `list_models` for video.
+        num_classes: actions; AVA has 80.
+        **overrides: any arguments of `HieraActionDetector`.
+
+    Raises:
+        ValueError: an unknown name, or arguments that do not go together.
+    """
+    from hiera_video.models.action_detector import HieraActionDetector
+
+    arguments = {**model_arguments(name), "num_classes": num_classes}
+    return HieraActionDetector(**{**arguments, **overrides})
 
 
 def _is_exported(name: str | os.PathLike[str]) -> bool:

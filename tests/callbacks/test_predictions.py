@@ -1,6 +1,7 @@
 """A test that is cut off goes on, and ends as if it had not been."""
 
 import warnings
+from functools import partial
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,8 +11,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
+from hiera_video.augment.basic import Normalize
+from hiera_video.augment.pipeline import Augmentation
 from hiera_video.callbacks.confusion import ConfusionPicture
 from hiera_video.callbacks.predictions import PredictionTable
+from hiera_video.prediction_parts import lock_folder
 from hiera_video.tasks.classification import ClassificationTask
 from tests.fake_videos import ColourVideos
 from tests.models.small import tiny_model
@@ -39,18 +43,22 @@ class StopAfter(Callback):
             raise self.error
 
 
-def run_test(folder, callbacks=(), data=None, logger=False):
+def run_test(folder, callbacks=(), data=None, logger=False, mean=0.45, weights=None, **trainer):
     """What the task says after a test of ten videos, two of which are bad."""
     torch.manual_seed(0)
-    task = ClassificationTask(lambda num_classes: tiny_model(num_classes=num_classes))
+    augment = Augmentation(normalize=Normalize((mean,) * 3))
+    task = ClassificationTask(
+        lambda num_classes: tiny_model(num_classes=num_classes), augment=augment
+    )
     trainer = Trainer(
         accelerator="cpu",
-        callbacks=[PredictionTable(folder / "predictions.parquet"), *callbacks],
+        callbacks=[PredictionTable(folder / "predictions.parquet", weights), *callbacks],
         logger=logger,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
+        **trainer,
     )
     data = data or ColourVideos(test="10", bad=BAD, test_views=(2, 3), eval_batch_size=2)
     trainer.test(task, datamodule=data, verbose=False)
@@ -100,14 +108,62 @@ def test_a_test_that_was_cut_off_goes_on(tmp_path, whole, batch):
 
 
 def test_another_test_is_not_continued(tmp_path):
+    weights = tmp_path / "some.ckpt"
+    weights.write_text("some")
     with pytest.raises(OSError, match="gone"):
-        run_test(tmp_path, [StopAfter(1, OSError("gone"))])
-    other = ColourVideos(test="10", test_views=(2, 1), eval_batch_size=2)
-    with pytest.raises(MisconfigurationException, match="another spatial_views; set another run_"):
-        run_test(tmp_path, data=other)
-    other = ColourVideos(test="11", test_views=(2, 3), eval_batch_size=2)
-    with pytest.raises(MisconfigurationException, match="with another videos"):
-        run_test(tmp_path, data=other)
+        run_test(tmp_path, [StopAfter(1, OSError("gone"))], weights=weights)
+    run = partial(run_test, tmp_path, weights=weights)
+    kind = {"bad": BAD, "test_views": (2, 3), "eval_batch_size": 2}
+    for key, change in {
+        "spatial_views": {"data": ColourVideos(test="10", **kind | {"test_views": (2, 1)})},
+        "videos": {"data": ColourVideos(test="11", **kind)},
+        "normalisation": {"mean": 0.5},
+        "precision": {"precision": "bf16-mixed"},
+        "weights": {"weights": tmp_path / "other.ckpt"},
+    }.items():
+        with pytest.raises(MisconfigurationException, match=f"another {key}; set another run_dir"):
+            run(**change)
+    weights.write_text("others")  # of the same name
+    with pytest.raises(MisconfigurationException, match="another weights"):
+        run()
+
+
+def test_two_tests_do_not_share_a_folder(tmp_path):
+    with (
+        lock_folder(tmp_path / "predictions.parquet.parts"),
+        pytest.raises(MisconfigurationException, match="a test is under way there"),
+    ):
+        run_test(tmp_path)
+
+
+def test_a_damaged_part_is_named(tmp_path):
+    parts = tmp_path / "predictions.parquet.parts"
+    parts.mkdir()
+    (parts / "1-00000.parquet").write_text("junk")
+    with pytest.raises(MisconfigurationException, match=r"1-00000.parquet: not a Parquet file"):
+        run_test(tmp_path)
+
+
+def test_what_was_joined_need_not_be_tested_again(tmp_path, whole):
+    run_test(tmp_path)  # and the machine went down before its results were written
+    summary, data = run_test(tmp_path)
+    assert data.loaded == [1]
+    assert summary == whole[0]
+    table = pq.read_table(tmp_path / "predictions.parquet")
+    assert table.drop(["probabilities"]).equals(whole[1].drop(["probabilities"]))
+
+
+def test_a_test_that_did_nothing_leaves_nothing(tmp_path):
+    with pytest.raises(OSError, match="at once"):
+        run_test(tmp_path, [StopAtStart()])
+    assert not list(tmp_path.iterdir())
+
+
+class StopAtStart(Callback):
+    """Before anything is evaluated."""
+
+    def on_test_start(self, trainer, pl_module):
+        raise OSError("at once")
 
 
 def test_the_confusion_matrix_is_painted(tmp_path):

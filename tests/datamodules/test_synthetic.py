@@ -93,7 +93,7 @@ def radii(monkeypatch):
         found.append(radius.ravel())
         return np.zeros_like(u)
 
-    monkeypatch.setattr(synthetic, "_coverage", keep)
+    monkeypatch.setattr(synthetic, "coverage", keep)
 
     def of(name, seed):
         render(name, np.random.default_rng(seed), 12, 8)

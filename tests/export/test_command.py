@@ -1,5 +1,6 @@
 """``hiera-video export`` in this process."""
 
+import json
 import os
 import sys
 
@@ -9,6 +10,7 @@ import torch
 from hiera_video import cli, create_mae, create_model, export_command
 from hiera_video.export import graph
 from hiera_video.models.portable import read_description
+from hiera_video.prediction_files import stamped
 from tests.models.reference import make_video, randomize
 from tests.trained_models import write_mae_run, write_run
 
@@ -115,14 +117,50 @@ def test_images_for_timm_and_transformers(export, tmp_path, monkeypatch):
     assert not (tmp_path / "run/export-timm").exists()
 
 
+def test_published_weights_have_a_folder_of_their_name(export, tmp_path, monkeypatch):
+    model = create_model("hiera_tiny_224")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "here").mkdir()
+    torch.save({"model_state": model.state_dict()}, tmp_path / "weights/hiera_tiny_224.pth")
+    for folder, file in (
+        ("weights", "hiera_tiny_224.pth"),
+        ("here", "../weights/hiera_tiny_224.pth"),
+    ):
+        monkeypatch.chdir(tmp_path / folder)
+        code, text = export(file, "--format", "safetensors")
+        assert code == 0, text
+        new = {path.name for path in (tmp_path / folder).iterdir()} - {"hiera_tiny_224.pth"}
+        assert new == {"hiera_tiny_224"}
+        card = tmp_path / folder / "hiera_tiny_224/export-safetensors/README.md"
+        assert "export-safetensors" in card.read_text()
+
+
+def test_results_of_other_weights_are_refused(export, tmp_path):
+    write_run(tmp_path / "run")
+    results = {"top1": 0.25, "videos": 8, "weights": stamped("run/checkpoints/last.ckpt")}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    words = ["run", "--format", "safetensors", "--results", "results.json"]
+    assert export(*words, "--out", "one")[0] == 0
+    assert "| top1 | 0.2500 |" in (tmp_path / "one/README.md").read_text()
+    write_run(tmp_path / "run", name="best")
+    code, line = export(*words, "--out", "two")
+    assert code == 2
+    assert "last.ckpt, not of run/checkpoints/best.ckpt" in line
+    assert not (tmp_path / "two").exists()
+
+
 def test_wrong_usage(export, tmp_path, monkeypatch):
     write_run(tmp_path / "run")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
     (tmp_path / "empty").mkdir()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "linked").symlink_to("empty")
     for words, message in (
         (["run", "--format", "safetensors", "--out", "full"], "full exists"),
         (["run", "--format", "safetensors", "--out", "full/file"], "exists"),
+        (["run", "--format", "safetensors", "--out", "dangling"], "dangling is a link"),
+        (["run", "--format", "safetensors", "--out", "linked"], "linked is a link"),
         (["run", "--format", "safetensors", "--uint8"], "--uint8 is for pt2 and onnx"),
         (["run", "--format", "safetensors", "--results", "run"], "results.json"),
         (["gone", "--format", "pt2"], "gone: no such run, file or published model"),

@@ -1,15 +1,19 @@
 """Where weights come from, and the model card that says it."""
 
 import json
+import os
 
 import pytest
 import torch
 import yaml
 
 from hiera_video.export.model_card import model_card
-from hiera_video.export.provenance import licence, read_results, training_record
+from hiera_video.export.provenance import Measured, licence, read_results, training_record
+from hiera_video.metrics.multi_view import MultiViewAccuracy
+from hiera_video.metrics.results import Results
 from hiera_video.models.checkpoints import CheckpointError
 from hiera_video.models.portable import write_model
+from hiera_video.prediction_files import stamped
 from hiera_video.trained import read_trained
 from tests.models.small import tiny_model
 from tests.models.test_portable import DESCRIPTION
@@ -118,18 +122,127 @@ def test_the_card_of_a_run(tmp_path):
     description = trained.description._replace(
         training=training_record(trained.checkpoint, trained.home), licence="CC-BY-NC-4.0"
     )
-    text = model_card(description, "load()", results={"test/top1": 0.5}, checked="Compared.")
+    results = Measured({"test/top1": 0.5}, weights_known=True)
+    text = model_card(description, "load()", results=results, checked="Compared.")
     for words in ("`any/tiny`", "epoch 2", "12 steps", "`mae_hiera_base_16x224`", "| lr | 0.001 |",
                   "| test/top1 | 0.5000 |", "Compared.", "red", "2 x 3 views"):  # fmt: skip
         assert words in text, words
     assert len(CLASSES) == 5
 
 
-def test_results(tmp_path):
-    (tmp_path / "results.json").write_text('{"test/top1": 0.5, "per_class": {"a": 1}, "x": NaN}')
-    assert read_results(tmp_path) == {"test/top1": 0.5}
-    (tmp_path / "results.json").write_text("[1]")
-    with pytest.raises(CheckpointError, match="holds no metrics"):
-        read_results(tmp_path)
+def test_the_newest_validation_counts_and_versions_are_numbers(tmp_path):
+    for version, top1 in ((2, 0.2), (10, 0.7)):
+        (tmp_path / f"metrics/version_{version}").mkdir(parents=True)
+        text = f"epoch,val/top1,val/loss\n1,{top1},\n1,,nonsense\n"
+        (tmp_path / f"metrics/version_{version}/metrics.csv").write_text(text)
+    (tmp_path / "metrics/version_x").mkdir()
+    (tmp_path / "metrics/version_x/metrics.csv").write_text("epoch,val/top1\n1,0.9\n")
+    content = checkpoint(tiny_model(), config())
+    assert training_record(content, tmp_path)["validation"] == {"val/top1": 0.7}
+
+
+def without(*keys):
+    def change(content):
+        for key in keys[:-1]:
+            content = content[key]
+        del content[keys[-1]]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without("epoch"),
+        without("global_step"),
+        without("pytorch-lightning_version"),
+        without("config", "trainer"),
+        without("config", "callbacks"),
+        without("config", "name"),
+        without("config", "task", "lr"),
+        lambda c: c.update(epoch="1", global_step=None),
+        lambda c: c["config"]["task"].update(
+            epochs=5, optimizer=3, batch="x", mixing=torch.ones(1)
+        ),
+        lambda c: c["config"]["task"].update(init_from=["a", "b"]),
+        lambda c: c["config"].update(callbacks=[1], trainer="x", name=None),
+        lambda c: c["config"]["data"].update({("a", "b"): {1}}),
+    ],
+)
+@pytest.mark.parametrize("starts", ["{}", "5", '[{"argv": 3, "versions": [1]}]', "["])
+def test_what_a_checkpoint_does_not_say_is_unknown(tmp_path, change, starts):
+    content = checkpoint(tiny_model(), config(), class_names=CLASSES)
+    change(content)
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(content, tmp_path / "checkpoints/last.ckpt")
+    (tmp_path / "run.json").write_text(starts)
+    trained = read_trained(tmp_path)
+    record = training_record(trained.checkpoint, trained.home)
+    licence(trained.checkpoint, trained.home)
+    text = card(training=record)
+    assert "None" not in text.partition("## Recipe")[2].partition("## Licence")[0]
+    assert ("of epoch 2" in text) == (content.get("epoch") == 1)
+    # It comes back from the file as it is.
+    write_model(tmp_path, tiny_model(), trained.description._replace(training=record))
+    assert read_trained(tmp_path).description.training == record
+
+
+@pytest.mark.parametrize("training", [{"data": 3}, {"validation": [1]}, {"started_from": 5}])
+def test_the_card_of_another_ones_export(training):
+    assert "## Recipe" in card(training=training)
+
+
+def summary():
+    """What a test writes, of four videos, one of them without a label."""
+    metric = MultiViewAccuracy(4, 5)
+    label = torch.tensor([0, 1, 2, -1])
+    metric.update(torch.eye(5)[[0, 1, 3, 4]], label, torch.arange(4), torch.zeros(4).long())
+    return Results(metric.outcomes(), CLASSES, ["a", "b", "c", "d"]).summary()
+
+
+def test_metrics_are_no_counts(tmp_path):
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(summary()))
+    found = read_results(tmp_path, "hiera_base_16x224")
+    third = pytest.approx(2 / 3)
+    assert found.metrics == {"top1": third, "top5": 1, "mean_class_accuracy": third}
+    text = model_card(DESCRIPTION, "load()", results=found)
+    assert "| top1 | 0.6667 |" in text
+    for words in ("videos", "unlabelled", "missing"):
+        assert words not in text.partition("## Metrics")[2].partition("## Licence")[0]
+    file.write_text('{"test/top1": 0.5, "per_class": {"a": 1}, "val/x": NaN, "videos": 7}')
+    assert read_results(file, "any").metrics == {"test/top1": 0.5}
+    for text in ("[1]", '{"videos": 3, "unlabelled": 0}', '{"top1": true}'):
+        file.write_text(text)
+        with pytest.raises(CheckpointError, match="holds no metrics"):
+            read_results(tmp_path, "any")
     with pytest.raises(CheckpointError, match="No such file"):
-        read_results(tmp_path / "gone")
+        read_results(tmp_path / "gone", "any")
+
+
+def test_results_are_of_these_weights(tmp_path):
+    weights = tmp_path / "last.ckpt"
+    weights.write_bytes(b"weights")
+
+    def write(tested):
+        (tmp_path / "results.json").write_text(json.dumps(summary() | {"weights": tested}))
+
+    write(stamped(weights))
+    found = read_results(tmp_path, weights)
+    assert found.weights_known
+    assert "do not say" not in model_card(DESCRIPTION, "load()", results=found)
+    moved = weights.rename(tmp_path / "a b.ckpt")
+    assert read_results(tmp_path, moved).weights_known
+    os.utime(moved, (1, 1))
+    with pytest.raises(CheckpointError, match=r"is of .*last.ckpt, not of .*a b.ckpt as it is now"):
+        read_results(tmp_path, moved)
+    write("hiera_base_16x224")
+    assert read_results(tmp_path, "hiera_base_16x224").weights_known
+    for other in (moved, "hiera_large_16x224"):
+        with pytest.raises(CheckpointError, match="is of hiera_base_16x224, not of"):
+            read_results(tmp_path, other)
+    (tmp_path / "results.json").write_text(json.dumps(summary()))
+    found = read_results(tmp_path, moved)
+    assert not found.weights_known
+    words = "do not say of which weights `top1`, `top5`, `mean_class_accuracy` are"
+    assert words in model_card(DESCRIPTION, "load()", results=found)

@@ -48,3 +48,33 @@ def test_python_and_exports_agree_with_predict(finetuned, workspace):
     shares = np.exp(logits - logits.max(1, keepdims=True))
     mean = (shares / shares.sum(1, keepdims=True)).mean(0)
     np.testing.assert_allclose(mean, predictor.probabilities(videos[0]), atol=1e-5)
+
+
+def test_an_export_has_class_names_as_its_run_has(finetuned, workspace):
+    run_dir, _ = finetuned
+    export_command.run([str(run_dir), "--format", "safetensors", "--out", str(workspace / "named")])
+    words = [
+        "--config",
+        "demo/finetune",
+        "task.init_from=named",
+        *TINY_MODEL,
+        *TINY_DATA,
+        *TINY_RUN,
+    ]
+    videos = sorted((workspace / "data/synthetic").rglob("test/*/*.mp4"))[:1]
+    run("predict", *words, "out=named.jsonl", *videos, cwd=workspace)
+    line = json.loads((workspace / "named.jsonl").read_text())
+    assert [p["label"] for p in line["predictions"]] == [
+        p.label for p in load(run_dir, "cpu").predict(videos[0])
+    ]
+    run("test", *words, "run_dir=runs/named", cwd=workspace)
+    results = json.loads((workspace / "runs/named/results.json").read_text())
+    words_ = ["named", "--format", "safetensors", "--results", "runs/named", "--out", "again"]
+    run("export", *words_, cwd=workspace)
+    assert f"| top1 | {results['top1']:.4f} |" in (workspace / "again/README.md").read_text()
+
+    description = json.loads((workspace / "named/model.json").read_text())
+    description["class_names"][3] = "yet another"
+    (workspace / "named/model.json").write_text(json.dumps(description))
+    output = run("test", *words, "run_dir=runs/others", cwd=workspace, code=2)
+    assert "not one of the 8 known classes" in output.splitlines()[-1]

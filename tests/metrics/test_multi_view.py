@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hiera_video.metrics.multi_view import MultiViewAccuracy
 
-STATES = ("label", "predicted", "position", "failed", "seen", "whole")
+STATES = ("label", "predicted", "position", "failed", "seen", "count")
 
 
 def brute_force(probabilities, labels, k, views):
@@ -93,7 +93,7 @@ def test_memory_is_a_few_numbers_a_video():
         ids = torch.full((15,), video)
         metric.update(torch.rand(15, 400), ids % 400, ids, torch.arange(15))
     held = sum(getattr(metric, name).nbytes for name in STATES)
-    assert held == 1000 * (8 + 8 + 15 * 8 + 1 + 15 + 1)
+    assert held == 1000 * (8 + 8 + 15 * 8 + 1 + 15 + 4)
     assert not metric._waiting
 
 
@@ -175,9 +175,10 @@ def test_a_group_of_which_no_view_came_is_wrong():
     assert outcomes.position.tolist() == [[2, 0, 0]]
 
 
-def test_views_of_a_video_on_several_processes_are_an_error():
-    metrics = [MultiViewAccuracy(1, 2, (2, 1)) for _ in range(2)]
-    probabilities = np.full((1, 2, 2), 0.5)
+@pytest.mark.parametrize("views", [(2, 1), (4, 1)])  # all views, or two of four
+def test_views_of_a_video_on_several_processes_are_an_error(views):
+    metrics = [MultiViewAccuracy(1, 2, views) for _ in range(2)]
+    probabilities = np.full((1, 4, 2), 0.5)
     for view, metric in enumerate(metrics):
         update(metric, probabilities, np.zeros(1, np.int64), [(0, view)])
     with pytest.raises(RuntimeError, match="several processes"):

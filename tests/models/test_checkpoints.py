@@ -1,4 +1,6 @@
+import argparse
 import copy
+import json
 import urllib.error
 import urllib.request
 
@@ -11,6 +13,8 @@ from torch.utils.data import DataLoader
 
 from hiera_video.callbacks.averaging import ema
 from hiera_video.models.checkpoints import CheckpointError, load_weights, read_checkpoint
+from hiera_video.models.portable import Description, write_model
+from hiera_video.models.position_embeddings import resize_space
 from hiera_video.models.zoo import create_mae, create_model
 from tests.models.reference import initial_autoencoder, initial_classifier, randomize
 from tests.models.small import TINY, tiny_mae, tiny_model
@@ -93,7 +97,10 @@ def test_head_of_other_classes_is_new(files, capsys):
     assert "new head" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("form", ["bare", "state_dict", "lightning", "compiled", "safetensors"])
+@pytest.mark.parametrize(
+    "form",
+    ["bare", "state_dict", "lightning", "compiled", "safetensors", "parallel", "parallel compiled"],
+)
 def test_forms_of_files(files, tmp_path, form):
     state = weights(files / "classifier.pth")
     path = tmp_path / {"safetensors": "w.safetensors", "bare": "w.pth"}.get(form, "w.ckpt")
@@ -101,6 +108,9 @@ def test_forms_of_files(files, tmp_path, form):
         save_file(state, path)
     elif form == "bare":
         torch.save(state, path)
+    elif form.startswith("parallel"):
+        prefix = "module._orig_mod." if "compiled" in form else "module."
+        torch.save({"model": {prefix + key: value for key, value in state.items()}}, path)
     elif form == "state_dict":
         torch.save({"state_dict": state, "epoch": 3}, path)
     else:
@@ -211,13 +221,14 @@ def test_published_name_without_a_network(tmp_path, monkeypatch):
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(urllib.request, "urlopen", offline)
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", offline)
     with pytest.raises(CheckpointError) as error:
         load_weights(new_model(), "hiera_base_16x224")
     text = str(error.value)
     assert "https://dl.fbaipublicfiles.com/hiera/hiera_base_16x224.pth" in text
     assert str(tmp_path / "checkpoints" / "hiera_base_16x224.pth") in text
     assert "CC-BY-NC" in text
+    assert "no network" in text
     assert "\n" not in text
 
 
@@ -247,6 +258,102 @@ def test_another_size_in_space_and_time(files):
     assert model(video).isfinite().all()
 
 
+def write_export(folder, model, **description):
+    folder.mkdir()
+    save_file(model.state_dict(), folder / "model.safetensors")
+    (folder / "model.json").write_text(json.dumps(description))
+
+
+def test_grid_of_an_export_of_as_many_tokens(tmp_path):
+    size, saved = [4, 64, 128], new_model(input_size=(4, 64, 128))
+    randomize(saved)
+    write_export(tmp_path / "export", saved, name=NAME, arguments={"input_size": size})
+    for source in ("export", "export/model.safetensors"):
+        model = new_model(input_size=(4, 128, 64))
+        assert load_weights(model, tmp_path / source).resized == ["pos_embed_spatial"]
+        rows = saved.pos_embed_spatial.unflatten(1, (16, 32))
+        expected = resize_space(rows.flatten(1, 2), (16, 32), (32, 16), (8, 8))
+        torch.testing.assert_close(model.pos_embed_spatial, expected)
+    assert load_weights(new_model(input_size=(4, 96, 192)), tmp_path / "export").resized
+    assert load_weights(new_model(input_size=(4, 64, 128)), tmp_path / "export").resized == []
+
+
+def test_an_export_is_made_for_another_size(tmp_path):
+    description = Description(
+        **{"kind": "classifier", "name": NAME, "clip": None, "source": "", "class_names": ()},
+        **{"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
+        arguments={**TINY, "num_classes": 5, "input_size": (4, 64, 128)},
+    )
+    saved = create_model(NAME, **description.arguments)
+    write_model(tmp_path, saved, description)
+    for size in ((4, 128, 64), (4, 96, 192)):
+        model = create_model(tmp_path, input_size=size)
+        expected = new_model(input_size=size)
+        torch.save(
+            {
+                "state_dict": saved.state_dict(),
+                "config": {"model": {"name": NAME, "input_size": [4, 64, 128]}},
+            },
+            tmp_path / "run.ckpt",
+        )
+        load_weights(expected, tmp_path / "run.ckpt")
+        assert torch.equal(model.pos_embed_spatial, expected.pos_embed_spatial)
+
+
+def test_grid_of_the_name_of_an_export(tmp_path):
+    """A size that is not among the arguments is that of the name."""
+    write_export(tmp_path / "export", new_model(input_size=(16, 224, 224)), name=NAME)
+    model = new_model(input_size=(16, 32, 1568))  # 56 * 56 tokens as well
+    report = load_weights(model, tmp_path / "export")
+    assert report.resized == ["pos_embed_spatial"]
+
+
+def test_grid_of_a_published_name(tmp_path):
+    state = new_model(input_size=(16, 224, 224)).state_dict()
+    model = new_model(input_size=(16, 32, 1568))  # 56 * 56 tokens as well
+    torch.save({"model_state": state}, tmp_path / "hiera_base_16x224.pth")
+    assert load_weights(model, tmp_path / "hiera_base_16x224.pth").resized == ["pos_embed_spatial"]
+    torch.save({"model_state": state}, tmp_path / "any.pth")
+    with pytest.raises(CheckpointError, match="any.pth: .*3136 tokens, 56x56 or 8x392") as error:
+        load_weights(model, tmp_path / "any.pth")
+    assert "\n" not in str(error.value)
+
+
+def test_a_grid_that_may_be_two_keeps_initial_values_where_not_strict(files, tmp_path):
+    for make, file in ((new_model, "classifier"), (tiny_mae, "mae")):
+        model = make(input_size=(4, 32, 128))
+        before = copy.deepcopy(model.state_dict())
+        report = load_weights(model, files / f"{file}.pth", strict=False)
+        kept = ["pos_embed_spatial", "decoder_pos_embed"][: 1 + (file == "mae")]
+        assert sorted(report.missing) == sorted(kept)
+        for name in kept:
+            assert torch.equal(model.state_dict()[name], before[name])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{", "null", "[" * 100_000, '{"arguments": 3}', '{"name": ["a"]}', "\udc00"),
+        *(f'{{"arguments": {{"input_size": {size}}}}}' for size in ("[4]", "[0, 64, 64]", '"abc"')),
+        '{"arguments": {"input_size": [true, true, true]}}',
+        '{"arguments": {"input_size": [4, 64, 999999999999999999999999]}}',
+    ],
+)
+def test_a_description_that_says_no_grid(files, tmp_path, text):
+    save_file(weights(files / "classifier.pth"), tmp_path / "model.safetensors")
+    (tmp_path / "model.json").write_text(text, encoding="utf-8", errors="surrogatepass")
+    assert load_weights(new_model(), tmp_path).resized == []
+    with pytest.raises(CheckpointError, match="does not say which"):
+        load_weights(new_model(input_size=(4, 32, 128)), tmp_path)
+
+
+@pytest.mark.parametrize("size", [[224], [], "ab", [4, 64, 0], None])
+def test_a_run_that_says_no_grid(files, tmp_path, size):
+    content = {"state_dict": weights(files / "classifier.pth")}
+    torch.save(content | {"config": {"model": {"input_size": size}}}, tmp_path / "run.ckpt")
+    assert load_weights(new_model(), tmp_path / "run.ckpt").resized == []
+
+
 def test_grid_of_a_file_that_is_not_square(tmp_path):
     saved = new_model(input_size=(4, 64, 96))
     torch.save({"state_dict": saved.state_dict()}, tmp_path / "plain.ckpt")
@@ -271,6 +378,69 @@ def test_values_that_are_none_are_refused(files, tmp_path, bad):
         load_weights(model, tmp_path / "diverged.pth")
     assert "\n" not in str(error.value)
     assert_equal(model, before)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("norm.bias", torch.full((128,), 1e300, dtype=torch.float64), "has 128 of 128 values"),
+        ("pos_embed_spatial", torch.ones(1, 0, 16), r"pos_embed_spatial is empty \(1x0x16\)"),
+        ("pos_embed_temporal", torch.ones(1, 0, 16), r"pos_embed_temporal is empty"),
+        ("norm.bias", torch.ones(128).to_sparse(), "norm.bias holds no floating.*sparse"),
+        (
+            *("norm.bias", torch.ones(128, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)),
+            "norm.bias holds no floating.*float4",
+        ),
+    ],
+)
+# What torch says of its own checks and of its own loading.
+@pytest.mark.filterwarnings("ignore:Validating sparse", "ignore:TypedStorage")
+def test_values_that_cannot_be_computed_with(files, tmp_path, name, value, message, strict):
+    torch.save(weights(files / "classifier.pth") | {name: value}, tmp_path / "bad.pth")
+    model = new_model(input_size=(4, 96, 96))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(model, tmp_path / "bad.pth", strict=strict)
+    assert_equal(model, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float64])
+def test_other_floating_point_types(files, tmp_path, dtype):
+    state = {key: value.to(dtype) for key, value in weights(files / "classifier.pth").items()}
+    torch.save(state, tmp_path / "other.pth")
+    for size in ((4, 64, 64), (8, 96, 96)):
+        load_weights(model := new_model(input_size=size), tmp_path / "other.pth")
+        assert torch.equal(model.norm.weight, state["norm.weight"].float())
+    state["norm.weight"] = torch.full((128,), float("nan")).to(dtype)
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="norm.weight has 128 of 128 values"):
+        load_weights(model, tmp_path / "other.pth")
+
+
+def test_what_is_infinite_in_the_models_own_type_is_refused(files, tmp_path):
+    state = weights(files / "classifier.pth") | {"norm.bias": torch.full((128,), 1e5)}
+    torch.save(state, tmp_path / "large.pth")
+    load_weights(tiny_model().bfloat16(), tmp_path / "large.pth")
+    with pytest.raises(CheckpointError, match="norm.bias would have infinite .*torch.float16"):
+        load_weights(tiny_model().half(), tmp_path / "large.pth")
+
+
+@pytest.mark.parametrize("key", ["state_dict_ema", "model_ema"])
+def test_average_of_timms_training(files, tmp_path, key, capsys):
+    average = weights(files / "classifier.pth")
+    trained = {name: torch.zeros_like(value) for name, value in average.items()}
+    arguments = argparse.Namespace(model=NAME, lr=0.1)
+    content = {"epoch": 3, "args": arguments, "state_dict": trained, key: average}
+    torch.save(content, tmp_path / "last.pth.tar")
+    model = new_model()
+    load_weights(model, tmp_path / "last.pth.tar")
+    assert_equal(model, average)
+    assert f"the average of a training ({key})" in capsys.readouterr().out
+    torch.save(content | {key: None}, tmp_path / "last.pth.tar")
+    load_weights(model, tmp_path / "last.pth.tar")
+    assert_equal(model, trained)
+    assert "the average of" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -310,7 +480,7 @@ def test_image_weights_become_weights_of_videos(tmp_path, capsys):
         torch.testing.assert_close(model(video), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_image_autoencoder_becomes_a_video_classifier_of_another_size(tmp_path):
+def test_image_autoencoder_becomes_a_video_classifier_of_another_size(tmp_path, capsys):
     mae = create_mae(NAME, **{**TINY, **DECODER, "input_size": (64, 64)})
     torch.save(mae.state_dict(), tmp_path / "mae.pth")
     model = new_model(input_size=(4, 96, 96))
@@ -318,6 +488,10 @@ def test_image_autoencoder_becomes_a_video_classifier_of_another_size(tmp_path):
     assert "pos_embed_spatial" in report.resized
     assert report.renamed["encoder_norm.weight"] == "norm.weight"
     assert report.missing == ["head.projection.weight", "head.projection.bias"]
+    assert "left out the decoder" in capsys.readouterr().out
+    images = load_weights(image_model(), tmp_path / "mae.pth")
+    assert "mask_token" in report.unexpected
+    assert report.unexpected == images.unexpected
     with pytest.raises(CheckpointError, match="missing: mask_token"):
         load_weights(tiny_mae(), tmp_path / "mae.pth", inflate=True)
 

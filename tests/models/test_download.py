@@ -25,6 +25,10 @@ class Server(http.server.ThreadingHTTPServer):
         cut: bytes after which the connection breaks, for the first of the requests.
         ranges: the Range header of each request.
         ignores_ranges: always send the whole.
+        ignores_versions: send the rest whatever version was asked for.
+        length: the Content-Length that is said, if not the true one; None: none is.
+        modified: its Last-Modified.
+        location: where all are redirected.
         statuses: answers with these first.
     """
 
@@ -32,6 +36,7 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.tag, self.cut = content, '"one"', []
         self.ranges, self.statuses, self.location, self.ignores_ranges = [], [], None, False
+        self.ignores_versions, self.length, self.modified = False, "true", None
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -49,7 +54,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return
         content, start = server.content, 0
-        same = self.headers["If-Range"] in (None, server.tag)
+        same = server.ignores_versions or self.headers["If-Range"] in (None, server.tag)
         if self.headers["Range"] and same and not server.ignores_ranges:
             start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
             if start >= len(content):
@@ -61,7 +66,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(200)
         if server.tag:
             self.send_header("ETag", server.tag)
-        self.send_header("Content-Length", str(len(content) - start))
+        if server.modified:
+            self.send_header("Last-Modified", server.modified)
+        if server.length is not None:
+            length = len(content) - start if server.length == "true" else server.length
+            self.send_header("Content-Length", str(length))
         self.end_headers()
         end = start + server.cut.pop(0) if server.cut else len(content)
         self.wfile.write(content[start:end])
@@ -133,6 +142,52 @@ def test_a_file_that_changed_is_not_spliced(server, tag):
     assert published_file(NAME, quiet=True).read_bytes() == server.content
 
 
+@pytest.mark.parametrize("header", ["tag", "modified"])
+def test_the_rest_of_another_version_is_not_spliced(server, header):
+    server.tag, server.ignores_versions, server.cut = None, True, [30_000] + [0] * 4
+    setattr(server, header, '"one"' if header == "tag" else "Mon, 05 Oct 2026 10:00:00 GMT")
+    with pytest.raises(CheckpointError):
+        published_file(NAME, quiet=True)
+    server.ranges.clear()
+    server.content = bytes(len(server.content))
+    setattr(server, header, '"two"' if header == "tag" else "Mon, 05 Oct 2026 11:00:00 GMT")
+    assert published_file(NAME, quiet=True).read_bytes() == server.content
+    assert server.ranges == ["bytes=30000-", None]
+
+
+def test_a_file_that_changes_all_the_time_is_given_up(server):
+    server.ignores_versions, server.cut = True, [30_000] * 1000
+    tags = iter(range(1000))
+
+    class Changing(Handler):
+        def do_GET(self):
+            server.tag = f'"{next(tags)}"'
+            super().do_GET()
+
+    server.RequestHandlerClass = Changing
+    with pytest.raises(CheckpointError, match="the rest of another version"):
+        published_file(NAME, quiet=True)
+    assert len(server.ranges) == 2 * download.TRIES
+
+
+@pytest.mark.parametrize("length", [None, 0, "many"])
+def test_a_file_of_unknown_size_is_refused(server, length):
+    """A connection that was cut could not be told from the end."""
+    server.length, server.cut = length, [30_000]
+    with pytest.raises(CheckpointError, match="the server does not say how large the file is"):
+        published_file(NAME, quiet=True)
+    assert len(server.ranges) == 1
+
+
+def test_a_cached_file_that_is_damaged(server):
+    path = published_file(NAME, quiet=True)
+    path.write_bytes(server.content[:1000])
+    with pytest.raises(CheckpointError, match=r"pth: .*damaged.*; delete it to download it anew$"):
+        load_weights(tiny_model(), NAME)
+    with pytest.raises(CheckpointError, match="another format$"):  # not by its name
+        load_weights(tiny_model(), path)
+
+
 @pytest.mark.parametrize("tag", ['W/"weak"', ""])
 def test_without_a_version_a_file_begins_anew(server, tag):
     server.tag, server.cut = tag, [30_000]
@@ -193,6 +248,36 @@ def test_redirections_elsewhere_are_refused(server, target):
     server.location = target
     with pytest.raises(CheckpointError, match="cannot download"):
         published_file(NAME, quiet=True)
+
+
+def test_each_redirection_is_checked_before_it_is_followed(server, monkeypatch):
+    server.location, checked = f"http://127.0.0.1:{server.server_port}/on", []
+
+    def check(url):
+        checked.append(url)
+        if len(checked) == 3:
+            raise ValueError(f"{url} is not https")
+
+    monkeypatch.setattr(download, "_check_scheme", check)
+    with pytest.raises(CheckpointError, match="/on is not https"):
+        published_file(NAME, quiet=True)
+    assert checked == [f"{download.BASE_URL}{NAME}.pth", server.location, server.location]
+    assert len(server.ranges) == 2
+
+
+def test_a_redirection_to_http_is_refused(server, monkeypatch):
+    server.location = f"http://127.0.0.1:{server.server_port}/on"
+    monkeypatch.setattr(
+        download,
+        "_check_scheme",
+        lambda url, check=download._check_scheme: (
+            None if url.endswith(f"{NAME}.pth") else check(url)
+        ),
+    )  # the first address alone counts as https here
+    monkeypatch.setattr(download, "SCHEMES", ("https",))
+    with pytest.raises(CheckpointError, match="/on is not https"):
+        published_file(NAME, quiet=True)
+    assert len(server.ranges) == 1
 
 
 def test_processes_at_once_download_once(server):

@@ -1,5 +1,7 @@
 """Files of timm, transformers and SAM 2 against the code that wrote them."""
 
+import json
+
 import pytest
 import timm
 import torch
@@ -13,6 +15,7 @@ from tests.models.foreign import SMALL, from_sam2, from_timm, from_transformers,
 from tests.models.reference import difference, randomize
 
 NAME = "hiera_tiny_224"
+WINDOWS = {"abs_win_pos_embed": True, "global_pos_size": (5, 5)}
 SMALL_224 = {**SMALL, "input_size": (224, 224)}
 
 
@@ -47,8 +50,7 @@ def test_timm_with_absolute_windows_and_layer_scale(tmp_path):
 
 
 def test_timm_embedding_across_windows_at_another_size(tmp_path, capsys):
-    windows = {"abs_win_pos_embed": True, "global_pos_size": (5, 5)}
-    saved, other = small_timm(**windows), small_timm(**windows, input_size=(128, 64))
+    saved, other = small_timm(**WINDOWS), small_timm(**WINDOWS, input_size=(128, 64))
     torch.save(saved.state_dict(), tmp_path / "pytorch_model.bin")
     other.load_state_dict(saved.state_dict())
     model = small_model(input_size=(128, 64)).eval()
@@ -113,6 +115,9 @@ def test_names_that_mean_the_same_tensor_are_refused():
     [
         ({"pos_embed_win": torch.ones(1, 16, 8, 8)}, "pos_embed_win has no pos_embed"),
         ({"blocks.0.ls1.gamma": torch.ones(3)}, r"ls1.gamma has no blocks.0.attn.proj.weight of"),
+        ({"blocks.0.ls1.gamma": torch.tensor(1.0)}, r"ls1.gamma has no blocks.0.attn.proj.weig"),
+        ({"pos_embed_win": torch.ones(8), "pos_embed": torch.ones(1, 16, 5, 5)}, "has no pos_em"),
+        ({"pos_embed_win": torch.ones(2, 16, 8, 8), "pos_embed": torch.ones(3, 16, 5, 5)}, "size"),
         ({"blocks.99.ls2.gamma": torch.ones(3)}, r"gamma has no blocks.99.mlp.fc2.weight of"),
         ({"pos_embed_window": torch.ones(1, 16, 8, 8)}, "pos_embed_window has no pos_embed"),
     ],
@@ -126,6 +131,42 @@ def test_windows_that_do_not_divide_the_input_are_refused():
     model = small_timm(abs_win_pos_embed=True, input_size=(64, 64))
     with pytest.raises(ValueError, match="windows of 8x8 do not divide 16x20 tokens"):
         translate(model.state_dict(), (16, 20))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pos_embed_win": torch.ones(1, 16, 0, 0)}, r"pos_embed_win is empty \(1x16x0x0\)"),
+        ({"pos_embed": torch.ones(1, 16, 0, 5)}, r"pos_embed is empty \(1x16x0x5\)"),
+        ({"pos_embed": torch.ones(1, 16, 5, 5).to_sparse()}, "pos_embed holds no floating.*sparse"),
+        ({"pos_embed": torch.full((1, 16, 5, 5), torch.nan)}, "pos_embed has 400 of 400 values"),
+        ({"blocks.0.norm1.weight": torch.ones(16, dtype=torch.int8)}, "norm1.weight holds no flo"),
+    ],
+)
+def test_values_are_checked_before_they_are_computed_with(change, message):
+    with pytest.raises(ValueError, match=message):
+        translate({**small_timm(**WINDOWS).state_dict(), **change}, (16, 24))
+
+
+def test_an_embedding_of_windows_has_the_models_grid_whatever_the_file_says(tmp_path):
+    saved = small_timm(**WINDOWS, input_size=(64, 64)).state_dict()
+    save_file(saved, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"model_args": {"img_size": [64, 64]}}')
+    for size in ((32, 128), (64, 64)):  # as many tokens
+        model = small_model(input_size=size)
+        assert load_weights(model, tmp_path, quiet=True).resized == []
+        composed = translate(saved, (size[0] // 4, size[1] // 4)).weights["pos_embed"]
+        assert torch.equal(model.pos_embed, composed)
+
+
+@pytest.mark.parametrize("key", ["image_size", "model_args"])
+def test_grid_beside_the_weights_of_a_foreign_export(tmp_path, key):
+    save_file(small_timm(input_size=(64, 128)).state_dict(), tmp_path / "model.safetensors")
+    said = {"image_size": [64, 128], "model_args": {"img_size": [64, 128]}}[key]
+    model = small_model(input_size=(128, 64))
+    assert load_weights(model, tmp_path, quiet=True).resized == []  # taken for the model's own
+    (tmp_path / "config.json").write_text(json.dumps({key: said}))
+    assert load_weights(model, tmp_path, quiet=True).resized == ["pos_embed"]
 
 
 @pytest.mark.slow

@@ -160,12 +160,37 @@ def test_grid_of_the_file():
     found = resized_positions(other, own, shape, (16, 96, 160))
     expected = resize_space(other["pos_embed_spatial"], (24, 40), (24, 32), UNIT)
     torch.testing.assert_close(found["pos_embed_spatial"], expected)
-    # As many tokens: taken for the same grid unless the file says otherwise.
+    # As many tokens, which make no square: taken for the same grid unless the file says otherwise.
     assert resized_positions(turned, own, shape) == {}
     found = resized_positions(turned, own, shape, (16, 128, 96))
     expected = resize_space(turned["pos_embed_spatial"], (32, 24), (24, 32), UNIT)
     torch.testing.assert_close(found["pos_embed_spatial"], expected)
     assert "decoder_pos_embed" in found
+
+
+def test_as_many_tokens_as_a_square_and_as_the_model():
+    shape, own = video(32, 128)
+    _, square = video(64, 64)
+    with pytest.raises(ValueError, match="256 tokens, 16x16 or 8x32 as the model's, and the f"):
+        resized_positions(square, own, shape)
+    found = resized_positions(square, own, shape, (16, 64, 64))
+    expected = resize_space(square["pos_embed_spatial"], (16, 16), (8, 32), UNIT)
+    torch.testing.assert_close(found["pos_embed_spatial"], expected)
+    assert resized_positions(square, own, shape, (16, 32, 128)) == {}
+    # A size that does not agree with the tokens says nothing.
+    with pytest.raises(ValueError, match="16x16 or 8x32"):
+        resized_positions(square, own, shape, (16, 96, 96))
+    other_shape, _ = video(64, 64)
+    assert resized_positions(square, square, other_shape) == {}
+
+
+def test_an_embedding_of_space_and_time_at_once_of_another_grid_is_refused():
+    shape = geometry((4, 64, 128), q_pool=2, sep_pos_embed=False)
+    own = {"pos_embed": embedding(2 * 16 * 32)}
+    for size in (None, (4, 64, 128), (8, 64, 128)):
+        assert resized_positions(own, own, shape, size) == {}
+    with pytest.raises(ValueError, match="2x32x16 tokens, of space and time at once.*has 2x16x32"):
+        resized_positions(own, own, shape, (4, 128, 64))
 
 
 def test_other_channels_are_left_to_the_caller():

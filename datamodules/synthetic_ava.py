@@ -1,0 +1,265 @@
+"""Videos of moving shapes, each with several motions at once, in AVA's format: it makes itself.
+
+Two to four shapes move in each video; they stand for persons. Each keyframe, once a second, has
+their boxes and their motions, which last from half a second before to half a second after it.
+
+The motions do not show in a single frame. A shape's place is between two ends on each axis, and its
+size between two sizes; in each second it either goes from one end to the other or stays, so it is
+halfway at the keyframes of both directions. Where its ends are is random, and so is its angle.
+"""
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from datamodules.ava import AVADataModule
+from datamodules.synthetic import (
+    FPS,
+    coverage,
+    described_folder,
+    paint,
+    texture,
+    write_h264,
+    write_once,
+)
+
+ACTIONS = ("down", "growing", "left", "right", "shrinking", "still", "turning", "up")
+OFFSET = 900  # second of the annotation at which the files begin, as in AVA's 15 minutes
+VERSION = 1  # of what `render_shapes` draws; another one is another data set
+SPLITS = ("train", "val", "test")
+
+# Of a cell, which is half as wide as the picture: a shape's largest radius, its way in a second,
+# and together less than half of the cell.
+_RADIUS = (0.14, 0.2)
+_WAY = (0.3, 0.38)
+_GROWTH = 1.4  # largest radius in shares of the smallest
+_TURN = (0.06, 0.1)  # radians a frame
+_MOVES = 0.4  # probability that a shape moves along an axis; also of the others
+
+
+class Motion(NamedTuple):
+    """State of a shape at the borders of seconds, from which all frames follow.
+
+    Attributes:
+        ends: at which end it is in x, y and size, 0 or 1, int ``(seconds + 1, 3)``.
+        turns: radians a frame in each second, ``(seconds,)``.
+    """
+
+    ends: np.ndarray
+    turns: np.ndarray
+
+    def actions(self, second: int) -> list[str]:
+        """What it does around the second's middle."""
+        x, y, size = (self.ends[second + 1] - self.ends[second]).tolist()
+        names = [("left", None, "right")[x + 1], ("up", None, "down")[y + 1]]
+        names += [("shrinking", None, "growing")[size + 1]]
+        names += ["turning"] if self.turns[second] else []
+        return sorted(filter(None, names)) or ["still"]
+
+
+class Shapes(NamedTuple):
+    """A video and what is in it.
+
+    Attributes:
+        frames: uint8 ``(T, size, size, 3)``.
+        boxes: of each shape at each keyframe, shares of the picture, ``(shapes, seconds - 1, 4)``.
+        actions: names, for each shape and keyframe.
+    """
+
+    frames: np.ndarray
+    boxes: np.ndarray
+    actions: list[list[list[str]]]
+
+
+def random_motion(seconds: int, rng: np.random.Generator) -> Motion:
+    """A motion with at most three actions at a time, each as likely in both directions."""
+    moves = rng.random((seconds, 3)) < _MOVES
+    turns = (rng.random(seconds) < _MOVES) & (moves.sum(axis=1) < 3)
+    speed = rng.uniform(*_TURN, seconds) * rng.choice([-1, 1], seconds)
+    steps = np.concatenate([rng.integers(0, 2, (1, 3)), moves])
+    return Motion(steps.cumsum(axis=0) % 2, turns * speed)
+
+
+def render_shapes(rng: np.random.Generator, seconds: int, size: int) -> Shapes:
+    """Draw one video; the keyframes are at 1, 2, ... ``seconds - 1``, the picture is square."""
+    num_frames = seconds * FPS
+    grid = np.arange(size, dtype=np.float32) + 0.5
+    still = texture(*np.meshgrid(grid / 8, grid / 8), rng)
+    picture = np.repeat(0.45 * paint(still, rng)[None], num_frames, axis=0)  # (T, size, size, 3)
+    cells = rng.permutation(4)[: rng.integers(2, 5)]
+    boxes, actions = [], []
+    for cell in cells.tolist():
+        motion = random_motion(seconds + 1, rng)
+        left, top = cell % 2 * size // 2, cell // 2 * size // 2
+        window = slice(top, top + size // 2), slice(left, left + size // 2)
+        alpha = _draw(picture[:, *window], motion, rng)
+        keyframes = alpha[FPS * np.arange(1, seconds)] > 0.5
+        boxes.append([_box(shape, left, top, size) for shape in keyframes])
+        actions.append([motion.actions(second) for second in range(1, seconds)])
+    frames = (picture.clip(0, 1) * 255).round().astype(np.uint8)
+    return Shapes(frames, np.array(boxes), actions)
+
+
+def _draw(picture: np.ndarray, motion: Motion, rng: np.random.Generator) -> np.ndarray:
+    """Draw a shape into its cell, float32 ``(T, side, side, 3)``; returns its share of pixels."""
+    side = picture.shape[1]
+    # Second s of a motion begins half a second before keyframe s.
+    time = np.arange(len(picture)) / FPS + 0.5
+    second, share = time.astype(int), (time % 1)[:, None]
+    place = motion.ends[second] * (1 - share) + motion.ends[second + 1] * share  # (T, 3)
+    largest = side * rng.uniform(*_RADIUS)
+    radius = largest * np.exp((place[:, 2] - 1) * np.log(_GROWTH))
+    way = side * rng.uniform(*_WAY, 2)
+    first = rng.uniform(largest + 1, side - largest - way - 1)
+    centre = first + way * place[:, :2]  # (T, 2)
+    steps = motion.turns[second].cumsum()
+    angle = (rng.uniform(0, 2 * np.pi) + steps)[:, None, None]
+    grid = np.arange(side, dtype=np.float32) + 0.5
+    # Arrays of all pixels are float32: that halves the time.
+    dx = grid[None, None, :] - centre[:, 0, None, None].astype(np.float32)
+    dy = grid[None, :, None] - centre[:, 1, None, None].astype(np.float32)
+    radius = radius[:, None, None].astype(np.float32)
+    cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    u = (cos * dx + sin * dy) / radius  # (T, side, side), 1 = radius
+    v = (cos * dy - sin * dx) / radius
+    alpha = coverage(u, v, radius, rng)
+    picture += alpha[..., None] * (paint(texture(u * 3, v * 3, rng), rng) - picture)
+    return alpha
+
+
+def _box(shape: np.ndarray, left: int, top: int, size: int) -> list[float]:
+    """Box of a bool picture of a cell, in shares of the whole picture."""
+    x, y = np.flatnonzero(shape.any(axis=0)), np.flatnonzero(shape.any(axis=1))
+    pixels = [left + x[0], top + y[0], left + x[-1] + 1, top + y[-1] + 1]
+    return [float(value) / size for value in pixels]
+
+
+class SyntheticAVADataModule(AVADataModule):
+    """Moving shapes with eight motions in H.264 files, written once into a cache folder.
+
+    After that it is a folder in AVA's format like any other: ground truth, excluded timestamps, a
+    label map, and a detector's boxes with errors and scores.
+
+    Args:
+        root: folder for such data sets; each description gets a folder of its own below it.
+        videos: videos in the train, val and test split.
+        video_seconds: length of a video, whole seconds; it has one keyframe less than that.
+        video_size: height and width of a video, pixels; even.
+        video_seed: seed of the videos' content.
+        size: height and width of a clip, pixels.
+        short_side: as in `AVADataModule`.
+        **kwargs: as in `AVADataModule`, but what names its files.
+    """
+
+    def __init__(
+        self,
+        root: str | Path = "data/synthetic",
+        videos: tuple[int, int, int] = (160, 24, 24),
+        video_seconds: int = 8,
+        video_size: int = 128,
+        video_seed: int = 0,
+        *,
+        size: tuple[int, int] = (128, 128),
+        short_side: tuple[int, int] = (128, 144),
+        **kwargs,
+    ) -> None:
+        if isinstance(videos, int) or len(videos) != 3 or min(videos) < 1:
+            raise ValueError(f"videos must be three numbers of videos, not {videos}")
+        if video_seconds < 2 or video_size < 32 or video_size % 4:
+            raise ValueError(
+                "video_seconds must be at least 2, and video_size at least 32 and a multiple of 4"
+            )
+        self.description = {
+            "version": VERSION,
+            "videos": list(videos),
+            "seconds": video_seconds,
+            "size": video_size,
+            "seed": video_seed,
+        }
+        super().__init__(
+            described_folder(root, "ava", self.description),
+            "train",
+            "val",
+            "test",
+            timestamp_offset=OFFSET,
+            excluded={split: f"ava_{split}_excluded_timestamps_v2.2.csv" for split in SPLITS},
+            person_boxes={split: f"person_boxes_{split}.csv" for split in SPLITS},
+            size=size,
+            short_side=short_side,
+            **kwargs,
+        )
+
+    def prepare_data(self) -> None:
+        """Write the videos and their annotation if they are not there."""
+        write_once(self.root, self.description, self._write)
+
+    def _write(self, folder: Path) -> None:
+        annotations, videos = folder / "annotations", folder / "videos"
+        annotations.mkdir()
+        videos.mkdir()
+        entries = (
+            f'label {{\n  name: "{name}"\n  label_id: {action}\n  label_type: PERSON_MOVEMENT\n}}\n'
+            for action, name in enumerate(ACTIONS, 1)
+        )
+        (annotations / self.label_map).write_text("".join(entries))
+        for number, split in enumerate(SPLITS):
+            names = [f"{split}_{i:04d}" for i in range(self.description["videos"][number])]
+            rows = self._write_split(videos, number, names)
+            _write_csv(annotations / f"ava_{split}_v2.2.csv", (row for row, _ in rows))
+            persons = (row for _, detected in rows for row in detected)
+            _write_csv(annotations / f"person_boxes_{split}.csv", persons)
+            excluded = annotations / f"ava_{split}_excluded_timestamps_v2.2.csv"
+            _write_csv(excluded, [(names[0], f"{OFFSET + 1:04d}")])
+
+    def _write_split(
+        self, folder: Path, split: int, names: Sequence[str]
+    ) -> list[tuple[tuple, list[tuple]]]:
+        """Write videos; returns rows of ground truth, each with the detector's rows after it."""
+        seconds, size = self.description["seconds"], self.description["size"]
+
+        def write(number: int) -> list[tuple[tuple, list[tuple]]]:
+            rng = np.random.default_rng((self.description["seed"], split, number))
+            shapes = render_shapes(rng, seconds, size)
+            write_h264(folder / f"{names[number]}.mp4", shapes.frames)
+            return list(_rows(names[number], shapes, rng))
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy and x264 work without the lock
+            return [row for rows in pool.map(write, range(len(names))) for row in rows]
+
+
+def _rows(
+    name: str, shapes: Shapes, rng: np.random.Generator
+) -> Iterator[tuple[tuple, list[tuple]]]:
+    """Rows of ground truth, and of a detector: boxes slightly off, now and then a false one."""
+    for person, (boxes, actions) in enumerate(zip(shapes.boxes, shapes.actions, strict=True)):
+        for second, (box, labels) in enumerate(zip(boxes, actions, strict=True), OFFSET + 1):
+            key = name, f"{second:04d}"
+            size = np.tile(box[2:] - box[:2], 2)
+            seen = (box + rng.uniform(-0.05, 0.05, 4) * size).clip(0, 1)
+            false = rng.uniform(0, 0.5, 2)
+            false = np.concatenate([false, false + rng.uniform(0.1, 0.4, 2)])
+            score, doubt = rng.uniform(0.85, 1), rng.uniform(0.05, 0.5)
+            detected: list[tuple] = []
+            detected += [(*key, *_text(seen), label, f"{score:.6f}") for label in _ids(labels)]
+            if rng.random() < 0.2:
+                detected.append((*key, *_text(false), "", f"{doubt:.6f}"))
+            for i, label in enumerate(_ids(labels)):
+                yield (*key, *_text(box), label, person), detected if i == 0 else []
+
+
+def _ids(labels: Sequence[str]) -> list[int]:
+    return [ACTIONS.index(label) + 1 for label in labels]
+
+
+def _text(box: np.ndarray) -> list[str]:
+    return [f"{value:.3f}" for value in box]
+
+
+def _write_csv(path: Path, rows: Iterator[tuple] | Sequence[tuple]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)

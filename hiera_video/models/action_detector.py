@@ -1,0 +1,144 @@
+"""Action detection: a Hiera whose classifier sees one box at a time.
+
+Hiera, appendix A.1, after Feichtenhofer et al., "SlowFast Networks", 2019, section 5: features of a
+box from the last map, their spatial maximum, a linear classifier.
+
+Legend: B clips, N boxes of all clips together, C channels, T' H' W' a map of tokens, R the places
+of a box along an axis.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from hiera_video.models.blocks import Head
+from hiera_video.models.hiera import Hiera
+from hiera_video.models.token_order import join_units
+
+
+class HieraActionDetector(Hiera):
+    """Scores the actions of each box of a clip.
+
+    The map of the last stage is normed at each place, averaged over time, and sampled within the
+    box (RoIAlign, He et al., 2017, with half-pixel alignment); then come the maximum over the box,
+    dropout and a linear map. Where the norm belongs the paper does not say. A classifier has it
+    after the mean over all tokens; here it comes before any pooling, as in PySlowFast's MViT, whose
+    framework the paper used: a maximum of tokens that were not normed is that of the few largest.
+
+    All other weights have the names and shapes of a classifier's, so `load_weights` starts a
+    detector from one, with a new head.
+
+    The head computes what pytorchvideo's ``create_res_roi_pooling_head`` does with
+    ``RoIAlign(aligned=True)``; a test compares the two. That one is not used, as it raises where no
+    clip of a batch has a box, and as it names its weights so that neither a classifier's checkpoint
+    nor layer-wise decay fits.
+
+    Args:
+        input_size: ``(frames, height, width)``.
+        num_classes: actions.
+        head_dropout: before the linear map.
+        head_init_scale: factor on the initial weights of the linear map.
+        roi_size: R.
+        multi_scale: see the stage before the last as well: channels of both side by side, each
+            sampled at its own stride (16 and 32 pixels as published). That map is normed without
+            weights of its own, of which no checkpoint has any.
+        **encoder: further arguments of `Hiera`.
+
+    Raises:
+        ValueError: arguments that do not go together.
+    """
+
+    def __init__(
+        self,
+        input_size: Sequence[int] = (16, 224, 224),
+        num_classes: int = 80,
+        head_dropout: float = 0.0,
+        head_init_scale: float = 0.001,
+        roi_size: int = 7,
+        multi_scale: bool = False,
+        **encoder: Any,
+    ) -> None:
+        if len(input_size) != 3:
+            raise ValueError(
+                f"actions are detected in videos: input_size must be (frames, height, width), not "
+                f"{tuple(input_size)}"
+            )
+        super().__init__(
+            input_size,
+            num_classes=num_classes,
+            head_dropout=head_dropout,
+            head_init_scale=head_init_scale,
+            **encoder,
+        )
+        if roi_size < 1:
+            raise ValueError(f"roi_size must be positive, not {roi_size}")
+        if multi_scale and len(self.stage_dims) < 2:
+            raise ValueError("multi_scale needs two stages")
+        self.roi_size = roi_size
+        last = len(self.stage_dims) - 1
+        self.seen_stages = [last - 1, last] if multi_scale else [last]
+        if multi_scale:
+            self.head = Head(sum(self.stage_dims[-2:]), num_classes, head_dropout)
+            nn.init.trunc_normal_(self.head.projection.weight, std=0.02 * head_init_scale)
+            nn.init.zeros_(self.head.projection.bias)
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, video: Tensor, boxes: Tensor, box_clip: Tensor
+    ) -> Tensor:
+        """Score the actions of boxes.
+
+        Args:
+            video: normalised float ``(B, 3, T, H, W)``.
+            boxes: ``(N, 4)``: x1, y1, x2, y2 in [0, 1] of the clip's width and height; N may be 0.
+                One without area, as of a person outside of the clip, is seen as zeros.
+            box_clip: int64 ``(N,)``: the clip that each box is of, in [0, B).
+
+        Returns:
+            Logits ``(N, classes)``; for probabilities take the sigmoid, as actions go together.
+
+        Raises:
+            ValueError: another shape.
+        """
+        if boxes.shape != (len(box_clip), 4) or box_clip.ndim != 1:
+            raise ValueError(
+                f"expected boxes (N, 4) and box_clip (N,), got {tuple(boxes.shape)} and "
+                f"{tuple(box_clip.shape)}"
+            )
+        sampled = [sample_boxes(m, boxes, box_clip, self.roi_size) for m in self.box_maps(video)]
+        boxed = torch.cat(sampled, dim=1).amax(dim=(2, 3))  # (N, C, R, R) -> (N, C)
+        return self.head(boxed.to(self.head.projection.weight.dtype))
+
+    def box_maps(self, video: Tensor) -> list[Tensor]:
+        """The maps that boxes are sampled from, ``(B, C, H', W')``, the finest first."""
+        maps = []
+        for stage, x in zip(self.seen_stages, self.encode(video, self.seen_stages), strict=True):
+            is_last = stage == self.seen_stages[-1]
+            x = self.norm(x) if is_last else F.layer_norm(x, x.shape[-1:], eps=self.norm.eps)
+            x = join_units(self.unit_maps(x, stage), self.unit_grid)  # (B, T', H', W', C)
+            maps.append(x.mean(dim=1).permute(0, 3, 1, 2))  # (B, C, H', W')
+        return maps
+
+
+def sample_boxes(features: Tensor, boxes: Tensor, box_clip: Tensor, size: int) -> Tensor:
+    """RoIAlign of boxes given in shares of the frame.
+
+    Sampled in float32 whatever the precision: in bfloat16 a border would move by up to a pixel.
+
+    Args:
+        features: ``(B, C, H', W')``.
+        boxes: ``(N, 4)`` in [0, 1].
+        box_clip: ``(N,)``.
+        size: R.
+
+    Returns:
+        float32 ``(N, C, R, R)``.
+    """
+    height, width = features.shape[-2:]
+    x1, y1, x2, y2 = boxes.float().unbind(1)
+    # A share of the frame times the map's size is pixels times one over the stride.
+    columns = [box_clip.float(), x1 * width, y1 * height, x2 * width, y2 * height]
+    return roi_align(features.float(), torch.stack(columns, dim=1), size, aligned=True)

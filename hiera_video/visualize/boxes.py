@@ -1,0 +1,154 @@
+"""Persons and what they do, drawn on a frame: boxes, and a plate for each action."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+# Told apart by all kinds of colour vision (Okabe and Ito 2008), the bright ones.
+COLOURS = ((230, 159, 0), (86, 180, 233), (240, 228, 66), (0, 200, 140), (204, 121, 167))
+PLATE_ALPHA = 225
+LEAST_TEXT = 11  # pixels; smaller letters cannot be read after compression
+TEXT_SHARE = 0.026  # of the frame's height
+MOST_LABELS = 5  # of one person
+
+Rectangle = tuple[int, int, int, int]
+
+
+class LabelledBox(NamedTuple):
+    """A person to draw.
+
+    Attributes:
+        box: x1, y1, x2, y2 in [0, 1] of the frame.
+        labels: names and scores of the actions, best first.
+    """
+
+    box: Sequence[float]
+    labels: Sequence[tuple[str, float]] = ()
+
+
+def draw_boxes(picture: np.ndarray, people: Sequence[LabelledBox]) -> np.ndarray:
+    """A frame with persons drawn in; see `box_overlay`.
+
+    Args:
+        picture: uint8 ``(height, width, 3)``; it is not changed.
+        people: whom to draw.
+    """
+    return laid_over(picture, box_overlay(picture.shape[1], picture.shape[0], people))
+
+
+def laid_over(picture: np.ndarray, overlay: Image.Image) -> np.ndarray:
+    """A frame uint8 ``(height, width, 3)`` below an overlay of its size."""
+    image = Image.fromarray(picture)
+    if (used := overlay.getbbox()) is not None:
+        part = overlay.crop(used)
+        image.paste(part, used[:2], part)
+    return np.asarray(image)
+
+
+def box_overlay(width: int, height: int, people: Sequence[LabelledBox]) -> Image.Image:
+    """Boxes and labels on nothing, to be laid over all frames they hold for.
+
+    A person's actions stand in rows on one plate, as many as `MOST_LABELS`: above the box, else
+    below it, else in it, where it covers no other plate if there is such a place. Letters grow with
+    the frame and never leave it; a name too long for it is cut.
+
+    Args:
+        width: of the frame, pixels.
+        height: the same.
+        people: whom to draw.
+
+    Returns:
+        RGBA, ``(width, height)``, transparent where nothing is drawn.
+    """
+    overlay = Image.new("RGBA", (width, height))
+    draw = ImageDraw.Draw(overlay)
+    size = max(LEAST_TEXT, round(height * TEXT_SHARE))
+    font, line = ImageFont.load_default(size), max(2, round(size / 8))
+    # From left to right, so that neighbours differ and colours last while nobody overtakes.
+    people = sorted(people, key=lambda person: person.box[0] + person.box[2])
+    boxes = [_pixels(person.box, width, height) for person in people]
+    colours = [COLOURS[i % len(COLOURS)] for i in range(len(people))]
+    for box, colour in zip(boxes, colours, strict=True):
+        for grown, fill in ((1, (0, 0, 0)), (0, colour)):  # a dark rim shows on bright ground
+            x1, y1, x2, y2 = box
+            rim = (x1 - grown, y1 - grown, x2 + grown, y2 + grown)
+            draw.rectangle(rim, outline=(*fill, 255), width=line + 2 * grown)
+    plates: list[Rectangle] = []
+    for person, box, colour in zip(people, boxes, colours, strict=True):
+        rows = _rows(person.labels, font, width - 2 * size)
+        if not rows:
+            continue
+        plate = _place(box, _plate_size(rows, font, size), plates, (width, height))
+        plates.append(plate)
+        _draw_plate(draw, plate, rows, font, size, colour)
+    return overlay
+
+
+def _pixels(box: Sequence[float], width: int, height: int) -> Rectangle:
+    """Corners of a box, inside the frame."""
+    x1, x2 = (round(min(max(x, 0.0), 1.0) * (width - 1)) for x in (box[0], box[2]))
+    y1, y2 = (round(min(max(y, 0.0), 1.0) * (height - 1)) for y in (box[1], box[3]))
+    return x1, y1, max(x1, x2), max(y1, y2)
+
+
+def _rows(labels: Sequence[tuple[str, float]], font: Any, most: float) -> list[tuple[str, str]]:
+    """Names, cut to what has room, and their scores."""
+    rows = []
+    for name, score in labels[:MOST_LABELS]:
+        shown, number = name, f"{score:.2f}"
+        while len(shown) > 2 and font.getlength(f"{shown}  {number}") > most:
+            shown = shown[:-2].rstrip() + "…"
+        rows.append((shown, number))
+    return rows
+
+
+def _plate_size(rows: Sequence[tuple[str, str]], font: Any, size: int) -> tuple[int, int]:
+    longest = max(font.getlength(f"{name}  {number}") for name, number in rows)
+    return round(longest + 1.2 * size), round(len(rows) * _row_height(size) + 0.2 * size)
+
+
+def _row_height(size: int) -> float:
+    return 1.2 * size
+
+
+def _place(
+    box: Rectangle, plate: tuple[int, int], others: Sequence[Rectangle], frame: tuple[int, int]
+) -> Rectangle:
+    """Where a plate goes: the first place that covers the least of other plates."""
+    (x1, y1, x2, y2), (w, h) = box, plate
+    places = []
+    for left in (x1, x2 + 1 - w):
+        for top in (y1 - h, y2 + 1, y1 + 1, y2 - h):
+            x = min(max(left, 0), max(0, frame[0] - w))
+            y = min(max(top, 0), max(0, frame[1] - h))
+            place = x, y, x + w, y + h
+            covered = sum(_common(place, other) for other in others)
+            places.append((covered, y != top, place))  # moved, it covers more of the person
+    return min(places, key=lambda ranked: ranked[:2])[2]
+
+
+def _common(one: Sequence[int], other: Rectangle) -> int:
+    """Pixels that two rectangles share."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0, width) * max(0, height)
+
+
+def _draw_plate(
+    draw: Any,
+    plate: Rectangle,
+    rows: Sequence[tuple[str, str]],
+    font: Any,
+    size: int,
+    colour: tuple[int, int, int],
+) -> None:
+    """White names and coloured scores on black, with the person's colour at the left."""
+    x1, y1, x2, y2 = plate
+    draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=(0, 0, 0, PLATE_ALPHA))
+    draw.rectangle((x1, y1, x1 + max(2, size // 5), y2 - 1), fill=(*colour, 255))
+    for i, (name, number) in enumerate(rows):
+        middle = y1 + 0.1 * size + (i + 0.5) * _row_height(size)
+        draw.text((x1 + 0.6 * size, middle), name, (255, 255, 255, 255), font, anchor="lm")
+        draw.text((x2 - 0.6 * size, middle), number, (*colour, 255), font, anchor="rm")

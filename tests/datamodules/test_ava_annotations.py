@@ -1,0 +1,202 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamodules.ava_annotations import (
+    NO_ACTION,
+    check_boxes,
+    check_score,
+    read_boxes,
+    read_excluded,
+    read_label_map,
+)
+from datamodules.manifest import DatasetError
+
+ITEMS = """item {
+  name: "bend/bow (at the waist)"
+  id: 1
+}
+item {
+  name: "watch (a person)"   # a comment
+  id: 80
+}
+"""
+LABELS = """label { name: "stand"
+  label_id: 12
+  label_type: PERSON_MOVEMENT }
+label {
+  name: "talk to (e.g., self, a person, a group)"
+  label_id: 3
+  label_type: PERSON_INTERACTION
+}"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text, name="ava_train_v2.2.csv"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_both_published_forms_of_label_maps(file):
+    names = read_label_map(file(ITEMS))
+    assert names == {1: "bend/bow (at the waist)", 80: "watch (a person)"}
+    names = read_label_map(file(LABELS))
+    assert list(names.items()) == [(3, "talk to (e.g., self, a person, a group)"), (12, "stand")]
+
+
+@pytest.mark.parametrize(
+    ("text", "row", "what"),
+    [
+        ('item {\n name: "a"\n}\n', 3, "positive id"),
+        ("item {\n id: 1\n}\n", 3, "a name"),
+        ('item {\n name: "a"\n id: 0\n}\n', 4, "positive id"),
+        ('item {\n name: "a"\n id: 1\n}\nitem {\n name: "b"\n id: 1\n}\n', 8, "twice"),
+        ('item {\n name: "a"\n id: 1\n}\nitem {\n name: "a"\n id: 2\n}\n', 8, "twice"),
+        ("1,stand\n", 1, "item {"),
+    ],
+)
+def test_wrong_label_maps(file, text, row, what):
+    path = file(text)
+    with pytest.raises(DatasetError, match=rf"{path}, row {row}: .*{what}"):
+        read_label_map(path)
+    with pytest.raises(DatasetError, match="no label map"):
+        read_label_map(file(""))
+
+
+def test_published_ground_truth(file):
+    path = file(
+        "-5KQ66BBWC4,0902,0.077,0.151,0.283,0.811,80,1\n"
+        "-5KQ66BBWC4,0902,0.077,0.151,0.283,0.811,9,1\n"
+        "1j20qq1JyX4,1798,0,0,1,1.0,11,22\n"
+    )
+    table = read_boxes(path)
+    assert table.names == ("-5KQ66BBWC4", "1j20qq1JyX4")
+    assert table.video.tolist() == [0, 0, 1]
+    assert table.second.tolist() == [902, 902, 1798]
+    np.testing.assert_array_equal(table.boxes[0], [0.077, 0.151, 0.283, 0.811])
+    assert table.action.tolist() == [80, 9, 11]
+    assert table.score.tolist() == [1, 1, 22]
+    assert table.text[0].as_py() == "0.077,0.151,0.283,0.811"
+    check_boxes(table, [9, 11, 80])
+
+
+def test_person_boxes_keyframes_without_boxes_and_seven_columns(file):
+    table = read_boxes(file("a,0902,0.1,0.2,0.3,0.4,,0.912\r\na,903,0.1,0.2,0.3,0.4,7,0.5\r\n"))
+    assert table.action.tolist() == [NO_ACTION, 7]
+    assert table.score.tolist() == [0.912, 0.5]
+    check_score(table)
+    table = read_boxes(file("\n\ufeffa,1,0.1,0.2,0.3,0.4,1\n\nb,0901\na,2,0.1,0.2,0.3,0.4,1\n"[1:]))
+    assert table.row.tolist() == [1, 4]
+    assert table.names == ("a", "b")
+    assert table.empty.tolist() == [[1, 901]]
+    assert np.isnan(table.score).all()
+    with pytest.raises(DatasetError, match="row 1: expected a person score"):
+        check_score(table)
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ("a,2,0.1,0.2,0.3", "expected video,second,x1"),
+        ("a,2,0.1,0.2,0.3,0.4,1,2,3", "expected video,second,x1"),
+        ("a,two", "whole second"),
+        ("a,2.5,0.1,0.2,0.3,0.4,1,0", "second is no whole number: '2.5'"),
+        ("a,,0.1,0.2,0.3,0.4,1,0", "second is no whole number: ''"),
+        ("a,2,0.1,x,0.3,0.4,1,0", "y1 is no number: 'x'"),
+        ("a,2,0.1,nan,0.3,0.4,1,0", "y1 is no number: 'nan'"),
+        ("a,2,0.1,0.2,0.3,0.4,one,0", "action is no whole number"),
+        (",2,0.1,0.2,0.3,0.4,1,0", "video is empty"),
+    ],
+)
+def test_malformed_rows_are_named(file, row, what):
+    path = file(f"a,1,0.1,0.2,0.3,0.4,1,0\n\nb,0001\n{row}\na,3,0.1,0.2,0.3,0.4,1,0\n")
+    with pytest.raises(DatasetError, match=rf"{path}, row 4: .*{what}"):
+        read_boxes(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ("a,2,0.3,0.2,0.3,0.4,1,0", "is empty"),
+        ("a,2,0.1,0.5,0.3,0.4,1,0", "is empty"),
+        ("a,2,-0.1,0.2,0.3,0.4,1,0", r"not within \[0, 1\]"),
+        ("a,2,0.1,0.2,0.3,224,1,0", r"not within \[0, 1\]"),
+        ("a,2,0.1,0.2,0.3,0.4,3,0", "action id 3 is not in the label map"),
+    ],
+)
+def test_wrong_boxes_are_named(file, row, what):
+    path = file(f"a,1,0.1,0.2,0.3,0.4,1,0\n\n{row}\n")
+    table = read_boxes(path)
+    with pytest.raises(DatasetError, match=rf"{path}, row 3: .*{what}"):
+        check_boxes(table, [1, 2])
+
+
+def test_the_map_of_sixty_classes_says_what_to_do(file):
+    table = read_boxes(file("a,1,0.1,0.2,0.3,0.4,80,0\n"))
+    with pytest.raises(DatasetError, match="use that of all 80"):
+        check_boxes(table, range(1, 61))
+
+
+def test_pickles_are_refused_and_empty_files_too(tmp_path, file):
+    path = tmp_path / "boxes.pkl"
+    path.write_bytes(pickle.dumps({"a,0902": np.zeros((1, 5))}))
+    with pytest.raises(DatasetError, match="pickles are not read, .* csv .* json"):
+        read_boxes(path)
+    with pytest.raises(DatasetError, match="no rows"):
+        read_boxes(file(""))
+
+
+def test_excluded_timestamps(file):
+    path = file("a,0902\n\nb,1700\n")
+    assert read_excluded(path) == {("a", 902), ("b", 1700)}
+    table = read_boxes(file("a,902,0,0,1,1,1,0\na,903,0,0,1,1,1,0\nb,1700\nb,1701\n", "gt.csv"))
+    kept = table.without(read_excluded(path))
+    assert kept.second.tolist() == [903]
+    assert kept.row.tolist() == [2]
+    assert kept.empty.tolist() == [[1, 1701]]
+    with pytest.raises(DatasetError, match="row 2: expected video,second"):
+        read_excluded(file("a,0902\na\n"))
+
+
+IMAGES = [{"id": 70902, "movie": "a", "timestamp": 902, "width": 200, "height": 100}]
+
+
+def test_boxes_of_alphaction(file):
+    boxes = [{"image_id": 70902, "bbox": [20, 10, 100, 50], "score": 0.9, "category_id": 1}]
+    apart = file(json.dumps(boxes), "boxes.json"), file(json.dumps({"images": IMAGES}), "gt.json")
+    together = file(json.dumps({"images": IMAGES, "annotations": boxes}), "both.json")
+    for table in (read_boxes(*apart), read_boxes(together)):
+        np.testing.assert_allclose(table.boxes, [[0.1, 0.1, 0.6, 0.6]])
+        assert (table.names, table.second.tolist()) == (("a",), [902])
+        assert (table.action.tolist(), table.score.tolist()) == ([NO_ACTION], [0.9])
+    with pytest.raises(DatasetError, match=r"list 'images'.*person_box_images"):
+        read_boxes(apart[0])
+    unknown = file(json.dumps([boxes[0], boxes[0] | {"image_id": 1}]), "unknown.json")
+    with pytest.raises(DatasetError, match=rf"{unknown}, record 2: "):
+        read_boxes(unknown, apart[1])
+    for text in ("[", "{}", "[]"):
+        with pytest.raises(DatasetError, match=r"boxes\.json"):
+            read_boxes(file(text, "boxes.json"), apart[1])
+
+
+@given(st.text(alphabet="ab0129.,-\n\r\"' ", max_size=120))
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_read_or_refused(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("fuzz") / "any.csv"
+    path.write_bytes(text.encode())
+    for read in (read_boxes, read_excluded, read_label_map):
+        message = ""
+        try:
+            read(path)
+        except DatasetError as error:
+            message = str(error)
+        assert not message or str(path) in message
+        assert "\n" not in message

@@ -1,0 +1,143 @@
+"""Action detection through the commands: train, test, and predict on videos."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from datamodules.decoding import VideoFile
+from datamodules.synthetic import write_h264
+from tests.integration.conftest import TINY_RUN
+from tests.integration.forked import run
+
+MODEL = [
+    "model.input_size=[4,64,64]",
+    "model.embed_dim=8",
+    "model.stages=[1,1,1,1]",
+    "data.size=[64,64]",
+    "data.num_frames=4",
+]
+DATA = [
+    "data.videos=[4,2,2]",
+    "data.video_seconds=3",
+    "data.video_size=64",
+    "data.short_side=[64,72]",
+    "data.batch_size=4",
+]
+OFFSET = 900  # second of the annotation at which the data set's files begin
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder to run in, with a trained detector in runs/fit, tested in runs/test."""
+    folder = tmp_path_factory.mktemp("detection")
+    words = ["--config", "demo/detect", *MODEL, *DATA, *TINY_RUN]
+    output = run("fit", *words, "run_dir=runs/fit", cwd=folder)
+    assert "val/mAP_official" in output
+    output = run("test", *words, "run_dir=runs/test", "ckpt_path=runs/fit", cwd=folder)
+    assert "test/mAP_official" in output
+    return folder
+
+
+def predict(*words, cwd, code=0):
+    return run(
+        *("predict", "--config", "demo/detect", "ckpt_path=runs/fit", *MODEL),
+        *("trainer.accelerator=cpu", "min_action_score=0", *words),
+        cwd=cwd,
+        code=code,
+    )
+
+
+def rows(path):
+    """Scores of a csv in AVA's form by video, second, box and action."""
+    with open(path, newline="") as file:
+        return {
+            (row[0], int(row[1]), *(round(float(x), 4) for x in row[2:6]), int(row[6])): float(
+                row[7]
+            )
+            for row in csv.reader(file)
+        }
+
+
+def test_predict_gives_the_scores_of_test(trained):
+    (data,) = (trained / "data/synthetic").glob("ava-*")
+    with open(next(data.rglob("person_boxes_test.csv")), newline="") as file:
+        boxes = [[row[0], f"{int(row[1]) - OFFSET:04d}", *row[2:]] for row in csv.reader(file)]
+    (trained / "boxes.csv").write_text("".join(",".join(row) + "\n" for row in boxes))
+    names = sorted({row[0] for row in boxes})
+    videos = [next(data.rglob(f"{name}.mp4")) for name in names]
+    predict("boxes=boxes.csv", "out=found", *videos, cwd=trained)
+    expected = {
+        (video, second - OFFSET, *rest): score
+        for (video, second, *rest), score in rows(trained / "runs/test/predictions.csv").items()
+    }
+    found = {}
+    for name in names:
+        found |= rows(trained / f"found/{name}.csv")
+    assert len(expected) >= 2 * 2 * 8  # keyframes, shapes, actions
+    assert expected.keys() <= found.keys()  # `test` leaves out excluded keyframes
+    for key, score in expected.items():
+        assert found[key] == pytest.approx(score, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def street(trained):
+    """A wide video of two seconds, in which somebody is at both ends."""
+    frames = np.random.default_rng(0).integers(0, 80, (1, 72, 180, 3), np.uint8).repeat(60, 0)
+    frames[:, 20:60, 5:25] = frames[:, 20:60, 150:175] = 200
+    write_h264(trained / "street.mp4", frames)
+    people = "street,0,0.03,0.3,0.14,0.8,,0.9\nstreet,0001,0.83,0.3,0.97,0.8,,0.9\n"
+    (trained / "street.csv").write_text(people)
+    return trained
+
+
+def test_predict_goes_on_after_a_video_that_fails(street):
+    (street / "broken.mp4").write_bytes(b"no video")
+    output = predict("boxes=street.csv", "out=some", "broken.mp4", "street.mp4", cwd=street)
+    assert "broken.mp4" in output
+    assert "1 of 2 videos, results in some" in output
+    assert sorted(p.name for p in (street / "some").iterdir()) == [
+        "street.csv",
+        "street.jsonl",
+        "street.mp4",
+    ]
+    lines = [json.loads(line) for line in (street / "some/street.jsonl").read_text().splitlines()]
+    assert [line["second"] for line in lines] == [0, 1]
+    for line, left in zip(lines, (0.03, 0.83), strict=True):
+        (person,) = line["boxes"]
+        assert person["box"][0] == left
+        assert len(person["actions"]) == 8
+        scores = [action["score"] for action in person["actions"]]
+        assert scores == sorted(scores, reverse=True)
+    with VideoFile(street / "street.mp4") as file, VideoFile(street / "some/street.mp4") as drawn:
+        assert drawn.duration == pytest.approx(2, abs=0.01)
+        before, after = (f.frames_at([0.4, 1.2]).astype(int) for f in (file, drawn))
+    changed = np.abs(before - after).max(-1) > 60
+    assert changed[0, 25:58, 3:8].any()
+    assert changed[1, 25:58, 147:152].any()
+    assert not changed[0, 40:58, 120:].any()
+
+
+def test_whole_frames_need_no_boxes(street):
+    predict("boxes=full_frame", "out=whole", "street.mp4", cwd=street)
+    found = rows(street / "whole/street.csv")
+    assert {key[1:6] for key in found} == {(0, 0, 0, 1, 1), (1, 0, 0, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "code"),
+    [
+        (["boxes=none.csv", "street.mp4"], "none.csv: no such file; boxes= is", 2),
+        (["boxes=full_frame", "out=.", "street.mp4"], "holds street.mp4 itself", 2),
+        (["boxes=full_frame", "out=x", "broken2.mp4"], "none of the videos could be used", 1),
+        (["persons.weights=none.pth", "street.mp4"], "none.pth: no such file", 2),
+        (["task.init_from=hiera_base_16x224", "ckpt_path=null", "street.mp4"], "no actions", 2),
+    ],
+)
+def test_wrong_usage_is_one_line(street, words, said, code):
+    (street / "broken2.mp4").write_bytes(b"no video")
+    output = predict(*words, cwd=street, code=code)
+    assert said in output
+    assert "Traceback" not in output
+    assert output.splitlines()[-1].startswith("hiera-video: ")
