@@ -94,15 +94,8 @@ def build(description: Description, weights: str | Path, **overrides: Any) -> An
 
 
 # What constructors say of arguments that are wrong, or too large.
-_NOT_BUILT = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+_NOT_BUILT = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError)
+_NOT_BUILT += (TypeError, ValueError)
 
 
 def _check_size(model: nn.Module, file: Path, where: Path) -> None:
