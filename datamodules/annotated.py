@@ -196,8 +196,9 @@ class AnnotatedVideoDataModule(VideoDataModule):
         )
         listed = f"; listed in {self.missing_videos}" if self.missing_videos else ""
         if share > self.max_missing_share or len(missing) == len(rows):
-            limit = f"{share:.1%}, and data.max_missing_share={self.max_missing_share:g}"
-            raise DatasetError(f"{found} ({limit}){listed}")
+            if share > self.max_missing_share:
+                found += f" ({share:.1%}, and data.max_missing_share={self.max_missing_share:g})"
+            raise DatasetError(f"{found}{listed}")
         log.warning(f"{found} ({share:.2%}){listed}")
 
     @rank_zero_only

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -210,7 +210,9 @@ def find_by_path(source: Path, rows: Sequence[Row]) -> list[str | None]:
     return found
 
 
-def find_by_stem(source: Path, rows: Sequence[Row]) -> list[str | None]:
+def find_by_stem(
+    source: Path, rows: Sequence[Row], without: Collection[str] = ()
+) -> list[str | None]:
     """The file of each row's video, whatever its suffix; None where there is none.
 
     It lies in the row's folder or in a folder therein, whose name need not be the label: tools that
@@ -219,6 +221,7 @@ def find_by_stem(source: Path, rows: Sequence[Row]) -> list[str | None]:
     Args:
         source: the annotation file, for messages.
         rows: ``video`` is the folder and the name without a suffix.
+        without: names of the folders therein that are not looked into.
 
     Raises:
         DatasetError: a folder does not exist, or a row has several files, not one of which alone
@@ -229,7 +232,7 @@ def find_by_stem(source: Path, rows: Sequence[Row]) -> list[str | None]:
     for row in rows:
         folder, stem = os.path.split(row.video)
         if folder not in folders:
-            folders[folder] = _files_by_stem(folder)
+            folders[folder] = _files_by_stem(folder, without)
         files = folders[folder].get(stem, [])
         if len(files) > 1:
             files = [f for f in files if _plain(os.path.dirname(f)) == _plain(row.label)] or files
@@ -240,7 +243,7 @@ def find_by_stem(source: Path, rows: Sequence[Row]) -> list[str | None]:
     return found
 
 
-def _files_by_stem(folder: str) -> dict[str, list[str]]:
+def _files_by_stem(folder: str, without: Collection[str]) -> dict[str, list[str]]:
     """Video files in a folder and the folders therein: paths relative to it."""
     found: dict[str, list[str]] = {}
     below = [""]
@@ -251,7 +254,9 @@ def _files_by_stem(folder: str) -> dict[str, list[str]]:
                     stem, suffix = os.path.splitext(entry.name)
                     if suffix.lower() in VIDEO_SUFFIXES and entry.is_file():
                         found.setdefault(stem, []).append(os.path.join(subfolder, entry.name))
-                    elif not subfolder and not entry.name.startswith(".") and entry.is_dir():
+                    elif subfolder or entry.name.startswith(".") or entry.name in without:
+                        continue
+                    elif entry.is_dir():
                         below.append(entry.name)
         except OSError as error:
             raise DatasetError(

@@ -1,55 +1,47 @@
 """AVA: actions of persons in boxes, once a second of a video, as published or one's own."""
 
-import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from datamodules.annotated import AnnotatedVideoDataModule
-from datamodules.annotations import UNKNOWN, Row, at, find_by_stem, inside
-from datamodules.arguments import check_positive, check_range, check_short_side
+from datamodules.annotations import UNKNOWN, Row, inside
+from datamodules.arguments import check_positive, check_short_side
 from datamodules.ava_annotations import (
-    NO_ACTION,
     BoxTable,
     check_boxes,
     check_score,
     read_boxes,
     read_excluded,
-    read_label_map,
 )
-from datamodules.container import VideoDecodeError
-from datamodules.keyframe_clips import EvaluationKeyframes, TrainingKeyframes, open_video
+from datamodules.ava_tables import (
+    Scored,
+    SplitTables,
+    check_seconds,
+    durations,
+    evaluation_sources,
+    first_rows,
+    locate_videos,
+    of_videos,
+    training_sources,
+)
+from datamodules.keyframe_clips import EvaluationKeyframes, TrainingKeyframes
 from datamodules.keyframes import (
     GroundTruth,
     KeyframeManifest,
     ground_truth_of,
     make_keyframes,
 )
+from datamodules.label_map import read_label_map
 from datamodules.manifest import DatasetError, Manifest, make_manifest
-
-log = logging.getLogger(__name__)
 
 EVAL_BOXES = ("predicted", "ground_truth")
 SPLITS = ("train", "val", "test")
-
-
-class SplitTables(NamedTuple):
-    """The annotation of a split.
-
-    Attributes:
-        truth: ground truth, without what is excluded.
-        persons: boxes of a detector, without what is excluded; None where there are none.
-        excluded: keyframes.
-    """
-
-    truth: BoxTable
-    persons: BoxTable | None
-    excluded: frozenset[tuple[str, int]]
 
 
 class AVADataModule(AnnotatedVideoDataModule):
@@ -182,13 +174,18 @@ class AVADataModule(AnnotatedVideoDataModule):
             seed=seed,
         )
         check_positive(frame_rate=frame_rate)
+        for key, value in (("frame_rate", frame_rate), ("timestamp_offset", timestamp_offset)):
+            if not math.isfinite(value):
+                raise ValueError(f"{key} must be a finite number, not {value}")
         check_short_side(short_side, max(size))
         if not 0 <= min_person_score <= 1:
             raise ValueError(f"min_person_score must be in [0, 1], not {min_person_score}")
         if eval_boxes not in EVAL_BOXES:
             raise ValueError(f"eval_boxes must be {' or '.join(EVAL_BOXES)}, not {eval_boxes!r}")
-        if box_jitter is not None:
-            check_range("box_jitter", sorted(box_jitter), most=0.5)
+        if box_jitter is not None and not _are_two_shares(box_jitter, most=0.5):
+            raise ValueError(
+                f"box_jitter must be [width, height], each in [0, 0.5], not {box_jitter}"
+            )
         if eval_pad is not None and (len(eval_pad) != 2 or any(n < 1 or n % 32 for n in eval_pad)):
             raise ValueError(f"eval_pad must be two multiples of 32, not {list(eval_pad)}")
         least = max(size) if eval_pad is None else 1
@@ -301,13 +298,13 @@ class AVADataModule(AnnotatedVideoDataModule):
         file, persons = self.person_box_file(name), None
         if file is not None:
             persons = self.read_person_boxes(file)
-            check_boxes(persons, self.action_ids)
+            check_boxes(persons, self.action_ids, unlabelled=True)
             check_score(persons)
             persons = persons.without(excluded)
         return SplitTables(truth.without(excluded), persons, excluded)
 
     def find_videos(self, names: Sequence[str], rows: Mapping[str, int], file: Path) -> list[str]:
-        """Path of each video, a file or a folder of frames; empty where it is missing.
+        """Path of each video, a file or else a folder of frames; empty where it is missing.
 
         Args:
             names: of the videos.
@@ -315,17 +312,10 @@ class AVADataModule(AnnotatedVideoDataModule):
             file: the annotation.
 
         Raises:
-            DatasetError: a name is none of a file, or two files have it.
+            DatasetError: a name is none of a file, or a video is there twice.
         """
         folder = inside(os.path.abspath(self.root), self.videos, "data.videos")
-        for name in names:
-            # The csv files of results have no quotes.
-            if name in (".", "..") or not set('/\0,"\r\n').isdisjoint(name):
-                raise DatasetError(f"{at(file, rows[name])}: {name!r} is no name of a video")
-        wanted = [Row(rows[name], os.path.join(folder, name), "") for name in names]
-        if any(os.path.isdir(row.video) for row in wanted):
-            return [row.video if os.path.isdir(row.video) else "" for row in wanted]
-        return [path or "" for path in find_by_stem(file, wanted)]
+        return locate_videos(folder, names, rows, file)
 
     def read_split(self, name: str) -> Manifest:
         """The videos of ``train``, ``val`` or ``test`` that are there, each once, unlabelled."""
@@ -356,12 +346,12 @@ class AVADataModule(AnnotatedVideoDataModule):
         truth = tables.truth
         names = truth.names
         paths = self._paths(self._named(name), truth)
-        persons = None if tables.persons is None else _of_videos(tables.persons, names)
-        durations = self.durations(paths)
+        persons = None if tables.persons is None else of_videos(tables.persons, names)
+        lengths = durations(paths, self.frame_rate)
         for table in (truth, persons):
             if table is not None:
-                check_seconds(table, names, durations, self.timestamp_offset)
-        sources = self._sources(name, truth, persons)
+                check_seconds(table, names, lengths, self.timestamp_offset)
+        sources = self.sources(name, truth, persons)
         keyframes = make_keyframes(sources, names, self.action_ids)
         there = np.array([bool(path) for path in paths], bool)
         rows = np.flatnonzero(there[keyframes.video])
@@ -383,32 +373,16 @@ class AVADataModule(AnnotatedVideoDataModule):
             video_names=names,
         )
 
-    def _sources(
-        self, name: str, truth: BoxTable, persons: BoxTable | None
-    ) -> list[tuple[BoxTable, np.ndarray]]:
-        """The boxes that a split loads, with their person scores."""
-        certain = (truth, np.ones(len(truth), np.float32))
-        if persons is not None:
-            confident = persons.where(persons.score >= self.min_person_score)
-            detected = (confident, confident.score.astype(np.float32))
-            if name != "train" and self.eval_boxes == "predicted":
-                return [detected]
-            if name == "train" and (persons.action == NO_ACTION).all():
-                raise DatasetError(
-                    f"{persons.file}: has no actions, and would teach that nobody does anything; "
-                    "set data.person_boxes.train to a file with labels, or null"
-                )
-            return [certain, detected] if name == "train" else [certain]
-        if name != "train" and self.eval_boxes == "predicted":
-            raise DatasetError(
-                f"data.person_boxes.{name} is null: set it to a detector's boxes, or "
-                "data.eval_boxes=ground_truth"
-            )
-        return [certain]
+    def sources(self, name: str, truth: BoxTable, persons: BoxTable | None) -> list[Scored]:
+        """The boxes that ``train``, ``val`` or ``test`` loads, with their person scores.
 
-    def durations(self, paths: Sequence[str]) -> np.ndarray:
-        """Seconds of each video, float64 ``(V,)``; NaN where it is missing or cannot be opened."""
-        return np.array([_duration(path, self.frame_rate) for path in paths])
+        Raises:
+            DatasetError: the detector's boxes are missing, or teach nothing.
+        """
+        if name == "train":
+            return training_sources(truth, persons, self.min_person_score)
+        predicted = self.eval_boxes == "predicted"
+        return evaluation_sources(name, truth, persons, self.min_person_score, predicted)
 
     def training_clips(self, manifest: Manifest) -> Any:
         """What training loads: random crops of keyframes' clips."""
@@ -439,60 +413,5 @@ class AVADataModule(AnnotatedVideoDataModule):
         )
 
 
-def first_rows(table: BoxTable) -> dict[str, int]:
-    """Row of the file at which each video is named first; 1 for one without boxes."""
-    videos, first = np.unique(table.video, return_index=True)
-    rows = dict.fromkeys(table.names, 1)
-    return rows | {
-        table.names[video]: int(table.row[i]) for video, i in zip(videos, first, strict=True)
-    }
-
-
-def check_seconds(
-    table: BoxTable, names: Sequence[str], durations: np.ndarray, offset: float
-) -> None:
-    """See that keyframes lie within their videos.
-
-    Args:
-        table: boxes of the named videos.
-        names: of the videos.
-        durations: of the named videos, seconds; NaN: not known.
-        offset: second of the annotation at which they begin.
-
-    Raises:
-        DatasetError: the first row that does not.
-    """
-    length = dict(zip(names, durations.tolist(), strict=True))
-    ends = np.array([length[name] for name in table.names])[table.video]
-    seconds = table.second - offset
-    outside = (seconds < 0) | (seconds > ends)  # nothing is greater than NaN
-    outside &= ~np.isnan(ends)
-    if outside.any():
-        i = int(outside.argmax())
-        name = table.names[table.video[i]]
-        raise DatasetError(
-            f"{at(table.file, int(table.row[i]))}: second {table.second[i]} is not within the "
-            f"video {name}, which has {offset:g} to {offset + ends[i]:g}; is "
-            f"data.timestamp_offset={offset:g} right?"
-        )
-
-
-def _of_videos(table: BoxTable, names: Sequence[str]) -> BoxTable:
-    """The boxes of some videos; the number of others is logged."""
-    known = np.isin(np.array(table.names, object), np.array(names, object))
-    kept = table.where(known[table.video])
-    if others := int((~known).sum()):
-        log.warning(f"{table.file}: {others} of its videos are not in the ground truth; left out")
-    ids = np.cumsum(known) - 1
-    named = tuple(name for name, keep in zip(table.names, known, strict=True) if keep)
-    return replace(kept, names=named, video=ids[kept.video], empty=np.empty((0, 2), np.int64))
-
-
-def _duration(path: str, frame_rate: float) -> float:
-    if not path:
-        return np.nan
-    try:
-        with open_video(path, frame_rate) as file:
-            return file.duration
-    except VideoDecodeError:  # noted when it is loaded, and found by `check`
-        return np.nan
+def _are_two_shares(values: Sequence[float], most: float) -> bool:
+    return np.shape(values) == (2,) and all(0 <= share <= most for share in values)

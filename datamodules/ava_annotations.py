@@ -1,11 +1,10 @@
-"""AVA's annotation files: boxes with actions, person boxes, excluded timestamps and label maps.
+"""AVA's annotation files: boxes with actions, person boxes and excluded timestamps.
 
 The files are those that AVA v2.2 and its detectors publish. All errors name the file and the row.
 Rows are read as arrays: a million of them take a few seconds.
 """
 
 import io
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +16,15 @@ import pyarrow as pa
 import pyarrow.csv
 
 from datamodules.annotations import at, read_text
+from datamodules.ava_json import read_json_rows
 from datamodules.manifest_file import DatasetError, pc
 
 NO_ACTION = -1
 COLUMNS = ("video", "second", "x1", "y1", "x2", "y2", "action", "score")
 _FORMS = "an AVA csv (video,second,x1,y1,x2,y2,action,score) or a json of boxes"
 _PICKLES = frozenset((".pkl", ".pickle", ".p"))
-_FIELD = re.compile(r"""(\w+)\s*:\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[\w.+-]+)""")
+_SECONDS = 2**40 / 1e6  # seconds are below that; the metric's keys hold no more
+_WHOLE = re.compile(r"([0-9]{1,18})(\.0*)?")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class BoxTable:
         text: the coordinates as they are written, ``(R,)`` strings: equal texts are one box.
         row: of the file, from 1, int64 ``(R,)``.
         empty: video and second of the keyframes that are listed without a box, int64 ``(E, 2)``.
+        empty_row: of the file, int64 ``(E,)``.
     """
 
     file: Path
@@ -54,6 +56,7 @@ class BoxTable:
     text: pa.Array
     row: np.ndarray
     empty: np.ndarray
+    empty_row: np.ndarray
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -75,57 +78,12 @@ class BoxTable:
         keys = np.array([keyframe_key(v, s) for v, s in pairs], np.int64)
         kept = self.where(~np.isin(keyframe_key(self.video, self.second), keys))
         empty = ~np.isin(keyframe_key(self.empty[:, 0], self.empty[:, 1]), keys)
-        return replace(kept, empty=self.empty[empty])
+        return replace(kept, empty=self.empty[empty], empty_row=self.empty_row[empty])
 
 
 def keyframe_key(video: Any, second: Any) -> Any:
     """One int64 for a keyframe of a video; seconds are below 2**31."""
     return video * (1 << 31) + second
-
-
-def read_label_map(path: str | Path) -> dict[int, str]:
-    """Names of action ids from a label map in text form (pbtxt), in the order of the ids.
-
-    Both published maps are read: ``ava_action_list_v2.2.pbtxt`` with ``label { name: "..."
-    label_id: 1 label_type: ... }`` (80 classes), and the one ``..._for_activitynet_2019.pbtxt``
-    with ``item { name: "..." id: 1 }`` (the 60 that are evaluated).
-
-    Raises:
-        DatasetError: it is no such file, an id is no positive number, or an id or a name is there
-            twice.
-    """
-    path = Path(path)
-    names: dict[int, str] = {}
-    entry: dict[str, str] | None = None
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        text = _without_comment(line)
-        opened, closed = _FIELD.sub("", text).count("{"), _FIELD.sub("", text).count("}")
-        if opened:
-            entry = {}
-        if entry is not None:
-            entry |= {key: value.strip("\"'") for key, value in _FIELD.findall(text)}
-        elif text.strip():
-            _wrong(path, number, f"expected 'item {{' or 'label {{', not {line.strip()!r}")
-        if closed and entry is not None:
-            _add_entry(names, entry, path, number)
-            entry = None
-    if entry is not None or not names:
-        raise DatasetError(f"{path}: is no label map; expected item {{ name: ... id: ... }}")
-    return dict(sorted(names.items()))
-
-
-def _without_comment(line: str) -> str:
-    """A line of a pbtxt up to a ``#`` that is not within quotes."""
-    return re.sub(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|#.*""", r"\1", line)
-
-
-def _add_entry(names: dict[int, str], entry: dict[str, str], path: Path, number: int) -> None:
-    name, text = entry.get("name", ""), entry.get("label_id", entry.get("id", ""))
-    if not name or not text.isdecimal() or int(text) < 1:
-        _wrong(path, number, "expected a name and a positive id before '}'")
-    if int(text) in names or name in names.values():
-        _wrong(path, number, f"id {text} or name {name!r} is there twice")
-    names[int(text)] = name
 
 
 def _wrong(path: Path, number: int, what: str) -> NoReturn:
@@ -154,10 +112,10 @@ def read_boxes(path: str | Path, images: str | Path | None = None) -> BoxTable:
     if path.suffix.lower() in _PICKLES:
         raise DatasetError(f"{path}: pickles are not read, as they can run code; expected {_FORMS}")
     if path.suffix.lower() == ".json":
-        return _table(path, *_json_columns(path, images), np.empty(0, object), np.empty(0))
-    text = read_text(path)
-    rows, numbers, short = _csv_rows(path, text)
-    return _table(path, rows, numbers, *_keyframes(path, short))
+        rows = read_json_rows(path, None if images is None else Path(images))
+        columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+        return _table(path, pa.table(columns), np.arange(1, len(rows) + 1), [])
+    return _table(path, *_csv_rows(path, read_text(path)))
 
 
 def read_excluded(path: str | Path) -> frozenset[tuple[str, int]]:
@@ -168,12 +126,16 @@ def read_excluded(path: str | Path) -> frozenset[tuple[str, int]]:
     """
     path = Path(path)
     lines = [(n, x.strip()) for n, x in enumerate(read_text(path).splitlines(), 1) if x.strip()]
-    videos, seconds = _keyframes(path, lines)
-    return frozenset(zip(videos.tolist(), seconds.tolist(), strict=True))
+    return frozenset(_keyframe(path, number, line) for number, line in lines)
 
 
-def check_boxes(table: BoxTable, action_ids: Iterable[int]) -> None:
+def check_boxes(table: BoxTable, action_ids: Iterable[int], unlabelled: bool = False) -> None:
     """See that boxes lie within the frame and have known actions.
+
+    Args:
+        table: the boxes.
+        action_ids: that are known.
+        unlabelled: boxes may be without an action, as those of a detector.
 
     Raises:
         DatasetError: the first row that is wrong, and how.
@@ -186,11 +148,14 @@ def check_boxes(table: BoxTable, action_ids: Iterable[int]) -> None:
         if bad.any():
             i = int(bad.argmax())
             _wrong(table.file, int(table.row[i]), f"the box {table.text[i]} {what}")
-    known = np.array([NO_ACTION, *action_ids])
+    ids = list(action_ids)
+    known = np.array([NO_ACTION, *ids] if unlabelled else ids, np.int64)
     if (unknown := ~np.isin(table.action, known)).any():
         i = int(unknown.argmax())
         what = f"action id {table.action[i]} is not in the label map"
-        if len(known) == 61:
+        if table.action[i] == NO_ACTION:
+            what = "no action id; a keyframe without persons is a row video,second"
+        elif len(ids) == 60:
             what += " of the 60 classes that are evaluated; use that of all 80"
         _wrong(table.file, int(table.row[i]), what)
 
@@ -237,27 +202,25 @@ def _csv_rows(path: Path, text: str) -> tuple[pa.Table, np.ndarray, list[tuple[i
     return table.combine_chunks(), np.array(rows) + 1, short
 
 
-def _keyframes(path: Path, lines: Sequence[tuple[int, str]]) -> tuple[np.ndarray, np.ndarray]:
-    """Videos (object) and seconds (int64) of lines ``video,second``."""
-    videos, seconds = [], []
-    for number, line in lines:
-        video, _, second = line.partition(",")
-        if not video.strip() or not second.strip().isdecimal():
-            _wrong(path, number, f"expected video,second with a whole second, not {line[:80]!r}")
-        videos.append(video.strip())
-        seconds.append(int(second))
-    return np.array(videos, object), np.array(seconds, np.int64)
+def _keyframe(path: Path, number: int, line: str) -> tuple[str, int]:
+    """Video and second of a line ``video,second``."""
+    video, _, text = (cell.strip() for cell in line.partition(","))
+    if not video or not (second := _WHOLE.fullmatch(text)):
+        _wrong(path, number, f"expected video,second with a whole second, not {line[:80]!r}")
+    if int(second[1]) >= _SECONDS:
+        _wrong(path, number, f"second {text} is not in [0, {_SECONDS:.0f}]")
+    return video, int(second[1])
 
 
 def _table(
     path: Path,
     rows: pa.Table,
     numbers: np.ndarray,
-    empty_videos: np.ndarray,
-    empty_seconds: np.ndarray,
+    short: Sequence[tuple[int, str]],
 ) -> BoxTable:
-    """Columns of text as numbers; the videos of all rows, sorted."""
-    if not len(numbers) + len(empty_videos):
+    """Columns of text as numbers, and lines without a box; the videos of all of them, sorted."""
+    keyframes = [_keyframe(path, number, line) for number, line in short]
+    if not len(numbers) + len(keyframes):
         raise DatasetError(f"{path}: no rows; expected {_FORMS}")
     cells = {
         name: pc.utf8_trim_whitespace(rows[name]).combine_chunks() for name in rows.schema.names
@@ -266,16 +229,19 @@ def _table(
     places = [cells[name] for name in ("x1", "y1", "x2", "y2")]
     boxes = [_numbers(path, numbers, name, cells[name]) for name in ("x1", "y1", "x2", "y2")]
     second = _numbers(path, numbers, "second", cells["second"], whole=True)
+    if (far := (second < 0) | (second >= _SECONDS)).any():
+        i = int(far.argmax())
+        _wrong(path, int(numbers[i]), f"second {second[i]:.0f} is not in [0, {_SECONDS:.0f}]")
     action = _numbers(path, numbers, "action", cells["action"], empty=NO_ACTION, whole=True)
     score = _numbers(path, numbers, "score", cells["score"], empty=np.nan)
     encoded = cells["video"].dictionary_encode()
     if (nameless := pc.equal(pc.utf8_length(cells["video"]), 0).to_numpy(False)).any():
         _wrong(path, int(numbers[nameless.argmax()]), "the video is empty")
     found = np.array(encoded.dictionary.to_pylist(), object)
-    names = sorted({*found.tolist(), *empty_videos.tolist()})
+    names = sorted({*found.tolist(), *(video for video, _ in keyframes)})
     ids = {name: i for i, name in enumerate(names)}
     id_of = np.array([ids[name] for name in found], np.int64)
-    empty = np.array([ids[name] for name in empty_videos], np.int64)
+    empty = np.array([(ids[name], second) for name, second in keyframes], np.int64)
     return BoxTable(
         file=path,
         names=tuple(names),
@@ -286,7 +252,8 @@ def _table(
         score=score,
         text=pc.binary_join_element_wise(*places, ","),
         row=numbers,
-        empty=np.stack([empty, empty_seconds.astype(np.int64)], axis=1),
+        empty=empty.reshape(-1, 2),
+        empty_row=np.array([number for number, _ in short], np.int64),
     )
 
 
@@ -320,55 +287,3 @@ def _is_number(text: str) -> bool:
         return bool(pc.cast(pa.scalar(text), pa.float64()).is_valid)
     except pa.ArrowInvalid:
         return False
-
-
-def _json_columns(path: Path, images: str | Path | None) -> tuple[pa.Table, np.ndarray]:
-    """AlphAction's boxes, in pixels, as the columns of a csv; and the numbers of their records."""
-    content = _load(path)
-    if isinstance(content, dict):
-        records, listed = content.get("annotations"), content.get("images")
-    else:
-        records, listed = content, None
-    source = Path(images) if images is not None else path
-    if images is not None:
-        more = _load(source)
-        listed = more.get("images") if isinstance(more, dict) else None
-    if not isinstance(records, list) or not records:
-        raise DatasetError(f"{path}: expected a list of image_id, bbox and score")
-    if not isinstance(listed, list):
-        raise DatasetError(
-            f"{source}: expected a list 'images' with id, movie, timestamp, width and height; set "
-            "data.person_box_images to the json that has it"
-        )
-    known = {}
-    for number, image in enumerate(listed, 1):
-        try:
-            size = float(image["width"]), float(image["height"])
-            known[image["id"]] = str(image["movie"]), str(int(image["timestamp"])), *size
-        except (KeyError, TypeError, ValueError) as error:
-            _wrong(
-                source, number, f"an image without id, movie, timestamp, width, height ({error})"
-            )
-    rows = []
-    for number, record in enumerate(records, 1):
-        try:
-            movie, second, width, height = known[record["image_id"]]
-            x, y, w, h = map(float, record["bbox"])
-            score = float(record["score"])
-        except (KeyError, TypeError, ValueError) as error:
-            _wrong(path, number, f"expected image_id, bbox [x, y, w, h] and score ({error!r})")
-        box = x / width, y / height, (x + w) / width, (y + h) / height
-        # Boxes of a detector end at the border to within a rounding.
-        cut = (min(max(value, 0.0), 1.0) if -0.01 < value < 1.01 else value for value in box)
-        rows.append((movie, second, *map(repr, cut), "", repr(score)))
-    columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
-    return pa.table(columns), np.arange(1, len(rows) + 1)
-
-
-def _load(path: Path) -> Any:
-    try:
-        return json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, DatasetError):
-            raise
-        raise DatasetError(f"{path}: not JSON ({error})") from None

@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from datamodules.ava import AVADataModule, check_seconds, first_rows
+from datamodules.ava import AVADataModule
 from datamodules.ava_annotations import (
     NO_ACTION,
     BoxTable,
@@ -14,6 +14,7 @@ from datamodules.ava_annotations import (
     keyframe_key,
     read_boxes,
 )
+from datamodules.ava_tables import check_seconds, durations, first_rows
 from datamodules.boxes import intersection_over_union
 from datamodules.checking import Fault
 from datamodules.manifest import DatasetError
@@ -33,6 +34,15 @@ class Diagnosis(NamedTuple):
 
     faults: list[Fault]
     lines: list[str]
+
+
+def diagnose_all(data: AVADataModule, names: Sequence[str]) -> list[Diagnosis]:
+    """Diagnoses of splits that share their ground truth, each other annotation once."""
+    different = {
+        (name == "train", data.person_boxes.get(name), data.excluded.get(name)): name
+        for name in reversed(names)
+    }
+    return [diagnose(data, name) for name in names if name in different.values()]
 
 
 def diagnose(data: AVADataModule, name: str) -> Diagnosis:
@@ -56,26 +66,30 @@ def diagnose(data: AVADataModule, name: str) -> Diagnosis:
     persons = attempt(lambda: data.read_person_boxes(file)) if file is not None else None
     for table in (truth, persons):
         if table is not None and data.action_ids:
-            attempt(lambda table=table: check_boxes(table, data.action_ids))
+            unlabelled = table is persons
+            attempt(lambda t=table, u=unlabelled: check_boxes(t, data.action_ids, unlabelled=u))
     if persons is not None:
         attempt(lambda: check_score(persons))
     if truth is None:
         return Diagnosis(faults, [f"{name}: no ground truth"])
     paths = attempt(lambda: data.find_videos(truth.names, first_rows(truth), truth.file)) or []
-    durations = data.durations(paths or [""] * len(truth.names))
-    of_split = [truth]
+    known = durations(paths or [""] * len(truth.names), data.frame_rate).tolist()
+    seconds = dict(zip(truth.names, known, strict=True))
+    of_split, detected = [truth], None
     if persons is not None:
         named = np.isin(np.array(persons.names, object), np.array(truth.names, object))
-        of_split.append(persons.where(named[persons.video]))
+        detected = persons.where(named[persons.video])
+        of_split.append(detected)
     for table in of_split:
         names = sorted({*truth.names, *table.names})
-        known = dict(zip(truth.names, durations.tolist(), strict=True))
-        lengths = np.array([known.get(video, np.nan) for video in names])
+        lengths = np.array([seconds.get(video, np.nan) for video in names])
         attempt(
             lambda table=table, names=names, lengths=lengths: check_seconds(
                 table, names, lengths, data.timestamp_offset
             )
         )
+    if persons is not None or data.person_boxes.get(name) is None:
+        attempt(lambda: data.sources(name, truth, detected))
     lines = [f"{name}: {line}" for line in _lines(data, truth, persons, excluded, paths)]
     return Diagnosis(faults, lines)
 

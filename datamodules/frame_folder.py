@@ -18,6 +18,8 @@ from datamodules.container import VideoDecodeError
 from datamodules.decoding import Box, checked_crop, checked_size, scale
 
 _PICTURE = re.compile(r"(.*?)(\d+)(\.(?:jpg|jpeg|png))", re.IGNORECASE)
+# What Pillow raises of damaged files, and of those that would fill the memory.
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _HALF_TICK = 1e-6  # of a frame: times that were computed fall just short of its start
 
 
@@ -106,11 +108,20 @@ class FrameFolder:
         try:
             with Image.open(path) as image:
                 pixels = np.array(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:  # of a damaged file, too
+        except _UNREADABLE as error:
             raise VideoDecodeError(path, str(error)) from None
         if pixels.shape[:2] != (self.height, self.width):
             raise VideoDecodeError(path, "the frame size changes within the folder")
         return pixels
+
+
+def holds_pictures(path: str) -> bool:
+    """Whether a folder has numbered pictures; quick where its first entry is one."""
+    try:
+        with os.scandir(path) as entries:
+            return any(_PICTURE.fullmatch(entry.name) for entry in entries)
+    except OSError:  # no folder, or none that can be read
+        return False
 
 
 @lru_cache(maxsize=100_000)
@@ -133,5 +144,5 @@ def _layout(path: str, _changed: int) -> _Layout:
     try:
         with Image.open(os.path.join(path, layout.name(0))) as image:
             return layout._replace(width=image.width, height=image.height)
-    except (OSError, SyntaxError, ValueError) as error:
+    except _UNREADABLE as error:
         raise VideoDecodeError(path, str(error)) from None

@@ -75,8 +75,7 @@ class KeyframeManifest(Manifest):
 
 
 def ground_truth_of(table: BoxTable) -> GroundTruth:
-    """The rows of a ground-truth file that have an action."""
-    table = table.where(table.action != NO_ACTION)
+    """The rows of a ground-truth file, all with an action, and its keyframes without a box."""
     second, empty = table.second.astype(np.float64), table.empty
     return GroundTruth(
         table.video,

@@ -1,41 +1,25 @@
-"""Who does what in a video, once a second: scores, files of results, and the video drawn on.
+"""Who does what in a video, once a second.
 
 A file of any length is read forwards, some seconds at a time; nothing is kept of those before.
 """
 
-import json
-import logging
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
-from itertools import chain, pairwise
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.atomic_file import atomic_file
 from datamodules.boxes import Box, clip_boxes, crop_boxes, visible_shares
 from datamodules.clips import ClipFormat
-from datamodules.decoding import VideoDecodeError, VideoFile
+from datamodules.decoding import VideoFile
 from datamodules.keyframe_clips import evaluated_size
-from datamodules.manifest_file import DatasetError
-from datamodules.playback import Shown, VideoWriter, play
 from datamodules.sampling import keyframe_times
 from hiera_video.augment.basic import Normalize
-from hiera_video.metrics.ava import DetectedBoxes
-from hiera_video.metrics.ava_csv import write_ava_csv
 from hiera_video.persons import PersonBoxes, PersonSource
-from hiera_video.progress_line import progress_line
-from hiera_video.visualize.boxes import LabelledBox, box_overlay, laid_over
-
-log = logging.getLogger(__name__)
 
 SECONDS_AT_ONCE, CLIPS_AT_ONCE = 8, 8  # that are decoded, and that the model sees, together
-SUFFIXES = (".csv", ".jsonl", ".mp4")  # of what is written of each video
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -96,20 +80,25 @@ class ActionPredictor:
         self.device = torch.device(device)
         self.normalize = (normalize or Normalize()).to(self.device)
 
-    def moments(self, video: str) -> Iterator[Moment]:
-        """The moments of a video, ascending.
+    def seconds(self, file: VideoFile) -> list[int]:
+        """When it looks at a video, ascending.
 
         Raises:
-            VideoDecodeError: the file cannot be read.
             DatasetError: the persons of this video are not known.
         """
-        with VideoFile(video) as file:
-            seconds = self.persons.seconds(video, file.duration)
-            for start in range(0, len(seconds), SECONDS_AT_ONCE):
-                some = seconds[start : start + SECONDS_AT_ONCE]
-                persons = self.persons.at(file, some)
-                scores = self._scores(file, some, persons)
-                yield from map(Moment, some, persons, scores)
+        return self.persons.seconds(file.path, file.duration)
+
+    def moments(self, file: VideoFile, seconds: Sequence[int]) -> Iterator[Moment]:
+        """What is seen in a video at some of its `seconds`.
+
+        Raises:
+            VideoDecodeError: the file is damaged.
+        """
+        for start in range(0, len(seconds), SECONDS_AT_ONCE):
+            some = seconds[start : start + SECONDS_AT_ONCE]
+            persons = self.persons.at(file, some)
+            scores = self._scores(file, some, persons)
+            yield from map(Moment, some, persons, scores)
 
     def _scores(
         self, file: VideoFile, seconds: Sequence[int], persons: Sequence[PersonBoxes]
@@ -212,119 +201,3 @@ def boxes_in_crops(
     shares = np.stack([visible_shares(some) for some in moved]).round(6)
     chosen = shares.argmax(axis=0)
     return chosen, clip_boxes(moved[chosen, np.arange(len(boxes))])
-
-
-def predict_files(
-    predictor: ActionPredictor, videos: Sequence[str], out: Path, min_action_score: float = 0.5
-) -> list[str]:
-    """Write results of videos into a folder; one that fails is reported, and the next one begins.
-
-    Of ``NAME.mp4`` come, each when it is whole,
-
-    - ``NAME.csv``, the scores of all actions as rows ``NAME,second,x1,y1,x2,y2,action_id,score``,
-      AVA's form for evaluation;
-    - ``NAME.jsonl``, a line for each second: ``{"video", "second", "boxes": [{"box",
-      "person_score", "actions": [{"label", "score"}, ...]}, ...]}`` with the actions of at least
-      ``min_action_score``, best first;
-    - ``NAME.mp4``, the video with these drawn in, without sound. What is found at a second is shown
-      for the half second before and after it.
-
-    Args:
-        predictor: what scores.
-        videos: files.
-        out: the folder, made if it is not there.
-        min_action_score: in [0, 1].
-
-    Returns:
-        The videos that worked.
-
-    Raises:
-        DatasetError: two videos have the same name, or one would be overwritten; nothing is done.
-    """
-    if not 0 <= min_action_score <= 1:
-        raise ValueError(f"min_action_score must be in [0, 1], not {min_action_score}")
-    _check_targets(videos, out)
-    out.mkdir(parents=True, exist_ok=True)
-    done = []
-    for video in videos:
-        try:
-            _predict_file(predictor, video, out, min_action_score)
-        except (VideoDecodeError, DatasetError) as error:
-            log.error(str(error))
-        else:
-            done.append(video)
-    return done
-
-
-def _check_targets(videos: Sequence[str], out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise DatasetError(f"out={out} is a file; name a folder")
-    named: dict[str, str] = {}
-    for video in videos:
-        other = named.setdefault(Path(video).stem, video)
-        if other != video:
-            raise DatasetError(f"{other} and {video} have one name; predict them into two folders")
-        target = out / f"{Path(video).stem}.mp4"
-        if target.exists() and os.path.exists(video) and target.samefile(video):
-            raise DatasetError(f"out={out} holds {video} itself; name another folder")
-
-
-def _predict_file(predictor: ActionPredictor, video: str, out: Path, least: float) -> None:
-    name = Path(video).stem
-    with VideoFile(video) as file:
-        rate, total = file.rate, len(predictor.persons.seconds(video, file.duration))
-    with ExitStack() as stack:
-        table, lines, film = (
-            stack.enter_context(atomic_file(out / f"{name}{suffix}")) for suffix in SUFFIXES
-        )
-        rows = stack.enter_context(open(table, "wb"))
-        json_lines = stack.enter_context(open(lines, "w", encoding="utf-8"))
-        writer = stack.enter_context(VideoWriter(film, rate))
-        frames = stack.enter_context(closing(play(video)))
-        show = stack.enter_context(progress_line(name, "seconds"))
-        moments = chain(predictor.moments(video), [None])
-        for done, (moment, following) in enumerate(pairwise(moments), 1):
-            assert moment is not None
-            second, boxes = moment.second, moment.persons.boxes.astype(np.float32)
-            where = np.zeros(len(boxes), np.int64), np.full(len(boxes), second, np.float64)
-            detected = DetectedBoxes(*where, boxes, moment.scores)
-            write_ava_csv(rows, [name], detected, predictor.action_ids)
-            described = describe(name, moment, predictor.class_names, least)
-            json_lines.write(json.dumps(described, ensure_ascii=False) + "\n")
-            until = math.inf if following is None else (moment.second + following.second) / 2
-            _draw(frames, until, described["boxes"], writer)
-            show(done, total)
-
-
-def describe(name: str, moment: Moment, class_names: Sequence[str], least: float) -> dict[str, Any]:
-    """A line of ``NAME.jsonl``; see `predict_files`."""
-    people = []
-    for box, person, scores in zip(*moment.persons, moment.scores, strict=True):
-        best = [i for i in np.argsort(-scores, kind="stable") if scores[i] >= least]
-        people.append(
-            {
-                "box": [round(x, 4) for x in box.tolist()],
-                "person_score": round(float(person), 4),
-                "actions": [
-                    {"label": class_names[i], "score": round(float(scores[i]), 4)} for i in best
-                ],
-            }
-        )
-    return {"video": name, "second": moment.second, "boxes": people}
-
-
-def _draw(
-    frames: Iterator[Shown], until: float, people: list[dict[str, Any]], writer: VideoWriter
-) -> None:
-    """Write the frames that start before a time, with the same persons."""
-    labelled = [
-        LabelledBox(p["box"], [(action["label"], action["score"]) for action in p["actions"]])
-        for p in people
-    ]
-    overlay = None
-    for shown in frames:
-        height, width = shown.picture.shape[:2]
-        overlay = overlay or box_overlay(width, height, labelled)
-        writer.write(shown._replace(picture=laid_over(shown.picture, overlay)))
-        if shown.end >= until:
-            return

@@ -28,7 +28,7 @@ Train and use Hiera on video files.
   validate  evaluate on the validation split   hiera-video validate --config NAME ckpt_path=FILE
   test      evaluate with all views            hiera-video test --config NAME ckpt_path=FILE
   predict   name the class of video files      hiera-video predict --config NAME ckpt_path=FILE PATH
-  evaluate  a test's numbers from its files    hiera-video evaluate --task classification RUN
+  evaluate  a test's numbers from its files    hiera-video evaluate --task classification|ava
   prepare   probe or transcode a data set      hiera-video prepare VIDEOS --out DIR
   check     missing, changed, corrupt videos   hiera-video check VIDEOS_OR_DIR
   export    for other programs, with a card    hiera-video export RUN_OR_FILE --format onnx

@@ -39,7 +39,7 @@ class Split(NamedTuple):
         read: gives their manifest, from an earlier `prepare` where there is one.
         list: gives it from what is there without that.
         missing: gives the videos that an annotation names and the disk lacks, after reading.
-        diagnose: gives what is to be said of an annotation of boxes, if it is one.
+        diagnose: gives what is to be said of annotations of boxes; None of other data.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Split(NamedTuple):
     read: Callable[[], Any]
     list: Callable[[], Any]
     missing: Callable[[], Sequence[Any]] = tuple
-    diagnose: Callable[[], Any] = lambda: None
+    diagnose: Callable[[], Sequence[Any]] | None = None
 
 
 def run(command: str, words: Sequence[str]) -> None:
@@ -226,32 +226,42 @@ def _check(words: Sequence[str]) -> None:
     _add_work(parser)
     arguments = parser.parse_intermixed_args(words)
     from datamodules.checking import Fault, check
+    from datamodules.manifest import DatasetError
 
-    faults = wrong = videos = 0
+    faults = videos = 0
+    wrong: list[Fault] = []
     lines: list[str] = []
     for split in _splits(arguments):
+        manifest, found, annotation = (), [], []
         with progress_line(f"check {split.name}") as progress:
-            manifest = split.read()
-            gone = [Fault("missing", m.video, f"{m.file}, row {m.row}") for m in split.missing()]
-            found = gone + check(
-                manifest,
-                decode=arguments.decode,
-                every_frame=not arguments.quick,
-                processes=arguments.processes,
-                patience=arguments.hang_seconds,
-                progress=progress,
-            )
-        for fault in found:
+            try:
+                manifest = split.read()
+            except DatasetError as error:
+                if split.diagnose is None:
+                    raise
+                annotation.append(Fault("wrong", str(error)))
+            else:
+                found = check(
+                    manifest,
+                    decode=arguments.decode,
+                    every_frame=not arguments.quick,
+                    processes=arguments.processes,
+                    patience=arguments.hang_seconds,
+                    progress=progress,
+                )
+        gone = [Fault("missing", m.video, f"{m.file}, row {m.row}") for m in split.missing()]
+        faults, videos = faults + len(gone + found), videos + len(gone) + len(manifest)
+        for diagnosis in split.diagnose() if split.diagnose else ():
+            annotation += diagnosis.faults
+            lines += diagnosis.lines
+        new = [fault for fault in dict.fromkeys(annotation) if fault not in wrong]
+        wrong += new
+        for fault in gone + found + new:
             print(fault)
-        faults, videos = faults + len(found), videos + len(gone) + len(manifest)
-        if (diagnosis := split.diagnose()) is not None:
-            for fault in diagnosis.faults:
-                print(fault)
-            wrong, lines = wrong + len(diagnosis.faults), lines + diagnosis.lines
     for line in lines:
         print(line)
     if wrong:
-        raise UsageError(f"{faults} of {videos} videos and {wrong} annotations have faults", 1)
+        raise UsageError(f"{faults} of {videos} videos and {len(wrong)} annotations have faults", 1)
     if faults:
         raise UsageError(f"{faults} of {videos} videos have faults", 1)
     print(f"{videos} videos, no faults")
@@ -312,6 +322,11 @@ def _splits(arguments: argparse.Namespace) -> list[Split]:
     data = data_module(arguments.config, arguments.words, out and out / "missing_videos.csv")
     data.prepare_data()
     data.find_class_names()
+    names: dict[str, list[str]] = {}  # that a split is used by
+    for name, split in data.splits.items():
+        if split is not None:
+            names.setdefault(split, []).append(name)
+    diagnose = _diagnosis(data)
     found: dict[str, Split] = {}
     for name, split in data.splits.items():
         if split is not None and split not in found:
@@ -322,19 +337,20 @@ def _splits(arguments: argparse.Namespace) -> list[Split]:
                 partial(data.read_split, name),
                 partial(data.list_split, split, data.class_names),
                 partial(_missing, data, split),
-                partial(_diagnose, data, name),
+                diagnose and partial(diagnose, data, names[split]),
             )
     return list(found.values())
 
 
-def _diagnose(data: Any, name: str) -> Any:
+def _diagnosis(data: Any) -> Callable[[Any, Sequence[str]], Sequence[Any]] | None:
+    """What looks at the annotation of some data, if it is of boxes."""
     from datamodules.ava import AVADataModule
 
     if not isinstance(data, AVADataModule):
         return None
-    from datamodules.ava_diagnosis import diagnose
+    from datamodules.ava_diagnosis import diagnose_all
 
-    return diagnose(data, name)
+    return diagnose_all
 
 
 def _missing(data: Any, split: str) -> list[Any]:

@@ -75,7 +75,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def _evaluate_ava(arguments: argparse.Namespace) -> None:
-    from datamodules.ava_annotations import read_label_map
+    from datamodules.label_map import read_label_map
     from datamodules.manifest import DatasetError
     from hiera_video.ava_evaluation import evaluate_files
 

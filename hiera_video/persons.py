@@ -12,10 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datamodules.ava_annotations import check_boxes, check_score, read_boxes
+from datamodules.ava_annotations import (
+    NO_ACTION,
+    BoxTable,
+    check_boxes,
+    check_score,
+    read_boxes,
+)
 from datamodules.decoding import VideoFile
 from datamodules.manifest_file import DatasetError
-from hiera_video.models.download import download
+from hiera_video.models.download import digest_in_name, download
 from hiera_video.models.weight_files import CheckpointError, network_weights, read_checkpoint
 from hiera_video.progress_line import progress_line
 from hiera_video.spelling import did_you_mean
@@ -173,7 +179,7 @@ def _downloaded(name: str, url: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with progress_line(name, "MB") as show:
-            download(url, path, show)
+            download(url, path, show, digest_in_name(url))
     except (OSError, HTTPException, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
@@ -201,6 +207,7 @@ class BoxFile:
         self.path = Path(path)
         table = read_boxes(self.path)
         check_boxes(table, np.unique(table.action).tolist())
+        _refuse_person_ids(table)
         check_score(table)
         self._videos = {name: i for i, name in enumerate(table.names)}
         keep = table.score >= min_score
@@ -237,6 +244,16 @@ class BoxFile:
         number = self._videos.get(path.stem, self._videos.get(path.name, -1))
         start, end = np.searchsorted(self._rows[:, 0], (number, number + 1))
         return self._rows[start:end, 1], self._rows[start:end, 2:]
+
+
+def _refuse_person_ids(table: BoxTable) -> None:
+    """In AVA's ground truth the eighth column is a person's number."""
+    score, has_actions = table.score, (table.action != NO_ACTION).any()
+    if has_actions and (score % 1 == 0).all() and (score != 1).any():
+        raise DatasetError(
+            f"{table.file}: its eighth column looks like the persons' numbers of a ground truth; "
+            "write 1 there, a person's score"
+        )
 
 
 def _sound(persons: PersonBoxes) -> PersonBoxes:

@@ -12,11 +12,12 @@ from omegaconf import DictConfig
 
 from datamodules.clips import ClipFormat
 from datamodules.manifest import list_split, list_videos
-from hiera_video.action_prediction import ActionPredictor, predict_files
+from hiera_video.action_files import check_request, predict_files
+from hiera_video.action_prediction import ActionPredictor
 from hiera_video.command_line import UsageError
 from hiera_video.models.checkpoints import load_weights
 from hiera_video.persons import PersonSource, person_source
-from hiera_video.tasks.detection import DetectionTask
+from hiera_video.tasks.detection import DetectionTask, refuse_true_half
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +40,21 @@ def predict_actions(
 
     Raises:
         UsageError: something is wrong with it, or no video worked.
+        MisconfigurationException: ``trainer.precision`` would round boxes.
     """
     if not class_names:
         raise UsageError(f"{weights} names no actions; give a run of action detection")
+    accelerator, precision = config.trainer.accelerator, config.trainer.precision
+    refuse_true_half(str(precision))
     listed = list_videos(
         config.data.get("predict", ()), lambda file: list_split(file, Path(), None)
     )
-    videos = [listed.path(i) for i in range(len(listed))]
+    videos, out = [listed.path(i) for i in range(len(listed))], Path(config.out)
+    try:
+        check_request(videos, out, config.min_action_score)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     task: Any = instantiate(config.task, _convert_="all")
-    accelerator, precision = config.trainer.accelerator, config.trainer.precision
     fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
     network: Any = _network(task, weights, len(class_names))
     data = config.data
@@ -63,7 +70,6 @@ def predict_actions(
         pad=data.get("eval_pad") and tuple(data.eval_pad),
         device=fabric.device,
     )
-    out = Path(config.out)
     log.info(f"predict {config.name} -> {out}")
     done = predict_files(predictor, videos, out, config.min_action_score)
     if not done:

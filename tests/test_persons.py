@@ -83,7 +83,9 @@ def test_a_file_without_anybody_in_this_video(tmp_path, rows, words):
     [
         ("hall,1,0.9,0.1,0.1,0.8,,0.9", "row 1: the box .* is empty"),
         ("hall,1,0.1,0.1,0.2,0.8,,0.9\nhall,1,0.1,0.1,0.2,1.8,,0.9", r"row 2: .* not within"),
-        ("hall,1,0.1,0.1,0.2,0.8,12,3", "row 1: expected a person score"),
+        ("hall,1,0.1,0.1,0.2,0.8,12,3.5", "row 1: expected a person score"),
+        ("hall,1,0.1,0.1,0.2,0.8,,3", "row 1: expected a person score"),
+        ("hall,1,0.1,0.1,0.2,0.8,12", "row 1: expected a person score"),
     ],
 )
 def test_wrong_rows(tmp_path, rows, words):
@@ -91,6 +93,22 @@ def test_wrong_rows(tmp_path, rows, words):
     boxes.write_text(rows)
     with pytest.raises(DatasetError, match=words):
         person_source(str(boxes))
+
+
+@pytest.mark.parametrize("people", [(0, 1), (1, 2), (0, 0), (3, 117)])
+def test_numbers_of_persons_are_no_scores(tmp_path, people):
+    boxes = tmp_path / "ava_val_v2.2.csv"
+    boxes.write_text("".join(f"hall,1,0.1,0.1,0.2,0.8,12,{person}\n" for person in people))
+    with pytest.raises(DatasetError, match=r"v2\.2\.csv: its eighth column looks like .*write 1"):
+        person_source(str(boxes))
+
+
+@pytest.mark.parametrize(("action", "scores"), [("12", (1, 1)), ("", (0, 1)), ("12", (1, 0.5))])
+def test_whole_numbers_that_are_scores(tmp_path, action, scores):
+    boxes = tmp_path / "boxes.csv"
+    rows = [f"hall,{i},0.1,0.1,0.2,0.8,{action},{score}\n" for i, score in enumerate(scores)]
+    boxes.write_text("".join(rows))
+    person_source(str(boxes))
 
 
 def test_what_boxes_may_be():
@@ -161,13 +179,17 @@ def test_weights_of_another_detector(detector_weights, tmp_path):
 
 
 def test_weights_that_cannot_be_had(tmp_path, monkeypatch):
-    def offline(*_):
+    asked = []
+
+    def offline(url, path, show, sha256):
+        asked.append(sha256)
         raise OSError("no route to host")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(persons, "download", offline)
     with pytest.raises(CheckpointError) as error:
         person_source("detector", SMALL)
+    assert asked == ["a79551df"]  # as the name of torchvision's file has it
     text = str(error.value)
     assert "\n" not in text
     assert "no route to host" in text

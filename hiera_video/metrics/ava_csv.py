@@ -28,6 +28,7 @@ _TYPES = {
     "video": pa.dictionary(pa.int32(), pa.string()),
     "action id": pa.int64(),
 }
+_UNFIT = re.compile('[,"\r\n\ud800-\udfff]')  # in the name of a video
 _ABSENT = {**dict.fromkeys(SIDES, math.nan), "action id": -1, "score": 1.0}
 
 
@@ -143,13 +144,15 @@ def write_ava_csv(
         videos: name of each number in ``detected.video``.
         detected: boxes and scores.
         action_ids: of the columns of scores.
+
+    Raises:
+        DatasetError: see `check_names`.
     """
+    check_names(videos)
     ids = pa.array(list(action_ids), pa.int64())
     names = pa.array(list(videos), pa.string())
     step = max(1, BLOCK // (100 * max(1, len(ids))))
-    special = any(set(name) & set(',"\r\n') for name in videos)
-    quoting: Any = "needed" if special else "none"  # published files have none
-    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style=quoting)
+    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="none")
     for begin in range(0, len(detected.video), step):
         some = DetectedBoxes(*(values[begin : begin + step] for values in detected))
         row = np.repeat(np.arange(len(some.video)), len(ids))
@@ -160,6 +163,20 @@ def write_ava_csv(
         columns.append(pa.array(np.ascontiguousarray(some.scores).reshape(-1)))
         table = pa.table(dict(zip(COLUMNS, columns, strict=True)))
         pyarrow.csv.write_csv(table, file, options)
+
+
+def check_names(videos: Sequence[str]) -> None:
+    """See that a csv can name videos: AVA's files have no quotes around a name.
+
+    Raises:
+        DatasetError: a name has a comma, a quote or a line break, or is no text.
+    """
+    for name in videos:
+        if _UNFIT.search(name):
+            raise DatasetError(
+                f"a csv cannot name the video {name!r}: rename it, without commas, double quotes, "
+                "line breaks and bytes that are not UTF-8"
+            )
 
 
 def _blocks(path: Path) -> Iterator[tuple[bytes, int]]:
@@ -226,7 +243,7 @@ def _parsed(text: bytes) -> pa.Table:
 
 def _explain(text: bytes, path: Path, numbers: np.ndarray) -> NoReturn:
     """Raise for the first line that can't be parsed."""
-    lines = text.splitlines(keepends=True)
+    lines = [line + b"\n" for line in text.split(b"\n")[:-1]]
     low, high = 0, len(lines)
     while True:
         middle = (low + high + 1) // 2
@@ -239,7 +256,9 @@ def _explain(text: bytes, path: Path, numbers: np.ndarray) -> NoReturn:
                 what = str(error)
                 break
     line = lines[low].decode("utf-8", "replace").strip()
-    if found := re.search(r"column #(\d)", what):
+    if "\r" in line:
+        what = "a carriage return within the row"
+    elif found := re.search(r"column #(\d)", what):
         name, cell = COLUMNS[int(found[1])], line.split(",")[int(found[1])]
         kind = {"action id": "whole number", "video": "text in UTF-8"}.get(name, "number")
         what = f"{name} is no {kind}: {cell[:40]!r}"

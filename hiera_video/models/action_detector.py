@@ -102,12 +102,16 @@ class HieraActionDetector(Hiera):
 
         Raises:
             ValueError: another shape.
+            RuntimeError: `box_clip` is out of range; on a GPU at some later time.
         """
         if boxes.shape != (len(box_clip), 4) or box_clip.ndim != 1:
             raise ValueError(
                 f"expected boxes (N, 4) and box_clip (N,), got {tuple(boxes.shape)} and "
                 f"{tuple(box_clip.shape)}"
             )
+        inside = ((box_clip >= 0) & (box_clip < len(video))).all()
+        # Without waiting for the device.
+        torch._assert_async(inside, "box_clip names no clip of the batch")  # pyright: ignore
         sampled = [sample_boxes(m, boxes, box_clip, self.roi_size) for m in self.box_maps(video)]
         boxed = torch.cat(sampled, dim=1).amax(dim=(2, 3))  # (N, C, R, R) -> (N, C)
         return self.head(boxed.to(self.head.projection.weight.dtype))

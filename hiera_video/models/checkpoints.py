@@ -86,6 +86,7 @@ def load_weights(
     strict: bool = True,
     quiet: bool = False,
     inflate: bool = False,
+    head: bool = True,
 ) -> LoadReport:
     """Load weights into a model and print a short report.
 
@@ -109,6 +110,8 @@ def load_weights(
             frame, as the image model does, and the position in time is zero. Published image
             weights are meant for pixels normalised with ImageNet's mean and deviation, which
             differ from those of video.
+        head: False leaves the model's head new, also where the file has one of its shape, which may
+            be of other classes.
 
     Raises:
         CheckpointError: a ValueError; the model is as it was before.
@@ -129,6 +132,9 @@ def load_weights(
     try:
         found = translate(weights, geometry.tokens[-2:])
         found, resized = _for_model(found, own, geometry, strict, inflate)
+        if not head:
+            kept = {name: value for name, value in found.weights.items() if name not in HEAD}
+            found = found._replace(weights=kept)
         size = geometry.input_size if found.composed else saved_input_size(checkpoint, path)
         resized += _fit_positions(found.weights, own, geometry, size, strict)
         report = _report(found, own, list(dict.fromkeys(resized)))

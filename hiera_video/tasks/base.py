@@ -13,8 +13,10 @@ from torch.optim import AdamW, Optimizer
 
 from hiera_video.augment.pipeline import Augmentation
 from hiera_video.models.checkpoints import load_weights
+from hiera_video.models.weight_files import find_weights
 from hiera_video.tasks.budget import Budget
 from hiera_video.tasks.optimization import OptimizerFactory, parameter_groups, scheduler
+from hiera_video.trained import read_classes
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +89,14 @@ class VideoTask(LightningModule):
         """A new network, with the head that the data asks for."""
         return self.create_network()
 
+    def same_classes(self, said: Mapping[str, Any]) -> bool:
+        """Whether weights to start a training from may give it their head, if it fits.
+
+        Args:
+            said: what their file says of its classes, as `read_classes` gives it.
+        """
+        return True
+
     def setup(self, stage: str) -> None:
         """Tell the trainer how many batches make a step, before a loader or checkpoint is read.
 
@@ -121,8 +131,14 @@ class VideoTask(LightningModule):
             self.model.compile()
         if self.init_from is None:
             return
+        file = find_weights(self.init_from)
+        said = read_classes(file) if file.is_file() else {}
         report = load_weights(
-            self.model, self.init_from, quiet=self.global_rank != 0, inflate=self.inflate
+            self.model,
+            self.init_from,
+            quiet=self.global_rank != 0,
+            inflate=self.inflate,
+            head=not self.trainer.training or self.same_classes(said),
         )
         if report.missing and not self.trainer.training:
             raise MisconfigurationException(

@@ -1,7 +1,7 @@
 """Classification of videos, evaluated over several views of each."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,10 @@ class ClassificationTask(VideoTask):
                 f"{len(self.class_names)} ({self.class_names[0]}, ...) in another order or number"
             )
         return self.class_names
+
+    def same_classes(self, said: Mapping[str, Any]) -> bool:
+        """Those of the same names; where none are said, as of published weights, it may be."""
+        return tuple(said.get("class_names") or ()) in ((), self.class_names)
 
     def network(self) -> nn.Module:
         """A network with one logit for each class name."""

@@ -1,6 +1,6 @@
 """Detection of actions: which of them each box shows at its keyframe."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,8 @@ class DetectionTask(VideoTask):
         **kwargs,
     ) -> None:
         super().__init__(model, **kwargs)
+        if self.augment.rand_augment is not None:
+            raise ValueError("rand_augment moves pictures but not their boxes; leave it out")
         self.class_names = tuple(class_names) if class_names else None
         self.action_ids = tuple(action_ids) if action_ids else None
         self.person_score, self.protocol = person_score, protocol
@@ -56,12 +58,7 @@ class DetectionTask(VideoTask):
             MisconfigurationException: batches in half precision, or classes that do not agree.
         """
         super().setup(stage)
-        precision = str(self.trainer.precision)
-        if precision in ("16-true", "bf16-true"):
-            raise MisconfigurationException(
-                f"trainer.precision={precision} would round boxes to a pixel or two; use "
-                f"{precision.replace('true', 'mixed')}"
-            )
+        refuse_true_half(str(self.trainer.precision))
         self._agreed_classes()
         splits = {"fit": ["val"], "validate": ["val"], "test": ["test"]}.get(stage, [])
         self.metrics = nn.ModuleDict({f"{s}_map": self._metric(s) for s in splits if self._has(s)})
@@ -103,6 +100,11 @@ class DetectionTask(VideoTask):
                 f"{len(self.class_names)} ({self.class_names[0]}, ...) in another order or number"
             )
         return self.class_names
+
+    def same_classes(self, said: Mapping[str, Any]) -> bool:
+        """Those of the same actions: a classifier's head is of other things."""
+        keys = ("class_names", "action_ids")
+        return tuple(tuple(said.get(k) or ()) for k in keys) == (self.class_names, self.action_ids)
 
     def network(self) -> nn.Module:
         """A network with one logit for each action."""
@@ -170,10 +172,6 @@ class DetectionTask(VideoTask):
         """Log the mAP over all test keyframes that have ground truth."""
         self._log_map("test")
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The same for boxes without labels."""
-        return self.scores(batch)
-
     def _evaluate(self, batch: Batch, split: str) -> dict[str, Tensor]:
         rows = self.scores(batch)
         metric: Any = self.metrics[f"{split}_map"]
@@ -197,6 +195,19 @@ class DetectionTask(VideoTask):
         if self.trainer.state.fn != "fit":
             self.results = results
         metric.reset()
+
+
+def refuse_true_half(precision: str) -> None:
+    """See that boxes stay float32.
+
+    Raises:
+        MisconfigurationException: with this ``trainer.precision`` they would not.
+    """
+    if precision in ("16-true", "bf16-true"):
+        raise MisconfigurationException(
+            f"trainer.precision={precision} would round boxes to a pixel or two; use "
+            f"{precision.replace('true', 'mixed')}"
+        )
 
 
 def action_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from datamodules import keyframe_clips
 from datamodules.ava import AVADataModule
 from datamodules.container import VideoDecodeError
 from datamodules.decoding import VideoFile
-from datamodules.frame_folder import FrameFolder
+from datamodules.frame_folder import FrameFolder, holds_pictures
 from datamodules.keyframe_clips import LEAST_VISIBLE
 from datamodules.manifest import DatasetError
 from tests.video_files import write_video
@@ -357,6 +357,11 @@ def test_wrong_data(root, kwargs, what):
         {"eval_short_side": 16},
         {"short_side": (16, 32)},
         {"box_jitter": (0.9, 0.1)},
+        {"box_jitter": (0.1, 0.2, 0.3)},
+        {"box_jitter": 0.2},
+        {"timestamp_offset": float("nan")},
+        {"timestamp_offset": float("inf")},
+        {"frame_rate": float("nan")},
         {"min_person_score": 2},
         {"person_boxes": {"training": "a.csv"}},
         {"frame_rate": 0},
@@ -365,6 +370,71 @@ def test_wrong_data(root, kwargs, what):
 def test_wrong_arguments(root, kwargs):
     with pytest.raises(ValueError, match=next(iter(kwargs))):
         make(root, **kwargs)
+
+
+def test_the_order_of_box_jitter_is_said(root):
+    with pytest.raises(
+        ValueError, match=r"box_jitter must be \[width, height\], each in \[0, 0.5\]"
+    ):
+        make(root, box_jitter=(0.2, 0.9))
+    assert make(root, box_jitter=(0.2, 0.1)).box_jitter == (0.2, 0.1)
+
+
+def test_ground_truth_without_an_action_is_named(root):
+    for action in ("", "-1"):
+        write(root, "ava_val_v2.2.csv", [*TRUTH, f"b,1,{RED},{action},0"])
+        with pytest.raises(DatasetError, match=r"ava_val_v2\.2\.csv, row 5: no action id"):
+            make(root).setup("test")
+
+
+def test_keyframes_without_a_box_lie_within_their_video(root):
+    write(root, "ava_val_v2.2.csv", [*TRUTH, "b,7", f"a,9,{RED},12,0"])
+    with pytest.raises(DatasetError, match="row 5: second 7 is not within the video b"):
+        make(root).setup("test")
+    write(root, "ava_val_v2.2.csv", [*TRUTH, "c,99"])  # of a video that is not there
+    data = make(root, max_missing_share=0.5)
+    data.setup("test")
+    assert data.ground_truth("test").empty_video.tolist() == [2]
+    with pytest.raises(DatasetError, match="first in row 5: videos/c"):
+        make(root).setup("test")
+
+
+def test_all_videos_are_missing(root):
+    for share, said in ((0.25, " (100.0%, and data.max_missing_share=0.25)"), (1.0, "")):
+        write(root, "ava_val_v2.2.csv", [f"other,2,{RED},12,0"])
+        with pytest.raises(DatasetError) as error:
+            make(root, max_missing_share=share).setup("test")
+        assert str(error.value).endswith(f"the first in row 1: videos/other{said}")
+
+
+def test_names_that_no_file_can_have_are_missing(root):
+    write(root, "ava_val_v2.2.csv", [*TRUTH, f"{'x' * 300},2,{RED},12,0"])
+    with pytest.raises(DatasetError, match="1 of 3 videos are not there, the first in row 5"):
+        make(root).setup("test")
+
+
+def test_a_leftover_folder_makes_no_file_missing(root):
+    (root / "videos" / "a").mkdir()
+    data = make(root)
+    data.setup("test")
+    assert data.manifests["test"].path(0) == str(root / "videos" / "a.mp4")
+
+
+def test_each_video_is_a_file_or_a_folder(root):
+    (root / "videos" / "a.mp4").unlink()
+    (root / "videos" / "a").symlink_to(root / "frames" / "a")
+    (root / "videos" / "more").mkdir()
+    (root / "videos" / "b.mp4").rename(root / "videos" / "more" / "b.mp4")
+    data = make(root, frame_rate=RATE)
+    data.setup("test")
+    manifest = data.manifests["test"]
+    assert {manifest.path(i) for i in range(len(manifest))} == {
+        str(root / "videos" / "a"),
+        str(root / "videos" / "more" / "b.mp4"),
+    }
+    (root / "videos" / "b").symlink_to(root / "frames" / "b")
+    with pytest.raises(DatasetError, match=r"row 4: a file and a folder .*b\.mp4 and .*b; remove"):
+        make(root).setup("test")
 
 
 def test_names_cannot_leave_the_folder(root):
@@ -511,3 +581,25 @@ def test_wrong_frame_folders(tmp_path):
     Image.new("RGB", (9, 6)).save(folder / "v_000003.jpg")
     with pytest.raises(VideoDecodeError, match="size changes"):
         frames.frames_at([2])
+
+
+def test_huge_pictures_are_no_crash(tmp_path, monkeypatch):
+    for i in (1, 2):
+        Image.new("RGB", (8, 6)).save(tmp_path / f"v_{i:06d}.png")
+    folder = FrameFolder(str(tmp_path))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # Pillow refuses twice as many
+    with pytest.raises(VideoDecodeError, match="decompression bomb"):
+        folder.frames_at([0])
+    os.utime(tmp_path, (1, 1))
+    with pytest.raises(VideoDecodeError, match="decompression bomb"):
+        FrameFolder(str(tmp_path))
+
+
+def test_folders_of_pictures(tmp_path):
+    assert not holds_pictures(str(tmp_path / "none"))
+    assert not holds_pictures(str(tmp_path))
+    (tmp_path / "notes.txt").write_text("")
+    assert not holds_pictures(str(tmp_path))
+    assert not holds_pictures(str(tmp_path / "notes.txt"))
+    (tmp_path / "v_000001.JPG").write_text("")
+    assert holds_pictures(str(tmp_path))

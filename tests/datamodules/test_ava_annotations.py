@@ -12,27 +12,9 @@ from datamodules.ava_annotations import (
     check_score,
     read_boxes,
     read_excluded,
-    read_label_map,
 )
+from datamodules.label_map import read_label_map
 from datamodules.manifest import DatasetError
-
-ITEMS = """item {
-  name: "bend/bow (at the waist)"
-  id: 1
-}
-item {
-  name: "watch (a person)"   # a comment
-  id: 80
-}
-"""
-LABELS = """label { name: "stand"
-  label_id: 12
-  label_type: PERSON_MOVEMENT }
-label {
-  name: "talk to (e.g., self, a person, a group)"
-  label_id: 3
-  label_type: PERSON_INTERACTION
-}"""
 
 
 @pytest.fixture
@@ -43,32 +25,6 @@ def file(tmp_path):
         return path
 
     return write
-
-
-def test_both_published_forms_of_label_maps(file):
-    names = read_label_map(file(ITEMS))
-    assert names == {1: "bend/bow (at the waist)", 80: "watch (a person)"}
-    names = read_label_map(file(LABELS))
-    assert list(names.items()) == [(3, "talk to (e.g., self, a person, a group)"), (12, "stand")]
-
-
-@pytest.mark.parametrize(
-    ("text", "row", "what"),
-    [
-        ('item {\n name: "a"\n}\n', 3, "positive id"),
-        ("item {\n id: 1\n}\n", 3, "a name"),
-        ('item {\n name: "a"\n id: 0\n}\n', 4, "positive id"),
-        ('item {\n name: "a"\n id: 1\n}\nitem {\n name: "b"\n id: 1\n}\n', 8, "twice"),
-        ('item {\n name: "a"\n id: 1\n}\nitem {\n name: "a"\n id: 2\n}\n', 8, "twice"),
-        ("1,stand\n", 1, "item {"),
-    ],
-)
-def test_wrong_label_maps(file, text, row, what):
-    path = file(text)
-    with pytest.raises(DatasetError, match=rf"{path}, row {row}: .*{what}"):
-        read_label_map(path)
-    with pytest.raises(DatasetError, match="no label map"):
-        read_label_map(file(""))
 
 
 def test_published_ground_truth(file):
@@ -102,6 +58,14 @@ def test_person_boxes_keyframes_without_boxes_and_seven_columns(file):
         check_score(table)
 
 
+def test_whole_seconds_may_have_decimals_in_all_rows(file):
+    table = read_boxes(file("a,902.000000,0.1,0.2,0.3,0.4,1,0\na,903.000000\na,0904.\n"))
+    assert table.second.tolist() == [902]
+    assert table.empty.tolist() == [[0, 903], [0, 904]]
+    assert table.empty_row.tolist() == [2, 3]
+    assert read_excluded(file("a,902.000000\n")) == {("a", 902)}
+
+
 @pytest.mark.parametrize(
     ("row", "what"),
     [
@@ -114,6 +78,12 @@ def test_person_boxes_keyframes_without_boxes_and_seven_columns(file):
         ("a,2,0.1,nan,0.3,0.4,1,0", "y1 is no number: 'nan'"),
         ("a,2,0.1,0.2,0.3,0.4,one,0", "action is no whole number"),
         (",2,0.1,0.2,0.3,0.4,1,0", "video is empty"),
+        ("a,903.5", "whole second"),
+        ("a,9" + "9" * 5000, "whole second"),
+        ("a,-1", "whole second"),
+        ("a,1099512", r"second 1099512 is not in \[0, "),
+        ("a,1099512,0.1,0.2,0.3,0.4,1,0", r"second 1099512 is not in \[0, "),
+        ("a,-1,0.1,0.2,0.3,0.4,1,0", r"second -1 is not in \[0, "),
     ],
 )
 def test_malformed_rows_are_named(file, row, what):
@@ -130,6 +100,8 @@ def test_malformed_rows_are_named(file, row, what):
         ("a,2,-0.1,0.2,0.3,0.4,1,0", r"not within \[0, 1\]"),
         ("a,2,0.1,0.2,0.3,224,1,0", r"not within \[0, 1\]"),
         ("a,2,0.1,0.2,0.3,0.4,3,0", "action id 3 is not in the label map"),
+        ("a,2,0.1,0.2,0.3,0.4,,0", "no action id"),
+        ("a,2,0.1,0.2,0.3,0.4,-1,0", "no action id"),
     ],
 )
 def test_wrong_boxes_are_named(file, row, what):
@@ -137,6 +109,13 @@ def test_wrong_boxes_are_named(file, row, what):
     table = read_boxes(path)
     with pytest.raises(DatasetError, match=rf"{path}, row 3: .*{what}"):
         check_boxes(table, [1, 2])
+
+
+def test_only_boxes_of_a_detector_may_have_no_action(file):
+    table = read_boxes(file("a,1,0.1,0.2,0.3,0.4,,0.9\na,2,0.1,0.2,0.3,0.4,-1,0.9\n"))
+    check_boxes(table, [1], unlabelled=True)
+    with pytest.raises(DatasetError, match="row 1: no action id"):
+        check_boxes(table, [1])
 
 
 def test_the_map_of_sixty_classes_says_what_to_do(file):
@@ -162,6 +141,7 @@ def test_excluded_timestamps(file):
     assert kept.second.tolist() == [903]
     assert kept.row.tolist() == [2]
     assert kept.empty.tolist() == [[1, 1701]]
+    assert kept.empty_row.tolist() == [4]
     with pytest.raises(DatasetError, match="row 2: expected video,second"):
         read_excluded(file("a,0902\na\n"))
 
@@ -185,6 +165,58 @@ def test_boxes_of_alphaction(file):
     for text in ("[", "{}", "[]"):
         with pytest.raises(DatasetError, match=r"boxes\.json"):
             read_boxes(file(text, "boxes.json"), apart[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ('"width": 0', "must be above 0"),
+        ('"height": -5', "must be above 0"),
+        ('"height": NaN', "must be above 0"),
+        ('"width": Infinity', "must be above 0"),
+        ('"width": 1' + "0" * 400, "without id, movie"),
+        ('"timestamp": Infinity', "no whole second"),
+        ('"timestamp": NaN', "no whole second"),
+        ('"timestamp": 902.7', "no whole second: 902.7"),
+        ('"timestamp": 9' + "0" * 400, "without id, movie"),
+        ('"id": []', "without id, movie"),
+        ('"timestamp": null', "without id, movie"),
+    ],
+)
+def test_wrong_images_of_alphaction_are_named(file, change, what):
+    image = json.dumps(IMAGES[0])[:-1]
+    boxes = '[{"image_id": 70902, "bbox": [20, 10, 100, 50], "score": 0.9}]'
+    text = f'{{"images": [{image}}}, {image}, {change}}}], "annotations": {boxes}}}'
+    path = file(text, "both.json")
+    with pytest.raises(DatasetError) as error:
+        read_boxes(path)
+    message = str(error.value)
+    assert message.startswith(f"{path}, record 2: ")
+    assert what in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        '"bbox": [1' + "0" * 400 + ", 1, 1, 1]",
+        '"bbox": [NaN, 1, 1, 1]',
+        '"bbox": [0, Infinity, 1, 1]',
+    ],
+)
+def test_wrong_boxes_of_alphaction_are_named(file, change):
+    text = f'[{{"image_id": 70902, "score": 0.9, {change}}}]'
+    path, images = file(text, "boxes.json"), file(json.dumps({"images": IMAGES}), "images.json")
+    with pytest.raises(DatasetError, match=r"boxes\.json, record 1: "):
+        read_boxes(path, images)
+
+
+def test_images_of_alphaction_are_there_once(file):
+    boxes = [{"image_id": 70902, "bbox": [20, 10, 100, 50], "score": 0.9}]
+    other = [*IMAGES, IMAGES[0], IMAGES[0] | {"width": 100}]
+    path = file(json.dumps({"images": other, "annotations": boxes}), "both.json")
+    with pytest.raises(DatasetError, match=r"record 3: the image 70902 is there twice"):
+        read_boxes(path)
 
 
 @given(st.text(alphabet="ab0129.,-\n\r\"' ", max_size=120))

@@ -1,6 +1,6 @@
 import pytest
 
-from datamodules.ava_diagnosis import diagnose
+from datamodules.ava_diagnosis import diagnose, diagnose_all
 from tests.datamodules.test_ava import GREEN, RED, TRUTH, make, root, videos, write
 
 __all__ = ["root", "videos"]  # fixtures
@@ -76,3 +76,37 @@ def test_classes_that_never_occur(root):
     lines, _ = text(make(root))
     assert "evaluated classes without ground truth, left out of the mean: 1: sit" in lines
     assert "1 of 1 rows are of the 2 that are evaluated" in lines
+
+
+def test_it_finds_what_would_stop_training(root):
+    _, (fault,) = text(make(root, person_boxes={"val": "persons.csv"}))
+    assert "data.person_boxes.test is null: set it to a detector's boxes" in fault
+    assert not text(make(root, person_boxes=None, eval_boxes="ground_truth"))[1]
+    boxes = {"train": "persons.csv"}
+    _, (fault,) = text(make(root, person_boxes=boxes), "train")
+    assert "persons.csv: has no actions, and would teach that nobody does anything" in fault
+    write(root, "persons.csv", [f"other,2,{RED},,0.9"])  # of no video of the ground truth
+    assert not text(make(root, person_boxes=boxes), "train")[1]
+
+
+def test_keyframes_without_a_box_are_compared_with_the_length(root):
+    write(root, "ava_val_v2.2.csv", [*TRUTH, "a,55"])
+    _, (fault,) = text(make(root))
+    assert "row 5: second 55 is not within the video a, which has 0 to 6" in fault
+
+
+def test_ground_truth_without_an_action(root):
+    write(root, "ava_val_v2.2.csv", [*TRUTH, f"b,1,{RED},,0"])
+    _, (fault,) = text(make(root))
+    assert "ava_val_v2.2.csv, row 5: no action id" in fault
+
+
+def test_splits_of_one_ground_truth_are_diagnosed_where_they_differ(root):
+    def names(**kwargs):
+        found = diagnose_all(make(root, **kwargs), ["val", "test"])
+        return [diagnosis.lines[0].split(":")[0] for diagnosis in found]
+
+    assert names() == ["val"]
+    assert names(person_boxes={"val": "persons.csv", "test": "other.csv"}) == ["val", "test"]
+    assert names(excluded={"test": "excluded.csv"}) == ["val", "test"]
+    assert len(diagnose_all(make(root), ["train", "val"])) == 2

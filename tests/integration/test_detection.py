@@ -131,12 +131,16 @@ def test_whole_frames_need_no_boxes(street):
         (["boxes=none.csv", "street.mp4"], "none.csv: no such file; boxes= is", 2),
         (["boxes=full_frame", "out=.", "street.mp4"], "holds street.mp4 itself", 2),
         (["boxes=full_frame", "out=x", "broken2.mp4"], "none of the videos could be used", 1),
+        (["boxes=full_frame", "trainer.precision=bf16-true", "street.mp4"], "round boxes", 2),
+        (["boxes=full_frame", "min_action_score=2", "street.mp4"], "must be in [0, 1], not 2", 2),
+        (["boxes=full_frame", "out=x", "a,b.mp4"], "cannot name the video 'a,b'", 2),
         (["persons.weights=none.pth", "street.mp4"], "none.pth: no such file", 2),
         (["task.init_from=hiera_base_16x224", "ckpt_path=null", "street.mp4"], "no actions", 2),
     ],
 )
 def test_wrong_usage_is_one_line(street, words, said, code):
-    (street / "broken2.mp4").write_bytes(b"no video")
+    for name in ("broken2", "a,b"):
+        (street / f"{name}.mp4").write_bytes(b"no video")
     output = predict(*words, cwd=street, code=code)
     assert said in output
     assert "Traceback" not in output

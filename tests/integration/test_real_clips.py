@@ -4,8 +4,11 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from datamodules.playback import play
+from tests.integration import test_detection
 from tests.integration.conftest import ROOT, TINY_MODEL, TINY_RUN
 from tests.integration.forked import run
 
@@ -82,6 +85,52 @@ def test_pretrain_on_clips_and_finetune_on_signs(tmp_path):
     lines = [json.loads(line) for line in Path(tmp_path / "out.jsonl").read_text().splitlines()]
     assert len(lines) == 21
     assert all(p["label"] in {s.stem for s in signs} for li in lines for p in li["predictions"])
+
+
+def test_actions_of_people_walking(tmp_path):
+    words = ["--config", "demo/detect", *test_detection.MODEL, *TINY_RUN]
+    fit = [*test_detection.DATA, "trainer.max_epochs=1", "run_dir=detector"]
+    run("fit", *words, *fit, cwd=tmp_path)
+
+    video = DATA / "clips/people_walking.mp4"
+    people = {3: (0.1, 0.2, 0.25, 0.8), 4: (0.15, 0.2, 0.3, 0.8), 6: (0.6, 0.1, 0.8, 0.9)}
+    boxes = [("people_walking", s, *box, "", 0.9) for s, box in people.items()]
+    (tmp_path / "boxes.csv").write_text("".join(",".join(map(str, b)) + "\n" for b in boxes))
+    found = ["boxes=boxes.csv", "out=found", "min_action_score=0", "ckpt_path=detector"]
+    run("predict", *words, *found, video, cwd=tmp_path)
+
+    with open(tmp_path / "found/people_walking.csv", newline="") as file:
+        rows = [(name, int(s), *map(float, rest)) for name, s, *rest in csv.reader(file)]
+    assert len(rows) == 3 * 8
+    for i, (name, second, *box, action, score) in enumerate(rows):
+        assert (name, second) == ("people_walking", list(people)[i // 8])
+        assert box == pytest.approx(people[second])
+        assert action == i % 8 + 1
+        assert 0 < score < 1
+    text = (tmp_path / "found/people_walking.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["second"] for line in lines] == list(range(140))
+    for line in lines:
+        there = [people[line["second"]]] if line["second"] in people else []
+        assert [tuple(person["box"]) for person in line["boxes"]] == there
+        for person in line["boxes"]:
+            scores = [action["score"] for action in person["actions"]]
+            assert len(scores) == 8
+            assert scores == sorted(scores, reverse=True)
+
+    drawn = play(str(tmp_path / "found/people_walking.mp4"))
+    count = 0
+    for before, after in zip(play(str(video)), drawn, strict=True):
+        count += 1
+        second = int(before.start + 1 / 2)
+        changed = np.abs(before.picture.astype(int) - after.picture).max(-1) > 90
+        assert changed.any() == (second in people), before.start
+        if second in people:
+            height, width = changed.shape
+            x1, y1, x2, y2 = (people[second] * np.tile([width, height], 2)).astype(int)
+            for side in (x1, x2):  # either is drawn, and so is neither of the other second
+                assert changed[y1 + 9 : y2 - 9, side - 3 : side + 4].any(axis=1).mean() > 0.9
+    assert count == 1394
 
 
 def write_csv(path, rows):

@@ -87,6 +87,8 @@ def test_reads_what_python_reads(tmp_path_factory, lines, end, closed, mark, blo
         (ROW.replace("v", ""), "has no name of a video"),
         (ROW.replace("v", "\udcff"), "video is no text in UTF-8"),
         (ROW.replace("v", '"a,b"'), "expected video,second"),
+        (ROW.replace("0.3", "0\r.3"), "a carriage return within the row"),
+        (ROW.replace(",5", "\r,5"), "a carriage return within the row"),
     ],
 )
 @pytest.mark.parametrize("block", [40, 1 << 20])
@@ -149,7 +151,16 @@ def test_written_numbers_come_back(tmp_path):
     with open(path, "wb") as file:
         write_ava_csv(file, [], DetectedBoxes(*(values[:0] for values in detected)), [7, 3, 12])
     assert path.read_text() == ""
-    with open(path, "wb") as file:
-        write_ava_csv(file, ['a, "b"', "c"], detected, [7, 3, 12])
-    with open(path, newline="") as file:
-        assert {row[0] for row in csv.reader(file)} == {'a, "b"', "c"}
+
+
+@pytest.mark.parametrize("name", ["a,b", 'a"b', "a\rb", "a\nb", "a\udcffb"])
+def test_a_name_that_no_csv_can_have(tmp_path, name):
+    detected = DetectedBoxes(
+        np.ones(1, int), np.ones(1), np.zeros((1, 4), np.float32), np.zeros((1, 1), np.float32)
+    )
+    with (
+        open(tmp_path / "pred.csv", "wb") as file,
+        pytest.raises(DatasetError, match=r"^a csv cannot name the video 'a.*b': rename it"),
+    ):
+        write_ava_csv(file, ["c", name], detected, [7])
+    assert (tmp_path / "pred.csv").read_bytes() == b""

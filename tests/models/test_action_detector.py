@@ -238,6 +238,13 @@ def test_wrong_arguments(arguments, message):
         create_detector("hiera_tiny_16x224", **{**TINY, **arguments})
 
 
+@pytest.mark.parametrize("clip", [-1, 2])
+def test_a_clip_that_is_not_there(clip):
+    net = create_detector("hiera_tiny_16x224", **TINY, num_classes=3)
+    with pytest.raises(RuntimeError, match="names no clip"):
+        net(torch.rand(2, 3, 4, 64, 64), torch.rand(1, 4), torch.tensor([clip]))
+
+
 def test_wrong_boxes():
     model = tiny_detector(**SMALLEST)
     video = make_video(model, 1)

@@ -10,7 +10,7 @@ import torch
 
 from hiera_video.models import download
 from hiera_video.models.checkpoints import CheckpointError, load_weights
-from hiera_video.models.download import published_file
+from hiera_video.models.download import digest_in_name, published_file
 from tests.models.small import tiny_model
 
 NAME = "hiera_base_16x224"
@@ -234,6 +234,23 @@ def test_digest(server, monkeypatch):
     monkeypatch.setattr(download, "SHA256", {NAME: digest})
     assert published_file(NAME, quiet=True).read_bytes() == server.content
     assert server.ranges == [None, None]
+
+
+def test_the_name_of_a_file_of_torchvision_has_its_digest(server, tmp_path):
+    digest = hashlib.sha256(server.content).hexdigest()[:8]
+    wrong, right = (f"{download.BASE_URL}a_v2_coco-{d}.pth" for d in ("dd69338a", digest))
+    path = tmp_path / "a.pth"
+    with pytest.raises(ValueError, match="its SHA-256 is .*, not dd69338a; deleted it"):
+        download.download(wrong, path, lambda *_: None, digest_in_name(wrong))
+    assert not list(tmp_path.glob("a.pth*"))
+    download.download(right, path, lambda *_: None, digest_in_name(right))
+    assert path.read_bytes() == server.content
+
+
+def test_names_without_a_digest():
+    assert digest_in_name("https://x.org/a-dd69338a.pth") == "dd69338a"
+    for name in ("hiera_base_16x224.pth", "a-b-coco.pth", "a-dd69.pth", "dd69338a.pth"):
+        assert digest_in_name(f"https://x.org/b-dd69338a/{name}") is None
 
 
 def test_only_https(server, monkeypatch):

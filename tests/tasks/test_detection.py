@@ -14,6 +14,7 @@ from datamodules.keyframes import GroundTruth
 from datamodules.synthetic_ava import SyntheticAVADataModule
 from hiera_video import create_detector
 from hiera_video.augment.pipeline import Augmentation
+from hiera_video.augment.rand_augment import RandAugment
 from hiera_video.callbacks.detections import DetectionTable
 from hiera_video.metrics.ava_matching import keyframe_keys
 from hiera_video.tasks.detection import DetectionTask, action_loss
@@ -226,6 +227,21 @@ def test_boxes_are_not_rounded(precision):
     mixed = precision.replace("true", "mixed")
     with pytest.raises(MisconfigurationException, match=f"use {mixed}"):
         make_task(precision=precision)
+
+
+def test_pictures_that_move_without_their_boxes_are_refused():
+    operations = RandAugment()
+    with pytest.raises(ValueError, match="rand_augment moves pictures but not their boxes"):
+        DetectionTask(network, augment=Augmentation(rand_augment=operations))
+
+
+def test_a_head_stays_for_the_same_actions_alone():
+    task = make_task()
+    said = {"class_names": list(NAMES), "action_ids": list(IDS)}
+    assert task.same_classes(said)
+    assert not task.same_classes({"class_names": list(NAMES)})  # of a classifier
+    assert not task.same_classes(said | {"action_ids": [1, 5, 79]})
+    assert not task.same_classes({})
 
 
 # Lightning 2.6 with torch 2.13; and it would rather have more workers than two videos need.

@@ -50,6 +50,13 @@ def test_class_names_are_those_of_the_data_and_must_agree():
         classification({"train": [0]}, names=None)
 
 
+def test_a_head_is_not_taken_from_other_classes():
+    task = classification({"train": [0, 1]})
+    assert task.same_classes({"class_names": ["a", "b"]})
+    assert task.same_classes({})  # published weights do not say
+    assert not task.same_classes({"class_names": ["b", "a"]})
+
+
 def test_labels_are_needed():
     classification({"train": [0, 1], "val": [0, -1], "predict": [-1]})
     with pytest.raises(MisconfigurationException, match=r"data\.train: 1 of 2 videos have no lab"):
