@@ -28,16 +28,6 @@ class LabelledBox(NamedTuple):
     labels: Sequence[tuple[str, float]] = ()
 
 
-def draw_boxes(picture: np.ndarray, people: Sequence[LabelledBox]) -> np.ndarray:
-    """A frame with persons drawn in; see `box_overlay`.
-
-    Args:
-        picture: uint8 ``(height, width, 3)``; it is not changed.
-        people: whom to draw.
-    """
-    return laid_over(picture, box_overlay(picture.shape[1], picture.shape[0], people))
-
-
 def laid_over(picture: np.ndarray, overlay: Image.Image) -> np.ndarray:
     """A frame uint8 ``(height, width, 3)`` below an overlay of its size."""
     image = Image.fromarray(picture)

@@ -3,10 +3,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiera_video.visualize.boxes import COLOURS, LabelledBox, box_overlay, draw_boxes
+from hiera_video.visualize.boxes import COLOURS, LabelledBox, box_overlay, laid_over
 
 SIZES = [(320, 180), (240, 320), (1920, 1080)]
 LABELS = [("walk", 0.97), ("talk to (e.g., self, a person, a group)", 0.51)]
+
+
+def draw_boxes(picture, people):
+    """A frame with persons drawn in."""
+    return laid_over(picture, box_overlay(picture.shape[1], picture.shape[0], people))
 
 
 def plates(overlay):
