@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hiera_video.ava_evaluation import evaluate_files
 from hiera_video.metrics.ava import AVAMeanAveragePrecision, sorted_boxes
-from hiera_video.metrics.ava_csv import write_ava_csv
 from hiera_video.metrics.ava_matching import keyframe_keys
+from hiera_video.results.ava import evaluate_files
+from hiera_video.results.ava_csv import write_ava_csv
 
 VIDEOS, SECONDS, CLASSES = 64, 897, 60
 IDS = tuple(range(1, CLASSES + 1))

@@ -20,8 +20,8 @@ from datamodules.base import VideoDataModule
 from datamodules.manifest import make_manifest
 from hiera_video.callbacks.confusion import ConfusionPicture
 from hiera_video.callbacks.predictions import PredictionTable
-from hiera_video.offline_evaluation import evaluate_file
-from hiera_video.prediction_files import PredictionFile
+from hiera_video.results.classification import evaluate_file
+from hiera_video.results.prediction_files import PredictionFile
 from hiera_video.tasks.classification import ClassificationTask
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from hiera_video.command_line import conf_dir, configs
-from hiera_video.hydra_app import register_resolvers
+from hiera_video.running.hydra_app import register_resolvers
+from hiera_video.running.words import conf_dir, configs
 
 PAGE = Path(__file__).with_suffix(".md")
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"

@@ -4,17 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hiera_video.models.checkpoints import load_weights
     from hiera_video.models.zoo import create_detector, create_mae, create_model, list_models
-    from hiera_video.serving import load
+    from hiera_video.predicting.classifier import load
+    from hiera_video.weights.load import load_weights
 
 _HOMES = {
     "create_detector": "models.zoo",
     "create_mae": "models.zoo",
     "create_model": "models.zoo",
     "list_models": "models.zoo",
-    "load": "serving",
-    "load_weights": "models.checkpoints",
+    "load": "predicting.classifier",
+    "load_weights": "weights.load",
 }
 __all__ = [
     "create_detector",

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hiera_video.command_line import (
+from hiera_video.running.words import (
     RUN_COMMANDS,
     UsageError,
     configs,
@@ -55,7 +55,7 @@ def main() -> None:
         if words[0] in RUN_COMMANDS:
             _run(words)
         elif words[0] in ("-sc", "--shell-completion"):
-            from hiera_video import hydra_app
+            from hiera_video.running import hydra_app
 
             hydra_app.shell_completion(words)
         elif words[0] in OTHER_COMMANDS:
@@ -75,14 +75,14 @@ def _run(words: Sequence[str]) -> None:
         print(run_help(words[0]))
         return
     call = translate(words)
-    from hiera_video import hydra_app
+    from hiera_video.running import hydra_app
 
     hydra_app.main(call)
 
 
 def _models(words: Sequence[str]) -> None:
     if words[:1] == ["heads"]:
-        from hiera_video import decoder_heads
+        from hiera_video.commands import decoder_heads
 
         decoder_heads.run(words[1:])
         return
@@ -128,7 +128,7 @@ def _configs(words: Sequence[str]) -> None:
 
 def _on_data(command: str) -> Callable[[Sequence[str]], None]:
     def run(words: Sequence[str]) -> None:
-        from hiera_video import data_commands
+        from hiera_video.commands import prepare as data_commands
 
         data_commands.run(command, words)
 
@@ -136,7 +136,7 @@ def _on_data(command: str) -> Callable[[Sequence[str]], None]:
 
 
 def _export(words: Sequence[str]) -> None:
-    from hiera_video import export_command
+    from hiera_video.commands import export as export_command
 
     export_command.run(words)
 
@@ -154,7 +154,7 @@ def _complete_our_grammar() -> None:
 
 
 def _evaluate(words: Sequence[str]) -> None:
-    from hiera_video import evaluate_command
+    from hiera_video.commands import evaluate as evaluate_command
 
     evaluate_command.run(words)
 

@@ -5,7 +5,7 @@ import torch
 
 from datamodules.clips import ClipFormat
 from datamodules.synthetic import write_h264
-from hiera_video.action_prediction import ActionPredictor
+from hiera_video.predicting.actions import ActionPredictor
 
 CLIP = ClipFormat(num_frames=4, stride=2, fps=30, height=64, width=64)
 

@@ -5,8 +5,8 @@ import torch
 from hydra.utils import instantiate
 
 from docs.recipes import PAGE, composed, page, recipes
-from hiera_video.command_line import configs
 from hiera_video.models.action_detector import HieraActionDetector
+from hiera_video.running.words import configs
 from hiera_video.tasks.base import VideoTask
 
 # Columns of table 11a for 3200 epochs, and table 12a. Passes = epochs / repeated sampling.

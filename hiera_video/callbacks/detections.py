@@ -6,7 +6,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from datamodules.atomic_file import atomic_file
-from hiera_video.metrics.ava_csv import write_ava_csv
+from hiera_video.results.ava_csv import write_ava_csv
 
 
 class DetectionTable(Callback):

@@ -13,14 +13,14 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from hiera_video.metrics.top_classes import top_classes
-from hiera_video.prediction_files import (
+from hiera_video.results.prediction_files import (
     FailedVideo,
     Header,
     PredictionFileError,
     Rows,
     stamped,
 )
-from hiera_video.prediction_parts import Parts, PartWriter, lock_folder
+from hiera_video.results.prediction_parts import Parts, PartWriter, lock_folder
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hiera_video.export.provenance import Measured
-from hiera_video.models.portable import Description
-from hiera_video.trained import NON_COMMERCIAL, UNKNOWN
+from hiera_video.weights.portable import Description
+from hiera_video.weights.trained import NON_COMMERCIAL, UNKNOWN
 
 LICENCES = {
     NON_COMMERCIAL: (

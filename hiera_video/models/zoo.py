@@ -124,6 +124,6 @@ def _is_exported(name: str | os.PathLike[str]) -> bool:
 
 
 def _read_model(path: str | os.PathLike[str], kind: str, overrides: dict[str, Any]) -> Any:
-    from hiera_video.models.portable import read_model  # which builds on what is here
+    from hiera_video.weights.portable import read_model  # which builds on what is here
 
     return read_model(os.fspath(path), kind, **overrides)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from hiera_video.augment.pipeline import Augmentation
-from hiera_video.models.checkpoints import load_weights
-from hiera_video.models.weight_files import find_weights
 from hiera_video.tasks.budget import Budget
 from hiera_video.tasks.optimization import OptimizerFactory, parameter_groups, scheduler
-from hiera_video.trained import read_classes
+from hiera_video.weights.files import find_weights
+from hiera_video.weights.load import load_weights
+from hiera_video.weights.trained import read_classes
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from hiera_video.augment.basic import Normalize
 from hiera_video.metrics.probe import FeatureProbe
-from hiera_video.models.checkpoints import load_weights
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.tasks.base import Batch
+from hiera_video.weights.load import load_weights
 
 log = logging.getLogger(__name__)
 

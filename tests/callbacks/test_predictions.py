@@ -15,7 +15,7 @@ from hiera_video.augment.basic import Normalize
 from hiera_video.augment.pipeline import Augmentation
 from hiera_video.callbacks.confusion import ConfusionPicture
 from hiera_video.callbacks.predictions import PredictionTable
-from hiera_video.prediction_parts import lock_folder
+from hiera_video.results.prediction_parts import lock_folder
 from hiera_video.tasks.classification import ClassificationTask
 from tests.fake_videos import ColourVideos
 from tests.models.small import tiny_model

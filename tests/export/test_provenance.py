@@ -11,13 +11,13 @@ from hiera_video.export.model_card import model_card
 from hiera_video.export.provenance import Measured, licence, read_results, training_record
 from hiera_video.metrics.multi_view import MultiViewAccuracy
 from hiera_video.metrics.results import Results
-from hiera_video.models.checkpoints import CheckpointError
-from hiera_video.models.portable import write_model
-from hiera_video.prediction_files import stamped
-from hiera_video.trained import read_trained
+from hiera_video.results.prediction_files import stamped
+from hiera_video.weights.load import CheckpointError
+from hiera_video.weights.portable import write_model
+from hiera_video.weights.trained import read_trained
 from tests.models.small import tiny_model
-from tests.models.test_portable import DESCRIPTION
 from tests.trained_models import CLASSES, checkpoint, config, write_run
+from tests.weights.test_portable import DESCRIPTION
 
 
 def run_folder(folder, init_from=None, argv=()):

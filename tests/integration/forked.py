@@ -130,9 +130,9 @@ class _Begin(BaseException):
 
 
 if __name__ == "__main__":
-    import hiera_video.data_commands
-    import hiera_video.hydra_app
-    import hiera_video.run  # noqa: F401
+    import hiera_video.commands.prepare
+    import hiera_video.running.hydra_app
+    import hiera_video.running.run  # noqa: F401
 
     gc.freeze()  # what is there now stays: no fork need look at it
     try:

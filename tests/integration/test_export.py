@@ -7,7 +7,8 @@ import onnxruntime
 
 from datamodules.clips import ClipFormat, clips_of_views
 from datamodules.decoding import VideoFile
-from hiera_video import export_command, load
+from hiera_video import load
+from hiera_video.commands import export as export_command
 from tests.integration.conftest import TINY_DATA, TINY_MODEL, TINY_RUN
 from tests.integration.forked import run
 

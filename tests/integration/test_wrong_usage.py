@@ -97,7 +97,7 @@ def test_the_real_command_says_it_in_the_same_way(tmp_path):
 
 
 def test_a_search_path_of_the_user_is_kept_beside_ours(tmp_path):
-    from hiera_video.command_line import conf_dir, translate
+    from hiera_video.running.words import conf_dir, translate
 
     file = tmp_path / "mine.yaml"
     file.write_text("defaults: [/experiment/demo/pretrain, /data/other, _self_]\n")
@@ -119,7 +119,7 @@ def test_any_path_survives_as_an_input(text):
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
-    from hiera_video.command_line import quote
+    from hiera_video.running.words import quote
 
     (override,) = OverridesParser.create().parse_overrides([f"++data.predict=[{quote(text)}]"])
     config = OmegaConf.create(

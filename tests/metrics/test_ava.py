@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiera_video.ava_evaluation import evaluate_files
 from hiera_video.metrics import ava
 from hiera_video.metrics.ava import AVAMeanAveragePrecision, decimal_boxes
-from hiera_video.metrics.ava_csv import write_ava_csv
 from hiera_video.metrics.ava_results import AVAResults
+from hiera_video.results.ava import evaluate_files
+from hiera_video.results.ava_csv import write_ava_csv
 from tests.metrics.slow_ava_reference import average_precisions
 
 IDS = (1, 2, 3, 5)

@@ -22,10 +22,10 @@ from transformers import (
     HieraModel,
 )
 
-from hiera_video.models.checkpoints import load_weights
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.zoo import MODELS, create_mae, create_model
+from hiera_video.weights.load import load_weights
 from tests.models.reference import difference, initial_autoencoder, initial_classifier, randomize
 
 # Constructor arguments of a small image model, in our words; published names stand for themselves.

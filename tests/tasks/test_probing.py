@@ -5,8 +5,8 @@ import torch
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from hiera_video.models.checkpoints import load_weights
 from hiera_video.tasks.probing import ProbingTask, pooled_features
+from hiera_video.weights.load import load_weights
 from tests.fake_videos import ColourVideos
 from tests.models.reference import make_video
 from tests.models.small import tiny_mae, tiny_model

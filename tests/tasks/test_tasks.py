@@ -12,9 +12,9 @@ from datamodules.bad_videos import Failure, TooManyBadVideos
 from datamodules.loading import EpochSampler, Loader
 from hiera_video import create_model
 from hiera_video.augment.mixing import Mixing
-from hiera_video.models.checkpoints import CheckpointError
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.pretraining import PretrainingTask
+from hiera_video.weights.load import CheckpointError
 from tests.datamodules.numbers import Numbers
 from tests.models.small import tiny_mae, tiny_model
 

@@ -1,0 +1,239 @@
+"""``hiera-video models heads``: with how many decoder heads was a masked autoencoder trained?
+
+The weights have the same shapes with any number of heads, so they do not tell. The published code
+builds video decoders with 16 heads, the paper (tables 11 and 12) says 8. The number that they were
+trained with reconstructs clearly better.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from datamodules.clips import ClipFormat, clips_of_views
+from datamodules.decoding import VideoDecodeError, VideoFile
+from datamodules.manifest import DatasetError, Manifest, list_videos
+from hiera_video.augment.basic import MASK_STREAM, Normalize
+from hiera_video.augment.random import uniform
+from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.masks import random_units
+from hiera_video.running.words import UsageError
+from hiera_video.terminal import progress_line
+from hiera_video.weights.portable import build
+from hiera_video.weights.trained import read_trained
+
+MIN_VIDEOS = 5  # of fewer, a standard error is too uncertain itself
+
+
+class Comparison(NamedTuple):
+    """Reconstruction losses.
+
+    Attributes:
+        losses: float64 ``(videos, clips, masks, 2)``, one for each number of heads.
+        heads: these numbers.
+    """
+
+    losses: Tensor
+    heads: tuple[int, int]
+
+    def summary(self) -> dict[str, Any]:
+        """Means with standard errors over videos, and which is lower.
+
+        Masks of a clip and clips of a video are alike, so it is the mean of each video that counts
+        as one observation. Of one video no error can be told: it is None.
+        """
+        videos, clips, masks, _ = self.losses.shape
+        pairs = self.losses.mean(dim=(1, 2))  # (videos, 2)
+        difference = pairs[:, 0] - pairs[:, 1]
+        mean, error = _mean_and_error(difference)
+        lower = self.heads[int(mean > 0)] if mean else None
+        return {
+            "heads": {
+                str(n): dict(zip(("loss", "standard_error"), _mean_and_error(x), strict=True))
+                for n, x in zip(self.heads, pairs.unbind(1), strict=True)
+            },
+            "difference": mean,
+            "difference_standard_error": error,
+            "first_is_lower_in": int((difference < 0).sum()),
+            "videos": videos,
+            "clips": videos * clips,
+            "cases": videos * clips * masks,
+            "lower": lower,
+        }
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command.
+
+    Raises:
+        UsageError: wrong usage, weights or videos.
+    """
+    parser = argparse.ArgumentParser(
+        "hiera-video models heads",
+        description="Reconstruct masked clips with two numbers of decoder heads and say which is "
+        "better. The loss is that of pretraining, on the same masks. Standard errors are over "
+        f"videos: name {MIN_VIDEOS} or more.",
+    )
+    add = parser.add_argument
+    add("weights", help="published name such as mae_hiera_base_16x224, its file, or a run")
+    add("videos", nargs="+", metavar="VIDEO", help="files and folders")
+    add("--heads", nargs=2, type=_positive, default=(8, 16), metavar="N", help="default: 8 16")
+    add("--clips", type=_positive, default=2, metavar="N", help="of each video; default 2")
+    add("--masks", type=_positive, default=2, metavar="N", help="of each clip; default 2")
+    add("--seed", type=int, default=0, help="of the masks")
+    add("--mask-ratio", type=float, metavar="R", help="share hidden; default 0.9")
+    add("--json", action="store_true", help="print one object")
+    # Options may stand before the videos.
+    arguments = parser.parse_intermixed_args(words)
+    try:
+        mae, clip, normalize = _read(arguments.weights)
+        heads = tuple(arguments.heads)
+        if heads[0] == heads[1]:
+            raise ValueError(f"--heads {heads[0]} {heads[1]}: two different numbers are compared")
+        videos = list_videos(arguments.videos, _no_lists)
+        with progress_line("heads", "videos") as show:
+            clips = _clips(videos, clip, arguments.clips, show)
+            comparison = compare_heads(
+                mae.to("cuda" if torch.cuda.is_available() else "cpu"),
+                clips,
+                heads,
+                arguments.masks,
+                arguments.seed,
+                normalize,
+                arguments.mask_ratio,
+            )
+    except VideoDecodeError as error:
+        raise UsageError(str(error), 1) from error
+    except ValueError as error:  # of weights, of a list of videos, of heads
+        raise UsageError(str(error)) from error
+    summary = comparison.summary()
+    print(json.dumps(summary, indent=2) if arguments.json else describe(summary))
+
+
+@torch.no_grad()
+def compare_heads(
+    mae: MaskedAutoencoderHiera,
+    videos: Iterable[Tensor],
+    heads: tuple[int, int],
+    masks: int,
+    seed: int,
+    normalize: Normalize,
+    mask_ratio: float | None = None,
+) -> Comparison:
+    """Losses with both numbers of heads, of the same clips and masks.
+
+    Args:
+        mae: a masked autoencoder of videos; afterwards it has the second number.
+        videos: clips of each, as many of every one, uint8 ``(clips, 3, T, H, W)``.
+        heads: of the decoder.
+        masks: random masks for each clip, a function of the seed and the clip's place.
+        seed: from 0 on.
+        normalize: as in pretraining.
+        mask_ratio: as in `MaskedAutoencoderHiera.num_kept`.
+
+    Raises:
+        ValueError: a number of heads that the decoder's channels do not divide into, a mask ratio
+            that keeps no unit or all, or a loss that is no finite number.
+    """
+    channels = mae.decoder_embed.out_features
+    if wrong := [n for n in heads if channels % n]:
+        raise ValueError(f"{channels} decoder channels do not divide into {wrong[0]} heads")
+    mae, device = mae.eval(), mae.mask_token.device
+    of_videos = []
+    for v, clips in enumerate(videos):
+        of_clips = []
+        for c, clip in enumerate(clips):
+            seeds = torch.arange(masks) + (seed * 1_000_003 + v * len(clips) + c) * masks
+            noise = uniform(seeds, mae.num_units, MASK_STREAM)
+            kept = random_units(noise, mae.num_kept(mask_ratio)).to(device)  # (masks, K)
+            of_clips.append(_losses(mae, normalize(clip[None]).to(device), kept, heads))
+        of_videos.append(torch.stack(of_clips))
+    losses = torch.stack(of_videos)  # (videos, clips, masks, 2)
+    if not losses.isfinite().all():
+        raise ValueError("the weights give losses that are NaN or infinite")
+    return Comparison(losses, heads)
+
+
+def _losses(
+    mae: MaskedAutoencoderHiera, clip: Tensor, kept: Tensor, heads: tuple[int, int]
+) -> Tensor:
+    """Of one clip ``(1, 3, T, H, W)`` with all masks ``(masks, K)``: float64 ``(masks, 2)``."""
+    video = clip.expand(len(kept), -1, -1, -1, -1)
+    of_heads = []
+    for n in heads:
+        set_decoder_heads(mae, n)
+        out = mae(video, mask=kept)
+        errors = (out.prediction.float() - out.target).square()  # (masks, M, D)
+        of_heads.append(errors.mean(dim=(1, 2)).double().cpu())
+    return torch.stack(of_heads, dim=1)
+
+
+def set_decoder_heads(mae: MaskedAutoencoderHiera, heads: int) -> None:
+    """Let the decoder attend with another number of heads; the weights stay."""
+    for block in mae.decoder_blocks:
+        attention: Any = block.attn
+        attention.heads = heads
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """A few lines for people."""
+    lines = [
+        f"{n:>3} heads  loss {found['loss']:.4f} ± {_error(found['standard_error'])}"
+        for n, found in summary["heads"].items()
+    ]
+    first, second = summary["heads"]
+    difference, error = summary["difference"], summary["difference_standard_error"]
+    lines.append(
+        f"{first} minus {second}: {difference:+.4f} ± {_error(error)}, {first} is lower in "
+        f"{summary['first_is_lower_in']} of {summary['videos']} videos ({summary['clips']} clips)"
+    )
+    if error is None or summary["videos"] < MIN_VIDEOS:
+        return "\n".join([*lines, f"undecided: it takes {MIN_VIDEOS} videos or more"])
+    if not abs(difference) > 3 * error:
+        return "\n".join([*lines, "undecided: less than three standard errors apart"])
+    return "\n".join([*lines, f"{summary['lower']} heads reconstruct better"])
+
+
+def _read(source: str) -> tuple[MaskedAutoencoderHiera, ClipFormat, Normalize]:
+    trained = read_trained(source)
+    description = trained.description
+    if description.kind != "masked_autoencoder" or description.clip is None:
+        raise ValueError(f"{source}: not a masked autoencoder of videos")
+    clip = {k: v for k, v in description.clip.items() if k not in ("test_views", "size")}
+    height, width = description.clip["size"]
+    mae = build(description, trained.weights)
+    normalize = Normalize(description.mean, description.std)  # pyright: ignore[reportArgumentType]
+    return mae, ClipFormat(**clip, height=height, width=width), normalize
+
+
+def _clips(videos: Manifest, clip: ClipFormat, count: int, show: Any) -> Iterator[Tensor]:
+    """Of each video, centre crops at equal steps in time: uint8 ``(clips, 3, T, H, W)``."""
+    for i in range(len(videos)):
+        with VideoFile(videos.source(i)) as file:
+            views = clips_of_views(file, clip, count, 1)
+        yield torch.from_numpy(views).permute(0, 4, 1, 2, 3)
+        show(i + 1, len(videos))
+
+
+def _mean_and_error(x: Tensor) -> tuple[float, float | None]:
+    """Mean and its standard error, None for one observation."""
+    error = float(x.std()) / math.sqrt(len(x)) if len(x) > 1 else None
+    return float(x.mean()), error
+
+
+def _error(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
+
+
+def _no_lists(file: Any) -> Manifest:
+    raise DatasetError(f"{file}: name videos or folders of them, not a list")
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)

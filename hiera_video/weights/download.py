@@ -1,0 +1,226 @@
+"""The published files of weights: downloaded once, resumed where a connection was lost."""
+
+import fcntl
+import hashlib
+import os
+import re
+import ssl
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import nullcontext
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+
+import torch
+
+from hiera_video.terminal import progress_line
+from hiera_video.weights.files import CheckpointError
+
+BASE_URL = "https://dl.fbaipublicfiles.com/hiera/"
+LICENCE = "published Hiera weights are CC-BY-NC 4.0: not for commercial use"
+# SHA-256 by name. The publisher gives none, so size is what is checked; a name put here has both.
+SHA256: dict[str, str] = {}
+SCHEMES = ("https",)
+TIMEOUT = 60.0  # seconds without an answer
+TRIES = 5  # in a row that bring nothing new
+PAUSE = 1.0  # seconds after the first of them; doubles
+CHUNK = 1 << 20
+
+Progress = Callable[[int, int], None]
+
+
+class Interrupted(ConnectionError):
+    """The answer was not the whole or the rest; what is of use lies in the partial file."""
+
+
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection to another scheme, also not on the way to an allowed one."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str):
+        _check_scheme(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+PASSING = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
+
+
+def published_file(name: str, quiet: bool = False) -> Path:
+    """Published weights in torch's cache (``TORCH_HOME``), downloaded if they are not there yet.
+
+    Args:
+        name: one of `zoo.CHECKPOINTS`.
+        quiet: show no progress.
+
+    Raises:
+        CheckpointError: they cannot be had; the message says where to put the file by hand.
+    """
+    url = f"{BASE_URL}{name}.pth"
+    path = Path(torch.hub.get_dir(), "checkpoints", f"{name}.pth")
+    if path.exists():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with nullcontext(_silent) if quiet else progress_line(name, "MB") as show:
+            download(url, path, show, SHA256.get(name))
+    except (OSError, HTTPException, ValueError) as error:
+        raise CheckpointError(
+            f"{name}: cannot download ({_reason(error)}); put {url} at {path} yourself ({LICENCE})"
+        ) from error
+    return path
+
+
+def download(url: str, path: Path, show: Progress, sha256: str | None = None) -> None:
+    """Fetch a file; `path` exists only when it is whole.
+
+    Until then the bytes lie in ``path.part``, and in ``path.part.version`` what the server calls
+    this version of the file, so that a later call goes on if the server still has the same. Several
+    processes may call this at once: one downloads, the others wait for it.
+
+    Args:
+        url: where it is; only https, also after redirections.
+        path: where it goes.
+        show: called with megabytes done and in all.
+        sha256: hexadecimal digest that it must have, or how that begins.
+
+    Raises:
+        OSError: the network, the server or the disk.
+        ValueError: another digest or kind of URL, or a server that does not say the file's size.
+    """
+    part = path.with_name(path.name + ".part")
+    version = part.with_name(part.name + ".version")
+    with open(part, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+        if path.exists():  # another process was faster
+            part.unlink(missing_ok=True)
+            return
+        if not _is_at(part, file):  # the one that had the lock has taken its file away
+            raise OSError("another process tried at the same time and gave up")
+        try:
+            _fetch_with_retries(url, file, version, show)
+        except BaseException:
+            if not file.seek(0, os.SEEK_END):
+                part.unlink()
+            raise
+        if sha256 is not None and not (found := _sha256(part)).startswith(sha256):
+            part.unlink()
+            version.unlink(missing_ok=True)
+            raise ValueError(f"its SHA-256 is {found}, not {sha256}; deleted it")
+        os.fsync(file.fileno())
+        part.replace(path)
+        version.unlink(missing_ok=True)
+
+
+def digest_in_name(url: str) -> str | None:
+    """How the SHA-256 of a file of torchvision's begins: its name ends in ``-`` and that."""
+    found = re.search(r"-([0-9a-f]{8,64})\.pth$", urlsplit(url).path)
+    return found and found[1]
+
+
+def _fetch_with_retries(url: str, file: Any, version: Path, show: Progress) -> None:
+    failures, restarts, begun = 0, 0, False
+    while True:
+        before = file.seek(0, os.SEEK_END)
+        try:
+            _fetch(url, file, version, show)
+            return
+        except PASSING as error:
+            size = file.seek(0, os.SEEK_END)
+            progressed = size > before
+            restarts += size < before  # of a file that changes all the time
+            begun |= progressed or isinstance(error, Interrupted)
+            failures = 1 if progressed else failures + 1
+            busy = isinstance(error, HTTPError) and (error.code in (408, 429) or error.code >= 500)
+            # Without a network at all, nobody should have to wait for that answer.
+            if not (begun or busy) or max(failures, restarts) >= TRIES:
+                raise
+            time.sleep(PAUSE * min(2.0 ** (failures - 1), 30.0))
+
+
+def _fetch(url: str, file: Any, version: Path, show: Progress) -> None:
+    """One request: append to the file what it lacks, or begin it anew."""
+    have = file.seek(0, os.SEEK_END)
+    headers = {"User-Agent": "hiera-video"}
+    known = version.read_text() if version.exists() else ""
+    if have and known:
+        # The rest of this version; of another one the server sends the whole.
+        headers |= {"Range": f"bytes={have}-", "If-Range": known}
+    _check_scheme(url)
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        response = urllib.request.build_opener(_SafeRedirects).open(request, timeout=TIMEOUT)
+    except HTTPError as error:
+        error.close()
+        if error.code != 416 or not have:
+            raise
+        file.truncate(0)
+        raise Interrupted("the server has no bytes after those that were downloaded") from error
+    with response:
+        if have and response.status == 206 and _is_of_another_version(response, known):
+            file.truncate(0)
+            raise Interrupted("the server sent the rest of another version")
+        start, total = _extent(response, have)
+        if start == 0:
+            file.truncate(0)
+            version.write_text(_version_of(response))
+        done = start
+        while chunk := response.read(CHUNK):
+            file.write(chunk)
+            done += len(chunk)
+            megabytes = -(-total // 10**6)
+            show(min(done, total) * megabytes // total, megabytes)
+    file.flush()
+    if done != total:
+        if done > total:
+            file.truncate(0)
+        raise Interrupted(f"the connection ended after {done} of {total} bytes")
+
+
+def _extent(response: Any, have: int) -> tuple[int, int]:
+    """First byte of an answer and the size of the whole file."""
+    if response.status == 206:
+        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        if found is None or int(found[1]) != have:
+            raise URLError(f"the server sent {response.headers.get('Content-Range')!r}")
+        return have, int(found[2])
+    length = response.headers.get("Content-Length", "")
+    if not re.fullmatch(r"[0-9]{1,18}", length) or not int(length):
+        # Without it a connection that was cut looks like the end.
+        raise ValueError("the server does not say how large the file is")
+    return 0, int(length)
+
+
+def _version_of(response: Any) -> str:
+    """A strong ETag or the time of change; empty: such a file is never resumed."""
+    tag = response.headers.get("ETag", "")
+    return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
+
+
+def _is_of_another_version(response: Any, known: str) -> bool:
+    found = response.headers.get("ETag" if known.startswith('"') else "Last-Modified")
+    return found is not None and found != known
+
+
+def _is_at(path: Path, file: Any) -> bool:
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
+
+
+def _check_scheme(url: str) -> None:
+    if urlsplit(url).scheme not in SCHEMES:
+        raise ValueError(f"{url} is not https")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _silent(done: int, total: int) -> None:
+    pass

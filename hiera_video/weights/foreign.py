@@ -1,0 +1,184 @@
+"""Weights of other projects' Hiera under the names of the published one, recognised by their keys.
+
+- timm's ``hiera_*``: LayerScale is folded into the layer before it, and the two parts of an
+  absolute-window position embedding are added up.
+- transformers' ``HieraModel``, ``HieraForImageClassification``, ``HieraForPreTraining``.
+- SAM 2's image trunk (``image_encoder.trunk``), also in timm's port; the rest is left out. Its
+  position embedding is in two parts as well. From stage 3 on it attends in windows, but for a few
+  blocks, where ours attends to the whole picture. At 224x224 (large: 256x256) these windows are as
+  large as the map, so features are equal; at other sizes they differ.
+
+All are of images.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from hiera_video.weights.files import checked_values
+from hiera_video.weights.positions import compose
+
+LICENCE_NOTE = "mind its licence: Meta's Hiera weights are CC-BY-NC 4.0 in this form, too"
+# Patterns in a file's names, and what the published name has there.
+TRANSFORMERS = {
+    r"^(hiera\.)?embeddings\.position_embeddings$": "pos_embed",
+    r"^(hiera\.)?embeddings\.patch_embeddings\.projection\.": "patch_embed.proj.",
+    r"^(hiera\.)?pooler\.layernorm\.": "norm.",
+    r"^classifier\.": "head.projection.",
+    r"^multiscale_fusion\.": "",
+    r"^decoder\.mask_token$": "mask_token",
+    r"^decoder\.decoder_position_embeddings$": "decoder_pos_embed",
+    r"^decoder\.decoder_embeddings\.": "decoder_embed.",
+    r"^decoder\.decoder_block\.layers\.": "decoder_blocks.",
+    r"^decoder\.(decoder_norm|decoder_pred)\.": r"\1.",
+    r"\.layernorm_before\.": ".norm1.",
+    r"\.layernorm_after\.": ".norm2.",
+}
+TIMM = {r"^head\.norm\.": "norm.", r"^head\.fc\.": "head.projection."}
+SAM2 = {r"\.mlp\.layers\.0\.": ".mlp.fc1.", r"\.mlp\.layers\.1\.": ".mlp.fc2."}
+
+_STAGE = re.compile(r"^(?:hiera\.)?encoder\.stages\.(\d+)\.layers\.(\d+)\.")
+
+
+class Translation(NamedTuple):
+    """Weights under published names.
+
+    Attributes:
+        weights: of the network; position embeddings in two parts have become one.
+        names: each name in the file to its published one, also where they are the same.
+        left_out: names in the file of what is no part of a Hiera.
+        lacks: published names that such files never have.
+        notes: lines for the user.
+        composed: the position embedding was in two parts and now has the model's own grid.
+    """
+
+    weights: dict[str, Tensor]
+    names: dict[str, str]
+    left_out: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    composed: bool = False
+
+
+def translate(weights: Mapping[str, Tensor], grid: tuple[int, ...]) -> Translation:
+    """Give weights their published names; those that have them already stay.
+
+    Args:
+        weights: tensors by their names in the file.
+        grid: height and width in tokens of the model that they are for.
+
+    Raises:
+        ValueError: a network that a Hiera cannot compute, names that mean the same tensor, or
+            values that `checked_values` refuses.
+    """
+    ends = {name.rpartition(".")[2]: name for name in weights if "pos_embed" in name}
+    if "pos_embed_window" in ends:
+        return _from_sam2(weights, ends["pos_embed_window"].removesuffix("pos_embed_window"), grid)
+    weights = checked_values(weights)
+    if any(re.search(r"embeddings\.patch_embeddings\.projection\.", name) for name in weights):
+        names = _rename(weights, TRANSFORMERS, _block_names(weights))
+        moved = {names[name]: value for name, value in weights.items()}
+        return Translation(moved, names, notes=("as transformers has them", LICENCE_NOTE))
+    if any(re.search(r"^head\.(norm|fc)\.|^pos_embed_win$|\.ls1\.gamma$", n) for n in weights):
+        return _from_timm(weights, grid)
+    return Translation(dict(weights), {name: name for name in weights})
+
+
+def _from_timm(weights: Mapping[str, Tensor], grid: tuple[int, ...]) -> Translation:
+    names = _rename(weights, TIMM)
+    moved = {names[name]: value for name, value in weights.items()}
+    _check_transitions(moved)
+    notes = ["as timm has them", LICENCE_NOTE]
+    if _fold_layer_scale(moved):
+        notes.append("folded LayerScale into the layers before it")
+    if windows := "pos_embed_win" in moved:
+        _compose(moved, "pos_embed_win", grid, antialias=True)
+        names["pos_embed_win"] = "pos_embed"
+    return Translation(moved, names, notes=tuple(notes), composed=windows)
+
+
+def _from_sam2(weights: Mapping[str, Tensor], prefix: str, grid: tuple[int, ...]) -> Translation:
+    trunk = [name for name in weights if name.startswith(prefix)]
+    names = _rename(trunk, {"^" + re.escape(prefix): "", **TIMM, **SAM2})
+    moved = {names[name]: v for name, v in checked_values({n: weights[n] for n in trunk}).items()}
+    notes = ["SAM 2's image trunk (its weights are Apache-2.0)"]
+    if _fold_layer_scale(moved):
+        notes.append("folded LayerScale into the layers before it")
+    _compose(moved, "pos_embed_window", grid, antialias=False)
+    names[prefix + "pos_embed_window"] = "pos_embed"
+    # Windows of its last two stages are 14 and 7 tokens, in the large one (144 channels) 16 and 8.
+    whole = (64, 64) if moved["pos_embed"].shape[2] == 144 else (56, 56)
+    if tuple(grid) != whole:
+        notes.append("at this input size SAM 2 attends in windows and Hiera does not: they differ")
+    left_out = tuple(name for name in weights if name not in names)
+    lacks = ("norm.weight", "norm.bias")
+    return Translation(moved, names, left_out, lacks, tuple(notes), composed=True)
+
+
+def _block_names(weights: Mapping[str, Tensor]) -> dict[str, str]:
+    """``encoder.stages.1.layers.0.`` to ``blocks.2.`` where the first stage has two."""
+    layers = sorted({(int(m[1]), int(m[2]), m[0]) for name in weights if (m := _STAGE.match(name))})
+    return {prefix: f"blocks.{i}." for i, (_, _, prefix) in enumerate(layers)}
+
+
+def _rename(
+    names: Mapping[str, Tensor] | list[str],
+    patterns: Mapping[str, str],
+    prefixes: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    renamed = {}
+    for name in names:
+        new = name
+        if prefixes and (stage := _STAGE.match(name)):
+            new = prefixes[stage[0]] + name.removeprefix(stage[0])
+        for pattern, replacement in patterns.items():
+            new = re.sub(pattern, replacement, new)
+        renamed[name] = new
+    twice = [new for new, count in Counter(renamed.values()).items() if count > 1]
+    if twice:
+        both = " and ".join(name for name, new in renamed.items() if new == twice[0])
+        raise ValueError(f"{both} are the same tensor of the network ({twice[0]})")
+    return renamed
+
+
+def _check_transitions(weights: Mapping[str, Tensor]) -> None:
+    for name, before in weights.items():
+        block = name.removesuffix("norm1.weight")
+        after = weights.get(f"{block}norm2.weight")
+        if block == name or after is None or before.shape == after.shape:
+            continue
+        if f"{block}proj.weight" not in weights:
+            raise ValueError(
+                f"{block}proj.weight is missing: this timm model widens channels by maximum and "
+                "mean (use_expand_proj=False), which a Hiera as published cannot compute"
+            )
+
+
+def _fold_layer_scale(weights: dict[str, Tensor]) -> bool:
+    """``gamma * (W x + b)`` is a linear layer with ``gamma W`` and ``gamma b``."""
+    scales = [name for name in weights if re.search(r"\.ls[12]\.gamma$", name)]
+    for name in scales:
+        block, scale, _ = name.rsplit(".", 2)
+        layer = f"{block}.{'attn.proj' if scale == 'ls1' else 'mlp.fc2'}"
+        gamma = weights.pop(name)
+        for part in (f"{layer}.weight", f"{layer}.bias"):
+            value = weights.get(part)
+            if value is None or gamma.ndim != 1 or value.shape[:1] != gamma.shape:
+                raise ValueError(f"{name} has no {part} of its size")
+            weights[part] = value * gamma.unflatten(0, (-1, *[1] * (value.ndim - 1)))
+    return bool(scales)
+
+
+def _compose(
+    weights: dict[str, Tensor], window: str, grid: tuple[int, ...], antialias: bool
+) -> None:
+    """Replace the two parts of a position embedding by one."""
+    within, across = weights.pop(window), weights.get("pos_embed")
+    if across is None or across.ndim != 4 or within.ndim != 4:
+        raise ValueError(f"{window} has no pos_embed that it goes with")
+    if across.shape[:2] != within.shape[:2]:
+        raise ValueError(f"{window} has no pos_embed of its size")
+    weights["pos_embed"] = compose(across, within, grid, antialias)

@@ -1,0 +1,186 @@
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from hiera_video import create_mae, create_model
+from hiera_video.weights.load import CheckpointError
+from hiera_video.weights.portable import Description, read_description, write_model
+from tests.models.reference import make_video
+from tests.models.small import TINY, tiny_mae, tiny_model
+
+CLIP = {
+    "num_frames": 4,
+    "stride": 2,
+    "fps": 29.97,
+    "size": [64, 64],
+    "sampling": "clip",
+    "test_views": [2, 3],
+}
+DESCRIPTION = Description(
+    kind="classifier",
+    name="hiera_tiny_16x224",
+    arguments={**TINY, "num_classes": 5},
+    class_names=("a", 'b"', "ü", "d", ""),
+    clip=CLIP,
+    mean=(0.4, 0.5, 0.6),
+    std=(0.1, 0.2, 0.3),
+    source="test",
+    licence=None,
+)
+DECODER = {"decoder_embed_dim": 32, "decoder_depth": 1, "decoder_num_heads": 4}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_model(tmp_path, tiny_model(), DESCRIPTION)
+    return tmp_path
+
+
+def test_read_back(folder):
+    model = tiny_model().eval()
+    video = make_video(model, 2)
+    for source in (folder, folder / "model.json", str(folder)):
+        assert torch.equal(create_model(source).eval()(video), model(video))
+    back = read_description(folder / "model.json")
+    lists = {key: list(DESCRIPTION.arguments[key]) for key in ("input_size", "stages")}
+    assert back == DESCRIPTION._replace(arguments=DESCRIPTION.arguments | lists)
+
+
+def test_read_back_in_order_to_train_on(folder, capsys):
+    model = create_model(folder, num_classes=3, drop_path_rate=0.3)
+    assert model.head.projection.out_features == 3
+    assert model.blocks[-1].drop_path == pytest.approx(0.3)
+    assert torch.equal(model.norm.weight, tiny_model().norm.weight)
+    assert "new head" in capsys.readouterr().out
+
+
+def test_a_masked_autoencoder(tmp_path):
+    mae = tiny_mae()
+    description = DESCRIPTION._replace(
+        kind="masked_autoencoder", arguments={**TINY, **DECODER}, class_names=()
+    )
+    write_model(tmp_path, mae, description)
+    video, kept = make_video(mae, 1), torch.tensor([[1, 5]])
+    assert torch.equal(create_mae(tmp_path)(video, mask=kept).loss, mae(video, mask=kept).loss)
+    with pytest.raises(CheckpointError, match="masked autoencoder; use create_mae"):
+        create_model(tmp_path)
+
+
+def changed(folder, **fields):
+    record = json.loads((folder / "model.json").read_text())
+    record |= fields
+    record = {name: value for name, value in record.items() if value is not ...}
+    (folder / "model.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": ...}, "kind is missing"),
+        ({"kind": "detector"}, "kind must be classifier or masked_autoencoder"),
+        ({"class_nams": []}, "no field class_nams; did you mean class_names"),
+        ({"class_names": ["a", 3]}, "class_names must be a list of text"),
+        ({"class_names": ["a", "b"]}, "2 class_names for num_classes 5"),
+        ({"name": "hiera_tiny"}, "of no model; did you mean hiera_tiny_224"),
+        ({"name": "."}, "of no model"),
+        ({"arguments": []}, "arguments must be an object"),
+        ({"arguments": {"embed_dims": 3}}, "model.json: .*embed_dims"),
+        ({"arguments": {"embed_dim": 10**9}}, "arguments must be an object of numbers below"),
+        ({"arguments": {"embed_dim": {"a": 1}}}, "arguments must be an object of numbers below"),
+        ({"arguments": {"stages": [1, 1, 10**5, 1]}}, "name 100003 blocks and poolings"),
+        ({"arguments": {"stages": [-1], "decoder_depth": 1000}}, "name 1001 blocks"),
+        ({"arguments": {"q_pool": 900_000}}, "blocks and poolings"),
+        ({"arguments": {**TINY, "embed_dim": 99_999}}, "cannot be the weights of the model that"),
+        ({"arguments": {**TINY, "mlp_ratio": 999_999}}, "cannot be the weights of the model that"),
+        ({"arguments": {**TINY, "dim_mul": 999_999}}, "model.json: Storage size"),
+        ({"arguments": {**TINY, "dim_mul": -1}}, "model.json: "),
+        ({"arguments": {"head_mul": 0}}, "model.json: "),
+        ({"arguments": {"head_init_scale": "x"}}, "model.json: "),
+        ({"arguments": {"stages": [1, "\n\n", 1]}}, "model.json: "),
+        ({"arguments": {"a\nb\u2028c": 1}}, "model.json: "),
+        ({"a\nb\u2028c": 1}, "no field a b c"),
+        ({"arguments": {"input_size": [4, 60, 64]}}, "multiple of 32"),
+        ({"arguments": {**TINY, "stages": [1, 1, 1, 1], "num_classes": 5}}, "blocks.4"),
+        ({"clip": {**CLIP, "stride": 0}}, "clip.stride must be a whole number above 0, not 0"),
+        ({"clip": {**CLIP, "size": [64]}}, "clip.size must be two whole numbers"),
+        ({"clip": {**CLIP, "sampling": "any"}}, "clip.sampling must be clip or segments"),
+        ({"clip": {**CLIP, "speed": 1}}, "no field clip.speed"),
+        ({"clip": 3}, "clip must be an object or null"),
+        ({"mean": [0.5, 0.5]}, "mean must be three numbers"),
+        ({"mean": [0.5, 0.5, math.nan]}, "mean must be three numbers"),
+        ({"std": [0.5, 0.5, 0]}, "std must be three numbers above 0"),
+        ({"licence": 4}, "licence must be text or null"),
+        ({"schema": 2}, "schema is 2 and this version reads 1"),
+        ({"weights": "onnx"}, "an? onnx export"),
+    ],
+)
+def test_a_wrong_file_is_one_line(folder, fields, message):
+    changed(folder, **fields)
+    with pytest.raises(CheckpointError, match=message) as error:
+        create_model(folder)
+    assert len(str(error.value).splitlines()) == 1
+    if fields.keys() == {"arguments"}:  # nor does it help to have one's own in their place
+        with pytest.raises(CheckpointError):
+            create_model(folder, drop_path_rate=0.1)
+
+
+@pytest.mark.parametrize("create", [create_model, create_mae])
+def test_no_memory_is_taken_for_what_a_file_says(folder, create, monkeypatch):
+    kind = "classifier" if create is create_model else "masked_autoencoder"
+    changed(folder, kind=kind, arguments={**TINY, "embed_dim": 4096})  # 70 GiB
+    monkeypatch.setattr(torch.nn.Module, "to_empty", None)
+    with pytest.raises(
+        CheckpointError, match=r"model.safetensors: 1\.\d+ MiB cannot be the weights"
+    ) as error:
+        create(folder)
+    assert str(folder / "model.json") in str(error.value)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="no such file"):
+        create(folder)
+
+
+def test_weights_in_half_precision_are_read(folder):
+    weights = {name: value.half() for name, value in tiny_model().state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+    assert torch.equal(create_model(folder).norm.weight, tiny_model().norm.weight.half().float())
+
+
+def test_missing_or_damaged_files(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model.safetensors: no such file"):
+        create_model(folder)
+    (folder / "model.json").write_text("{")
+    with pytest.raises(CheckpointError, match="is not JSON"):
+        create_model(folder)
+    (folder / "model.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="is not JSON"):
+        create_model(folder)
+    (folder / "model.json").unlink()
+    with pytest.raises(CheckpointError, match=r"model.json: No such file"):
+        create_model(folder)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+
+
+@given(field=st.sampled_from(["schema", *DESCRIPTION._fields, "other"]), value=JSON_VALUES)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_value_is_read_or_refused(tmp_path, field, value):
+    record = {"schema": 1, **DESCRIPTION._asdict(), field: value}
+    file = tmp_path / "model.json"
+    file.write_text(json.dumps(record))
+    message = ""
+    try:
+        read_description(file)
+    except CheckpointError as error:
+        message = str(error)
+    assert "\n" not in message
