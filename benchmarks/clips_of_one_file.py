@@ -17,9 +17,9 @@ import av
 import numpy as np
 import torch
 
-from datamodules.clips import ClipFormat, EvaluationViews, TrainingClips
-from datamodules.decode_rate import write_kinetics_like
-from datamodules.manifest import make_manifest
+from datamodules.clips.videos import ClipFormat, EvaluationViews, TrainingClips
+from datamodules.manifests.splits import make_manifest
+from hiera_video.commands.decode_rate import write_kinetics_like
 
 
 def every_frame(path: str) -> None:

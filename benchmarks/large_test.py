@@ -17,7 +17,7 @@ from lightning import Callback, Trainer
 from torch import nn
 
 from datamodules.base import VideoDataModule
-from datamodules.manifest import make_manifest
+from datamodules.manifests.splits import make_manifest
 from hiera_video.callbacks.confusion import ConfusionPicture
 from hiera_video.callbacks.predictions import PredictionTable
 from hiera_video.results.classification import evaluate_file

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from datamodules.clips import ClipFormat, TrainingClips
-from datamodules.decode_rate import write_kinetics_like
-from datamodules.loading import EpochSampler, Loader
-from datamodules.manifest import make_manifest
+from datamodules.clips.videos import ClipFormat, TrainingClips
+from datamodules.loading.loader import EpochSampler, Loader
+from datamodules.manifests.splits import make_manifest
+from hiera_video.commands.decode_rate import write_kinetics_like
 
 
 def cpu_seconds() -> float:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from datamodules.annotations import (
+from datamodules.base import VideoDataModule
+from datamodules.files import atomic_file
+from datamodules.manifests.lists import (
     MissingVideo,
     Row,
     class_names_of,
@@ -19,10 +21,8 @@ from datamodules.annotations import (
     read_list,
     unique_rows,
 )
-from datamodules.atomic_file import atomic_file
-from datamodules.base import VideoDataModule
-from datamodules.manifest import DatasetError, Manifest, list_split, make_manifest
-from datamodules.manifest_file import find_manifest
+from datamodules.manifests.parquet import find_manifest
+from datamodules.manifests.splits import DatasetError, Manifest, list_split, make_manifest
 
 log = logging.getLogger(__name__)
 

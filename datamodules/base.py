@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from lightning import LightningDataModule
 
-from datamodules.annotations import MissingVideo, read_text
 from datamodules.arguments import check_positive, check_range, check_short_side, check_whole
-from datamodules.bad_videos import BadVideos
-from datamodules.clips import SAMPLINGS, ClipFormat, EvaluationViews, TrainingClips
-from datamodules.loading import ClipDataset, EpochSampler, Loader
-from datamodules.manifest import DatasetError, Manifest, list_videos, read_split
-from datamodules.manifest_file import find_manifest
+from datamodules.clips.videos import SAMPLINGS, ClipFormat, EvaluationViews, TrainingClips
+from datamodules.loading.bad_videos import BadVideos
+from datamodules.loading.loader import ClipDataset, EpochSampler, Loader
+from datamodules.manifests.lists import MissingVideo, read_text
+from datamodules.manifests.parquet import find_manifest
+from datamodules.manifests.splits import DatasetError, Manifest, list_videos, read_split
 
 log = logging.getLogger(__name__)
 

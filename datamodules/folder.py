@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from datamodules.base import VideoDataModule
-from datamodules.manifest import Manifest, list_split
+from datamodules.manifests.splits import Manifest, list_split
 
 
 class VideoFolderDataModule(VideoDataModule):
@@ -16,5 +16,5 @@ class VideoFolderDataModule(VideoDataModule):
     """
 
     def list_split(self, split: str, class_names: Sequence[str] | None) -> Manifest:
-        """As `datamodules.manifest.list_split`."""
+        """As `datamodules.manifests.splits.list_split`."""
         return list_split(self.source_of(split), self.root, class_names)

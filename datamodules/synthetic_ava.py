@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datamodules.ava import AVADataModule
+from datamodules.ava.data_module import AVADataModule
 from datamodules.synthetic import (
     FPS,
     coverage,

@@ -3,9 +3,9 @@
 import torch
 
 from datamodules.base import VideoDataModule
-from datamodules.container import VideoDecodeError
-from datamodules.loading import sample_seed
-from datamodules.manifest import make_manifest
+from datamodules.loading.loader import sample_seed
+from datamodules.manifests.splits import make_manifest
+from datamodules.video.container import VideoDecodeError
 
 
 class Colours:

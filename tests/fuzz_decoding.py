@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.container import VideoDecodeError
-from datamodules.decoding import VideoFile
-from datamodules.manifest import VIDEO_SUFFIXES
-from datamodules.process_pool import Lost, work
+from datamodules.loading.file_workers import Lost, work
+from datamodules.manifests.splits import VIDEO_SUFFIXES
+from datamodules.video.container import VideoDecodeError
+from datamodules.video.decoding import VideoFile
 from tests.video_files import moving_frames, write_video
 
 CPU_SECONDS, MEMORY = 5.0, 500 << 20  # that one mutant may take

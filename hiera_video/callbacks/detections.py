@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from datamodules.atomic_file import atomic_file
+from datamodules.files import atomic_file
 from hiera_video.results.ava_csv import write_ava_csv
 
 

@@ -13,7 +13,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
-from datamodules.atomic_file import atomic_file
+from datamodules.files import atomic_file
 
 PACKAGES = ("hiera-video", "torch", "torchvision", "lightning", "av", "numpy", "hydra-core")
 

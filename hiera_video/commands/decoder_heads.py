@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from datamodules.clips import ClipFormat, clips_of_views
-from datamodules.decoding import VideoDecodeError, VideoFile
-from datamodules.manifest import DatasetError, Manifest, list_videos
+from datamodules.clips.videos import ClipFormat, clips_of_views
+from datamodules.manifests.splits import DatasetError, Manifest, list_videos
+from datamodules.video.decoding import VideoDecodeError, VideoFile
 from hiera_video.augment.basic import MASK_STREAM, Normalize
 from hiera_video.augment.random import uniform
 from hiera_video.models.mae import MaskedAutoencoderHiera

@@ -35,7 +35,7 @@ def run(words: Sequence[str]) -> None:
     arguments = parser.parse_intermixed_args(words)
     if arguments.files < 1 or arguments.seconds <= 0 or (arguments.clips_per_second or 1) <= 0:
         raise UsageError("--files, --seconds and --clips-per-second must be positive")
-    from datamodules.decode_rate import clips_a_second
+    from hiera_video.commands.decode_rate import clips_a_second
 
     data = data_module(arguments.config, arguments.words)
     with tempfile.TemporaryDirectory() as folder:
@@ -64,9 +64,9 @@ def run(words: Sequence[str]) -> None:
 
 def _sample(data: Any, count: int, folder: Path) -> str:
     """Put some files into the data module's training split; returns what they are."""
-    from datamodules.ava import AVADataModule
-    from datamodules.decode_rate import sampled, write_kinetics_like
-    from datamodules.manifest import make_manifest
+    from datamodules.ava.data_module import AVADataModule
+    from datamodules.manifests.splits import make_manifest
+    from hiera_video.commands.decode_rate import sampled, write_kinetics_like
 
     data.prepare_data()
     source = None if data.splits["train"] is None else data.source("train")

@@ -75,8 +75,8 @@ def run(words: Sequence[str]) -> None:
 
 
 def _evaluate_ava(arguments: argparse.Namespace) -> None:
-    from datamodules.label_map import read_label_map
-    from datamodules.manifest import DatasetError
+    from datamodules.ava.label_map import read_label_map
+    from datamodules.manifests.splits import DatasetError
     from hiera_video.results.ava import evaluate_files
 
     try:

@@ -113,7 +113,7 @@ def _prepare(words: Sequence[str]) -> None:
         raise UsageError("--pack-url needs --pack, and a URL such as s3://bucket/folder")
     encoding = _encoding(arguments)
     if arguments.merge:
-        from datamodules.prepared_files import merge
+        from datamodules.preparing.parts import merge
 
         if arguments.words or arguments.config or arguments.shard or encoding:
             raise UsageError("--merge takes folders and --out alone, and --pack")
@@ -124,8 +124,8 @@ def _prepare(words: Sequence[str]) -> None:
 
 
 def _prepare_split(split: Split, arguments: argparse.Namespace, encoding: Any) -> Path:
-    from datamodules.prepared_files import WHOLE
-    from datamodules.preparing import prepare
+    from datamodules.preparing.parts import WHOLE
+    from datamodules.preparing.prepare import prepare
 
     out = arguments.out / split.folder
     source, is_folder = split.source, split.source.is_dir()
@@ -159,7 +159,7 @@ def _encoding(arguments: argparse.Namespace) -> Any:
         return None
     if arguments.quick:
         raise UsageError("--transcode decodes every frame; leave out --quick")
-    from datamodules.transcoding import Encoding
+    from datamodules.video.transcoding import Encoding
 
     try:
         return Encoding(**given)
@@ -169,7 +169,7 @@ def _encoding(arguments: argparse.Namespace) -> Any:
 
 def _report(manifests: Sequence[Path], arguments: argparse.Namespace) -> None:
     """Print the summaries; pack, if that is asked for."""
-    from datamodules.prepared_files import beside
+    from datamodules.preparing.parts import beside
 
     good = 0
     for manifest in manifests:
@@ -177,7 +177,7 @@ def _report(manifests: Sequence[Path], arguments: argparse.Namespace) -> None:
         good += summary["ok"]
         _print_summary(manifest, summary)
         if arguments.pack:
-            from datamodules.packing import pack
+            from datamodules.manifests.packing import pack
 
             folder, url = manifest.parent.relative_to(arguments.out), arguments.pack_url
             url = f"{url.rstrip('/')}/{folder.as_posix()}".removesuffix("/.") if url else ""
@@ -203,7 +203,7 @@ def _print_summary(manifest: Path, summary: dict[str, Any]) -> None:
         "in the median video"
     )
     if summary["bad"]:
-        from datamodules.prepared_files import beside, read_bad
+        from datamodules.preparing.parts import beside, read_bad
 
         rows, file = read_bad(manifest), beside(manifest, "bad_videos.csv")
         for path, reason in rows[:SHOWN]:
@@ -227,8 +227,8 @@ def _check(words: Sequence[str]) -> None:
     )
     _add_work(parser)
     arguments = parser.parse_intermixed_args(words)
-    from datamodules.checking import Fault, check
-    from datamodules.manifest import DatasetError
+    from datamodules.manifests.splits import DatasetError
+    from datamodules.preparing.check import Fault, check
 
     faults = videos = 0
     wrong: list[Fault] = []
@@ -299,7 +299,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
 
 
 def _shard(text: str) -> Any:
-    from datamodules.prepared_files import Shard
+    from datamodules.preparing.parts import Shard
 
     part, slash, parts = text.partition("/")
     if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
@@ -316,7 +316,7 @@ def _splits(arguments: argparse.Namespace) -> list[Split]:
             raise UsageError("expected one SOURCE (a folder, list or manifest), or --config NAME")
         source = Path(arguments.words[0]).expanduser()
         root = arguments.root or (source if source.is_dir() else source.parent)
-        from datamodules.manifest import list_split, read_split
+        from datamodules.manifests.splits import list_split, read_split
 
         read, list_ = (partial(f, source, root, None) for f in (read_split, list_split))
         return [Split(source.name, source, "", read, list_)]
@@ -346,11 +346,11 @@ def _splits(arguments: argparse.Namespace) -> list[Split]:
 
 def _diagnosis(data: Any) -> Callable[[Any, Sequence[str]], Sequence[Any]] | None:
     """What looks at the annotation of some data, if it is of boxes."""
-    from datamodules.ava import AVADataModule
+    from datamodules.ava.data_module import AVADataModule
 
     if not isinstance(data, AVADataModule):
         return None
-    from datamodules.ava_diagnosis import diagnose_all
+    from datamodules.ava.diagnosis import diagnose_all
 
     return diagnose_all
 

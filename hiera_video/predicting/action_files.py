@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.atomic_file import atomic_file
-from datamodules.decoding import VideoDecodeError, VideoFile
-from datamodules.manifest_file import DatasetError
-from datamodules.playback import Shown, VideoWriter, play
+from datamodules.files import atomic_file
+from datamodules.manifests.parquet import DatasetError
+from datamodules.video.decoding import VideoDecodeError, VideoFile
+from datamodules.video.playback import Shown, VideoWriter, play
 from hiera_video.metrics.ava import DetectedBoxes
 from hiera_video.predicting.actions import ActionPredictor, Moment
 from hiera_video.results.ava_csv import check_names, write_ava_csv

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.boxes import Box, clip_boxes, crop_boxes, visible_shares
-from datamodules.clips import ClipFormat
-from datamodules.decoding import VideoFile
-from datamodules.keyframe_clips import evaluated_size
-from datamodules.sampling import keyframe_times
+from datamodules.ava.clips import evaluated_size
+from datamodules.clips.boxes import Box, clip_boxes, crop_boxes, visible_shares
+from datamodules.clips.sampling import keyframe_times
+from datamodules.clips.videos import ClipFormat
+from datamodules.video.decoding import VideoFile
 from hiera_video.augment.basic import Normalize
 from hiera_video.predicting.persons import PersonBoxes, PersonSource
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.clips import ClipFormat, clips_of_views
-from datamodules.decoding import VideoFile
+from datamodules.clips.videos import ClipFormat, clips_of_views
+from datamodules.video.decoding import VideoFile
 from hiera_video.augment.basic import Normalize
 from hiera_video.metrics.top_classes import Prediction, mean_of_views, top_classes
 from hiera_video.weights.load import CheckpointError

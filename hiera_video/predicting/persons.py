@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datamodules.ava_annotations import (
+from datamodules.ava.annotations import (
     NO_ACTION,
     BoxTable,
     check_boxes,
     check_score,
     read_boxes,
 )
-from datamodules.decoding import VideoFile
-from datamodules.manifest_file import DatasetError
+from datamodules.manifests.parquet import DatasetError
+from datamodules.video.decoding import VideoFile
 from hiera_video.spelling import did_you_mean
 from hiera_video.terminal import progress_line
 from hiera_video.weights.download import digest_in_name, download

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from datamodules.atomic_file import atomic_file
+from datamodules.files import atomic_file
 from hiera_video.results.prediction_files import (
     CHECKED,
     KEYS,

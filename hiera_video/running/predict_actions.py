@@ -10,8 +10,8 @@ from hydra.utils import get_class, instantiate
 from lightning import Fabric
 from omegaconf import DictConfig
 
-from datamodules.clips import ClipFormat
-from datamodules.manifest import list_split, list_videos
+from datamodules.clips.videos import ClipFormat
+from datamodules.manifests.splits import list_split, list_videos
 from hiera_video.predicting.action_files import check_request, predict_files
 from hiera_video.predicting.actions import ActionPredictor
 from hiera_video.predicting.persons import PersonSource, person_source

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
-from datamodules.atomic_file import atomic_file
+from datamodules.files import atomic_file
 from hiera_video.callbacks.predictions import PredictionLines
 from hiera_video.callbacks.recovery import ContinueEpoch
 from hiera_video.callbacks.run_record import RunRecord

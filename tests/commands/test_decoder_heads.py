@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.clips import ClipFormat, clips_of_views
-from datamodules.decoding import VideoFile
+from datamodules.clips.videos import ClipFormat, clips_of_views
+from datamodules.video.decoding import VideoFile
 from hiera_video import cli
 from hiera_video.augment.basic import MASK_STREAM, Normalize
 from hiera_video.augment.random import uniform

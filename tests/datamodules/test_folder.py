@@ -3,12 +3,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from datamodules import clips
-from datamodules.decoding import VideoFile
+from datamodules.clips import videos as clips
 from datamodules.folder import VideoFolderDataModule
-from datamodules.loading import sample_seed
-from datamodules.manifest import DatasetError
-from datamodules.manifest_file import ManifestMetadata, write_manifest
+from datamodules.loading.loader import sample_seed
+from datamodules.manifests.parquet import ManifestMetadata, write_manifest
+from datamodules.manifests.splits import DatasetError
+from datamodules.video.decoding import VideoFile
 from tests.video_files import write_video
 
 CLIP = {"num_frames": 4, "stride": 3, "size": (32, 32), "batch_size": 2, "eval_batch_size": 2}

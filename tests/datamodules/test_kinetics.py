@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.decoding import VideoFile
 from datamodules.kinetics import KineticsDataModule
-from datamodules.manifest import UNKNOWN, DatasetError
+from datamodules.manifests.splits import UNKNOWN, DatasetError
+from datamodules.video.decoding import VideoFile
 from tests.video_files import moving_frames, write_video
 
 HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"

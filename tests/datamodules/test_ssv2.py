@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 
-from datamodules.manifest import UNKNOWN, DatasetError
+from datamodules.manifests.splits import UNKNOWN, DatasetError
 from datamodules.ssv2 import SSv2DataModule
 from tests.video_files import write_video
 

@@ -8,9 +8,9 @@ import time
 
 from lightning import Callback
 
-import datamodules.clips
-from datamodules.decoding import VideoFile
+import datamodules.clips.videos
 from datamodules.folder import VideoFolderDataModule
+from datamodules.video.decoding import VideoFile
 
 
 class TerminateAt(Callback):
@@ -64,4 +64,4 @@ class FaultyVideos(VideoFolderDataModule):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        datamodules.clips.VideoFile = FaultyFile
+        datamodules.clips.videos.VideoFile = FaultyFile

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hiera_video import cli
-from tests.datamodules.test_ava import GREEN, TRUTH, root, videos, write
+from tests.datamodules.ava.test_data_module import GREEN, TRUTH, root, videos, write
 from tests.integration.conftest import ROOT, TINY_RUN
 from tests.integration.forked import run
 from tests.integration.test_detection import MODEL

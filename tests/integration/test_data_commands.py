@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from datamodules.manifest import read_split
+from datamodules.manifests.splits import read_split
 from hiera_video import cli
 from tests.integration.conftest import run
 from tests.integration.forked import Command

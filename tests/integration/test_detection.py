@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from datamodules.decoding import VideoFile
 from datamodules.synthetic import write_h264
+from datamodules.video.decoding import VideoFile
 from tests.integration.conftest import TINY_RUN
 from tests.integration.forked import run
 

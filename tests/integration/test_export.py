@@ -5,8 +5,8 @@ import json
 import numpy as np
 import onnxruntime
 
-from datamodules.clips import ClipFormat, clips_of_views
-from datamodules.decoding import VideoFile
+from datamodules.clips.videos import ClipFormat, clips_of_views
+from datamodules.video.decoding import VideoFile
 from hiera_video import load
 from hiera_video.commands import export as export_command
 from tests.integration.conftest import TINY_DATA, TINY_MODEL, TINY_RUN

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.playback import play
+from datamodules.video.playback import play
 from tests.integration import test_detection
 from tests.integration.conftest import ROOT, TINY_MODEL, TINY_RUN
 from tests.integration.forked import run

@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from datamodules.decoding import VideoDecodeError, VideoFile
-from datamodules.manifest_file import DatasetError
-from datamodules.playback import Shown, VideoWriter, play
+from datamodules.manifests.parquet import DatasetError
 from datamodules.synthetic import write_h264
+from datamodules.video.decoding import VideoDecodeError, VideoFile
+from datamodules.video.playback import Shown, VideoWriter, play
 from hiera_video.predicting.action_files import predict_files
 from hiera_video.predicting.persons import BoxFile, WholeFrame
 from tests.hall import SECONDS, predictor, write_hall

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.decoding import VideoFile
+from datamodules.video.decoding import VideoFile
 from hiera_video.predicting import actions as action_prediction
 from hiera_video.predicting.actions import boxes_in_crops, crops_over
 from hiera_video.predicting.persons import BoxFile

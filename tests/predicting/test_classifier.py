@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.clips import ClipFormat, EvaluationViews
-from datamodules.decoding import VideoDecodeError
-from datamodules.manifest import make_manifest
+from datamodules.clips.videos import ClipFormat, EvaluationViews
+from datamodules.manifests.splits import make_manifest
+from datamodules.video.decoding import VideoDecodeError
 from hiera_video import load
 from hiera_video.augment.basic import Normalize
 from hiera_video.metrics.top_classes import Prediction, top_classes

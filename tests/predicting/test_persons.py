@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from datamodules.decoding import VideoFile
-from datamodules.manifest_file import DatasetError
+from datamodules.manifests.parquet import DatasetError
 from datamodules.synthetic import write_h264
+from datamodules.video.decoding import VideoFile
 from hiera_video.predicting import persons
 from hiera_video.predicting.persons import (
     BoxFile,

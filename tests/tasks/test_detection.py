@@ -9,8 +9,8 @@ import torch
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from datamodules.bad_videos import Failure
-from datamodules.keyframes import GroundTruth
+from datamodules.ava.keyframes import GroundTruth
+from datamodules.loading.bad_videos import Failure
 from datamodules.synthetic_ava import SyntheticAVADataModule
 from hiera_video import create_detector
 from hiera_video.augment.pipeline import Augmentation

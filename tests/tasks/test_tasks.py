@@ -8,14 +8,14 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from datamodules.bad_videos import Failure, TooManyBadVideos
-from datamodules.loading import EpochSampler, Loader
+from datamodules.loading.bad_videos import Failure, TooManyBadVideos
+from datamodules.loading.loader import EpochSampler, Loader
 from hiera_video import create_model
 from hiera_video.augment.mixing import Mixing
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.pretraining import PretrainingTask
 from hiera_video.weights.load import CheckpointError
-from tests.datamodules.numbers import Numbers
+from tests.datamodules.loading.numbers import Numbers
 from tests.models.small import tiny_mae, tiny_model
 
 

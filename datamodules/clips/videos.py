@@ -1,0 +1,202 @@
+"""Clips of one video as tensors: what a worker of the loader does."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.clips.sampling import (
+    Box,
+    clip_span,
+    clip_times,
+    covering_size,
+    random_clip_start,
+    random_resized_crop,
+    random_segment_times,
+    random_short_side_crop,
+    segment_view_times,
+    view_crops,
+    view_starts,
+)
+from datamodules.loading.item_workers import Item
+from datamodules.loading.loader import sample_seed
+from datamodules.manifests.splits import Manifest
+from datamodules.video.decoding import VideoFile
+
+SAMPLINGS = ("clip", "segments")
+
+
+class ClipFormat(NamedTuple):
+    """What the model sees of a video.
+
+    Attributes:
+        num_frames: frames of a clip.
+        stride: of a ``clip``, which takes every ``stride``-th frame.
+        fps: nominal frames a second that ``stride`` counts in.
+        height: pixels.
+        width: pixels.
+        sampling: ``clip``, or ``segments``: one frame of each of ``num_frames`` equal parts.
+    """
+
+    num_frames: int
+    stride: int
+    fps: float
+    height: int
+    width: int
+    sampling: str = "clip"
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of its pixels: ``(T, H, W, 3)``."""
+        return self.num_frames, self.height, self.width, 3
+
+    @property
+    def span(self) -> float:
+        """Seconds from the first to the last frame."""
+        return clip_span(self.num_frames, self.stride, self.fps)
+
+    def times(self, start: float) -> np.ndarray:
+        """Times of the frames of a ``clip``, float64 ``(num_frames,)`` seconds."""
+        return clip_times(start, self.num_frames, self.stride, self.fps)
+
+    def random_times(self, duration: float, rng: np.random.Generator) -> np.ndarray:
+        """Times of the frames of a training clip, float64 ``(num_frames,)`` seconds."""
+        if self.sampling == "segments":
+            return random_segment_times(duration, self.num_frames, rng)
+        return self.times(random_clip_start(duration, self.span, rng))
+
+    def view_times(self, duration: float, rate: float, views: int) -> list[np.ndarray]:
+        """Times of the frames of each temporal view of a video of ``rate`` frames a second."""
+        if self.sampling == "segments":
+            return segment_view_times(duration, self.num_frames, views)
+        last_frame = max(0.0, duration - 1 / rate)
+        return [self.times(start) for start in view_starts(last_frame, self.span, views)]
+
+
+class _Clips:
+    """What both data sets are: clips of the videos of a manifest."""
+
+    def __init__(self, manifest: Manifest, clip: ClipFormat, clips: int, seed: int) -> None:
+        self.manifest, self.clip, self.seed = manifest, clip, seed
+        self.item_shape = (clips, *clip.shape)
+
+    def empty(self, index: int) -> Item:
+        """The item of a video that cannot be decoded: no clips."""
+        return self.item(np.empty((0, *self.clip.shape), np.uint8), 0, index)
+
+    def item(self, clips: np.ndarray, epoch: int, index: int) -> Item:
+        """Clips uint8 ``(n, T, H, W, 3)`` of a video with what is known of it."""
+        seeds = [sample_seed(self.seed, epoch, index, repeat) for repeat in range(len(clips))]
+
+        def column(value: int) -> Tensor:
+            return torch.full((len(clips),), value, dtype=torch.int64)
+
+        return {
+            "video": torch.from_numpy(np.ascontiguousarray(clips)),
+            "seed": torch.tensor(seeds, dtype=torch.int64),
+            "video_id": column(index),
+            "label": column(self.manifest.label(index)),
+        }
+
+
+class TrainingClips(_Clips):
+    """``repeats`` random clips of each video, from one open of its file.
+
+    An item is indexed by ``(epoch, index)`` and holds ``video`` uint8 ``(repeats, T, H, W, 3)``,
+    ``seed``, ``video_id`` and ``label`` int64 ``(repeats,)``.
+
+    Args:
+        manifest: the videos.
+        clip: format of a clip.
+        repeats: clips of one video (repeated augmentation: Hoffer et al. 2020; HIERA Table 11).
+        crop_scale: share of the picture that the random crop keeps.
+        crop_ratio: distortion of its aspect.
+        seed: seed of the run.
+        short_side: instead, scale the short side to a random length in this range, and crop.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        clip: ClipFormat,
+        repeats: int,
+        crop_scale: tuple[float, float],
+        crop_ratio: tuple[float, float],
+        seed: int,
+        short_side: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(manifest, clip, repeats, seed)
+        self.repeats, self.short_side = repeats, short_side
+        self.crop_scale, self.crop_ratio = crop_scale, crop_ratio
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        epoch, index = key
+        seeds = [sample_seed(self.seed, epoch, index, repeat) for repeat in range(self.repeats)]
+        clip = self.clip
+        with VideoFile(self.manifest.source(index)) as file:
+            wanted = [self._random_clip(file, np.random.default_rng(seed)) for seed in seeds]
+            clips = file.clips_at(wanted, size=(clip.height, clip.width))
+        return self.item(np.stack(clips), epoch, index)
+
+    def _random_clip(self, file: VideoFile, rng: np.random.Generator) -> tuple[np.ndarray, Box]:
+        """Times and crop."""
+        times = self.clip.random_times(file.duration, rng)
+        return times, self._random_crop(file.width, file.height, rng)
+
+    def _random_crop(self, width: int, height: int, rng: np.random.Generator) -> Box:
+        clip = self.clip
+        if self.short_side is not None:
+            crop = clip.height, clip.width
+            return random_short_side_crop(width, height, crop, self.short_side, rng)
+        aspect = clip.width / clip.height
+        return random_resized_crop(width, height, aspect, self.crop_scale, self.crop_ratio, rng)
+
+
+class EvaluationViews(_Clips):
+    """All views of each video, from one open and one pass over its file.
+
+    An item is indexed by ``(epoch, index)`` and holds ``video`` uint8 ``(views, T, H, W, 3)`` with
+    ``seed``, ``video_id``, ``label`` and ``view`` int64 ``(views,)``, where view =
+    ``temporal * spatial_views + spatial``.
+    """
+
+    def __init__(
+        self, manifest: Manifest, clip: ClipFormat, views: tuple[int, int], seed: int
+    ) -> None:
+        super().__init__(manifest, clip, math.prod(views), seed)
+        self.temporal_views, self.spatial_views = views
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        epoch, index = key
+        with VideoFile(self.manifest.source(index)) as file:
+            views = clips_of_views(file, self.clip, self.temporal_views, self.spatial_views)
+            return self.item(views, epoch, index)
+
+    def item(self, clips: np.ndarray, epoch: int, index: int) -> Item:
+        """As in training, and which view each clip is."""
+        return super().item(clips, epoch, index) | {"view": torch.arange(len(clips))}
+
+
+def clips_of_views(file: VideoFile, clip: ClipFormat, temporal: int, spatial: int) -> np.ndarray:
+    """All views of a video, from one pass over its file.
+
+    Args:
+        file: the video.
+        clip: format of a view.
+        temporal: views in time, each with all those in space.
+        spatial: views along the picture's free side.
+
+    Returns:
+        uint8 ``(temporal * spatial, T, H, W, 3)``; the view in space varies fastest.
+    """
+    height, width = covering_size(file.width, file.height, clip.width, clip.height)
+    times = np.concatenate(clip.view_times(file.duration, float(file.rate), temporal))
+    frames = file.frames_at(times, size=(height, width))
+    boxes = view_crops(width, height, clip.width, clip.height, spatial)
+    crops = np.stack([frames[:, y1:y2, x1:x2] for x1, y1, x2, y2 in boxes], axis=1)
+    crops = crops.reshape(temporal, clip.num_frames, spatial, clip.height, clip.width, 3).swapaxes(
+        1, 2
+    )  # (temporal, spatial, T, H, W, 3)
+    return crops.reshape(-1, *crops.shape[2:])  # (temporal * spatial, T, H, W, 3)

@@ -1,0 +1,209 @@
+"""Processes that make items ahead of time, and are replaced when one hangs or dies.
+
+A call of FFmpeg cannot be interrupted, so what reads files must be a process that can be killed.
+Every n-th item is one worker's: no queue is shared, and a killed worker can leave nothing locked.
+Frames come through memory that is mapped before the fork: they need no copy, and no /dev/shm, which
+is small in containers.
+"""
+
+import atexit
+import math
+import mmap
+import os
+import pickle
+import signal
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import numpy as np
+import torch
+
+from datamodules.loading.file_workers import cause_of_death
+
+Item = dict[str, Any]
+
+_FORK = get_context("fork")  # workers share the manifest's memory
+_IDLE = math.inf
+_LOOK_SECONDS = 1.0  # between two looks at the clock, and at a parent that may be gone
+_NONE = -1  # no video
+
+
+class Workers:
+    """Items of one pass, in order, made by several processes.
+
+    Args:
+        make: makes item k. It is given a function to be called with the index of each video before
+            that is opened. Runs in the workers, which are forks of this process.
+        length: items of the pass.
+        item_shape: greatest shape of an item's ``video``, uint8.
+        num_workers: processes.
+        ahead: items made ahead of the one that is wanted, about.
+        timeout: seconds that a worker may take for one video.
+        on_fault: called with a video's index, the reason, and whether it hung, when its worker was
+            lost; then `make` is called again, in another worker.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int, Callable[[int], None]], Item],
+        length: int,
+        item_shape: tuple[int, ...],
+        *,
+        num_workers: int,
+        ahead: int,
+        timeout: float,
+        on_fault: Callable[[int, str, bool], None],
+    ) -> None:
+        self._make, self._length, self._timeout, self._on_fault = make, length, timeout, on_fault
+        depth = max(2, math.ceil(ahead / num_workers))
+        size = num_workers * depth * math.prod(item_shape)
+        frames = np.frombuffer(mmap.mmap(-1, size), np.uint8)
+        self._slots = frames.reshape(num_workers, depth, *item_shape)
+        # Of each worker: since when it works (seconds), and on which video, if one is open.
+        self._reading = np.frombuffer(mmap.mmap(-1, num_workers * 16)).reshape(num_workers, 2)
+        self._processes: list[Any] = [None] * num_workers
+        self._pipes: list[Any] = [None] * num_workers
+        self._idle_deaths = [-1] * num_workers  # the item owed by the one that died at no video
+
+    def __iter__(self) -> Generator[Item]:
+        """Items in order. The frames of one are valid until the next is asked for."""
+        count = len(self._processes)
+        # Whoever leaves this open: at exit Python would ask workers to end that take no SIGTERM.
+        atexit.register(self._stop)
+        try:
+            for worker in range(count):
+                self._start(worker, worker)
+            for k in range(self._length):
+                item = self._receive(k % count, k)
+                turn, clips = item.pop("turn"), item.pop("clips")
+                frames = self._slots[k % count, turn % self._slots.shape[1], :clips]
+                yield {key: _as_tensor(value) for key, value in item.items()} | {
+                    "video": torch.from_numpy(frames)
+                }
+                self._free_slot(k % count)
+        finally:
+            atexit.unregister(self._stop)
+            self._stop()
+
+    def _start(self, worker: int, k: int) -> None:
+        """Fork a worker that begins with item ``k``."""
+        if k >= self._length:
+            return
+        self._reading[worker] = time.monotonic(), _NONE
+        self._pipes[worker], theirs = _FORK.Pipe()
+        arguments = (theirs, worker, k, os.getpid())
+        process = _FORK.Process(target=self._work, args=arguments, daemon=True)
+        with warnings.catch_warnings():  # Python 3.12 warns of any fork beside threads
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process.start()
+        theirs.close()
+        self._processes[worker] = process
+
+    def _receive(self, worker: int, k: int) -> Item:
+        while True:
+            pipe, process = self._pipes[worker], self._processes[worker]
+            ready = wait([pipe, process.sentinel], _LOOK_SECONDS)
+            if pipe in ready:
+                try:
+                    item = pipe.recv()
+                except (EOFError, OSError):  # even within an item
+                    process.join()
+                    self._replace(worker, k, cause_of_death(process.exitcode))
+                    continue
+                if isinstance(item, Exception):
+                    raise item
+                return item
+            if process.sentinel in ready:
+                if not pipe.poll():  # else its last words are still to be read
+                    process.join()
+                    self._replace(worker, k, cause_of_death(process.exitcode))
+            elif time.monotonic() - self._reading[worker, 0] > self._timeout:
+                process.kill()
+                process.join()
+                reason = f"took longer than {self._timeout:g} s to read"
+                self._replace(worker, k, reason, hung=True)
+
+    def _replace(self, worker: int, k: int, reason: str, hung: bool = False) -> None:
+        """Put another worker in the place of one that is gone. It owed item ``k``."""
+        index = int(self._reading[worker, 1])
+        if index >= 0:
+            self._on_fault(index, reason, hung)
+        elif self._idle_deaths[worker] == k:
+            raise RuntimeError(f"a loader's worker is lost before it reads a video ({reason})")
+        else:
+            self._idle_deaths[worker] = k
+        self._pipes[worker].close()
+        self._start(worker, k)
+
+    def _free_slot(self, worker: int) -> None:
+        # It may be done, or gone; the next look at it tells.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._pipes[worker].send_bytes(b"1")
+
+    def _stop(self) -> None:
+        for process in filter(None, self._processes):
+            process.kill()
+        for process, pipe in zip(self._processes, self._pipes, strict=True):
+            if process is not None:
+                process.join()
+                pipe.close()
+
+    def _work(self, pipe: Connection, worker: int, first: int, parent: int) -> None:
+        """What a worker does."""
+        # A scheduler or Ctrl-C signals all processes at once; the parent ends the workers itself.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        torch.set_num_threads(1)  # the parent's thread pool did not survive the fork
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        count, depth = self._slots.shape[:2]
+
+        def reading(index: int) -> None:
+            self._reading[worker] = time.monotonic(), index
+
+        for turn, k in enumerate(range(first, self._length, count)):
+            if turn >= depth:
+                pipe.recv_bytes()
+            self._reading[worker] = time.monotonic(), _NONE
+            try:
+                item = self._make(k, reading)
+                video = item.pop("video")
+                self._slots[worker, turn % depth, : len(video)] = video
+                item = {key: _as_array(value) for key, value in item.items()}
+                pipe.send(item | {"turn": turn, "clips": len(video)})
+            except Exception as error:
+                pipe.send(_portable(error))
+                return
+            self._reading[worker] = _IDLE, _NONE
+
+
+def _end_with(parent: int) -> None:
+    """End this process, be it in a decoder that hangs, when its parent is gone."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error with its traceback as a note, in a form that a pipe takes."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(f"In a loader's worker:\n{text}")
+    return error
+
+
+def _as_array(value: Any) -> Any:
+    return value.numpy() if isinstance(value, torch.Tensor) else value
+
+
+def _as_tensor(value: Any) -> Any:
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

@@ -1,0 +1,360 @@
+"""Order, seeds and batches: the loader that every data module shares.
+
+The order of an epoch is a pure function of (seed, epoch), and the randomness of a sample one of
+(seed, epoch, index, repeat). So results do not depend on the number of workers, and a run that
+stopped within an epoch goes on with the very next batch.
+"""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+from datamodules.loading.bad_videos import BadVideos, Failure, TooManyBadVideos
+from datamodules.loading.item_workers import Item, Workers
+from datamodules.manifests.splits import DatasetError, Manifest
+from datamodules.video.container import VideoDecodeError
+
+log = logging.getLogger(__name__)
+
+Batch = dict[str, Any]
+
+_BATCHES_AHEAD = 2
+_ATTEMPTS = 2  # at a video that costs a worker, which may not be its fault (memory, network)
+
+
+def sample_seed(seed: int, epoch: int, index: int, repeat: int = 0) -> int:
+    """Seed of one clip, in [0, 2**63): a pure function of its arguments (numpy SeedSequence)."""
+    state = np.random.SeedSequence((seed, epoch, index, repeat)).generate_state(1, np.uint64)[0]
+    return int(state >> np.uint64(1))
+
+
+class NothingToLearn(Exception):
+    """The random crop of a training item keeps nothing to learn from; the next one is taken."""
+
+
+class ClipDataset(Protocol):
+    """What a loader loads: clips of videos, by (epoch, index).
+
+    Attributes:
+        manifest: the videos.
+        item_shape: greatest shape of an item's ``video``: ``(clips, T, H, W, 3)``.
+    """
+
+    manifest: Manifest
+    item_shape: tuple[int, ...]
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        """The clips of one video; VideoDecodeError if it cannot be decoded.
+
+        In training, NothingToLearn where the item is to be skipped; then items have ``skipped``.
+        """
+        ...
+
+    def empty(self, index: int) -> Item:
+        """The item of a video that cannot be decoded: no clips."""
+        ...
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Yields this process's (epoch, index) pairs.
+
+    Process ``rank`` of ``world_size`` takes every ``world_size``-th entry of the epoch's order. In
+    training the tail that does not divide is left out, so that all processes make equally many
+    steps (another tail each epoch); in evaluation nothing is left out and nothing is repeated.
+
+    Args:
+        length: samples.
+        training: in a new order each epoch.
+        seed: of the order.
+        rank: of this process.
+        world_size: processes.
+        done: in evaluation, indices that were seen before and are not seen again.
+
+    Attributes:
+        epoch: the epoch under way; set by the trainer. Evaluation is the same in every epoch.
+        used: in training, samples of this epoch that all processes together have already had.
+        left: in evaluation, the indices that are not done, int64 ``(n,)``, ascending.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        *,
+        training: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        done: Sequence[int] | np.ndarray = (),
+    ) -> None:
+        if length < world_size:
+            raise DatasetError(
+                f"{length} videos are too few for {world_size} processes; set trainer.devices"
+            )
+        self.length, self.training, self.seed = length, training, seed
+        self.rank, self.world_size = rank, world_size
+        if not training:
+            self.left = np.setdiff1d(np.arange(length), np.asarray(done, np.int64))
+        self.epoch = 0
+        self.used = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin ``epoch``; calling it again for the epoch under way changes nothing."""
+        if epoch != self.epoch:
+            self.epoch, self.used = epoch, 0
+
+    def __len__(self) -> int:
+        if self.training:
+            return self.length // self.world_size
+        return len(range(self.rank, len(self.left), self.world_size))
+
+    def order(self) -> np.ndarray:
+        """All indices of this epoch in order, int64 ``(n,)``, the same in all processes."""
+        if not self.training:
+            return self.left
+        return np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+
+    def positions(self) -> range:
+        """Where in the order the samples lie that this process has still to see."""
+        end = 0 if self.training else len(self.left)
+        if self.training:
+            whole = self.length // self.world_size * self.world_size
+            rest = whole - self.used  # of another number of processes, it need not divide
+            end = self.used + rest // self.world_size * self.world_size
+        return range(self.used + self.rank, end, self.world_size)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order, epoch = self.order(), self.epoch if self.training else 0
+        return ((epoch, int(order[position])) for position in self.positions())
+
+
+class Loader:
+    """Batches of a data set, and where in the epoch they are.
+
+    Its state is counted in batches handed out, not in items made ahead by workers. Lightning saves
+    and restores it with the checkpoint. It is no ``DataLoader``: that one cannot outlive a worker,
+    and Lightning would rebuild it with a sampler of its own.
+
+    In training a video that cannot be decoded is replaced by the next one of the epoch's order, and
+    noted; in evaluation it becomes an item without clips. Either way a batch has a list ``failed``.
+    An item that is skipped is replaced, too, and counted in ``skipped``, int64 ``(items,)``.
+
+    Args:
+        dataset: indexed by (epoch, index).
+        sampler: its order; in training, a last batch that is not full is left out.
+        batch_size: items in a batch.
+        accumulate: batches of one optimiser's step; in training, a last step that is not whole is
+            left out, too, so that every step is of equally many items.
+        num_workers: decoding processes; 0 decodes here, where nothing can end a decoder that hangs.
+        pin_memory: put frames where the GPU can fetch them by itself.
+        timeout: seconds that a worker may take for one video before it is ended.
+        bad_videos: where failures are noted.
+        max_bad_share: training stops when more of an epoch's videos fail. Here those of this
+            process are counted; the task counts those of all.
+        stop_on_kill: stop when a worker hangs or dies twice at one video, rather than go on
+            without it.
+
+    Raises:
+        DatasetError: there are too few items for one step.
+    """
+
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        sampler: EpochSampler,
+        batch_size: int,
+        *,
+        accumulate: int = 1,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        timeout: float = 60.0,
+        bad_videos: BadVideos | None = None,
+        max_bad_share: float = 0.01,
+        stop_on_kill: bool = False,
+    ) -> None:
+        if sampler.training and len(sampler) < batch_size * accumulate:
+            batches, key = "one batch", "data.batch_size"
+            if accumulate > 1:
+                batches, key = f"a step of {accumulate} batches", "task.batch.global"
+            raise DatasetError(
+                f"{len(sampler)} videos a process do not fill {batches} of {batch_size}; "
+                f"lower {key}"
+            )
+        self.dataset, self.sampler = dataset, sampler
+        self.batch_size, self.accumulate = batch_size, accumulate
+        self.batch_sampler = None  # Lightning looks for it where there is a sampler
+        self.num_workers, self.pin_memory, self.timeout = num_workers, pin_memory, timeout
+        self.bad_videos = bad_videos or BadVideos(None)
+        self.max_bad_share, self.stop_on_kill = max_bad_share, stop_on_kill
+        self._attempts: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return len(self._batch_sizes(len(self.sampler)))
+
+    @property
+    def most_bad(self) -> int:
+        """Videos of an epoch that may fail, in all processes together."""
+        return math.floor(self.max_bad_share * self.sampler.length)
+
+    @property
+    def batches_left(self) -> int:
+        """Batches of this epoch that are still to come."""
+        return len(self._batch_sizes(len(self.sampler.positions())))
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A generator: nothing starts before the first batch is asked for, by when Lightning has
+        # told the sampler which epoch it is (it calls `iter` first).
+        sampler, step = self.sampler, self.batch_size * self.sampler.world_size
+        self._attempts.clear()
+        if sampler.training and not self.batches_left:
+            sampler.set_epoch(sampler.epoch + 1)
+        self.bad_videos.refresh()
+        sizes = self._batch_sizes(len(sampler.positions()))
+        items = self._items(sum(sizes))
+        bad: set[int] = set()
+        with closing(items):
+            for size in sizes:
+                shape = (size * self.dataset.item_shape[0], *self.dataset.item_shape[1:])
+                batch = collate(islice(items, size), shape, self.pin_memory)
+                self._note(batch["failed"], bad)
+                if sampler.training:
+                    sampler.used += step
+                yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Position: the epoch, and the samples of it used by all processes together."""
+        return {"epoch": self.sampler.epoch, "used": self.sampler.used}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Continue after the last batch of the saved state."""
+        self.sampler.epoch, self.sampler.used = state_dict["epoch"], state_dict["used"]
+
+    def _batch_sizes(self, items: int) -> list[int]:
+        whole, rest = divmod(items, self.batch_size)
+        if self.sampler.training:
+            return [self.batch_size] * (whole - whole % self.accumulate)
+        return [self.batch_size] * whole + ([rest] if rest else [])
+
+    def _items(self, count: int) -> Generator[Item]:
+        """The next of this process's items that are still to come; no worker makes more."""
+        order, positions = self.sampler.order(), self.sampler.positions()
+        epoch = self.sampler.epoch if self.sampler.training else 0
+
+        def make(k: int, reading: Callable[[int], None]) -> Item:
+            return self._item(order, positions[k], epoch, reading)
+
+        if not self.num_workers:
+            return (make(k, lambda _: None) for k in range(count))
+        workers = Workers(
+            make,
+            count,
+            self.dataset.item_shape,
+            num_workers=min(self.num_workers, count),
+            ahead=_BATCHES_AHEAD * self.batch_size,
+            timeout=self.timeout,
+            on_fault=self._lost_worker,
+        )
+        return iter(workers)
+
+    def _item(
+        self, order: np.ndarray, position: int, epoch: int, reading: Callable[[int], None]
+    ) -> Item:
+        """The item at a position of the order, or in training the next one that can be made."""
+        manifest, failed, index, skipped = self.dataset.manifest, [], -1, 0
+        for step in range(len(order)):
+            index = int(order[(position + step) % len(order)])
+            try:
+                item = self._open(epoch, index, reading) | {"failed": failed}
+                return item | ({"skipped": torch.tensor([skipped])} if "skipped" in item else {})
+            except NothingToLearn:
+                skipped += 1
+            except VideoDecodeError as error:
+                failed.append(Failure(index, manifest.label(index), error.reason))
+                if not self.sampler.training or len(failed) > self.most_bad:
+                    break
+        if not failed:
+            raise DatasetError(f"not one of {skipped} training items has anything to learn from")
+        return self.dataset.empty(index) | {"failed": failed}  # in training, `_note` stops for it
+
+    def _open(self, epoch: int, index: int, reading: Callable[[int], None]) -> Item:
+        path = self.dataset.manifest.path(index)
+        # What an earlier run listed must not change the result of an evaluation. Only of what is
+        # listed the disk is asked.
+        listed = self.sampler.training and self.bad_videos.lists(path)
+        stamp = self.dataset.manifest.stamp(index) if listed else None
+        if (reason := self.bad_videos.why_not_open(path, stamp)) is not None:
+            raise VideoDecodeError(path, reason)
+        reading(index)
+        return self.dataset[epoch, index]
+
+    def _lost_worker(self, index: int, reason: str, hung: bool) -> None:
+        """Do without a video that a worker was lost to, unless it deserves another attempt."""
+        path = self.dataset.manifest.path(index)
+        self._attempts[path] += 1
+        if self._attempts[path] < _ATTEMPTS:
+            log.warning(f"{path}: {reason}; it is tried once more")
+            return
+        # A storage that does not answer is no fault of the video.
+        keep = not (hung and self.dataset.manifest.is_remote(index))
+        kept = self.bad_videos.note_killed(path, reason, self.dataset.manifest.stamp(index), keep)
+        if self.stop_on_kill:
+            hint = f"; {kept} lists it now, and resume=auto goes on without it" if kept else ""
+            raise VideoDecodeError(path, f"{reason} (data.stop_on_kill=true){hint}")
+
+    def _note(self, failed: list[Failure], bad: set[int]) -> None:
+        """Record failures; ``bad`` are the videos of this epoch that failed so far."""
+        for failure in failed:
+            bad.add(failure.video_id)
+            path = self.dataset.manifest.path(failure.video_id)
+            self.bad_videos.note(path, failure.reason)
+            if self.sampler.training:
+                self.check_bad(len(bad), f"; the last of them {path}: {failure.reason}")
+
+    def check_bad(self, bad: int, more: str = "") -> None:
+        """See whether so many videos of an epoch may fail.
+
+        Raises:
+            TooManyBadVideos: they may not.
+        """
+        if bad > self.most_bad:
+            raise TooManyBadVideos(
+                f"{bad} of this epoch's {self.sampler.length} videos cannot be decoded, more than "
+                f"data.max_bad_share={self.max_bad_share:g}{more}"
+            )
+
+
+def collate(items: Iterable[Item], shape: tuple[int, ...], pin_memory: bool = False) -> Batch:
+    """Join items along their first axis; each holds the clips of one video.
+
+    ``video`` goes in as uint8 ``(n, T, H, W, 3)`` and comes out as ``(B, 3, T, H, W)``, a view with
+    channels last in memory: nothing is copied for it. ``failed``, where items have it, is a list.
+    ``box_clip`` counts an item's own clips and comes out counting those of the batch.
+
+    Args:
+        items: read one after the other; an item's frames need not outlive it.
+        shape: greatest shape of all their frames together.
+        pin_memory: see `Loader`.
+    """
+    video = torch.empty(shape, dtype=torch.uint8, pin_memory=pin_memory)
+    columns: dict[str, list[Any]] = {}
+    clips = 0
+    for item in items:
+        frames = item.pop("video")
+        video[clips : clips + len(frames)] = frames
+        for key, value in item.items():
+            columns.setdefault(key, []).append(value + clips if key == "box_clip" else value)
+        clips += len(frames)
+    batch: Batch = {
+        key: [x for value in values for x in value] if key == "failed" else torch.cat(values)
+        for key, values in columns.items()
+    }
+    batch["video"] = video[:clips].permute(0, 4, 1, 2, 3)  # (B, 3, T, H, W)
+    return batch

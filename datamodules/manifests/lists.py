@@ -1,0 +1,279 @@
+"""Annotation files: their rows, the ids of their labels, and the files on disk that they mean."""
+
+import csv
+import logging
+import os
+import re
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from datamodules.manifests.parquet import DatasetError
+
+log = logging.getLogger(__name__)
+
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
+)
+UNKNOWN = -1
+
+
+class Row(NamedTuple):
+    """One video of an annotation file.
+
+    Attributes:
+        number: line of the file, or number of the JSON record, from 1.
+        video: absolute path; for `find_by_stem`, of the folder and without a suffix.
+        label: name or id of its class; empty: unknown.
+    """
+
+    number: int
+    video: str
+    label: str
+
+
+class MissingVideo(NamedTuple):
+    """A video that an annotation names and the disk lacks.
+
+    Attributes:
+        split: as the configuration names it.
+        video: its path below the root, perhaps without a suffix.
+        file: the annotation file.
+        row: line or record there.
+    """
+
+    split: str
+    video: str
+    file: str
+    row: int
+
+
+def at(source: Path, number: int) -> str:
+    """A place in an annotation file, for messages."""
+    return f"{source}, {'record' if source.suffix.lower() == '.json' else 'row'} {number}"
+
+
+def read_text(source: Path) -> str:
+    """Text of a file in UTF-8, with or without a byte order mark, line ends as they are.
+
+    Raises:
+        DatasetError: it is not there or no such text.
+    """
+    try:
+        return source.read_bytes().decode("utf-8-sig")
+    except (UnicodeDecodeError, OSError) as error:
+        raise DatasetError(f"{source}: not a readable text file ({error})") from None
+
+
+def read_list(source: Path, root: Path) -> list[Row]:
+    """Read a CSV ``path,label`` (header optional), or lines ``path label`` or ``path``.
+
+    Args:
+        source: the file.
+        root: folder that its paths start from and that none may leave.
+
+    Raises:
+        DatasetError: wrong or empty; names the file and the row.
+    """
+    text = read_text(source).split("\n")
+    lines = [(n, line.strip()) for n, line in enumerate(text, 1) if line.strip()]
+    texts = [line for _, line in lines]
+    split = _split_csv if _looks_like_csv(texts) else _split_list
+    unlabelled = all(len(_split_csv(line)) == 1 for line in texts) and split is _split_csv
+    base = os.path.abspath(root)
+    rows = []
+    for number, line in lines:
+        cells = [cell.strip() for cell in split(line)]
+        if number == lines[0][0] and cells in (["path", "label"], ["path"]):
+            continue
+        path, label = [*cells, ""] if unlabelled else cells if len(cells) == 2 else ("", "")
+        if not path or not (label or (unlabelled and _is_video(path))):
+            raise DatasetError(
+                f"{at(source, number)}: expected 'path,label' or 'path id', or paths of videos in "
+                f"all rows, not {line!r}"
+            )
+        video = inside(base, path, at(source, number))
+        if video == base:
+            raise DatasetError(f"{at(source, number)}: expected the path of a video, not {path!r}")
+        rows.append(Row(number, video, label))
+    if not rows:
+        raise DatasetError(f"{source}: no rows; expected lines 'path,label' or 'path label'")
+    return rows
+
+
+def _split_csv(line: str) -> list[str]:
+    try:
+        return next(csv.reader([line]))
+    except csv.Error:  # such as a carriage return in the line
+        return []
+
+
+def _split_list(line: str) -> list[str]:
+    return line.rsplit(maxsplit=1)
+
+
+def _looks_like_csv(lines: Sequence[str]) -> bool:
+    """A list ends every line with a space and an id; PySlowFast names such files .csv, too."""
+    cells = [_split_csv(line) for line in lines]
+    if all(len(c) == 2 and _is_video(c[0]) for c in cells):
+        return True  # of labels such as "class 1"
+    ends = [_split_list(line) for line in lines]
+    ends_in_id = [len(e) == 2 and e[1].isdecimal() and not e[0].endswith(",") for e in ends]
+    # One row that is clearly of a list makes it one: what is wrong then are the others.
+    clear = any(ok and _is_video(e[0]) for ok, e in zip(ends_in_id, ends, strict=True))
+    return not (clear or all(ends_in_id))
+
+
+def _is_video(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES
+
+
+def inside(base: str, path: str, where: str) -> str:
+    """Absolute path below ``base``, without asking the disk for each of a million rows."""
+    joined = os.path.normpath(os.path.join(base, path))
+    if os.path.commonpath([base, joined]) != base:
+        raise DatasetError(f"{where}: {path!r} lies outside data.root={base}; set a higher root")
+    return joined
+
+
+def unique_rows(source: Path, rows: Sequence[Row]) -> list[Row]:
+    """Each video once, where a file repeats it; the number of repetitions is logged.
+
+    Raises:
+        DatasetError: a video has two labels.
+    """
+    first: dict[str, Row] = {}
+    for row in rows:
+        earlier = first.setdefault(row.video, row)
+        if earlier.label != row.label:
+            raise DatasetError(
+                f"{at(source, row.number)}: {row.video} is {row.label!r}, and "
+                f"{earlier.label!r} in {at(source, earlier.number).rpartition(', ')[2]}"
+            )
+    if repeated := len(rows) - len(first):
+        log.warning(f"{source}: repeats {repeated} of its {len(rows)} rows; each is used once")
+    return list(first.values())
+
+
+def label_ids(
+    source: Path, rows: Sequence[Row], class_names: Sequence[str] | None
+) -> tuple[list[int], tuple[str, ...]]:
+    """Label ids of some rows, and the name of each id.
+
+    Args:
+        source: the file of the rows, for messages.
+        rows: all labelled or none.
+        class_names: the known classes in the order of their ids; None: `class_names_of` them.
+
+    Returns:
+        An id for each row, -1 where nothing is labelled; and the classes, then none.
+
+    Raises:
+        DatasetError: a label is not one of the classes.
+    """
+    if not any(row.label for row in rows):
+        return [UNKNOWN] * len(rows), ()
+    names = class_names_of(source, rows) if class_names is None else tuple(class_names)
+    ids = {name: i for i, name in enumerate(names)}
+    if all(row.label.isdecimal() for row in rows) and not all(row.label in ids for row in rows):
+        ids = {str(i): i for i in range(len(names))}  # the file has ids where others have names
+    return [_label_id(row.label, ids, at(source, row.number)) for row in rows], names
+
+
+def class_names_of(source: Path, rows: Sequence[Row]) -> tuple[str, ...]:
+    """The classes of some rows, sorted; where they are ids, each id is its own name."""
+    labels = {row.label for row in rows if row.label}
+    if not labels or not all(label.isdecimal() for label in labels):
+        return tuple(sorted(labels))
+    highest = max(map(int, labels))
+    if highest > 100_000:
+        raise DatasetError(f"{source}: label id {highest} is too large for a class id")
+    return tuple(map(str, range(highest + 1)))
+
+
+def _label_id(label: str, ids: Mapping[str, int], where: str) -> int:
+    if label in ids:
+        return ids[label]
+    raise DatasetError(f"{where}: label {label!r} is not one of the {len(ids)} known classes")
+
+
+def find_by_path(source: Path, rows: Sequence[Row]) -> list[str | None]:
+    """The path of each row's video, None where there is no such file; asks once a folder."""
+    listed: dict[str, set[str]] = {}
+    found: list[str | None] = []
+    for row in rows:
+        folder, name = os.path.split(row.video)
+        if folder not in listed:
+            listed[folder] = _names(folder)
+        found.append(row.video if name in listed[folder] else None)
+    return found
+
+
+def find_by_stem(
+    source: Path, rows: Sequence[Row], without: Collection[str] = ()
+) -> list[str | None]:
+    """The file of each row's video, whatever its suffix; None where there is none.
+
+    It lies in the row's folder or in a folder therein, whose name need not be the label: tools that
+    make these folders change spaces and punctuation. Asks once a folder.
+
+    Args:
+        source: the annotation file, for messages.
+        rows: ``video`` is the folder and the name without a suffix.
+        without: names of the folders therein that are not looked into.
+
+    Raises:
+        DatasetError: a folder does not exist, or a row has several files, not one of which alone
+            lies in the folder of its label.
+    """
+    folders: dict[str, dict[str, list[str]]] = {}
+    found: list[str | None] = []
+    for row in rows:
+        folder, stem = os.path.split(row.video)
+        if folder not in folders:
+            folders[folder] = _files_by_stem(folder, without)
+        files = folders[folder].get(stem, [])
+        if len(files) > 1:
+            files = [f for f in files if _plain(os.path.dirname(f)) == _plain(row.label)] or files
+        if len(files) > 1:
+            one, two = (os.path.join(folder, file) for file in sorted(files)[:2])
+            raise DatasetError(f"{at(source, row.number)}: two files, {one} and {two}; remove one")
+        found.append(os.path.join(folder, files[0]) if files else None)
+    return found
+
+
+def _files_by_stem(folder: str, without: Collection[str]) -> dict[str, list[str]]:
+    """Video files in a folder and the folders therein: paths relative to it."""
+    found: dict[str, list[str]] = {}
+    below = [""]
+    for subfolder in below:
+        try:
+            with os.scandir(os.path.join(folder, subfolder)) as entries:
+                for entry in entries:
+                    stem, suffix = os.path.splitext(entry.name)
+                    if suffix.lower() in VIDEO_SUFFIXES and entry.is_file():
+                        found.setdefault(stem, []).append(os.path.join(subfolder, entry.name))
+                    elif subfolder or entry.name.startswith(".") or entry.name in without:
+                        continue
+                    elif entry.is_dir():
+                        below.append(entry.name)
+        except OSError as error:
+            raise DatasetError(
+                f"{error.filename}: {error.strerror}; set data.videos to the folder of the videos"
+            ) from None
+    return found
+
+
+def _names(folder: str) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError as error:
+        raise DatasetError(f"{folder}: {error.strerror}") from None
+
+
+def _plain(label: str) -> str:
+    """A label as the name of a folder, after the usual tools have changed it."""
+    return re.sub(r"[\"'()]", "", unicodedata.normalize("NFC", label)).replace(" ", "_")

@@ -1,0 +1,260 @@
+"""A data set on disk as one table: which files, with which labels.
+
+The table is Arrow, not Python lists: a forked worker shares its memory, where the reference counts
+of a million strings would copy it page by page.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from datamodules.manifests.lists import UNKNOWN, VIDEO_SUFFIXES, label_ids, read_list
+from datamodules.manifests.parquet import DatasetError, find_manifest, pc, read_manifest
+
+if TYPE_CHECKING:
+    from datamodules.manifests.packing import ByteRange
+
+__all__ = ["DatasetError", "Manifest", "list_split", "list_videos", "make_manifest", "read_split"]
+
+LIST_SUFFIXES = frozenset((".csv", ".txt", ".json"))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Videos of one split.
+
+    Attributes:
+        table: columns ``path`` (string) and ``label`` (int64, -1 = unknown); from a manifest file
+            also those of `manifest_file.FACTS`.
+        class_names: name of each label id; empty where nothing is labelled.
+        root: folder that relative paths start from and all paths lie below; empty: none is known.
+        folder: folder of a manifest file, where the shards of a packed data set lie.
+        prepared: how the facts were found; empty where there are none.
+    """
+
+    table: pa.Table
+    class_names: tuple[str, ...]
+    root: str = ""
+    folder: str = ""
+    prepared: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Number of videos."""
+        return self.table.num_rows
+
+    def path(self, index: int) -> str:
+        """Path of one video: its name in results and messages, packed or not."""
+        return os.path.join(self.root, self.table["path"][index].as_py())
+
+    def source(self, index: int) -> "str | ByteRange":
+        """What `VideoFile` opens for one video: a path, or a range of a shard."""
+        if "shard" not in self.table.column_names:
+            return self.path(index)
+        from datamodules.manifests.packing import ByteRange  # only where something is packed
+
+        shard, offset, size = (
+            self.table[name][index].as_py() for name in ("shard", "offset", "bytes")
+        )
+        url = shard if "://" in shard else os.path.join(self.folder, shard)
+        return ByteRange(url, offset, size, self.path(index))
+
+    def is_remote(self, index: int) -> bool:
+        """Whether a video lies in a storage that is reached by a URL."""
+        return "shard" in self.table.column_names and "://" in self.table["shard"][index].as_py()
+
+    def stamp(self, index: int) -> str:
+        """What changes when a video's bytes are replaced; nothing where that cannot be told."""
+        if "shard" in self.table.column_names:
+            return ":".join(str(self.table[k][index]) for k in ("shard", "offset", "bytes"))
+        try:
+            return str(os.stat(self.path(index)).st_mtime_ns)
+        except OSError:
+            return ""
+
+    def label(self, index: int) -> int:
+        """Label id of one video; -1 = unknown."""
+        return self.table["label"][index].as_py()
+
+    def without_labels(self) -> "Manifest":
+        """The same videos, as if their classes were unknown."""
+        column = self.table.column_names.index("label")
+        unknown = pa.array([UNKNOWN] * len(self), pa.int64())
+        table = self.table.set_column(column, "label", unknown)
+        return replace(self, table=table, class_names=())
+
+    def without_bad(self) -> "Manifest":
+        """The videos that were not found bad when the manifest was prepared."""
+        if "ok" not in self.table.column_names or pc.all(self.table["ok"]).as_py():
+            return self
+        return replace(self, table=self.table.filter(self.table["ok"]))
+
+    def spread(self, count: int) -> "Manifest":
+        """``count`` of the videos at equal steps, so of all classes where classes are in order."""
+        if count >= len(self):
+            return self
+        rows = pa.array([i * len(self) // count for i in range(count)])
+        return replace(self, table=self.table.take(rows))
+
+
+def make_manifest(
+    paths: Iterable[str], labels: Iterable[int], class_names: Sequence[str], root: str = ""
+) -> Manifest:
+    """Build a manifest from absolute paths and label ids, equally many.
+
+    Args:
+        paths: of the videos.
+        labels: of them.
+        class_names: name of each label id.
+        root: folder that all paths lie below.
+
+    Raises:
+        DatasetError: a file name is not UTF-8.
+    """
+    try:
+        column = pa.array(paths, pa.string())
+    except UnicodeEncodeError as error:
+        name = os.fsencode(error.object)
+        raise DatasetError(f"{name!r}: the file's name is not UTF-8; rename it") from None
+    table = pa.table({"path": column, "label": pa.array(labels, pa.int64())})
+    return Manifest(table, tuple(class_names), root)
+
+
+def read_split(source: Path, root: Path, class_names: Sequence[str] | None) -> Manifest:
+    """Read one split of a data set.
+
+    Args:
+        source: a manifest file or a folder that holds one (see `manifest_file`), or what
+            `list_split` takes.
+        root: as in `list_split`; a manifest file records its own.
+        class_names: the known classes in the order of their ids; None: found here, sorted.
+
+    Raises:
+        DatasetError: the source is missing, empty or wrong; names the file and the row.
+    """
+    file = find_manifest(source)
+    if file is None:
+        return list_split(source, root, class_names)
+    table, metadata = read_manifest(file)
+    if not table.num_rows:
+        raise DatasetError(f"{file}: no rows")
+    folder, names = os.path.abspath(file.parent), tuple(metadata.class_names)
+    if "shard" in table.column_names:
+        _check_storage(file, table["shard"])
+    if class_names is not None and names and names != tuple(class_names):
+        table, names = _relabelled(file, table, names, tuple(class_names)), tuple(class_names)
+    if "shard" not in table.column_names and not os.path.isdir(metadata.root):
+        raise DatasetError(f"{file}: the videos' folder {metadata.root} is gone; prepare it again")
+    return Manifest(table, names, metadata.root, folder, metadata.prepared)
+
+
+def _check_storage(file: Path, shards: pa.ChunkedArray) -> None:
+    """See that the libraries are there that URLs need."""
+    kinds = {shard.partition("://")[0] for shard in pc.unique(shards).to_pylist() if "://" in shard}
+    for kind in kinds:
+        from fsspec import get_filesystem_class  # only where it is needed: it takes a while
+
+        try:
+            get_filesystem_class(kind)
+        except (ImportError, ValueError) as error:
+            raise DatasetError(f"{file}: its shards are at {kind}://: {error}") from None
+
+
+def _relabelled(
+    file: Path, table: pa.Table, names: tuple[str, ...], known: tuple[str, ...]
+) -> pa.Table:
+    """The table with the ids of other known classes."""
+    if names == tuple(map(str, range(len(names)))) and len(names) <= len(known):
+        return table  # ids without names
+    if missing := [name for name in names if name not in known]:
+        raise DatasetError(f"{file}: class {missing[0]!r} is not one of the {len(known)} known")
+    ids = pa.array([known.index(name) for name in names], pa.int64())
+    labels = table["label"]
+    new = pc.if_else(pc.less(labels, 0), labels, ids.take(pc.max_element_wise(labels, 0)))
+    return table.set_column(table.column_names.index("label"), "label", new)
+
+
+def list_split(source: Path, root: Path, class_names: Sequence[str] | None) -> Manifest:
+    """List the videos of one split from folders or a text file, whether or not it was prepared.
+
+    Args:
+        source: a folder with one folder of videos a class, or a text file: a CSV with the columns
+            ``path,label`` (header optional) or lines ``path label`` as PySlowFast writes them.
+            A folder of videos, or a file of paths alone, has no labels.
+        root: folder that relative paths of a text file start from and that no path may leave.
+        class_names: the known classes in the order of their ids; None: found here, sorted.
+
+    Raises:
+        DatasetError: the source is missing, empty or wrong; names the file and the row.
+    """
+    if source.is_dir():
+        return _read_class_folders(source, class_names)
+    if not source.exists():
+        raise DatasetError(f"{source}: no such folder or file; set data.root and the split's name")
+    rows = read_list(source, root)
+    labels, names = label_ids(source, rows, class_names)
+    return make_manifest([row.video for row in rows], labels, names, os.path.abspath(root))
+
+
+def list_videos(
+    sources: Sequence[str | Path], read_annotation: Callable[[Path], Manifest]
+) -> Manifest:
+    """Unlabelled videos, for prediction: files as given, folders searched through, sorted.
+
+    A source may be a manifest file or a folder that holds one; one of packed videos stands alone.
+
+    Args:
+        sources: files and folders.
+        read_annotation: reads a source that is a text file (LIST_SUFFIXES).
+
+    Raises:
+        DatasetError: a path does not exist, or no video is found.
+    """
+    if not sources:
+        raise DatasetError("no videos to predict; name files or folders")
+    paths: list[str] = []
+    for source in map(Path, sources):
+        if not source.exists():
+            raise DatasetError(f"{source}: no such file or folder")
+        is_list = source.suffix.lower() in LIST_SUFFIXES and source.is_file()
+        if is_list or find_manifest(source):
+            manifest = read_annotation(source) if is_list else read_split(source, Path(), None)
+            if len(sources) == 1:
+                return manifest.without_labels()
+            if "shard" in manifest.table.column_names:
+                raise DatasetError(f"{source}: its videos are packed; predict them alone")
+            paths += [manifest.path(i) for i in range(len(manifest))]
+            continue
+        paths += map(str, _videos_below(source) if source.is_dir() else [source])
+    if not paths:
+        raise DatasetError(f"{', '.join(map(str, sources))}: no video files found")
+    return make_manifest(paths, [UNKNOWN] * len(paths), ())
+
+
+def _videos_below(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+
+
+def _read_class_folders(folder: Path, class_names: Sequence[str] | None) -> Manifest:
+    folder = Path(os.path.abspath(folder))
+    if odd := [n for n in class_names or () if n in ("", ".", "..") or "/" in n or "\0" in n]:
+        raise DatasetError(f"{folder}: class {odd[0]!r} cannot be the name of a folder")
+    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = tuple(class_names) if class_names is not None else tuple(found)
+    if unknown := [name for name in found if name not in names]:
+        raise DatasetError(
+            f"{folder / unknown[0]}: not one of the {len(names)} known classes; "
+            "remove the folder or extend data.class_names"
+        )
+    if not found and (flat := _videos_below(folder)):
+        return make_manifest(map(str, flat), [UNKNOWN] * len(flat), (), str(folder))
+    videos = [
+        (str(path), i) for i, name in enumerate(names) for path in _videos_below(folder / name)
+    ]
+    if not videos:
+        raise DatasetError(f"{folder}: no videos; expected one folder of videos a class")
+    paths, labels = zip(*videos, strict=True)
+    return make_manifest(paths, labels, names, str(folder))

@@ -1,0 +1,132 @@
+"""A video from its first frame to its last, and pictures back into a file: one frame at a time."""
+
+import os
+from collections.abc import Generator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from datamodules.video.container import Source
+from datamodules.video.decoding import displayed
+from datamodules.video.orientation import orientation
+from datamodules.video.probing import InOrder
+
+_BT709 = 1  # of matrix, primaries and transfer alike, in the numbers of H.273
+_LIMITED = 1  # range
+_FRAME_DURATION = 1 << 8  # of FFmpeg's encoders: a frame says itself how long it is shown
+
+
+class Shown(NamedTuple):
+    """A frame, and when it is on display.
+
+    Attributes:
+        picture: RGB as displayed, uint8 ``(height, width, 3)``.
+        start: seconds from the start of the first frame.
+        end: the same, when the next frame takes its place.
+    """
+
+    picture: np.ndarray
+    start: Fraction
+    end: Fraction
+
+
+def play(source: str | Source) -> Generator[Shown, None, None]:
+    """All displayed frames of a file, each once; one is in memory at a time.
+
+    Args:
+        source: a local file, or what `VideoFile` takes.
+
+    Raises:
+        VideoDecodeError: the file is damaged; those before the damage have been given.
+    """
+    to_rgb, turn, first = VideoReformatter(), None, 0
+    with InOrder(source) as frames:
+        for frame, start, end in frames:
+            if turn is None:
+                turn, first = orientation(frame), start
+            tick = frames.time_base
+            picture = displayed(frame, turn, to_rgb)
+            yield Shown(picture, (start - first) * tick, (end - first) * tick)
+
+
+class VideoWriter:
+    """An H.264 file (yuv420p, mp4, without sound) from pictures, to be used in ``with``.
+
+    Every player shows it. A width or height that is odd gets one more column or row, the last one
+    again, as this format knows even ones only.
+
+    Args:
+        path: the file; its folder must exist.
+        rate: frames a second, about; what counts is each frame's own time.
+        crf: quality of x264, from 0 to 51 (worst).
+
+    Raises:
+        OSError: it cannot be written.
+    """
+
+    time_base = Fraction(1, 90_000)
+
+    def __init__(self, path: str | os.PathLike[str], rate: Fraction, crf: int = 20) -> None:
+        self._path, self._rate, self._crf = Path(path), rate, crf
+        self._stream: Any = None
+        self._last = -1
+        self._reformatter = VideoReformatter()
+        self._container = av.open(
+            os.fspath(path), "w", format="mp4", options={"movflags": "+faststart"}
+        )
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None and self._stream is not None:
+                self._container.mux(self._stream.encode(None))
+            self._container.close()
+        except FFmpegError as error:
+            if kind is None:  # else the file is of no use, and why is known
+                raise self._error(error) from error
+
+    def write(self, shown: Shown) -> None:
+        """Append a frame; its times are those of `Shown`, later than those before."""
+        height, width = shown.picture.shape[:2]
+        picture = np.pad(shown.picture, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+        if self._stream is None:
+            self._stream = self._open_stream(width + width % 2, height + height % 2)
+        frame = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(picture, format="rgb24"),
+            format="yuv420p",
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
+            dst_colorspace=Colorspace.ITU709,
+        )
+        start, end = (round(time / self.time_base) for time in (shown.start, shown.end))
+        frame.pts = self._last = max(start, self._last + 1)
+        frame.time_base = self.time_base
+        if hasattr(frame, "duration"):
+            frame.duration = max(1, end - frame.pts)
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except FFmpegError as error:
+            raise self._error(error) from error
+
+    def _open_stream(self, width: int, height: int) -> Any:
+        # Without B-frames, whose order of decoding mp4 counts durations in.
+        options = {"crf": str(self._crf), "preset": "veryfast", "bf": "0"}
+        rate = self._rate.limit_denominator(1001)
+        stream: Any = self._container.add_stream("libx264", rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        codec = stream.codec_context
+        codec.time_base = self.time_base
+        codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
+        codec.color_range = _LIMITED
+        codec.flags |= _FRAME_DURATION
+        return stream
+
+    def _error(self, error: FFmpegError) -> OSError:
+        return OSError(error.errno, error.strerror, str(self._path))

@@ -1,0 +1,260 @@
+"""The facts of one video file, found by decoding it to its end."""
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from av.error import FFmpegError
+
+from datamodules.video.container import (
+    Source,
+    VideoDecodeError,
+    clock,
+    errors_of,
+    open_container,
+    video_stream,
+)
+from datamodules.video.decoding import VideoFile
+from datamodules.video.orientation import orientation
+
+_CUT_OFF_FRAMES = 2  # that a header may promise too many, as in `frame_reader`
+
+
+class Facts(NamedTuple):
+    """What is known of a video file; None where it does not tell."""
+
+    duration: float | None = None  # seconds
+    num_frames: int | None = None  # that are displayed
+    rate: float | None = None  # frames a second, on average
+    width: int | None = None  # pixels, as displayed
+    height: int | None = None
+    rotation: int | None = None  # degrees counterclockwise, from stored to displayed
+    codec: str | None = None
+    keyframe_spacing: int | None = None  # frames from a keyframe to the next, at most
+    ok: bool = False
+    reason: str = ""  # one line; empty where ok
+
+
+class TimedFrame(NamedTuple):
+    """A decoded frame, and when it is on display, in ticks of the stream's clock."""
+
+    frame: Any
+    start: int
+    end: int
+
+
+def nothing() -> None:
+    """Tell nobody that a file is being read."""
+
+
+class Watched:
+    """A source that calls a function whenever something of it is read."""
+
+    def __init__(self, source: str | Source, alive: Callable[[], None]) -> None:
+        self.name = source if isinstance(source, str) else source.name
+        self._source, self._alive = source, alive
+
+    def open(self) -> BinaryIO:
+        """A file object; see `container.Source`."""
+        source, alive = self._source, self._alive
+        file: Any = open(source, "rb") if isinstance(source, str) else source.open()  # noqa: SIM115
+
+        class Reader(io.RawIOBase):
+            tell, seek, close = file.tell, file.seek, file.close
+
+            def read(self, size: int = -1) -> bytes:
+                alive()
+                return file.read(size)
+
+        return cast(BinaryIO, Reader())
+
+
+def probe(
+    source: str | Source, every_frame: bool = True, alive: Callable[[], None] = nothing
+) -> Facts:
+    """Find out about a file. Whatever is wrong with it, the answer says so.
+
+    Args:
+        source: a local file, or what `VideoFile` takes.
+        every_frame: decode all of it; else the first frame only, and read the packets of the rest,
+            which finds most files that were cut off, but hardly any other damage.
+        alive: called now and then while the file is read.
+    """
+    facts: dict[str, Any] = {}
+    try:
+        with VideoFile(source) as file:
+            facts |= {"rate": float(file.rate), "width": file.width, "height": file.height}
+        with VideoFile(Watched(source, alive)) as file:
+            facts["duration"] = file.duration  # may read the whole file
+        with InOrder(source, alive) as frames:
+            facts["codec"], facts["rotation"] = frames.codec, _rotation(next(iter(frames)).frame)
+        with InOrder(source, alive) as frames:
+            seconds = frames.decode_all() if every_frame else frames.read_packets()
+            facts["num_frames"] = frames.num_frames
+            facts["keyframe_spacing"] = frames.keyframe_spacing
+        if (facts["duration"] - seconds) * facts["rate"] > _CUT_OFF_FRAMES + 0.01:
+            raise VideoDecodeError("", f"cut off after {seconds:.2f} s")
+    except VideoDecodeError as error:
+        return Facts(**facts, reason=_one_line(error.reason))
+    except Exception as error:  # among a million files is one that nobody thought of
+        return Facts(**facts, reason=_one_line(f"{type(error).__name__}: {error}"))
+    return Facts(**facts, ok=True)
+
+
+class InOrder:
+    """A file decoded in order from its start: every displayed frame once, or an error.
+
+    Stricter than `VideoFile`, which forgives damage that no wanted frame shows. To be used once, in
+    a ``with`` statement.
+
+    Args:
+        source: a local file, or what `VideoFile` takes.
+        alive: called for every packet.
+
+    Attributes:
+        codec: its name in FFmpeg, such as ``h264``.
+        time_base: seconds of a tick.
+        num_frames: displayed frames so far.
+        keyframe_spacing: frames from a keyframe to the next, at most, so far.
+
+    Raises:
+        VideoDecodeError: the file is not as it should be; the reason says when.
+    """
+
+    def __init__(self, source: str | Source, alive: Callable[[], None] = nothing) -> None:
+        self._name = source if isinstance(source, str) else source.name
+        self._alive = alive
+        self.num_frames = self.keyframe_spacing = 0
+        self._since_keyframe = 0
+        self._first: Any = None
+        self._end = 0
+        with errors_of(self._name):
+            self._container, self._file = open_container(source)
+            try:
+                self._read_header()
+            except BaseException:
+                self.__exit__()
+                raise
+
+    def _read_header(self) -> None:
+        self._stream = stream = video_stream(self._name, self._container)
+        codec = stream.codec_context
+        codec.thread_count, codec.thread_type = 1, "NONE"
+        self.codec = getattr(codec.codec, "canonical_name", codec.name)
+        times = clock(self._name, self._container, stream)
+        self.time_base, self._frame_ticks = times.time_base, times.frame_ticks
+        self._by_count = times.by_count
+
+    def __enter__(self) -> "InOrder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+        if self._file is not None:
+            self._file.close()
+
+    def __iter__(self) -> Iterator[TimedFrame]:
+        """Frames in the order of display; each starts later than the one before it."""
+        held, start = None, 0
+        for frame in self._decoded():
+            begin = self._start_of(frame)
+            if self._first is None:
+                self._first, self._size = begin, (frame.width, frame.height)
+            if (frame.width, frame.height) != self._size:
+                raise self._error("the frame size changes within the file")
+            if held is not None and begin < start:  # time runs backwards: never on display
+                continue
+            if held is not None and begin > start:
+                self.num_frames += 1
+                yield TimedFrame(held, start, begin)
+            held, start = frame, begin
+            ticks = int(getattr(frame, "duration", 0) or 0) or self._frame_ticks
+            self._end = start + ticks
+        if held is None:
+            raise VideoDecodeError(self._name, "no frame can be decoded")
+        self.num_frames += 1
+        yield TimedFrame(held, start, self._end)
+
+    def decode_all(self) -> float:
+        """Decode all frames; returns seconds from the start of the first to the end of the last."""
+        for _ in self:
+            pass
+        return self._seconds(self._end)
+
+    def read_packets(self) -> float:
+        """Read all packets and decode none; returns seconds as `decode_all` does, about."""
+        starts, ends = [], []
+        for packet in self._read():
+            begin = self._end if packet.pts is None or self._by_count else packet.pts
+            self._end = begin + (packet.duration or self._frame_ticks)
+            if not getattr(packet, "is_discard", False):
+                starts.append(begin)
+                ends.append(self._end)
+        if not starts:
+            raise VideoDecodeError(self._name, "no frame can be decoded")
+        self.num_frames = len(starts)
+        return float((max(ends) - min(starts)) * self.time_base)
+
+    def _start_of(self, frame: Any) -> int:
+        return self._end if frame.pts is None or self._by_count else frame.pts
+
+    def _decoded(self) -> Iterator[Any]:
+        codec = self._stream.codec_context
+        for packet in self._read():
+            yield from self._frames_of(codec, packet)
+        yield from self._frames_of(codec, None)  # drains the decoder
+
+    def _frames_of(self, codec: Any, packet: Any) -> list[Any]:
+        try:
+            frames = codec.decode(packet)
+        except FFmpegError as error:
+            raise self._error(str(error.strerror)) from error
+        if any(frame.is_corrupt for frame in frames):
+            raise self._error("damaged data")
+        return frames
+
+    def _read(self) -> Iterator[Any]:
+        """Packets that hold something."""
+        packets = self._container.demux(self._stream)
+        while True:
+            self._alive()
+            try:
+                packet = next(packets, None)
+            except (FFmpegError, OSError) as error:
+                raise self._error(str(error.strerror or error)) from error
+            if packet is None:
+                return
+            if not packet.size:
+                continue
+            if packet.is_corrupt:
+                raise self._error("incomplete data")
+            self._since_keyframe = 1 if packet.is_keyframe else self._since_keyframe + 1
+            self.keyframe_spacing = max(self.keyframe_spacing, self._since_keyframe)
+            yield packet
+
+    def _seconds(self, tick: int) -> float:
+        return float((tick - (self._first or 0)) * self.time_base)
+
+    def _error(self, reason: str) -> VideoDecodeError:
+        at = f" after {self._seconds(self._end):.2f} s" if self._first is not None else ""
+        return VideoDecodeError(self._name, reason + at)
+
+
+def _rotation(frame: Any) -> int:
+    """Degrees counterclockwise by which a frame is turned; a mirrored one counts as it stands."""
+    transposed, upside_down, _ = orientation(frame)
+    return (90 if upside_down else 270) if transposed else (180 if upside_down else 0)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()) or "it cannot be decoded"
+
+
+def stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Bytes of a file and nanoseconds of its last change; (-1, -1) where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,212 @@
+"""A video file written anew for training: smaller, and quick to enter at any frame.
+
+What makes it quick: a keyframe every second, three frames in four that no other depends on (they
+are skipped unless they are wanted), and the entropy code that is cheaper to read.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from datamodules.files import atomic_file
+from datamodules.video.container import PYAV, Source, VideoDecodeError
+from datamodules.video.decoding import VideoFile
+from datamodules.video.orientation import Orientation, orientation
+from datamodules.video.probing import Facts, InOrder, Watched, nothing, probe
+
+_ONE_THREAD: dict[str, Any] = {"threads": 1} if PYAV >= 17 else {}
+_BICUBIC = 0x4  # older releases lack its name
+_LEAST_PSNR = 15.0  # dB; another scene or no picture is below, pure noise coded coarsely above
+_COMPARED = 3  # frames
+_COLOURS = ("colorspace", "color_range", "color_primaries", "color_trc")
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How files are written. The table in ``docs/data.md`` is the reason for the defaults.
+
+    Attributes:
+        short_side: pixels; a smaller picture keeps its size.
+        gop: frames from a keyframe to the next, at most.
+        crf: quality of x264, from 0 to 51 (worst); 6 more is about half the size.
+        cabac: the denser and slower entropy code.
+    """
+
+    short_side: int = 256
+    gop: int = 32
+    crf: int = 20
+    cabac: bool = False
+
+    def __post_init__(self) -> None:
+        if self.short_side < 16 or self.gop < 1 or not 0 <= self.crf <= 51:
+            raise ValueError(
+                f"short side {self.short_side}, GOP {self.gop}, CRF {self.crf}: "
+                "expected at least 16, at least 1, and 0 to 51"
+            )
+
+
+def transcode(
+    source: str | Source,
+    target: Path,
+    encoding: Encoding,
+    *,
+    scratch: Path | None = None,
+    alive: Callable[[], None] = nothing,
+) -> Facts:
+    """Write a file as H.264 (yuv420p, mp4) with the same frames at the same times, without sound.
+
+    The picture is turned as it is displayed, scaled to the short side, and made even in width and
+    height; colour matrix and range stay. The new file is decoded to its end and compared with the
+    source before it gets its name.
+
+    Args:
+        source: a local file, or what `VideoFile` takes; not touched.
+        target: the file to write; its folder must exist.
+        encoding: how.
+        scratch: folder on the same file system for the unfinished file; by default the target's.
+        alive: called now and then while files are read.
+
+    Returns:
+        Facts of the new file.
+
+    Raises:
+        VideoDecodeError: the source is damaged, or the new file is not as it should be.
+        OSError: the target cannot be written.
+    """
+    with atomic_file(target, scratch) as temporary:
+        try:
+            starts = _write(source, temporary, encoding, alive)
+        except FFmpegError as error:
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        facts = probe(str(temporary), alive=alive)
+        if fault := _fault(Watched(source, alive), temporary, facts, starts):
+            raise VideoDecodeError(_name(source), f"transcoding failed: {fault}")
+    return facts
+
+
+def _write(
+    source: str | Source, path: Path, encoding: Encoding, alive: Callable[[], None]
+) -> list[Fraction]:
+    """Write the file; returns when each frame starts, in seconds."""
+    with VideoFile(source) as file:
+        rate, shape = file.rate, _even_size(file.width, file.height, encoding.short_side)
+    pictures = _Pictures(*shape)
+    starts: list[int] = []
+    with InOrder(source, alive) as frames, _writer(path) as container:
+        stream: Any = None
+        for timed in frames:
+            picture = pictures(timed.frame)
+            if stream is None:
+                stream = _stream(container, picture, rate, frames.time_base, encoding)
+            starts.append(timed.start)
+            picture.pts, picture.time_base = timed.start - starts[0], frames.time_base
+            picture.pict_type = 0  # else x264 repeats the source's keyframes
+            if hasattr(picture, "duration"):
+                picture.duration = timed.end - timed.start
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+        return [(start - starts[0]) * frames.time_base for start in starts]
+
+
+def _writer(path: Path) -> Any:
+    # The index in front: one read tells where everything is.
+    return av.open(os.fspath(path), "w", format="mp4", options={"movflags": "+faststart"})
+
+
+def _stream(
+    container: Any, picture: Any, rate: Fraction, time_base: Fraction, encoding: Encoding
+) -> Any:
+    # A fixed pattern of three B-frames, none of which is a reference.
+    params = f"b-adapt=0:b-pyramid=none:cabac={int(encoding.cabac)}"
+    options = {"crf": str(encoding.crf), "g": str(encoding.gop), "bf": "3", "x264-params": params}
+    stream = container.add_stream("libx264", rate=rate.limit_denominator(1001), options=options)
+    stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
+    codec = stream.codec_context
+    codec.time_base = time_base
+    codec.thread_count = 1
+    for name in _COLOURS:
+        setattr(codec, name, int(getattr(picture, name)))
+    return stream
+
+
+class _Pictures:
+    """Frames as they are encoded: yuv420p, turned and scaled, in the source's colours."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self._reformatter = VideoReformatter()
+        self._turn: Orientation | None = None
+
+    def __call__(self, frame: Any) -> Any:
+        turn = self._turn = self._turn or orientation(frame)
+        size = (self.height, self.width) if turn.transposed else (self.width, self.height)
+        colours: dict[str, Any] = {}
+        if frame.format.is_rgb:  # it has no matrix of its own to keep
+            colours = {"dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.MPEG}
+        picture = self._reformatter.reformat(
+            frame, *size, "yuv420p", interpolation=_BICUBIC, **colours, **_ONE_THREAD
+        )
+        if not any(turn):
+            return picture
+        turned = av.VideoFrame.from_ndarray(_turned(picture.to_ndarray(), *size, turn), "yuv420p")
+        for name in _COLOURS:
+            setattr(turned, name, getattr(picture, name))
+        return turned
+
+
+def _turned(planes: np.ndarray, width: int, height: int, turn: Orientation) -> np.ndarray:
+    """Turn yuv420p as PyAV has it, uint8 ``(height * 3 / 2, width)``."""
+    transposed, upside_down, mirrored = turn
+    shapes = [(height, width), (height // 2, width // 2), (height // 2, width // 2)]
+    luma, chroma = height * width, height * width // 4
+    parts = np.split(planes.reshape(-1), [luma, luma + chroma])
+    turned = []
+    for part, shape in zip(parts, shapes, strict=True):
+        plane = part.reshape(shape)
+        plane = plane.T if transposed else plane
+        turned.append(plane[:: -1 if upside_down else 1, :: -1 if mirrored else 1].reshape(-1))
+    return np.concatenate(turned).reshape(-1, height if transposed else width)
+
+
+def _even_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """Width and height, both even, with the short side at most as asked for."""
+    scale = min(Fraction(1), Fraction(short_side, min(width, height)))
+    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+
+
+def _fault(source: Source, path: Path, facts: Facts, starts: list[Fraction]) -> str:
+    """What is wrong with the new file; empty if nothing is."""
+    if not facts.ok:
+        return facts.reason
+    if facts.num_frames != len(starts):
+        return f"{facts.num_frames} frames of {len(starts)} are in the new file"
+    times = [
+        float(starts[i * (len(starts) - 1) // max(1, _COMPARED - 1)]) for i in range(_COMPARED)
+    ]
+    with VideoFile(source) as old, VideoFile(path) as new:
+        last_frames = 2 / min(old.rate, new.rate)
+        if abs(old.duration - new.duration) > last_frames:
+            return f"it lasts {new.duration:.2f} s, the source {old.duration:.2f} s"
+        expected = old.frames_at(times, size=(new.height, new.width))
+        found = new.frames_at(times)
+    psnr = min(map(peak_signal_to_noise, expected, found))
+    return f"a frame has a PSNR of {psnr:.1f} dB only" if psnr < _LEAST_PSNR else ""
+
+
+def peak_signal_to_noise(one: np.ndarray, other: np.ndarray) -> float:
+    """PSNR of two uint8 arrays in dB; infinite where they are equal."""
+    error = np.square(one.astype(np.float64) - other).mean()
+    return 10 * math.log10(255**2 / error) if error else math.inf
+
+
+def _name(source: str | Source) -> str:
+    return source if isinstance(source, str) else source.name

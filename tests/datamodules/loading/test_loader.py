@@ -1,0 +1,166 @@
+import hashlib
+import json
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datamodules.loading.loader import EpochSampler, Loader, collate, sample_seed
+from tests.datamodules.loading.numbers import Numbers
+
+
+def make_loader(length=23, batch_size=3, workers=0, faults=None, repeats=1, loader=None, **kw):
+    sampler = EpochSampler(length, **{"training": True, "seed": 5, **kw})
+    dataset = Numbers(length, faults, repeats)
+    return Loader(dataset, sampler, batch_size, num_workers=workers, **(loader or {}))
+
+
+def ids(batches):
+    return [batch["video_id"].tolist() for batch in batches]
+
+
+def seeds(batches):
+    return [batch["seed"].tolist() for batch in batches]
+
+
+@given(st.integers(7, 200), st.integers(1, 7), st.integers(0, 5))
+def test_evaluation_sees_each_video_once_for_any_number_of_ranks(length, ranks, epoch):
+    seen = Counter()
+    for rank in range(ranks):
+        sampler = EpochSampler(length, training=False, rank=rank, world_size=ranks)
+        sampler.set_epoch(epoch)
+        pairs = list(sampler)
+        assert len(pairs) == len(sampler)
+        assert all(e == 0 for e, _ in pairs)  # evaluation draws the same in every epoch
+        seen.update(index for _, index in pairs)
+    assert seen == Counter(range(length))
+
+
+@given(st.integers(7, 200), st.integers(1, 7), st.integers(0, 5))
+def test_training_ranks_get_equally_many_and_share_none(length, ranks, epoch):
+    parts = []
+    for rank in range(ranks):
+        sampler = EpochSampler(length, training=True, seed=1, rank=rank, world_size=ranks)
+        sampler.set_epoch(epoch)
+        parts.append([index for _, index in sampler])
+        assert len(parts[-1]) == len(sampler)
+    assert len({len(part) for part in parts}) == 1
+    assert len(set(sum(parts, []))) == length // ranks * ranks
+
+
+def test_epochs_differ_and_repeat_for_the_same_seed():
+    sampler = EpochSampler(50, training=True, seed=3)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert [i for _, i in first] != [i for _, i in second]
+    assert sorted(i for _, i in first) == sorted(i for _, i in second)
+    assert list(EpochSampler(50, training=True, seed=3)) == first
+    assert list(EpochSampler(50, training=True, seed=4)) != first
+
+
+def test_seeds_of_clips_do_not_collide():
+    drawn = {
+        sample_seed(seed, epoch, index, repeat)
+        for seed in range(3)
+        for epoch in range(5)
+        for index in range(50)
+        for repeat in range(4)
+    }
+    assert len(drawn) == 3 * 5 * 50 * 4
+    assert all(0 <= s < 2**63 for s in drawn)
+
+
+def test_ranks_stay_equal_when_a_rest_is_split_among_more_of_them():
+    counts = set()
+    for rank in range(4):
+        sampler = EpochSampler(24, training=True, rank=rank, world_size=4)
+        sampler.used = 6
+        counts.add(len(list(sampler)))
+    assert counts == {4}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_loader_goes_on_with_the_very_next_batch(workers):
+    unbroken = make_loader()
+    expected = []
+    for epoch in range(3):
+        unbroken.sampler.set_epoch(epoch)
+        expected += list(unbroken)
+    per_epoch = len(unbroken)
+    for used in (1, per_epoch - 1, per_epoch, per_epoch + 2):
+        first = make_loader(workers=workers)
+        epoch, inside = divmod(used - 1, per_epoch)
+        for e in range(epoch + 1):
+            first.sampler.set_epoch(e)
+            batches = iter(first)
+            for _ in range(per_epoch if e < epoch else inside + 1):
+                next(batches)
+        state = first.state_dict()
+        second = make_loader(workers=workers)
+        second.load_state_dict(state)
+        rest = list(second)
+        assert ids(rest) == ids(expected[used : used + len(rest)])
+        assert seeds(rest) == seeds(expected[used : used + len(rest)])
+        assert len(rest) == per_epoch - used % per_epoch
+
+
+def test_the_rest_of_an_epoch_is_seen_once_by_another_number_of_ranks():
+    length, state = 24, None
+    seen = []
+    for rank in range(2):
+        loader = make_loader(length, 3, rank=rank, world_size=2)
+        batches = iter(loader)
+        for _ in range(2):
+            seen += next(batches)["video_id"].tolist()
+        state = loader.state_dict()
+    for rank in range(4):
+        loader = make_loader(length, 1, rank=rank, world_size=4)
+        loader.load_state_dict(state)
+        seen += sum(ids(loader), [])
+    assert sorted(seen) == list(range(length))
+
+
+def digest(loader):
+    """Of everything in the batches."""
+    batches = [{k: v.tolist() for k, v in b.items() if k != "failed"} for b in loader]
+    return hashlib.sha256(json.dumps(batches, sort_keys=True).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("faults", [{}, {3: "error", 4: "error", 11: "error"}])
+def test_batches_do_not_depend_on_the_number_of_workers(faults):
+    options = {"faults": faults, "repeats": 2, "loader": {"max_bad_share": 0.5}}
+    digests = {digest(make_loader(workers=n, **options)) for n in (0, 1, 4)}
+    assert len(digests) == 1
+    assert digests != {digest(make_loader(**{**options, "seed": 6}))}
+
+
+def test_evaluation_can_be_repeated_and_broken_off():
+    loader = make_loader(7, 2, training=False)
+    everything = ids(loader)
+    next(iter(loader))
+    assert ids(loader) == everything == [[0, 1], [2, 3], [4, 5], [6]]
+
+
+def test_too_few_videos_are_an_error():
+    with pytest.raises(ValueError, match="lower data.batch_size"):
+        make_loader(4, 5)
+    for training in (True, False):  # Lightning would stop, or wait for ever, with an empty rank
+        with pytest.raises(ValueError, match="too few for 3 processes"):
+            EpochSampler(2, training=training, world_size=3)
+
+
+def test_collate_moves_channels_without_copying():
+    video = torch.arange(2 * 4 * 5 * 6 * 3, dtype=torch.int64).view(2, 4, 5, 6, 3)
+    items = [
+        {"video": video[:1], "label": torch.tensor([0]), "failed": []},
+        {"video": video[1:], "label": torch.tensor([1]), "failed": [(7, 1, "bad")]},
+    ]
+    video = video.to(torch.uint8)
+    batch = collate(items, (3, 4, 5, 6, 3))
+    assert batch["video"].shape == (2, 3, 4, 5, 6)
+    assert torch.equal(batch["video"], video.movedim(-1, 1))
+    assert batch["video"].is_contiguous(memory_format=torch.channels_last_3d)
+    assert batch["failed"] == [(7, 1, "bad")]

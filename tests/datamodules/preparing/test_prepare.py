@@ -1,0 +1,323 @@
+import csv
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import av
+import pytest
+
+from datamodules.folder import VideoFolderDataModule
+from datamodules.manifests.parquet import MANIFEST_NAME, read_manifest
+from datamodules.manifests.splits import DatasetError, list_split, read_split
+from datamodules.preparing import prepare as preparing
+from datamodules.preparing.parts import Shard, merge
+from datamodules.preparing.prepare import prepare
+from datamodules.video import transcoding
+from datamodules.video.transcoding import Encoding
+from tests.datamodules.loading.file_work import full, logged, prepare_file
+from tests.video_files import moving_frames, write_video
+
+FRAMES = moving_frames(12, 48, 64)
+SMALL = Encoding(short_side=32, gop=4, crf=30)
+
+
+@pytest.fixture
+def videos(tmp_path, monkeypatch):
+    """Six good files in two classes, one that was cut off, and one that is text."""
+    monkeypatch.setattr(preparing, "_prepare_file", logged)
+    root = tmp_path / "videos"
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        for i in range(3):
+            write_video(root / name / f"{i} ü.mp4", FRAMES, options={"preset": "ultrafast"})
+    whole = (root / "a/0 ü.mp4").read_bytes()
+    (root / "b/cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (root / "b/text.webm").write_text("no video")
+    return root
+
+
+def ready(root, out, **kwargs):
+    kwargs = {"processes": 2, **kwargs}
+    return prepare(list_split(root, root, None), root, out, **kwargs)
+
+
+def opened(root):
+    log = root / "opened.txt"
+    names = sorted(log.read_text().splitlines()) if log.exists() else []
+    log.unlink(missing_ok=True)
+    return names
+
+
+def test_a_folder_becomes_a_manifest(videos, tmp_path):
+    out = tmp_path / "out"
+    file = ready(videos, out)
+    assert file == out / MANIFEST_NAME
+    assert sorted(os.listdir(out)) == ["bad_videos.csv", MANIFEST_NAME, "summary.json"]
+    manifest = read_split(out, tmp_path / "nowhere", None)
+    listed = list_split(videos, videos, None)
+    assert manifest.class_names == ("a", "b")
+    assert [manifest.path(i) for i in range(8)] == [listed.path(i) for i in range(8)]
+    first = manifest.table.slice(0, 1).to_pylist()[0]
+    status = os.stat(manifest.path(0))
+    assert first == {
+        "path": "a/0 ü.mp4",
+        "label": 0,
+        "bytes": status.st_size,
+        "modified_ns": status.st_mtime_ns,
+        "duration": 0.4,
+        "num_frames": 12,
+        "rate": 30.0,
+        "width": 64,
+        "height": 48,
+        "rotation": 0,
+        "codec": "h264",
+        "keyframe_spacing": 12,
+        "ok": True,
+        "reason": "",
+    }
+    assert len(manifest.without_bad()) == 6
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["videos"], summary["ok"], summary["bad"]) == (8, 6, 2)
+    assert summary["frames"] == 72
+    assert summary["sizes"] == {"64x48": 6}
+    with open(out / "bad_videos.csv", newline="") as lines:
+        bad = list(csv.DictReader(lines))
+    assert [row["path"] for row in bad] == [str(videos / "b/cut.mp4"), str(videos / "b/text.webm")]
+    assert all(row["reason"] for row in bad)
+
+
+def test_a_second_run_opens_nothing_and_writes_the_same_bytes(videos, tmp_path):
+    out = tmp_path / "out"
+    before = ready(videos, out).read_bytes()
+    assert len(opened(videos)) == 8
+    assert ready(videos, out).read_bytes() == before
+    assert opened(videos) == []
+    (videos / "a/0 ü.mp4").write_bytes((videos / "a/1 ü.mp4").read_bytes())
+    os.utime(videos / "a/2 ü.mp4", ns=(1, 1))
+    (videos / "b/0 ü.mp4").rename(videos / "b/new.mp4")
+    ready(videos, out)
+    assert opened(videos) == ["a/0 ü.mp4", "a/2 ü.mp4", "b/new.mp4"]
+    assert "b/0 ü.mp4" not in read_manifest(out / MANIFEST_NAME)[0]["path"].to_pylist()
+    ready(videos, out, retry_bad=True)
+    assert opened(videos) == ["b/cut.mp4", "b/text.webm"]
+    ready(videos, out, every_frame=False)
+    assert len(opened(videos)) == 8  # what was found in another way does not count
+    assert read_manifest(out / MANIFEST_NAME)[1].prepared["settings"]["every_frame"] is False
+
+
+def test_a_run_that_is_killed_goes_on_and_ends_the_same(videos, tmp_path):
+    whole = ready(videos, tmp_path / "whole").read_bytes()
+    opened(videos)
+    out = tmp_path / "out"
+    script = textwrap.dedent(f"""
+        import os, signal
+        from pathlib import Path
+        from datamodules.manifests.splits import list_split
+        from datamodules.preparing.prepare import prepare
+
+        def progress(done, total):
+            if done == stop:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        if __name__ == "__main__":
+            stop = 3
+            root = Path({str(videos)!r})
+            for _ in range(2):
+                if killed := os.fork():
+                    print(os.waitstatus_to_exitcode(os.waitpid(killed, 0)[1]), flush=True)
+                    continue
+                prepare(list_split(root, root, None), root, Path({str(out)!r}), progress=progress)
+                break  # not reached
+    """)
+    (tmp_path / "script.py").write_text(script)
+    program = [sys.executable, str(tmp_path / "script.py")]
+    codes = subprocess.check_output(program, text=True, timeout=60)
+    assert codes.split() == [str(-signal.SIGKILL)] * 2
+    assert not (out / MANIFEST_NAME).exists()
+    (rows,) = out.glob(".prepare.unfinished/rows-*.jsonl")
+    assert rows.read_bytes().count(b"\n") == 6
+    with open(rows, "ab") as file:
+        file.write(b'{"source": "b/cut.mp4", "sou')  # what a kill within a write leaves
+    assert ready(videos, out).read_bytes() == whole
+    assert len(opened(videos)) == 2
+    assert sorted(os.listdir(out)) == ["bad_videos.csv", MANIFEST_NAME, "summary.json"]
+
+
+def test_files_that_crash_or_hang_the_decoder_are_bad_and_not_opened_again(videos, tmp_path):
+    for name in ("crash", "hang"):
+        (videos / f"a/{name}.mp4").write_bytes((videos / "a/0 ü.mp4").read_bytes())
+    out = tmp_path / "out"
+    file = ready(videos, out, patience=1.5)
+    assert opened(videos).count("a/crash.mp4") == 2  # once more, for it may have been chance
+    found = {row["path"]: row for row in read_manifest(file)[0].to_pylist()}
+    assert sum(row["ok"] for row in found.values()) == 6
+    assert found["a/crash.mp4"]["reason"] == "the decoder's process was ended by SIGSEGV"
+    assert found["a/hang.mp4"]["reason"] == "the decoder hangs: nothing came for 1.5 s"
+    ready(videos, out)
+    assert opened(videos) == []
+
+
+def test_parts_of_several_machines_join_to_what_one_writes(videos, tmp_path):
+    whole = ready(videos, tmp_path / "whole")
+    parts = [ready(videos, tmp_path / f"out-{i % 2}", shard=Shard(i, 3)) for i in (1, 2, 3)]
+    assert parts[1].name == "manifest-00002-of-00003.parquet"
+    assert sum(read_manifest(part)[0].num_rows for part in parts) == 8
+    folders = [tmp_path / "out-0", tmp_path / "out-1"]
+    (joined,) = merge(folders, tmp_path / "joined")
+    assert joined.read_bytes() == whole.read_bytes()
+    for name in ("summary.json", "bad_videos.csv"):
+        assert joined.with_name(name).read_bytes() == whole.with_name(name).read_bytes()
+    for number, part in enumerate(parts, 1):  # at any depth
+        (tmp_path / f"deep-{number}/a/b").mkdir(parents=True)
+        for name in ("manifest", "summary", "bad_videos"):
+            for file in part.parent.glob(f"{name}-0000{number}-*"):
+                file.rename(tmp_path / f"deep-{number}/a/b" / file.name)
+    deep = [tmp_path / f"deep-{number}" for number in (1, 2, 3)]
+    assert merge(deep, tmp_path / "joined") == [tmp_path / "joined/a/b" / MANIFEST_NAME]
+    for number, part in enumerate(parts, 1):
+        for file in (tmp_path / f"deep-{number}/a/b").iterdir():
+            file.rename(part.parent / file.name)
+    with pytest.raises(DatasetError, match="part 2/3 is missing"):
+        merge(folders[1:], tmp_path / "joined")
+    with pytest.raises(DatasetError, match="no manifest-"):
+        merge([tmp_path / "whole"], tmp_path / "joined")
+    write_video(videos / "a/new.mp4", FRAMES)
+    ready(videos, tmp_path / "out-1", shard=Shard(1, 3))
+    with pytest.raises(DatasetError, match=r"not a part of the same|source changed"):
+        merge(folders, tmp_path / "joined")
+
+
+def test_transcoded_files_take_the_place_of_the_originals(videos, tmp_path):
+    originals = {path: path.read_bytes() for path in videos.rglob("*.*")}
+    (videos / "b/0 ü.mp4").rename(videos / "b/0 ü.mkv")  # whatever the name, the content tells
+    out = tmp_path / "out"
+    file = ready(videos, out, encoding=SMALL)
+    manifest = read_split(out, out, None)
+    assert manifest.class_names == ("a", "b")
+    good = manifest.without_bad()
+    names = [os.path.relpath(good.path(i), out) for i in range(6)]
+    assert names == [
+        *("a/0 ü.mp4", "a/1 ü.mp4", "a/2 ü.mp4"),
+        *("b/0 ü.mkv.mp4", "b/1 ü.mp4", "b/2 ü.mp4"),
+    ]
+    row = good.table.slice(3, 1).to_pylist()[0]
+    assert (row["width"], row["height"], row["keyframe_spacing"]) == (42, 32, 4)
+    assert row["bytes"] == os.stat(good.path(3)).st_size
+    assert row["source"] == "b/0 ü.mkv"
+    bad = manifest.table.filter([not ok for ok in manifest.table["ok"].to_pylist()]).to_pylist()
+    assert [row["path"] for row in bad] == ["b/cut.mp4", "b/text.webm.mp4"]
+    assert not (out / "b/cut.mp4").exists()
+    assert not list(out.glob(".*"))
+    before = file.read_bytes()
+    opened(videos)
+    assert ready(videos, out, encoding=SMALL).read_bytes() == before
+    assert opened(videos) == []
+    (out / "a/1 ü.mp4").unlink()
+    (out / "a/2 ü.mp4").write_bytes(b"damaged")
+    ready(videos, out, encoding=SMALL)
+    assert opened(videos) == ["a/1 ü.mp4", "a/2 ü.mp4"]
+    out.rename(tmp_path / "moved")  # the manifest is relative to its own place
+    assert os.path.exists(read_split(tmp_path / "moved", out, None).path(0))
+    for path, content in originals.items():
+        if path.name != "0 ü.mp4":
+            assert path.read_bytes() == content
+
+
+def test_new_files_never_go_beside_originals(videos, tmp_path):
+    with pytest.raises(DatasetError, match="holds originals"):
+        ready(videos, videos, encoding=SMALL)
+    (tmp_path / "link").symlink_to(videos)
+    with pytest.raises(DatasetError, match="holds originals"):
+        ready(videos, tmp_path / "link", encoding=SMALL)
+    (videos / "a/x.avi").touch()
+    (videos / "a/x.avi.mp4").touch()
+    with pytest.raises(DatasetError, match=r"two videos would get the name a/x.avi.mp4"):
+        ready(videos, tmp_path / "out", encoding=SMALL)
+
+
+def test_new_files_never_replace_what_is_there(videos, tmp_path):
+    out = tmp_path / "out"
+    (out / "a").mkdir(parents=True)
+    (videos / "a/1 ü.mp4").rename(out / "a/1 ü.mp4")  # an original, behind a link
+    (videos / "a/1 ü.mp4").symlink_to(out / "a/1 ü.mp4")
+    original = (out / "a/1 ü.mp4").read_bytes()
+    with pytest.raises(DatasetError, match=r"out/a/1 ü\.mp4: is there already; set another --out"):
+        ready(videos, out, encoding=SMALL)
+    ready(out, out)  # prepared in place: its files are no less originals for that
+    with pytest.raises(DatasetError, match="is there already"):
+        ready(videos, out, encoding=SMALL)
+    assert (out / "a/1 ü.mp4").read_bytes() == original
+    # What an earlier run wrote in the same way may be written again.
+    new = tmp_path / "new"
+    ready(videos, new, encoding=SMALL)
+    (new / "a/0 ü.mp4").write_bytes(b"damaged")
+    opened(videos)
+    ready(videos, new, encoding=SMALL)
+    assert opened(videos) == ["a/0 ü.mp4"]
+
+
+def test_a_name_that_two_parts_would_give(videos, tmp_path):
+    (videos / "a/x.avi").touch()
+    (videos / "a/x.avi.mp4").touch()
+    for number in (1, 2, 3):
+        with pytest.raises(DatasetError, match="two videos would get the name a/x.avi.mp4"):
+            ready(videos, tmp_path / "out", encoding=SMALL, shard=Shard(number, 3))
+
+
+def test_lists_keep_repeated_rows_and_name_missing_files(videos, tmp_path):
+    source = tmp_path / "train.csv"
+    source.write_text("path,label\nb/1 ü.mp4,x\ngone.mp4,y\nb/1 ü.mp4,y\n")
+    manifest = list_split(source, videos, None)
+    for _ in range(2):
+        file = prepare(manifest, videos, tmp_path / "out")
+        rows = read_manifest(file)[0].to_pylist()
+        assert [(row["path"], row["label"], row["ok"]) for row in rows] == [
+            ("b/1 ü.mp4", 0, True),
+            ("gone.mp4", 1, False),
+            ("b/1 ü.mp4", 1, True),
+        ]
+        assert rows[1]["reason"] == "No such file or directory"
+    assert opened(videos) == ["b/1 ü.mp4", "gone.mp4"]
+    with pytest.raises(DatasetError, match="lies outside"):
+        prepare(manifest, videos / "a", tmp_path / "out")
+
+
+def test_only_one_run_writes_to_a_folder(videos, tmp_path):
+    out = tmp_path / "out"
+    (out / ".prepare.unfinished").mkdir(parents=True)
+    lock = os.open(out / ".prepare.unfinished", os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(DatasetError, match="another run is writing here"):
+        ready(videos, out)
+    os.close(lock)
+    ready(videos, out)
+
+
+def test_a_full_disk_stops_the_run_and_no_file_is_called_bad(videos, tmp_path, monkeypatch):
+    monkeypatch.setattr(transcoding, "_writer", full_disk)
+    arguments = {"root": str(videos), "out": tmp_path, "scratch": tmp_path}
+    with pytest.raises(OSError, match="No space left"):
+        prepare_file("a/0 ü.mp4", lambda: None, settings=(True, SMALL), **arguments)
+    monkeypatch.setattr(preparing, "_prepare_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        ready(videos, tmp_path / "out")
+    assert not (tmp_path / "out" / MANIFEST_NAME).exists()
+
+
+def full_disk(path):
+    raise av.error.OSError(28, "No space left on device", str(path))
+
+
+def test_every_data_module_reads_what_was_prepared(videos, tmp_path):
+    ready(videos, tmp_path / "out" / "train")
+    data = VideoFolderDataModule(
+        tmp_path / "out", val=None, num_frames=2, stride=2, size=(32, 32), batch_size=2
+    )
+    data.setup("fit")
+    batches = list(data.train_dataloader())
+    assert len(batches) == 3  # of the six good ones
+    assert not any(batch["failed"] for batch in batches)

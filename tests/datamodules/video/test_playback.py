@@ -1,0 +1,81 @@
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from datamodules.synthetic import write_h264
+from datamodules.video.decoding import VideoDecodeError, VideoFile
+from datamodules.video.playback import Shown, VideoWriter, play
+
+
+def pictures(count, height=48, width=64):
+    """Coloured fields, another brightness in each picture."""
+    frames = np.zeros((count, height, width, 3), np.uint8)
+    frames[:, :, : width // 3] = 220, 30, 30
+    frames[:, :, width // 3 : width // 2] = 20, 200, 40
+    frames[:, :, width // 2 :] = (10 * np.arange(count) % 250)[:, None, None, None]
+    return frames
+
+
+def test_play_gives_every_frame_once_with_its_time(tmp_path):
+    write_h264(tmp_path / "a.mp4", pictures(20))
+    with VideoFile(tmp_path / "a.mp4") as file:
+        expected = file.frames_at(np.arange(20) / 30)
+    found = list(play(str(tmp_path / "a.mp4")))
+    assert np.array_equal([shown.picture for shown in found], expected)
+    assert [shown.start for shown in found] == [Fraction(i, 30) for i in range(20)]
+    assert [shown.end for shown in found] == [Fraction(i + 1, 30) for i in range(20)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (47, 63), (2, 1)])
+def test_written_frames_keep_times_and_colours(tmp_path, height, width):
+    starts = [Fraction(0), Fraction(1, 24), Fraction(1, 10), Fraction(1, 3), Fraction(7, 10)]
+    ends = [*starts[1:], Fraction(1)]
+    frames = pictures(5, height, width)
+    path = tmp_path / "new.mp4"
+    with VideoWriter(path, Fraction(24000, 1001)) as writer:
+        for shown in map(Shown, frames, starts, ends):
+            writer.write(shown)
+    found = list(play(str(path)))
+    assert [float(shown.start) for shown in found] == pytest.approx([*map(float, starts)], abs=1e-4)
+    assert float(found[-1].end) == pytest.approx(1, abs=1e-4)
+    for shown, frame in zip(found, frames, strict=True):
+        assert shown.picture.shape == (height + height % 2, width + width % 2, 3)
+        if width > 8:  # chroma is halved, so colours hold away from edges
+            for x in (width // 8, width - 8):
+                expected = frame[height // 2, x].astype(int)
+                assert np.abs(shown.picture[height // 2, x] - expected).max() < 8
+    with av.open(str(path)) as container:
+        codec = container.streams.video[0].codec_context
+        assert (codec.name, codec.pix_fmt) == ("h264", "yuv420p")
+        assert (codec.colorspace, codec.color_range) == (1, 1)  # BT.709, limited
+        assert not container.streams.audio
+
+
+def test_a_damaged_file_gives_what_comes_before_the_damage(tmp_path):
+    rng = np.random.default_rng(0)
+    write_h264(tmp_path / "a.mp4", rng.integers(0, 255, (60, 64, 64, 3), np.uint8))
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 4000] = bytes(4000)
+    (tmp_path / "a.mp4").write_bytes(data)
+    frames, seen = play(str(tmp_path / "a.mp4")), []
+    with pytest.raises(VideoDecodeError):
+        seen.extend(frames)
+    assert 0 < len(seen) < 60
+
+
+def test_where_a_file_cannot_be_written(tmp_path):
+    shown = Shown(pictures(1)[0], Fraction(0), Fraction(1))
+    path = tmp_path / "nowhere/a.mp4"
+    with (
+        pytest.raises(OSError, match="No such file") as error,
+        VideoWriter(path, Fraction(30)) as w,
+    ):
+        w.write(shown)
+    assert error.value.filename == str(path)
+
+
+def test_an_error_in_between_is_the_one_that_is_raised(tmp_path):
+    with pytest.raises(KeyError), VideoWriter(tmp_path / "a.mp4", Fraction(30)):
+        raise KeyError

@@ -1,0 +1,154 @@
+import io
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from datamodules.video.decoding import VideoFile
+from datamodules.video.probing import Facts, InOrder, Watched, probe, stamp
+from tests.video_files import moving_frames, write_video
+
+DATA = Path(__file__).parents[4] / "shared" / "data"
+REAL = sorted(p for p in DATA.glob("[cf]*/*") if p.suffix in {".mp4", ".mkv", ".webm", ".avi"})
+FRAMES = moving_frames(50)
+
+needs_rotation = pytest.mark.skipif(
+    not hasattr(av.VideoFrame, "rotation"), reason="this PyAV cannot write or tell a rotation"
+)
+
+
+def test_facts_of_a_file(tmp_path):
+    path = write_video(
+        tmp_path / "a.mp4", FRAMES, rate=25, options={"g": "20", "sc_threshold": "0"}
+    )
+    expected = Facts(2.0, 50, 25.0, 96, 64, 0, "h264", 20, True, "")
+    assert probe(str(path)) == expected
+    assert probe(str(path), every_frame=False) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "expected"),
+    [
+        ("a.mkv", "libx264", "h264"),
+        ("a.ts", "libx264", "h264"),
+        ("a.avi", "libx264", "h264"),
+        ("a.h264", "libx264", "h264"),
+        ("a.webm", "libvpx-vp9", "vp9"),
+        ("a.mov", "mpeg4", "mpeg4"),
+    ],
+)
+def test_formats_that_do_not_count_their_frames(tmp_path, name, codec, expected):
+    path = write_video(tmp_path / name, FRAMES, codec=codec)
+    facts = probe(str(path))
+    assert facts.ok, facts.reason
+    assert (facts.num_frames, facts.codec) == (50, expected)
+    assert facts.duration == pytest.approx(50 / 30, abs=0.04)
+    assert probe(str(path), every_frame=False).num_frames == 50
+
+
+@needs_rotation
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_a_turned_picture_has_the_size_that_is_displayed(tmp_path, degrees):
+    facts = probe(str(write_video(tmp_path / "a.mp4", FRAMES[:5], rotation=degrees)))
+    shape = (96, 64) if degrees % 180 == 0 else (64, 96)
+    assert (facts.width, facts.height, facts.rotation) == (*shape, degrees)
+
+
+def test_irregular_times_and_edit_lists(tmp_path):
+    pts = np.cumsum(np.random.default_rng(0).integers(1, 5, 50)).tolist()
+    path = str(write_video(tmp_path / "a.mp4", FRAMES, pts=pts))
+    with InOrder(path) as frames:
+        found = [frame.start * frames.time_base for frame in frames]
+    assert found == [Fraction(p, 30) + found[0] - Fraction(pts[0], 30) for p in pts]
+    path = str(write_video(tmp_path / "b.mp4", FRAMES, start=-10))  # ten frames are hidden
+    facts = probe(path)
+    assert (facts.ok, facts.num_frames) == (True, 40)
+    with VideoFile(path) as file:
+        assert facts.duration == file.duration
+
+
+@pytest.mark.skipif(not REAL, reason=f"no clips in {DATA}")
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.name)
+def test_real_clips(path):
+    facts = probe(str(path))
+    assert facts.ok, facts.reason
+    with av.open(str(path)) as container:
+        assert facts.num_frames == sum(1 for _ in container.decode(video=0))
+    assert facts.num_frames == pytest.approx(facts.duration * facts.rate, abs=1)
+
+
+def test_files_that_are_no_videos_say_why(tmp_path):
+    assert probe(str(tmp_path / "gone.mp4")) == Facts(reason="No such file or directory")
+    (tmp_path / "empty.mp4").touch()
+    assert probe(str(tmp_path / "empty.mp4")).reason == "the file is empty"
+    (tmp_path / "text.mp4").write_text("no video")
+    assert not probe(str(tmp_path / "text.mp4")).ok
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert probe(str(tmp_path / "pipe.mp4")).reason == "not a file"
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\na.ts\n")
+    assert not probe(str(tmp_path / "list.m3u8")).ok
+
+
+def test_damage_anywhere_is_found_and_what_is_known_is_kept(tmp_path):
+    path = write_video(tmp_path / "a.mp4", FRAMES, options={"g": "10", "bf": "0", "crf": "10"})
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    for number in (1, 25, 49):
+        begin, size = packets[number]
+        broken = data.copy()
+        broken[begin + 20 : begin + size] = bytes(size - 20)
+        path.write_bytes(broken)
+        facts = probe(str(path))
+        assert not facts.ok, number
+        assert (facts.codec, facts.width) == ("h264", 96) or number == 1
+        assert "\n" not in facts.reason
+        assert probe(str(path), every_frame=False).ok or number == 1  # packets tell nothing
+
+
+@pytest.mark.parametrize("every_frame", [True, False])
+def test_a_file_that_was_cut_off(tmp_path, every_frame):
+    options = {"movflags": "+faststart"}
+    path = write_video(tmp_path / "a.mp4", FRAMES, container_options=options)
+    path.write_bytes(path.read_bytes()[:-6000])
+    facts = probe(str(path), every_frame)
+    assert not facts.ok
+    assert facts.num_frames is None or facts.num_frames < 50
+
+
+def test_a_range_of_a_file_is_probed_like_a_file(tmp_path):
+    path = write_video(tmp_path / "a.mp4", FRAMES)
+
+    class Memory:
+        name = "memory.mp4"
+
+        def open(self):
+            return io.BytesIO(path.read_bytes())
+
+    assert probe(Memory()) == probe(str(path))
+
+
+def test_signs_of_life_come_while_a_file_is_read(tmp_path):
+    path = write_video(tmp_path / "a.mp4", FRAMES)
+    signs = []
+    probe(str(path), alive=lambda: signs.append(1))
+    assert len(signs) >= 50
+
+
+def test_and_while_its_length_is_found(tmp_path):
+    # A stream without a header is read to its end for that.
+    path = write_video(tmp_path / "a.ts", moving_frames(200, 96, 128), format="mpegts")
+    signs = []
+    with VideoFile(Watched(str(path), lambda: signs.append(1))) as file:
+        opened = len(signs)
+        assert file.duration == VideoFile(path).duration
+    assert len(signs) - opened >= path.stat().st_size // 32768 > 1
+
+
+def test_stamp(tmp_path):
+    assert stamp(tmp_path / "gone") == (-1, -1)
+    (tmp_path / "a").write_bytes(b"123")
+    assert stamp(tmp_path / "a") == (3, (tmp_path / "a").stat().st_mtime_ns)
