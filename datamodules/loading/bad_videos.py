@@ -15,10 +15,6 @@ log = logging.getLogger(__name__)
 HEADER = ["path", "reason"]
 
 
-class TooManyBadVideos(RuntimeError):
-    """More of an epoch's videos cannot be decoded than are tolerated; one line for the user."""
-
-
 class Failure(NamedTuple):
     """A video that an item was to be made of, and why it was not."""
 

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from datamodules.loading.bad_videos import BadVideos, Failure, TooManyBadVideos
+from datamodules.errors import TooManyBadVideos
+from datamodules.loading.bad_videos import BadVideos, Failure
 from datamodules.loading.item_workers import Item, Workers
 from datamodules.manifests.splits import DatasetError, Manifest
 from datamodules.video.container import VideoDecodeError

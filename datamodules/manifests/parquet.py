@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from datamodules.errors import DatasetError
 from datamodules.files import atomic_file
 
 pc: Any = pyarrow.compute  # its functions are made at run time: a type checker sees none
@@ -54,10 +55,6 @@ _KNOWN = pa.unify_schemas(
         pa.schema([("shard", pa.string()), ("offset", pa.int64())]),
     ]
 )
-
-
-class DatasetError(ValueError):
-    """A data set that is not as described: one line with the file, the row and what to do."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import av
 from av.error import FFmpegError
 
+from datamodules.errors import VideoDecodeError
+
 # Containers that hold their media themselves. Playlists and scripts (HLS, DASH, concat, ...) make
 # FFmpeg open other files, which a file from the internet must not be able to do.
 _CONTAINERS = (
@@ -36,24 +38,6 @@ class Source(Protocol):
     def open(self) -> BinaryIO:
         """A file object that can seek, and holds the video from 0 on. Its failures are OSErrors."""
         ...
-
-
-class VideoDecodeError(RuntimeError):
-    """The file, or the part of it that was asked for, cannot be decoded.
-
-    Attributes:
-        path: the file.
-        reason: one line, with FFmpeg's message where there is one.
-    """
-
-    # Data loaders rebuild a worker's exception from its text alone; hence the default.
-    def __init__(self, path: str, reason: str = ""):
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}" if self.reason else self.path
 
 
 @contextmanager

@@ -9,14 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hiera_video.errors import LayoutError
 from hiera_video.models.architecture import block_shapes
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.zoo import model_arguments
 from hiera_video.weights.portable import WEIGHTS, Description
-
-
-class LayoutError(ValueError):
-    """A model that has no place in a layout; the message is one line for the user."""
 
 
 def write_timm(folder: Path, model: Hiera, description: Description) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from hiera_video.errors import PredictionFileError
 from hiera_video.metrics.multi_view import MultiViewAccuracy
 
 READ_ROWS = 4096
@@ -30,10 +31,6 @@ SCHEMA = pa.schema(
     ]
 )
 KEYS = ("video_id", "temporal_view", "spatial_view")
-
-
-class PredictionFileError(ValueError):
-    """A file of predictions cannot be used; the message is one line for the user."""
 
 
 class FailedVideo(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hiera_video.errors import CheckpointError
 from hiera_video.models.zoo import CHECKPOINTS, MODELS
 from hiera_video.spelling import did_you_mean
 
@@ -21,10 +22,6 @@ IN_FOLDER = ("checkpoints/last.ckpt", "model.safetensors", "pytorch_model.bin")
 AVERAGES = ("state_dict_ema", "model_ema")  # in checkpoints of timm's training
 # DistributedDataParallel holds the network as `module`, a LightningModule as `model`.
 WRAPPERS = ("model.", "module.")
-
-
-class CheckpointError(ValueError):
-    """A file cannot be read, or its weights do not fit; the message is one line for the user."""
 
 
 def find_weights(source: str | Path) -> Path:

@@ -8,7 +8,8 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from datamodules.loading.bad_videos import Failure, TooManyBadVideos
+from datamodules.errors import TooManyBadVideos
+from datamodules.loading.bad_videos import Failure
 from datamodules.loading.loader import EpochSampler, Loader
 from hiera_video import create_model
 from hiera_video.augment.mixing import Mixing

@@ -1,0 +1,44 @@
+"""Errors that a user can mend. Each has one line: what is wrong, where, and what to do."""
+
+
+class UserError(Exception):
+    """Something is wrong with what the user gave, or the work cannot be done.
+
+    The commands print the message as one line and end with `exit_code`; any other exception is a
+    fault of the program and keeps its traceback.
+
+    Attributes:
+        exit_code: 2 for wrong usage or input, 1 where the work itself failed.
+    """
+
+    exit_code: int = 2
+
+
+class DatasetError(UserError, ValueError):
+    """A data set is not as described; the message names the file, the row and what to do."""
+
+
+class VideoDecodeError(UserError, RuntimeError):
+    """A file, or the part of it that was asked for, cannot be decoded.
+
+    Attributes:
+        path: the file.
+        reason: one line, with FFmpeg's message where there is one.
+    """
+
+    exit_code = 1
+
+    # An exception is rebuilt from its text alone when it comes from another process.
+    def __init__(self, path: str, reason: str = ""):
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}" if self.reason else self.path
+
+
+class TooManyBadVideos(UserError, RuntimeError):
+    """More of an epoch's videos cannot be decoded than ``data.max_bad_share`` tolerates."""
+
+    exit_code = 1
