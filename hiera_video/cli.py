@@ -1,23 +1,16 @@
-"""``python -m hiera_video <command>``: the commands, and from their words to Hydra's.
+"""``python -m hiera_video <command>``: from the first word to the command's own module.
 
 Nothing heavy is imported before it is needed, so that ``--help`` answers at once.
 """
 
-import argparse
 import os
-import shutil
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from importlib import import_module
 
-from hiera_video.running.words import (
-    RUN_COMMANDS,
-    UsageError,
-    configs,
-    run_help,
-    translate,
-)
-from hiera_video.spelling import did_you_mean
+from hiera_video.errors import UsageError, as_user_error
+from hiera_video.running.configurations import configurations
+from hiera_video.running.words import RUN_COMMANDS, translate
+from hiera_video.terminal import did_you_mean
 
 USAGE = """\
 usage: hiera-video COMMAND ...        (or: python -m hiera_video COMMAND ...)
@@ -25,23 +18,39 @@ usage: hiera-video COMMAND ...        (or: python -m hiera_video COMMAND ...)
 Train and use Hiera on video files.
 
   fit       train                              hiera-video fit --config demo/pretrain
-  validate  evaluate on the validation split   hiera-video validate --config NAME ckpt_path=FILE
-  test      evaluate with all views            hiera-video test --config NAME ckpt_path=FILE
-  predict   name the class of video files      hiera-video predict --config NAME ckpt_path=FILE PATH
+  validate  evaluate on the validation split   hiera-video validate RUN
+  test      evaluate with all views            hiera-video test RUN
+  predict   name what happens in videos        hiera-video predict RUN VIDEO...
   evaluate  a test's numbers from its files    hiera-video evaluate --task classification|ava
   prepare   probe or transcode a data set      hiera-video prepare VIDEOS --out DIR
   check     missing, changed, corrupt videos   hiera-video check VIDEOS_OR_DIR
-  export    for other programs, with a card    hiera-video export RUN_OR_FILE --format onnx
+  export    for other programs, with a card    hiera-video export RUN --format onnx
   doctor    decode rate and workers needed     hiera-video doctor --config NAME
   models    parameters and multiply-adds of every model; models heads WEIGHTS VIDEO: see --help
   configs   ls | show NAME | copy NAME: the configurations that --config takes
 
---config takes a name from the list below or a YAML file; then any key=value of that configuration
-(`COMMAND --config NAME --cfg job` prints it). Also: --multirun key=a,b; resume=auto continues the
-newest run; everything after `--` is a video for `predict`.
+RUN is the folder of a training run, or a checkpoint of one: it says what it is and how it was made.
+--config takes a name from the list below or a YAML file, to begin. After either come any key=value
+of the configuration (`COMMAND --config NAME --cfg job` prints it). Also: --multirun key=a,b;
+resume=auto continues the newest run; everything after `--` is a video for `predict`.
 
 configurations:
 """
+
+# The module of each command in hiera_video.commands; its `run` takes the words that follow.
+COMMANDS = {
+    **dict.fromkeys(RUN_COMMANDS, "run"),
+    "evaluate": "evaluate",
+    "prepare": "prepare",
+    "check": "check",
+    "doctor": "doctor",
+    "export": "export",
+    "models": "models",
+    "configs": "configs",
+}
+# Set, it shows where an error comes from that is one line for the user.
+SHOW_TRACEBACK = "HIERA_VIDEO_TRACEBACK"
+COMPLETION = ("-sc", "--shell-completion")
 
 
 def main() -> None:
@@ -50,95 +59,35 @@ def main() -> None:
     try:
         _complete_our_grammar()
         if not words or words[0] in ("-h", "--help", "help"):
-            print(USAGE + "\n".join(f"  {name}" for name in configs()))
+            print(USAGE + "\n".join(f"  {name}" for name in configurations()))
             sys.exit(0 if words else 2)
-        if words[0] in RUN_COMMANDS:
-            _run(words)
-        elif words[0] in ("-sc", "--shell-completion"):
-            from hiera_video.running import hydra_app
-
-            hydra_app.shell_completion(words)
-        elif words[0] in OTHER_COMMANDS:
-            OTHER_COMMANDS[words[0]](words[1:])
-        else:
-            known = (*RUN_COMMANDS, *OTHER_COMMANDS)
-            raise UsageError(f"no command {words[0]!r}{did_you_mean(words[0], known)}; see --help")
-    except UsageError as error:
-        print(f"hiera-video: {error}", file=sys.stderr)
-        sys.exit(error.code)
+        _run(words)
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        explanation = as_user_error(error)
+        if explanation is None or os.environ.get(SHOW_TRACEBACK):
+            raise
+        print(f"hiera-video: {explanation}", file=sys.stderr)
+        sys.exit(explanation.exit_code)
 
 
-def _run(words: Sequence[str]) -> None:
-    if {"-h", "--help"} & set(words):
-        print(run_help(words[0]))
+def _run(words: list[str]) -> None:
+    command = words[0]
+    if command in COMPLETION:
+        from hiera_video.running.hydra_app import shell_completion
+
+        shell_completion(words)
         return
-    call = translate(words)
-    from hiera_video.running import hydra_app
-
-    hydra_app.main(call)
-
-
-def _models(words: Sequence[str]) -> None:
-    if words[:1] == ["heads"]:
-        from hiera_video.commands import decoder_heads
-
-        decoder_heads.run(words[1:])
-        return
-    parser = argparse.ArgumentParser(
-        "hiera-video models",
-        usage="%(prog)s [-h] | %(prog)s heads WEIGHTS VIDEO ...",
-        description="Print parameters and multiply-adds. `models heads` says with how many decoder "
-        "heads a masked autoencoder was trained.",
-    )
-    parser.parse_args(words)
-    from hiera_video.models.complexity import complexity_table
-
-    print(complexity_table())
-
-
-def _configs(words: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser("hiera-video configs")
-    actions = parser.add_subparsers(dest="action", required=True)
-    actions.add_parser("ls", help="list the names")
-    actions.add_parser("show", help="print one").add_argument("name")
-    copy = actions.add_parser("copy", help="copy one here, to edit and pass to --config")
-    copy.add_argument("name")
-    copy.add_argument("target", nargs="?", type=Path, help="file to write; default: NAME.yaml here")
-    arguments = parser.parse_args(words)
-    known = configs()
-    if arguments.action == "ls":
-        print("\n".join(known))
-        return
-    if arguments.name not in known:
-        raise UsageError(
-            f"no configuration {arguments.name!r}{did_you_mean(arguments.name, known)}"
-        )
-    source = known[arguments.name]
-    if arguments.action == "show":
-        print(source.read_text(), end="")
-        return
-    target = arguments.target or Path(arguments.name.replace("/", "_") + ".yaml")
-    if target.exists():
-        raise UsageError(f"{target} exists; name another file")
-    shutil.copyfile(source, target)
-    print(f"{target}: use it with --config {target}")
-
-
-def _on_data(command: str) -> Callable[[Sequence[str]], None]:
-    def run(words: Sequence[str]) -> None:
-        from hiera_video.commands import prepare as data_commands
-
-        data_commands.run(command, words)
-
-    return run
-
-
-def _export(words: Sequence[str]) -> None:
-    from hiera_video.commands import export as export_command
-
-    export_command.run(words)
+    if command not in COMMANDS:
+        raise UsageError(f"no command {command!r}{did_you_mean(command, COMMANDS)}; see --help")
+    module = import_module(f"hiera_video.commands.{COMMANDS[command]}")
+    try:
+        module.run(words if command in RUN_COMMANDS else words[1:])
+    except KeyboardInterrupt:
+        if command not in ("prepare", "check"):
+            raise
+        raise UsageError("stopped; the same command goes on from here", 130) from None
 
 
 def _complete_our_grammar() -> None:
@@ -151,20 +100,3 @@ def _complete_our_grammar() -> None:
     call = translate(words[1:-1])
     os.environ["COMP_LINE"] = " ".join([words[0], *call.config_flags, *call.overrides, words[-1]])
     os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-
-
-def _evaluate(words: Sequence[str]) -> None:
-    from hiera_video.commands import evaluate as evaluate_command
-
-    evaluate_command.run(words)
-
-
-OTHER_COMMANDS = {
-    "evaluate": _evaluate,
-    "prepare": _on_data("prepare"),
-    "check": _on_data("check"),
-    "doctor": _on_data("doctor"),
-    "export": _export,
-    "models": _models,
-    "configs": _configs,
-}

@@ -1,8 +1,9 @@
-"""Progress of long work on files, for people."""
+"""What a person reads in a terminal: progress of long work, and hints for misspelt names."""
 
+import difflib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -57,3 +58,9 @@ class _Lines:
         left = timedelta(seconds=round((total - done) / rate))
         line = f"{self._name}: {done} of {total} {self._unit}, {rate:.1f} a second, {left} left"
         print(line, file=sys.stderr, flush=True)
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """``; did you mean ...?`` with up to three of the nearest names; empty if none is near."""
+    near = difflib.get_close_matches(word, list(names), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

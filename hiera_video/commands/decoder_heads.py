@@ -16,12 +16,12 @@ from torch import Tensor
 
 from datamodules.clips.videos import ClipFormat, clips_of_views
 from datamodules.manifests.splits import DatasetError, Manifest, list_videos
-from datamodules.video.decoding import VideoDecodeError, VideoFile
+from datamodules.video.decoding import VideoFile
 from hiera_video.augment.basic import MASK_STREAM, Normalize
 from hiera_video.augment.random import uniform
+from hiera_video.errors import CheckpointError, UsageError
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.masks import random_units
-from hiera_video.running.words import UsageError
 from hiera_video.terminal import progress_line
 from hiera_video.weights.portable import build
 from hiera_video.weights.trained import read_trained
@@ -70,7 +70,7 @@ def run(words: Sequence[str]) -> None:
     """Run the command.
 
     Raises:
-        UsageError: wrong usage, weights or videos.
+        UserError: wrong usage, weights or videos.
     """
     parser = argparse.ArgumentParser(
         "hiera-video models heads",
@@ -89,29 +89,36 @@ def run(words: Sequence[str]) -> None:
     add("--json", action="store_true", help="print one object")
     # Options may stand before the videos.
     arguments = parser.parse_intermixed_args(words)
-    try:
-        mae, clip, normalize = _read(arguments.weights)
-        heads = tuple(arguments.heads)
-        if heads[0] == heads[1]:
-            raise ValueError(f"--heads {heads[0]} {heads[1]}: two different numbers are compared")
-        videos = list_videos(arguments.videos, _no_lists)
-        with progress_line("heads", "videos") as show:
-            clips = _clips(videos, clip, arguments.clips, show)
-            comparison = compare_heads(
-                mae.to("cuda" if torch.cuda.is_available() else "cpu"),
-                clips,
-                heads,
-                arguments.masks,
-                arguments.seed,
-                normalize,
-                arguments.mask_ratio,
-            )
-    except VideoDecodeError as error:
-        raise UsageError(str(error), 1) from error
-    except ValueError as error:  # of weights, of a list of videos, of heads
-        raise UsageError(str(error)) from error
+    heads = tuple(arguments.heads)
+    if heads[0] == heads[1]:
+        raise UsageError(f"--heads {heads[0]} {heads[1]}: two different numbers are compared")
+    mae, clip, normalize = _read(arguments.weights)
+    _check_request(mae, heads, arguments.mask_ratio)
+    videos = list_videos(arguments.videos, _no_lists)
+    with progress_line("heads", "videos") as show:
+        comparison = compare_heads(
+            mae.to("cuda" if torch.cuda.is_available() else "cpu"),
+            _clips(videos, clip, arguments.clips, show),
+            heads,
+            arguments.masks,
+            arguments.seed,
+            normalize,
+            arguments.mask_ratio,
+        )
     summary = comparison.summary()
     print(json.dumps(summary, indent=2) if arguments.json else describe(summary))
+
+
+def _check_request(
+    mae: MaskedAutoencoderHiera, heads: tuple[int, int], mask_ratio: float | None
+) -> None:
+    channels = mae.decoder_embed.out_features
+    if wrong := [n for n in heads if channels % n]:
+        raise UsageError(f"{channels} decoder channels do not divide into {wrong[0]} heads")
+    try:
+        mae.num_kept(mask_ratio)
+    except ValueError as error:
+        raise UsageError(f"--mask-ratio {mask_ratio}: {error}") from error
 
 
 @torch.no_grad()
@@ -136,12 +143,8 @@ def compare_heads(
         mask_ratio: as in `MaskedAutoencoderHiera.num_kept`.
 
     Raises:
-        ValueError: a number of heads that the decoder's channels do not divide into, a mask ratio
-            that keeps no unit or all, or a loss that is no finite number.
+        CheckpointError: a loss is NaN or infinite.
     """
-    channels = mae.decoder_embed.out_features
-    if wrong := [n for n in heads if channels % n]:
-        raise ValueError(f"{channels} decoder channels do not divide into {wrong[0]} heads")
     mae, device = mae.eval(), mae.mask_token.device
     of_videos = []
     for v, clips in enumerate(videos):
@@ -154,7 +157,7 @@ def compare_heads(
         of_videos.append(torch.stack(of_clips))
     losses = torch.stack(of_videos)  # (videos, clips, masks, 2)
     if not losses.isfinite().all():
-        raise ValueError("the weights give losses that are NaN or infinite")
+        raise CheckpointError("the weights give losses that are NaN or infinite")
     return Comparison(losses, heads)
 
 
@@ -202,7 +205,7 @@ def _read(source: str) -> tuple[MaskedAutoencoderHiera, ClipFormat, Normalize]:
     trained = read_trained(source)
     description = trained.description
     if description.kind != "masked_autoencoder" or description.clip is None:
-        raise ValueError(f"{source}: not a masked autoencoder of videos")
+        raise CheckpointError(f"{source}: not a masked autoencoder of videos")
     clip = {k: v for k, v in description.clip.items() if k not in ("test_views", "size")}
     height, width = description.clip["size"]
     mae = build(description, trained.weights)

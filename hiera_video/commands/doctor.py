@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hiera_video.commands.prepare import CORES, data_module
-from hiera_video.running.words import UsageError
+from hiera_video.commands.sources import CORES
+from hiera_video.errors import UsageError
 
 RATES = (50, 100, 200, 500, 1000)  # clips a second, in the table
 
@@ -36,6 +36,7 @@ def run(words: Sequence[str]) -> None:
     if arguments.files < 1 or arguments.seconds <= 0 or (arguments.clips_per_second or 1) <= 0:
         raise UsageError("--files, --seconds and --clips-per-second must be positive")
     from hiera_video.commands.decode_rate import clips_a_second
+    from hiera_video.running.compose import data_module
 
     data = data_module(arguments.config, arguments.words)
     with tempfile.TemporaryDirectory() as folder:

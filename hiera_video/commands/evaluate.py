@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hiera_video.running.words import UsageError
+from hiera_video.errors import UsageError
 
 TASKS = ("classification", "ava")
 PROTOCOLS = ("official", "pyslowfast")
@@ -18,7 +18,7 @@ def run(words: Sequence[str]) -> None:
     """Run the command.
 
     Raises:
-        UsageError: wrong usage, or files that cannot be used.
+        UserError: wrong usage, or files that cannot be used.
     """
     if _task(words) == "ava":
         _evaluate_ava(_ava_parser().parse_args(words))
@@ -29,7 +29,7 @@ def run(words: Sequence[str]) -> None:
         evaluate_file,
         paired_difference,
     )
-    from hiera_video.results.prediction_files import PredictionFile, PredictionFileError
+    from hiera_video.results.prediction_files import PredictionFile
 
     def opened(paths: Sequence[Path]) -> list[PredictionFile]:
         return [PredictionFile(_file(path)) for path in paths]
@@ -43,18 +43,14 @@ def run(words: Sequence[str]) -> None:
         raise UsageError(
             f"--weights has {len(arguments.weights)} numbers for {len(arguments.results)} files"
         )
-    try:
-        files = opened(arguments.results)
-        results = evaluated(files, arguments.weights)
-        compared = evaluated(opened(arguments.compare), None) if arguments.compare else None
-        differences = {
-            f"top{k}": paired_difference(results, compared, k)
-            for k in (1, 5)
-            if compared is not None
-            and k <= min(r.outcomes.num_classes for r in (results, compared))
-        }
-    except PredictionFileError as error:
-        raise UsageError(str(error)) from error
+    files = opened(arguments.results)
+    results = evaluated(files, arguments.weights)
+    compared = evaluated(opened(arguments.compare), None) if arguments.compare else None
+    differences = {
+        f"top{k}": paired_difference(results, compared, k)
+        for k in (1, 5)
+        if compared is not None and k <= min(r.outcomes.num_classes for r in (results, compared))
+    }
     if arguments.json:
         tested = [file.header.source.get("weights") for file in files]
         summary = results.summary() | {"weights": tested if len(files) > 1 else tested[0]}
@@ -76,19 +72,15 @@ def run(words: Sequence[str]) -> None:
 
 def _evaluate_ava(arguments: argparse.Namespace) -> None:
     from datamodules.ava.label_map import read_label_map
-    from datamodules.manifests.splits import DatasetError
     from hiera_video.results.ava import evaluate_files
 
-    try:
-        results, fit = evaluate_files(
-            arguments.ground_truth,
-            arguments.predictions,
-            read_label_map(arguments.labels),
-            arguments.excluded,
-            arguments.protocol,
-        )
-    except DatasetError as error:
-        raise UsageError(str(error)) from error
+    results, fit = evaluate_files(
+        arguments.ground_truth,
+        arguments.predictions,
+        read_label_map(arguments.labels),
+        arguments.excluded,
+        arguments.protocol,
+    )
     if arguments.json:
         summary = results.summary() | {"files": fit._asdict()}
         print(json.dumps(summary, indent=2, ensure_ascii=False))

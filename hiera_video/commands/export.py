@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hiera_video.running.words import UsageError
+from hiera_video.errors import UsageError
 
 FORMATS = ("safetensors", "pt2", "onnx", "timm", "transformers")
 GRAPHS = ("pt2", "onnx")
@@ -46,7 +46,7 @@ def run(words: Sequence[str]) -> None:
     """Run the command.
 
     Raises:
-        UsageError: wrong usage or input (2), or an export that does not compute the same (1).
+        UserError: wrong usage or input (2), or an export that does not compute the same (1).
     """
     parser = argparse.ArgumentParser(
         "hiera-video export",
@@ -64,16 +64,7 @@ def run(words: Sequence[str]) -> None:
     arguments = parser.parse_args(words)
     if arguments.uint8 and arguments.format not in GRAPHS:
         raise UsageError(f"--uint8 is for pt2 and onnx; {arguments.format} holds weights alone")
-    from hiera_video.export.layouts import LayoutError
-    from hiera_video.weights.load import CheckpointError
-
-    try:
-        _export(arguments)
-    except (CheckpointError, LayoutError) as error:
-        raise UsageError(str(error)) from error
-    except OSError as error:
-        where = error.filename2 or error.filename or arguments.out
-        raise UsageError(f"{where}: {error.strerror or error}", 1) from error
+    _export(arguments)
 
 
 def _export(arguments: argparse.Namespace) -> None:

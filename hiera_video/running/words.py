@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hiera_video.spelling import did_you_mean
+from hiera_video.errors import UsageError
+from hiera_video.running.configurations import conf_dir, configurations
+from hiera_video.running.folders import config_file, is_run
+from hiera_video.terminal import did_you_mean
 
 RUN_COMMANDS = ("fit", "validate", "test", "predict")
-# Hydra's own flags that come with a word of their own; where words are named, it may be left out.
+# Hydra's own flags that take a value; where values are listed, it may be left out.
 FLAGS_WITH_VALUE = {
     "--cfg": ("job", "hydra", "all"),
     "-c": ("job", "hydra", "all"),
@@ -19,27 +22,7 @@ FLAGS_WITH_VALUE = {
     "-cd": (),
 }
 FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help", "--version")
-_HERE = Path(__file__).parents[1]
-
-
-class UsageError(Exception):
-    """One line for the user, and the exit code: 2 = wrong usage or input, 1 = the work failed."""
-
-    def __init__(self, message: str, code: int = 2) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-def conf_dir() -> Path:
-    """The shipped configurations: inside the package when installed, beside it in a checkout."""
-    return next(path for path in (_HERE / "conf", _HERE.parent / "conf") if path.is_dir())
-
-
-def configs() -> dict[str, Path]:
-    """Names that ``--config`` takes, and their files."""
-    root = conf_dir() / "experiment"
-    files = sorted(root.rglob("*.yaml"))
-    return {str(path.relative_to(root).with_suffix("")): path for path in files}
+FROM_CHECKPOINT = "checkpoint"  # Hydra's name of a configuration that a checkpoint holds
 
 
 @dataclass
@@ -48,7 +31,8 @@ class HydraCall:
 
     Attributes:
         command: one of RUN_COMMANDS.
-        config: as given: a name or a file.
+        config: what names the configuration, as the user wrote it: a name, a file or a run.
+        is_run: it is the folder or a checkpoint of a run.
         config_flags: what names the configuration on Hydra's command line.
         flags: flags of Hydra's that were given.
         overrides: ``key=value`` words.
@@ -56,7 +40,8 @@ class HydraCall:
     """
 
     command: str
-    config: str
+    config: str = ""
+    is_run: bool = False
     config_flags: list[str] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
@@ -64,11 +49,35 @@ class HydraCall:
 
     @property
     def argv(self) -> list[str]:
-        """All of it for ``hydra.main``."""
+        """All of it, for ``hydra.main``."""
         extra = [f"++command={self.command}"]
         if self.inputs:
             extra.append(f"++data.predict=[{','.join(map(quote, self.inputs))}]")
         return [*self.config_flags, *self.flags, *self.overrides, *extra]
+
+    @property
+    def config_words(self) -> list[str]:
+        """What names the configuration on our own command line."""
+        if self.is_run:  # for `fit` it is the value of resume=, among the overrides
+            return [] if self.command == "fit" else [self.config]
+        return ["--config", self.config]
+
+    @property
+    def config_dir(self) -> str:
+        """The folder that Hydra reads the configuration from."""
+        if "--config-path" in self.config_flags:
+            return self.config_flags[self.config_flags.index("--config-path") + 1]
+        return str(conf_dir())
+
+    @property
+    def config_name(self) -> str:
+        """Its name in that folder."""
+        return self.config_flags[self.config_flags.index("--config-name") + 1]
+
+    def value(self, key: str) -> str | None:
+        """The text of the last override of a key; None if there is none."""
+        texts = [word.partition("=")[2] for word in self.overrides if word.startswith(f"{key}=")]
+        return texts[-1].strip("'\"") if texts else None
 
 
 def quote(text: str) -> str:
@@ -79,22 +88,35 @@ def quote(text: str) -> str:
 
 
 def translate(words: Sequence[str]) -> HydraCall:
-    """Sort the words of a command into flags, overrides and inputs.
+    """Sort the words of a command into flags, overrides and inputs, and find its configuration.
 
     Raises:
-        UsageError: a word that means nothing here, or no ``--config``.
+        UsageError: a word that means nothing here, or no configuration.
     """
-    command, rest = words[0], list(words[1:])
-    call = HydraCall(command, config="")
+    call, paths = _sorted_words(words)
+    if not call.config:
+        _take_run(call, paths)
+    if call.command == "predict":
+        call.inputs = paths + call.inputs
+    elif paths:
+        raise UsageError(f"{paths[0]!r} is neither key=value nor a flag; use ckpt_path={paths[0]}")
+    _find_config(call)
+    return call
+
+
+def _sorted_words(words: Sequence[str]) -> tuple[HydraCall, list[str]]:
+    """The call without its configuration's flags, and the words that are paths."""
+    call, rest = HydraCall(words[0]), list(words[1:])
+    paths: list[str] = []
     while rest:
         word = rest.pop(0)
         if word == "--":
-            call.inputs += rest
+            call.inputs = rest
             break
         if word == "--config" or word.startswith("--config="):
             call.config = word.partition("=")[2] or (rest.pop(0) if rest else "")
-        elif command == "predict" and _exists(word):
-            call.inputs.append(word)
+        elif call.command != "fit" and _exists(word):
+            paths.append(word)
         elif word.startswith("-"):
             if word.partition("=")[0] not in FLAGS:
                 raise UsageError(f"no flag {word!r}{did_you_mean(word, FLAGS)}")
@@ -105,33 +127,64 @@ def translate(words: Sequence[str]) -> HydraCall:
         elif "=" in word or word.startswith("~"):
             call.overrides.append(word)
         else:
-            raise UsageError(_meaningless(command, word))
-    if not call.config:
-        raise UsageError(
-            f"{command} needs --config NAME_OR_FILE; `hiera-video configs ls` lists names"
-        )
-    path = configs().get(call.config)
-    if path is not None:
+            raise UsageError(_meaningless(call.command, word))
+    return call, paths
+
+
+def _take_run(call: HydraCall, paths: list[str]) -> None:
+    """Let a run stand for the configuration, where none is named; it leaves ``paths``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    key = "resume" if call.command == "fit" else "ckpt_path"
+    run = call.value(key)
+    if call.command != "fit" and paths and is_run(Path(paths[0])):
+        run = paths.pop(0)
+        if call.value(key) is None:
+            call.overrides.append(f"{key}={quote(run)}")
+    if run in (None, "auto", "null"):
+        place = "--config NAME_OR_FILE, or resume=RUN to go on with one"
+        if call.command != "fit":
+            place = "a run folder or checkpoint, or --config NAME_OR_FILE"
+        raise UsageError(f"{call.command} needs {place}; `hiera-video configs ls` lists names")
+    if not is_run(Path(run)):
+        raise UsageError(f"{run}: no run folder or checkpoint")
+    call.config, call.is_run = run, True
+
+
+def _find_config(call: HydraCall) -> None:
+    """Set the flags that name the configuration.
+
+    Raises:
+        UsageError: there is no such configuration.
+    """
+    file = configurations().get(call.config)
+    if call.is_run:
+        file = config_file(Path(call.config))
+        if file is None:
+            call.config_flags = ["--config-name", FROM_CHECKPOINT]
+            return
+    elif file is not None:
         call.config_flags = ["--config-name", f"experiment/{call.config}"]
-    elif Path(call.config).is_file():
-        # The file's folder becomes the primary one, so that nothing of ours can hide it.
-        path = Path(call.config).resolve()
-        call.config_flags = ["--config-path", str(path.parent), "--config-name", path.name]
-        call.overrides = _with_ours_on_the_search_path(call.overrides)
-    else:
-        hint = did_you_mean(call.config, configs())
+        return
+    elif not (file := Path(call.config)).is_file():
+        hint = did_you_mean(call.config, configurations())
         raise UsageError(f"no configuration or file {call.config!r}{hint}")
-    return call
+    # The file's folder becomes the primary one, so that nothing of ours can hide it.
+    file = file.resolve()
+    call.config_flags = ["--config-path", str(file.parent), "--config-name", file.name]
+    call.overrides = _with_ours_on_the_search_path(call.overrides)
 
 
 def _with_ours_on_the_search_path(overrides: list[str]) -> list[str]:
     """The overrides, with our folder first among those that Hydra searches."""
     key, ours = "hydra.searchpath=", quote(f"file://{conf_dir()}")
-    given = [word for word in overrides if word.startswith(key)]
-    folders = given[-1].removeprefix(key).strip("[]") if given else ""
+    search_paths = [word for word in overrides if word.startswith(key)]
+    folders = search_paths[-1].removeprefix(key).strip("[]") if search_paths else ""
     if ours not in folders:
         folders = f"{ours},{folders}".rstrip(",")
-    return [f"{key}[{folders}]", *(word for word in overrides if word not in given)]
+    return [f"{key}[{folders}]", *(word for word in overrides if word not in search_paths)]
 
 
 def _exists(word: str) -> bool:
@@ -144,25 +197,6 @@ def _exists(word: str) -> bool:
 def _meaningless(command: str, word: str) -> str:
     if command == "predict":
         return f"{word}: no such file or folder"
+    if _exists(word) and is_run(Path(word)):
+        return f"{word!r} is a run: `fit resume={word}` goes on with it"
     return f"{word!r} is neither key=value nor a flag"
-
-
-def run_help(command: str) -> str:
-    """Help for one of RUN_COMMANDS."""
-    lines = {
-        "fit": "train; resume=auto continues, task.init_from=FILE starts from weights",
-        "validate": "evaluate on the validation split",
-        "test": "evaluate the test split with all views; resume=auto goes on after one cut off",
-        "predict": "name the classes of video files and folders; writes JSON lines to out=FILE\n"
-        "action detection: boxes=detector, FILE.csv or full_frame is where persons are; out=DIR",
-    }
-    videos = " VIDEO_OR_FOLDER..." if command == "predict" else ""
-    checkpoint = "" if command == "fit" else " ckpt_path=FILE"
-    return (
-        f"usage: hiera-video {command} --config NAME_OR_FILE{checkpoint} [key=value ...]{videos}\n"
-        "\n"
-        f"{lines[command]}\n\n"
-        "  --cfg job          print the configuration and stop\n"
-        "  --multirun         run once for every combination of key=a,b,...\n\n"
-        "configurations:\n" + "\n".join(f"  {name}" for name in configs())
-    )

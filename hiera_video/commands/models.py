@@ -1,0 +1,30 @@
+"""The command ``models``: size and cost of every model; ``models heads`` judges a decoder."""
+
+import argparse
+from collections.abc import Sequence
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        words: what follows the command.
+
+    Raises:
+        UserError: wrong usage, weights or videos.
+    """
+    if words[:1] == ["heads"]:
+        from hiera_video.commands import decoder_heads
+
+        decoder_heads.run(words[1:])
+        return
+    parser = argparse.ArgumentParser(
+        "hiera-video models",
+        usage="%(prog)s [-h] | %(prog)s heads WEIGHTS VIDEO ...",
+        description="Print parameters and multiply-adds. `models heads` says with how many decoder "
+        "heads a masked autoencoder was trained.",
+    )
+    parser.parse_args(words)
+    from hiera_video.models.complexity import complexity_table
+
+    print(complexity_table())

@@ -1,0 +1,51 @@
+"""The commands ``fit``, ``validate``, ``test`` and ``predict``, which run a configuration."""
+
+from collections.abc import Sequence
+
+from hiera_video.running.configurations import configurations
+from hiera_video.running.words import translate
+
+DESCRIPTIONS = {
+    "fit": "train; resume=RUN or resume=auto goes on, task.init_from=FILE starts from weights",
+    "validate": "evaluate on the validation split",
+    "test": "evaluate the test split with all views; resume=auto goes on after one cut off",
+    "predict": "name the classes of video files and folders; writes JSON lines to out=FILE\n"
+    "action detection: boxes=detector, FILE.csv or full_frame is where persons are; out=DIR",
+}
+USAGES = {
+    "fit": "(--config NAME_OR_FILE | resume=RUN) [key=value ...]",
+    "validate": "(RUN | --config NAME_OR_FILE ckpt_path=FILE) [key=value ...]",
+    "test": "(RUN | --config NAME_OR_FILE ckpt_path=FILE) [key=value ...]",
+    "predict": "(RUN | --config NAME_OR_FILE ckpt_path=FILE) [key=value ...] VIDEO_OR_FOLDER...",
+}
+
+
+def run(words: Sequence[str]) -> None:
+    """Run one of the commands.
+
+    Args:
+        words: the command and what follows it.
+
+    Raises:
+        UserError: wrong usage or input, or the work failed.
+    """
+    if {"-h", "--help"} & set(words):
+        print(help_text(words[0]))
+        return
+    call = translate(words)
+    from hiera_video.running.hydra_app import main
+
+    main(call)
+
+
+def help_text(command: str) -> str:
+    """What ``--help`` prints."""
+    return (
+        f"usage: hiera-video {command} {USAGES[command]}\n"
+        "\n"
+        f"{DESCRIPTIONS[command]}\n\n"
+        "  RUN                the folder of a training run, or a checkpoint of one\n"
+        "  --cfg job          print the configuration and stop\n"
+        "  --multirun         run once for every combination of key=a,b,...\n\n"
+        "configurations:\n" + "\n".join(f"  {name}" for name in configurations())
+    )

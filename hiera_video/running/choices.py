@@ -1,0 +1,158 @@
+"""What a run is told, checked against itself, the disk and the checkpoint before data is read."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from hiera_video.errors import UsageError
+from hiera_video.models.names import CHECKPOINTS
+from hiera_video.running.folders import PREDICTIONS, checkpoint_of, newest_training
+from hiera_video.running.usage_errors import constructor_error
+from hiera_video.terminal import did_you_mean
+from hiera_video.weights.files import checked_values, find_weights, read_checkpoint
+from hiera_video.weights.trained import Classes, model_of
+
+log = logging.getLogger(__name__)
+
+# Arguments of a model that may differ from those of its checkpoint: they make the same weights.
+TRAINING_ONLY = {"drop_path_rate", "head_dropout", "head_init_scale", "grad_checkpointing"}
+NOT_COMPARED = {*TRAINING_ONLY, "num_classes"}  # this one follows from the classes
+
+
+def check_values(config: DictConfig) -> None:
+    """See what neither a type nor a constructor of ours sees.
+
+    Raises:
+        UsageError: a section is missing, or a number is not whole.
+    """
+    for name in ("model", "data", "task", "trainer"):
+        if "_target_" not in (config.get(name) or {}):
+            raise UsageError(f"the configuration has no {name}, or one without _target_")
+    if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
+        raise UsageError(f"seed={config.seed}: expected a whole number from 0 on")
+    for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "log_every_n_steps"):
+        if isinstance(config.trainer.get(name), float):
+            raise UsageError(f"trainer.{name}={config.trainer[name]}: expected a whole number")
+
+
+def checkpoint_path(config: DictConfig) -> Path | None:
+    """The checkpoint to continue or to evaluate; None to begin.
+
+    Raises:
+        UsageError: none is given where one is needed, or it does not exist.
+    """
+    if config.command == "fit":
+        last = Path(config.run_dir, "checkpoints", "last.ckpt")
+        if config.resume == "auto" and not last.exists():
+            log.info("resume=auto: no earlier run, so this one begins")
+            return None
+        if config.resume is None and last.exists():
+            raise UsageError(f"{last} is of an earlier run; resume=auto, or another run_dir=")
+        source = {None: None, "auto": last}.get(config.resume, config.resume)
+    else:
+        _check_unfinished(config)
+        source = config.ckpt_path
+        if source == "auto":
+            source = newest_training(config.name)
+        if source is None and not config.task.init_from:
+            raise UsageError(
+                f"{config.command} needs weights: ckpt_path=FILE_OR_RUN_FOLDER, ckpt_path=auto for "
+                f"the newest run of {config.name}, or task.init_from=WEIGHTS"
+            )
+    return source and checkpoint_of(Path(source), newest=config.command == "fit")
+
+
+def _check_unfinished(config: DictConfig) -> None:
+    """See that an evaluation overwrites nothing, and goes on after another one only if asked to."""
+    if config.command == "predict":
+        return
+    if Path(config.run_dir, "results.json").exists():
+        raise UsageError(f"{config.run_dir} holds results already; set another run_dir=")
+    if config.resume not in (None, "auto") and not Path(config.resume).is_dir():
+        raise UsageError(f"resume={config.resume}: no such folder of a test")
+    begun = any(Path(config.run_dir).glob(PREDICTIONS))
+    if begun and config.resume is None:
+        raise UsageError(
+            f"{config.run_dir} holds a test that was cut off; resume={config.run_dir} goes on, or "
+            "set another run_dir="
+        )
+    if config.resume is not None and not begun and config.command == "test":
+        log.info(f"resume={config.resume}: no test was cut off, so this one begins")
+
+
+def initial_weights(source: str) -> str:
+    """Weights to start from: a published name, or the file that `find_weights` finds.
+
+    Raises:
+        UsageError: there are none; found before the data is read.
+    """
+    path = find_weights(source)
+    if path.is_file():
+        return str(path)
+    if source not in CHECKPOINTS:
+        hint = did_you_mean(source, CHECKPOINTS)
+        raise UsageError(f"task.init_from={source}: no such file or published weights{hint}")
+    return source
+
+
+def check_model(config: DictConfig) -> None:
+    """Build the model without memory, so that a wrong argument is found before data is prepared.
+
+    Raises:
+        UsageError: the model cannot be built, or does not take what the data gives.
+    """
+    try:
+        with torch.device("meta"):
+            model = instantiate(config.model, _convert_="all")()
+        if "mask_ratio" in config.task and hasattr(model, "num_kept"):
+            model.num_kept(config.task.mask_ratio, config.task.mask)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        reason = constructor_error(str(error), config.model._target_)
+        raise UsageError(f"model: {reason}") from error
+    size = config.data.size
+    if isinstance(size, int) or len(size) != 2:
+        raise UsageError(f"data.size={size}: expected [height, width]")
+    padded = config.data.get("eval_pad")
+    if padded and config.command == "fit" and list(padded) != list(size):
+        raise UsageError(
+            f"data.eval_pad={list(padded)} is for test, with model.input_size and task.init_from; "
+            "in training the model takes data.size"
+        )
+    clip = (config.data.num_frames, *(padded or size))
+    if tuple(getattr(model, "input_size", clip)) != clip:
+        raise UsageError(
+            f"the model takes {list(model.input_size)} and the data gives {list(clip)} (frames, "
+            "height, width); set model.input_size, or data.num_frames and data.size"
+        )
+
+
+def check_checkpoint(config: DictConfig, path: Path) -> Classes:
+    """See that the checkpoint is of this model; returns its classes, if it has any.
+
+    Raises:
+        UsageError: it is of another model, or has values that are not finite.
+    """
+    checkpoint = read_checkpoint(path)
+    if "pytorch-lightning_version" not in checkpoint:
+        raise UsageError(f"{path} holds weights, not a run; use task.init_from={path}")
+    weights = checkpoint.get("state_dict", {})
+    try:
+        checked_values({name: w for name, w in weights.items() if w.is_floating_point()})
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
+    saved = model_of(checkpoint)
+    section: Any = OmegaConf.to_container(config.model, resolve=True)
+    configured = model_of({"config": {"model": section}})
+    if saved is not None and configured is not None:
+        keys = sorted(key for key in saved | configured if saved.get(key) != configured.get(key))
+        if keys := [key for key in keys if key not in NOT_COMPARED]:
+            differences = (f"model.{k}={saved.get(k)}, not {configured.get(k)}" for k in keys)
+            raise UsageError(
+                f"{path} has another model ({', '.join(differences)}); use its configuration, or "
+                "start from its weights with task.init_from"
+            )
+    return Classes.of(checkpoint)

@@ -1,0 +1,98 @@
+"""From words to a composed configuration, and to the data module of one."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from hiera_video.errors import UsageError
+from hiera_video.running.folders import run_folder
+from hiera_video.running.overrides import composed, default_values, with_plus
+from hiera_video.running.usage_errors import explained
+from hiera_video.running.words import FROM_CHECKPOINT, HydraCall, translate
+from hiera_video.tasks.budget import passes
+
+# A checkpoint may come from anywhere. These packages have no object that does harm when a
+# configuration makes it; anything else is made only for a configuration file that is named.
+TRUSTED = ("hiera_video.", "datamodules.", "lightning.", "torch.optim.")
+
+
+def register_resolvers() -> None:
+    """What our configurations compute: ``${run_folder:...}`` and ``${passes:...}``."""
+    OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("passes", passes, replace=True)
+
+
+def prepare(call: HydraCall) -> None:
+    """Make a call ready for Hydra: its configuration known, its overrides complete and checked.
+
+    Raises:
+        UsageError: there is no such configuration, or an override does not fit it.
+    """
+    register_resolvers()
+    if call.config_name == FROM_CHECKPOINT:
+        ConfigStore.instance().store(FROM_CHECKPOINT, _config_in(call.config))
+    call.overrides = with_plus(call.overrides, default_values(call))
+
+
+def _config_in(checkpoint: str) -> dict[str, Any]:
+    """The configuration that a checkpoint holds, as a primary configuration of Hydra.
+
+    Raises:
+        UsageError: it holds none, or one that names objects that are not ours.
+    """
+    from hiera_video.running.folders import checkpoint_of
+    from hiera_video.weights.files import read_checkpoint  # torch, only where it is needed
+
+    path = checkpoint_of(Path(checkpoint), newest=False)
+    config = read_checkpoint(path).get("config")
+    if not isinstance(config, dict):
+        raise UsageError(f"{path} holds weights, not a run; use --config and task.init_from={path}")
+    for target in _targets(config):
+        if not target.startswith(TRUSTED):
+            raise UsageError(
+                f"{path} names {target}, which is not of this project; if you trust it, name its "
+                "config.yaml with --config"
+            )
+    return {"defaults": ["/hiera_video", "_self_"], **config}
+
+
+def _targets(section: Any) -> Iterator[str]:
+    """All that a configuration would make."""
+    if isinstance(section, dict):
+        if "_target_" in section:
+            yield str(section["_target_"])
+        section = list(section.values())
+    if isinstance(section, list):
+        for value in section:
+            yield from _targets(value)
+
+
+def data_module(config: str, words: Sequence[str], missing_videos: Path | None = None) -> Any:
+    """The data module of a configuration, for commands that look at files.
+
+    Args:
+        config: its name or file.
+        words: ``key=value``.
+        missing_videos: file to write what it is that the disk lacks; None: any number may be
+            missing.
+
+    Raises:
+        UsageError: there is no such configuration, or the words do not fit it.
+    """
+    call = translate(["test", "--config", config, *words])
+    if call.flags:
+        raise UsageError(f"{call.flags[0]}: no flag of Hydra's can be used here")
+    with explained(call):
+        prepare(call)
+        data = composed(call, call.overrides).data
+        for name in ("bad_videos", "killed_videos", "missing_videos"):  # of trainings
+            if name in data:
+                data[name] = None
+        if "missing_videos" in data:
+            data.missing_videos = missing_videos and str(missing_videos)
+            data.max_missing_share = data.max_missing_share if missing_videos else 1.0
+        return instantiate(data, _convert_="all")
