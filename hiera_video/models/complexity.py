@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from hiera_video.models.architecture import BlockShape, Geometry, block_shapes, geometry
-from hiera_video.models.zoo import MODELS
+from hiera_video.models.names import MODELS
 
 LAYER_NORM_OPERATIONS = 5
 

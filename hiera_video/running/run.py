@@ -23,7 +23,7 @@ from hiera_video.callbacks.recovery import ContinueEpoch
 from hiera_video.callbacks.run_record import RunRecord
 from hiera_video.metrics.ava_results import AVAResults
 from hiera_video.metrics.results import Results
-from hiera_video.models.zoo import CHECKPOINTS
+from hiera_video.models.names import CHECKPOINTS
 from hiera_video.results.prediction_files import stamped
 from hiera_video.running.hydra_app import PREDICTIONS, newest_training
 from hiera_video.running.predict_actions import detects_actions, predict_actions

@@ -52,7 +52,7 @@ def published_file(name: str, quiet: bool = False) -> Path:
     """Published weights in torch's cache (``TORCH_HOME``), downloaded if they are not there yet.
 
     Args:
-        name: one of `zoo.CHECKPOINTS`.
+        name: one of `names.CHECKPOINTS`.
         quiet: show no progress.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiera_video.models.zoo import CHECKPOINTS, MODELS
+from hiera_video.models.names import CHECKPOINTS, MODELS
 from hiera_video.spelling import did_you_mean
 
 StateDict = dict[str, Tensor]

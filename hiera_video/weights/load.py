@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hiera_video.models.architecture import Geometry
-from hiera_video.models.zoo import CHECKPOINTS
+from hiera_video.models.names import CHECKPOINTS
 from hiera_video.weights.download import LICENCE, published_file
 from hiera_video.weights.files import (
     CheckpointError,

@@ -1,3 +1,4 @@
+import inspect
 import subprocess
 import sys
 
@@ -6,8 +7,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from hiera_video.models.action_detector import HieraActionDetector
 from hiera_video.models.complexity import complexity, complexity_rows, complexity_table
-from hiera_video.models.zoo import CHECKPOINTS, MODELS, create_mae, create_model, list_models
+from hiera_video.models.hiera import Hiera
+from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.names import CHECKPOINTS, MODELS, list_models
+from hiera_video.models.zoo import create_detector, create_mae, create_model
 from tests.models.reference import make_video
 
 # Millions of parameters and giga multiply-adds as printed in tables 2 and 4 of the paper.
@@ -114,18 +119,26 @@ def test_table():
     assert lines[9].split() == ["hiera_base_16x224", "16x224x224", "51.09", "101.93"]
 
 
-def test_names_and_numbers_need_no_torch():
-    code = (
-        "import sys, hiera_video, hiera_video.models.complexity as c, hiera_video.models.zoo as z;"
-        "c.complexity_table(), z.list_models(), hiera_video.list_models();"
-        "assert 'torch' not in sys.modules"
-    )
+@pytest.mark.parametrize(
+    ("create", "network"),
+    [
+        (create_model, Hiera),
+        (create_mae, MaskedAutoencoderHiera),
+        (create_detector, HieraActionDetector),
+    ],
+)
+def test_functions_say_which_network_takes_their_keywords(create, network):
+    assert inspect.signature(create, eval_str=True).return_annotation is network
+
+
+def test_names_need_no_torch():
+    code = "import sys, hiera_video; hiera_video.list_models();assert 'torch' not in sys.modules"
     run_python(code)
 
 
 def test_models_need_torch_alone():
     code = (
-        "import sys, hiera_video as h, hiera_video.models.mae; h.load_weights, h.create_mae;"
+        "import sys, hiera_video as h; h.load_weights, h.create_mae, h.create_detector;"
         "h.create_model('hiera_tiny_224', stages=(1, 1, 1, 1));"
         "found = {'torchvision', 'timm', 'lightning', 'hydra'} & set(sys.modules);"
         "assert not found, found"
