@@ -21,7 +21,7 @@ from hiera_video.augment.erasing import RandomErasing
 from hiera_video.augment.mixing import Mixing, soft_targets
 from hiera_video.augment.pipeline import Augmentation
 from hiera_video.augment.rand_augment import RandAugment
-from hiera_video.models.zoo import MODELS
+from hiera_video.models.names import MODELS
 
 CLASSES = 400
 

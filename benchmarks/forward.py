@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from hiera.hiera import MaskUnitAttention
 from torch import Tensor, nn
 
-from hiera_video.models.zoo import MODELS
+from hiera_video.models.names import MODELS
 from tests.models.reference import classifiers
 
 

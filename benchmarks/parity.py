@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from hiera_video.models.zoo import MODELS
+from hiera_video.models.names import MODELS
 from tests.models.reference import classifier_differences, mae_differences
 
 COLUMNS = ("logits", "stages", "loss", "prediction", "target", "gradients")

@@ -4,15 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hiera_video.models.zoo import create_detector, create_mae, create_model, list_models
+    from hiera_video.models.names import list_models
     from hiera_video.predicting.classifier import load
+    from hiera_video.weights.create import create_detector, create_mae, create_model
     from hiera_video.weights.load import load_weights
 
 _HOMES = {
-    "create_detector": "models.zoo",
-    "create_mae": "models.zoo",
-    "create_model": "models.zoo",
-    "list_models": "models.zoo",
+    "create_detector": "weights.create",
+    "create_mae": "weights.create",
+    "create_model": "weights.create",
+    "list_models": "models.names",
     "load": "predicting.classifier",
     "load_weights": "weights.load",
 }

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
+from hiera_video.errors import CheckpointError
 from hiera_video.metrics.results import METRICS
-from hiera_video.models.zoo import CHECKPOINTS
+from hiera_video.models.names import CHECKPOINTS
 from hiera_video.results.prediction_files import stamped
-from hiera_video.weights.load import CheckpointError, read_checkpoint
+from hiera_video.weights.load import read_checkpoint
 from hiera_video.weights.portable import JSON, read_description
 from hiera_video.weights.trained import NON_COMMERCIAL, UNKNOWN
 

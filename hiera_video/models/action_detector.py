@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from hiera_video.models.blocks import Head
 from hiera_video.models.hiera import Hiera
@@ -141,6 +140,8 @@ def sample_boxes(features: Tensor, boxes: Tensor, box_clip: Tensor, size: int) -
     Returns:
         float32 ``(N, C, R, R)``.
     """
+    from torchvision.ops import roi_align  # which only detectors need, and which loads slowly
+
     height, width = features.shape[-2:]
     x1, y1, x2, y2 = boxes.float().unbind(1)
     # A share of the frame times the map's size is pixels times one over the stride.

@@ -11,8 +11,8 @@ from torch import Tensor
 from datamodules.clips.videos import ClipFormat, clips_of_views
 from datamodules.video.decoding import VideoFile
 from hiera_video.augment.basic import Normalize
+from hiera_video.errors import CheckpointError
 from hiera_video.metrics.top_classes import Prediction, mean_of_views, top_classes
-from hiera_video.weights.load import CheckpointError
 from hiera_video.weights.portable import build
 from hiera_video.weights.trained import read_trained
 

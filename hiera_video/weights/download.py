@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import torch
 
+from hiera_video.errors import CheckpointError
 from hiera_video.terminal import progress_line
-from hiera_video.weights.files import CheckpointError
 
 BASE_URL = "https://dl.fbaipublicfiles.com/hiera/"
 LICENCE = "published Hiera weights are CC-BY-NC 4.0: not for commercial use"
@@ -52,7 +52,7 @@ def published_file(name: str, quiet: bool = False) -> Path:
     """Published weights in torch's cache (``TORCH_HOME``), downloaded if they are not there yet.
 
     Args:
-        name: one of `zoo.CHECKPOINTS`.
+        name: one of `names.CHECKPOINTS`.
         quiet: show no progress.
 
     Raises:

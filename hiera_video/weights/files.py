@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hiera_video.errors import CheckpointError
+from hiera_video.models.names import CHECKPOINTS, MODELS
 from hiera_video.models.zoo import CHECKPOINTS, MODELS
 from hiera_video.spelling import did_you_mean
 

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hiera_video.errors import CheckpointError
 from hiera_video.models.architecture import Geometry
-from hiera_video.models.zoo import CHECKPOINTS
+from hiera_video.models.names import CHECKPOINTS
 from hiera_video.weights.download import LICENCE, published_file
 from hiera_video.weights.files import (
-    CheckpointError,
     StateDict,
     average_in,
     find_weights,

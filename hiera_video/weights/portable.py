@@ -1,6 +1,7 @@
 """A model in a folder: ``model.safetensors``, and ``model.json`` with all it takes to use it."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,13 +9,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from hiera_video.models.zoo import CHECKPOINTS, MODELS, create_mae, create_model
+from hiera_video.errors import CheckpointError
+from hiera_video.models.names import CHECKPOINTS, MODELS
+from hiera_video.models.zoo import create_detector, create_mae, create_model
 from hiera_video.spelling import did_you_mean
-from hiera_video.weights.load import CheckpointError, load_weights
+from hiera_video.weights.load import load_weights
 
 SCHEMA = 1  # of model.json
 JSON, WEIGHTS = "model.json", "model.safetensors"
-CREATE = {"classifier": create_model, "masked_autoencoder": create_mae}
+CREATE = {
+    "classifier": create_model,
+    "masked_autoencoder": create_mae,
+    "action_detector": create_detector,
+}
 SAMPLINGS = ("clip", "segments")
 # Limits of what is built before a file of weights has shown that it is so large.
 MOST_BLOCKS = 1000  # the largest published model has 48
@@ -111,7 +118,7 @@ def _check_size(model: nn.Module, file: Path, where: Path) -> None:
         )
 
 
-def read_model(path: str | Path, kind: str, **overrides: Any) -> Any:
+def read_model(path: str | os.PathLike[str], kind: str, **overrides: Any) -> Any:
     """The model of a folder that `write_model` wrote, or of its ``model.json``.
 
     Args:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hiera_video.augment.basic import VIDEO_MEAN, VIDEO_STD
-from hiera_video.models.zoo import CHECKPOINTS, MODELS
+from hiera_video.errors import CheckpointError
+from hiera_video.models.names import CHECKPOINTS, MODELS
 from hiera_video.spelling import did_you_mean
-from hiera_video.weights.load import CheckpointError, read_checkpoint
+from hiera_video.weights.load import read_checkpoint
 from hiera_video.weights.portable import (
     JSON,
     SCHEMA,

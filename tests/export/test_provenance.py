@@ -7,12 +7,12 @@ import pytest
 import torch
 import yaml
 
+from hiera_video.errors import CheckpointError
 from hiera_video.export.model_card import model_card
 from hiera_video.export.provenance import Measured, licence, read_results, training_record
 from hiera_video.metrics.multi_view import MultiViewAccuracy
 from hiera_video.metrics.results import Results
 from hiera_video.results.prediction_files import stamped
-from hiera_video.weights.load import CheckpointError
 from hiera_video.weights.portable import write_model
 from hiera_video.weights.trained import read_trained
 from tests.models.small import tiny_model

@@ -24,7 +24,8 @@ from transformers import (
 
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
-from hiera_video.models.zoo import MODELS, create_mae, create_model
+from hiera_video.models.names import MODELS
+from hiera_video.models.zoo import create_mae, create_model
 from hiera_video.weights.load import load_weights
 from tests.models.reference import difference, initial_autoencoder, initial_classifier, randomize
 

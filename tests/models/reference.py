@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
-from hiera_video.models.zoo import create_mae, create_model, model_arguments
+from hiera_video.models.names import model_arguments
+from hiera_video.models.zoo import create_mae, create_model
 
 with warnings.catch_warnings():
     # It imports timm's layers from where they no longer live.

@@ -13,9 +13,9 @@ from torch import nn
 from torchvision.ops import RoIAlign
 
 from hiera_video import create_detector, create_model, load_weights
+from hiera_video.errors import CheckpointError
 from hiera_video.models.action_detector import sample_boxes
 from hiera_video.tasks.optimization import parameter_groups
-from hiera_video.weights.load import CheckpointError
 from tests.models.reference import make_video, randomize
 from tests.models.small import TINY
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from hiera_video.models.zoo import MODELS, create_mae, create_model
+from hiera_video.models.names import MODELS
+from hiera_video.models.zoo import create_mae, create_model
 from tests.models.reference import (
     autoencoders,
     classifier_differences,

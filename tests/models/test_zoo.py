@@ -1,13 +1,20 @@
+import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from hiera_video.models.complexity import complexity, complexity_rows, complexity_table
-from hiera_video.models.zoo import CHECKPOINTS, MODELS, create_mae, create_model, list_models
+from hiera_video.models.action_detector import HieraActionDetector
+from hiera_video.models.complexity import complexity, complexity_table
+from hiera_video.models.hiera import Hiera
+from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.names import CHECKPOINTS, MODELS, list_models
+from hiera_video.models.zoo import create_detector, create_mae, create_model
 from tests.models.reference import make_video
 
 # Millions of parameters and giga multiply-adds as printed in tables 2 and 4 of the paper.
@@ -72,60 +79,70 @@ def test_overrides():
         create_model("hiera_tiny_16x224", embed_dims=48)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_parameters_are_counted_right(name):
-    with torch.device("meta"):
-        built = sum(p.numel() for p in create_model(name).parameters())
-    assert complexity(**MODELS[name]).parameters == built
+def test_table_is_that_of_the_readme_and_rounds_to_the_papers():
+    rows = [line.split() for line in complexity_table().splitlines()[1:]]
+    numbers = {name: (parameters, multiply_adds) for name, _, parameters, multiply_adds in rows}
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    columns = re.findall(
+        r"^\| (\w+) \| ([\d.]+) \| \S+ \| ([\d.]+) \| \S+ \|$", readme, re.MULTILINE
+    )
+    assert numbers == {name: tuple(values) for name, *values in columns}
+    assert list(numbers) == list_models()
+    for name, printed in PAPER.items():
+        assert tuple(round(float(number)) for number in numbers[name]) == printed
 
 
-@pytest.mark.parametrize("row", complexity_rows(), ids=lambda row: row.name)
-def test_paper_numbers_to_the_last_digit(row):
-    if row.name in PAPER:
-        assert (round(row.parameters / 1e6), round(row.multiply_adds / 1e9)) == PAPER[row.name]
+def test_multiply_adds_by_hand():
+    model = {"stages": (1, 1), "q_pool": 1, "embed_dim": 8, "dim_mul": 2.0, "num_classes": 7}
+    cost = complexity(**model, input_size=(64, 32), mask_unit_size=(8, 8))  # 2 units of 64 tokens
+    first = 128 * 8 * (3 * 8 + 8 + 2 * 4 * 8) + 2 * 128 * 64 * 8  # linear maps, attention in units
+    second = 128 * 8 * (3 * 16 + 16) + 32 * 16 * 16 + 2 * 32 * 64 * 16 + 32 * 16 * 2 * 4 * 16
+    norms = 5 * (2 * 128 * 8 + 128 * 8 + 32 * 16 + 16)
+    assert cost.layer_norms == norms
+    assert cost.multiply_adds == 128 * 3 * 49 * 8 + first + second + 16 * 7 + norms
 
 
 @pytest.mark.parametrize("size", [(64, 96), (4, 64, 96)])
 @pytest.mark.parametrize("arguments", SMALL)
-def test_multiply_adds_are_what_torch_counts(arguments, size):
+def test_meta_device_counts_what_a_cpu_computes(arguments, size):
     arguments = {**arguments, "input_size": size}
     if len(size) == 2:
         arguments.pop("sep_pos_embed", None)
     name = "hiera_tiny_224" if len(size) == 2 else "hiera_tiny_16x224"
     model = create_model(name, **arguments)
-    video = make_video(model, 1)
-    # The counter does not know fused attention on a CPU.
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        model(video)
-    cost = complexity(**{**MODELS[name], **arguments})
-    assert cost.parameters == sum(p.numel() for p in model.parameters())
-    assert cost.multiply_adds - cost.layer_norms == counter.get_total_flops() // 2
     elements = []
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm):
             module.register_forward_hook(lambda m, args, out: elements.append(out.numel()))
-    model(video)
+    # The counter does not know fused attention on a CPU.
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        model(make_video(model, 1))
+    cost = complexity(**{**MODELS[name], **arguments})
+    assert cost.parameters == sum(p.numel() for p in model.parameters())
     assert cost.layer_norms == 5 * sum(elements)
+    assert cost.multiply_adds == counter.get_total_flops() // 2 + cost.layer_norms
 
 
-def test_table():
-    lines = complexity_table().splitlines()
-    assert len(lines) == 13
-    assert lines[9].split() == ["hiera_base_16x224", "16x224x224", "51.09", "101.93"]
+@pytest.mark.parametrize(
+    ("create", "network"),
+    [
+        (create_model, Hiera),
+        (create_mae, MaskedAutoencoderHiera),
+        (create_detector, HieraActionDetector),
+    ],
+)
+def test_functions_say_which_network_takes_their_keywords(create, network):
+    assert inspect.signature(create, eval_str=True).return_annotation is network
 
 
-def test_names_and_numbers_need_no_torch():
-    code = (
-        "import sys, hiera_video, hiera_video.models.complexity as c, hiera_video.models.zoo as z;"
-        "c.complexity_table(), z.list_models(), hiera_video.list_models();"
-        "assert 'torch' not in sys.modules"
-    )
+def test_names_need_no_torch():
+    code = "import sys, hiera_video; hiera_video.list_models();assert 'torch' not in sys.modules"
     run_python(code)
 
 
 def test_models_need_torch_alone():
     code = (
-        "import sys, hiera_video as h, hiera_video.models.mae; h.load_weights, h.create_mae;"
+        "import sys, hiera_video as h; h.load_weights, h.create_mae, h.create_detector;"
         "h.create_model('hiera_tiny_224', stages=(1, 1, 1, 1));"
         "found = {'torchvision', 'timm', 'lightning', 'hydra'} & set(sys.modules);"
         "assert not found, found"

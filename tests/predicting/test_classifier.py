@@ -9,9 +9,9 @@ from datamodules.manifests.splits import make_manifest
 from datamodules.video.decoding import VideoDecodeError
 from hiera_video import load
 from hiera_video.augment.basic import Normalize
+from hiera_video.errors import CheckpointError
 from hiera_video.metrics.top_classes import Prediction, top_classes
 from hiera_video.predicting.classifier import Predictor
-from hiera_video.weights.load import CheckpointError
 from hiera_video.weights.portable import Description, write_model
 from tests.models.conftest import _one_thread  # noqa: F401
 from tests.models.small import tiny_model

@@ -6,6 +6,7 @@ from torch import nn
 from datamodules.manifests.parquet import DatasetError
 from datamodules.synthetic import write_h264
 from datamodules.video.decoding import VideoFile
+from hiera_video.errors import CheckpointError
 from hiera_video.predicting import persons
 from hiera_video.predicting.persons import (
     BoxFile,
@@ -14,7 +15,6 @@ from hiera_video.predicting.persons import (
     load_detector,
     person_source,
 )
-from hiera_video.weights.load import CheckpointError
 
 SMALL = "ssdlite320_mobilenet_v3_large"
 

@@ -13,9 +13,9 @@ from datamodules.loading.bad_videos import Failure
 from datamodules.loading.loader import EpochSampler, Loader
 from hiera_video import create_model
 from hiera_video.augment.mixing import Mixing
+from hiera_video.errors import CheckpointError
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.pretraining import PretrainingTask
-from hiera_video.weights.load import CheckpointError
 from tests.datamodules.loading.numbers import Numbers
 from tests.models.small import tiny_mae, tiny_model
 

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from hiera_video.errors import CheckpointError
 from hiera_video.weights import download
 from hiera_video.weights.download import digest_in_name, published_file
-from hiera_video.weights.load import CheckpointError, load_weights
+from hiera_video.weights.load import load_weights
 from tests.models.small import tiny_model
 
 NAME = "hiera_base_16x224"

@@ -7,9 +7,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from hiera_video.errors import CheckpointError
 from hiera_video.models.zoo import create_model
 from hiera_video.weights.foreign import translate
-from hiera_video.weights.load import CheckpointError, load_weights
+from hiera_video.weights.load import load_weights
 from tests.models import foreign
 from tests.models.foreign import SMALL, from_sam2, from_timm, from_transformers, image
 from tests.models.reference import difference, randomize

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from hiera_video import create_mae, create_model
-from hiera_video.weights.load import CheckpointError
+from hiera_video.errors import CheckpointError
 from hiera_video.weights.portable import Description, read_description, write_model
 from tests.models.reference import make_video
 from tests.models.small import TINY, tiny_mae, tiny_model

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hiera_video.weights.load import CheckpointError
+from hiera_video.errors import CheckpointError
 from hiera_video.weights.portable import build, write_model
 from hiera_video.weights.trained import IMAGE_MEAN, read_classes, read_trained
 from tests.models.reference import make_video
