@@ -11,9 +11,10 @@ import numpy as np
 from lightning import LightningDataModule
 
 from datamodules.arguments import check_positive, check_range, check_short_side, check_whole
+from datamodules.clips.items import ClipDataset
 from datamodules.clips.videos import SAMPLINGS, ClipFormat, EvaluationViews, TrainingClips
 from datamodules.loading.bad_videos import BadVideos
-from datamodules.loading.loader import ClipDataset, EpochSampler, Loader
+from datamodules.loading.loader import EpochSampler, Loader
 from datamodules.manifests.lists import MissingVideo, read_text
 from datamodules.manifests.parquet import find_manifest
 from datamodules.manifests.splits import DatasetError, Manifest, list_videos, read_split

@@ -3,7 +3,7 @@
 import torch
 
 from datamodules.base import VideoDataModule
-from datamodules.loading.loader import sample_seed
+from datamodules.clips.sampling import sample_seed
 from datamodules.manifests.splits import make_manifest
 from datamodules.video.container import VideoDecodeError
 

@@ -7,15 +7,15 @@ import torch
 
 from datamodules.ava.keyframes import KeyframeManifest
 from datamodules.clips.boxes import clip_boxes, crop_boxes, jitter_boxes, visible_shares
+from datamodules.clips.items import Item, NothingToLearn
 from datamodules.clips.sampling import (
     covering_size,
     keyframe_times,
     random_short_side_crop,
+    sample_seed,
     view_crops,
 )
 from datamodules.clips.videos import ClipFormat
-from datamodules.loading.item_workers import Item
-from datamodules.loading.loader import NothingToLearn, sample_seed
 from datamodules.video.decoding import VideoFile
 from datamodules.video.frame_folder import FrameFolder
 

@@ -11,6 +11,12 @@ import numpy as np
 Box = tuple[int, int, int, int]
 
 
+def sample_seed(seed: int, epoch: int, index: int, repeat: int = 0) -> int:
+    """Seed of one clip, in [0, 2**63): a pure function of its arguments (numpy SeedSequence)."""
+    state = np.random.SeedSequence((seed, epoch, index, repeat)).generate_state(1, np.uint64)[0]
+    return int(state >> np.uint64(1))
+
+
 def clip_span(num_frames: int, stride: int, fps: float) -> float:
     """Seconds between the first and the last frame of a clip.
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.clips.items import Item
 from datamodules.clips.sampling import (
     Box,
     clip_span,
@@ -16,12 +17,11 @@ from datamodules.clips.sampling import (
     random_resized_crop,
     random_segment_times,
     random_short_side_crop,
+    sample_seed,
     segment_view_times,
     view_crops,
     view_starts,
 )
-from datamodules.loading.item_workers import Item
-from datamodules.loading.loader import sample_seed
 from datamodules.manifests.splits import Manifest
 from datamodules.video.decoding import VideoFile
 

@@ -25,9 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from datamodules.clips.items import Item
 from datamodules.loading.file_workers import cause_of_death
-
-Item = dict[str, Any]
 
 _FORK = get_context("fork")  # workers share the manifest's memory
 _IDLE = math.inf

@@ -11,16 +11,17 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from datamodules.clips.items import ClipDataset, Item, NothingToLearn
 from datamodules.errors import TooManyBadVideos
-from datamodules.loading.bad_videos import BadVideos, Failure
+from datamodules.loading.bad_videos import BadVideos, Failure, TooManyBadVideos
 from datamodules.loading.item_workers import Item, Workers
-from datamodules.manifests.splits import DatasetError, Manifest
+from datamodules.manifests.splits import DatasetError
 from datamodules.video.container import VideoDecodeError
 
 log = logging.getLogger(__name__)
@@ -29,39 +30,6 @@ Batch = dict[str, Any]
 
 _BATCHES_AHEAD = 2
 _ATTEMPTS = 2  # at a video that costs a worker, which may not be its fault (memory, network)
-
-
-def sample_seed(seed: int, epoch: int, index: int, repeat: int = 0) -> int:
-    """Seed of one clip, in [0, 2**63): a pure function of its arguments (numpy SeedSequence)."""
-    state = np.random.SeedSequence((seed, epoch, index, repeat)).generate_state(1, np.uint64)[0]
-    return int(state >> np.uint64(1))
-
-
-class NothingToLearn(Exception):
-    """The random crop of a training item keeps nothing to learn from; the next one is taken."""
-
-
-class ClipDataset(Protocol):
-    """What a loader loads: clips of videos, by (epoch, index).
-
-    Attributes:
-        manifest: the videos.
-        item_shape: greatest shape of an item's ``video``: ``(clips, T, H, W, 3)``.
-    """
-
-    manifest: Manifest
-    item_shape: tuple[int, ...]
-
-    def __getitem__(self, key: tuple[int, int]) -> Item:
-        """The clips of one video; VideoDecodeError if it cannot be decoded.
-
-        In training, NothingToLearn where the item is to be skipped; then items have ``skipped``.
-        """
-        ...
-
-    def empty(self, index: int) -> Item:
-        """The item of a video that cannot be decoded: no clips."""
-        ...
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from datamodules.clips import videos as clips
+from datamodules.clips.sampling import sample_seed
 from datamodules.folder import VideoFolderDataModule
-from datamodules.loading.loader import sample_seed
 from datamodules.manifests.parquet import ManifestMetadata, write_manifest
 from datamodules.manifests.splits import DatasetError
 from datamodules.video.decoding import VideoFile

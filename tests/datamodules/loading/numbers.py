@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from datamodules.loading.loader import sample_seed
+from datamodules.clips.sampling import sample_seed
 from datamodules.manifests.splits import make_manifest
 from datamodules.video.container import VideoDecodeError
 

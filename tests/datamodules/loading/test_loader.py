@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.loading.loader import EpochSampler, Loader, collate, sample_seed
+from datamodules.clips.sampling import sample_seed
+from datamodules.loading.loader import EpochSampler, Loader, collate
 from tests.datamodules.loading.numbers import Numbers
 
 
