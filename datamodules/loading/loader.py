@@ -20,7 +20,7 @@ from torch.utils.data import Sampler
 from datamodules.clips.items import ClipDataset, Item, NothingToLearn
 from datamodules.errors import TooManyBadVideos
 from datamodules.loading.bad_videos import BadVideos, Failure
-from datamodules.loading.item_workers import Item, Workers
+from datamodules.loading.item_workers import Workers
 from datamodules.manifests.splits import DatasetError
 from datamodules.video.container import VideoDecodeError
 
