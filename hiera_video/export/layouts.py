@@ -12,7 +12,8 @@ from torch import Tensor
 from hiera_video.models.architecture import block_shapes
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.names import model_arguments
-from hiera_video.weights.portable import WEIGHTS, Description
+from hiera_video.weights.description import Description
+from hiera_video.weights.portable import WEIGHTS
 
 
 class LayoutError(ValueError):

@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 from hiera_video.metrics.results import METRICS
 from hiera_video.models.names import CHECKPOINTS
 from hiera_video.results.prediction_files import stamped
+from hiera_video.weights.description import JSON, read_description
 from hiera_video.weights.load import CheckpointError, read_checkpoint
-from hiera_video.weights.portable import JSON, read_description
 from hiera_video.weights.trained import NON_COMMERCIAL, UNKNOWN
 
 START = "task.init_from="

@@ -13,16 +13,15 @@ from typing import Any, NamedTuple
 from hiera_video.augment.basic import VIDEO_MEAN, VIDEO_STD
 from hiera_video.models.names import CHECKPOINTS, MODELS
 from hiera_video.spelling import did_you_mean
-from hiera_video.weights.load import CheckpointError, read_checkpoint
-from hiera_video.weights.portable import (
+from hiera_video.weights.description import (
     JSON,
-    SCHEMA,
-    WEIGHTS,
     Description,
-    check_readable,
-    checked_description,
+    from_record,
     read_description,
+    to_record,
 )
+from hiera_video.weights.load import CheckpointError, read_checkpoint
+from hiera_video.weights.portable import WEIGHTS, check_readable
 
 KINDS = {
     "hiera_video.models.zoo.create_model": "classifier",
@@ -145,15 +144,14 @@ def _of_run(path: Path) -> Trained:
     try:
         # What is no plain value becomes text, which no number is taken for.
         config = json.loads(json.dumps(config, default=str, skipkeys=True))
-        record = _description(config, checkpoint.get("class_names"))._asdict()
-        record = json.loads(json.dumps({"schema": SCHEMA, **record}))
+        record = to_record(_description(config, checkpoint.get("class_names")))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: its configuration is not that of a training ({error})"
         ) from error
-    description = checked_description(record, path)
+    description = from_record(record, path)
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     return Trained(description, path, home, {**checkpoint, "config": config})
 

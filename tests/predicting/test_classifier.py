@@ -11,8 +11,9 @@ from hiera_video import load
 from hiera_video.augment.basic import Normalize
 from hiera_video.metrics.top_classes import Prediction, top_classes
 from hiera_video.predicting.classifier import Predictor
+from hiera_video.weights.description import Description
 from hiera_video.weights.load import CheckpointError
-from hiera_video.weights.portable import Description, write_model
+from hiera_video.weights.portable import write_model
 from tests.models.conftest import _one_thread  # noqa: F401
 from tests.models.small import tiny_model
 from tests.trained_models import CLASSES, write_mae_run, write_run
