@@ -11,6 +11,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import VideoDataModule
+from datamodules.errors import DatasetError
 from datamodules.files import atomic_file
 from datamodules.manifests.lists import (
     MissingVideo,
@@ -22,7 +23,7 @@ from datamodules.manifests.lists import (
     unique_rows,
 )
 from datamodules.manifests.parquet import find_manifest
-from datamodules.manifests.splits import DatasetError, Manifest, list_split, make_manifest
+from datamodules.manifests.splits import Manifest, list_split, make_manifest
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,12 @@ from lightning import LightningDataModule
 from datamodules.arguments import check_positive, check_range, check_short_side, check_whole
 from datamodules.clips.items import ClipDataset
 from datamodules.clips.videos import SAMPLINGS, ClipFormat, EvaluationViews, TrainingClips
+from datamodules.errors import DatasetError
 from datamodules.loading.bad_videos import BadVideos
 from datamodules.loading.loader import EpochSampler, Loader
 from datamodules.manifests.lists import MissingVideo, read_text
 from datamodules.manifests.parquet import find_manifest
-from datamodules.manifests.splits import DatasetError, Manifest, list_videos, read_split
+from datamodules.manifests.splits import Manifest, list_videos, read_split
 
 log = logging.getLogger(__name__)
 

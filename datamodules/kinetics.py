@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from datamodules.annotated import AnnotatedVideoDataModule, Find
+from datamodules.errors import DatasetError
 from datamodules.manifests.lists import Row, at, find_by_stem, inside, read_text
-from datamodules.manifests.splits import DatasetError
 
 HEADER = ("label", "youtube_id", "time_start", "time_end", "split", "is_cc")
 _EXPECTED = "label,youtube_id,time_start,time_end,split[,is_cc], without label in a test split"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.annotated import AnnotatedVideoDataModule, Find
+from datamodules.errors import DatasetError
 from datamodules.manifests.lists import Row, at, find_by_stem, inside, read_text
-from datamodules.manifests.splits import DatasetError
 
 PREFIX = "something-something-v2-"  # of the older file names
 

@@ -4,8 +4,8 @@ import torch
 
 from datamodules.base import VideoDataModule
 from datamodules.clips.sampling import sample_seed
+from datamodules.errors import VideoDecodeError
 from datamodules.manifests.splits import make_manifest
-from datamodules.video.container import VideoDecodeError
 
 
 class Colours:

@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from datamodules.errors import VideoDecodeError
 from datamodules.loading.file_workers import Lost, work
 from datamodules.manifests.splits import VIDEO_SUFFIXES
-from datamodules.video.container import VideoDecodeError
 from datamodules.video.decoding import VideoFile
 from tests.video_files import moving_frames, write_video
 

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.csv
 
 from datamodules.ava.json_boxes import read_json_rows
+from datamodules.errors import DatasetError
 from datamodules.manifests.lists import at, read_text
-from datamodules.manifests.parquet import DatasetError, pc
+from datamodules.manifests.parquet import pc
 
 NO_ACTION = -1
 COLUMNS = ("video", "second", "x1", "y1", "x2", "y2", "action", "score")

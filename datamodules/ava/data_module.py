@@ -37,8 +37,9 @@ from datamodules.ava.tables import (
     of_videos,
     training_sources,
 )
+from datamodules.errors import DatasetError
 from datamodules.manifests.lists import UNKNOWN, Row, inside
-from datamodules.manifests.splits import DatasetError, Manifest, make_manifest
+from datamodules.manifests.splits import Manifest, make_manifest
 
 EVAL_BOXES = ("predicted", "ground_truth")
 SPLITS = ("train", "val", "test")

@@ -16,7 +16,7 @@ from datamodules.ava.annotations import (
 from datamodules.ava.data_module import AVADataModule
 from datamodules.ava.tables import check_seconds, durations, first_rows
 from datamodules.clips.boxes import intersection_over_union
-from datamodules.manifests.splits import DatasetError
+from datamodules.errors import DatasetError
 from datamodules.preparing.check import Fault
 
 T = TypeVar("T")

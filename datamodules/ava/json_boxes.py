@@ -5,8 +5,8 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from datamodules.errors import DatasetError
 from datamodules.manifests.lists import at, read_text
-from datamodules.manifests.parquet import DatasetError
 
 
 class _Image(NamedTuple):

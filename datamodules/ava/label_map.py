@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from datamodules.errors import DatasetError
 from datamodules.manifests.lists import at, read_text
-from datamodules.manifests.parquet import DatasetError
 
 _STRING = r""""(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'"""
 _TOKEN = re.compile(rf"(?P<space>\s+|#[^\r\n]*)|(?P<value>{_STRING}|[\w.+-]+)|(?P<sign>[{{}}:,;])")

@@ -11,9 +11,8 @@ import numpy as np
 
 from datamodules.ava.annotations import NO_ACTION, BoxTable
 from datamodules.ava.clips import open_video
+from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.manifests.lists import Row, at, find_by_stem
-from datamodules.manifests.splits import DatasetError
-from datamodules.video.container import VideoDecodeError
 from datamodules.video.frame_folder import holds_pictures
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from datamodules.manifests.parquet import DatasetError
+from datamodules.errors import DatasetError
 
 log = logging.getLogger(__name__)
 

@@ -18,11 +18,9 @@ import torch
 from torch.utils.data import Sampler
 
 from datamodules.clips.items import ClipDataset, Item, NothingToLearn
-from datamodules.errors import TooManyBadVideos
+from datamodules.errors import DatasetError, TooManyBadVideos, VideoDecodeError
 from datamodules.loading.bad_videos import BadVideos, Failure
 from datamodules.loading.item_workers import Workers
-from datamodules.manifests.splits import DatasetError
-from datamodules.video.container import VideoDecodeError
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.manifests.parquet import DatasetError
+from datamodules.errors import DatasetError
 
 log = logging.getLogger(__name__)
 

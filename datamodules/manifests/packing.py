@@ -18,10 +18,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
+from datamodules.errors import DatasetError
 from datamodules.files import atomic_file
 from datamodules.manifests.parquet import (
     MANIFEST_NAME,
-    DatasetError,
     ManifestMetadata,
     find_manifest,
     is_storage,

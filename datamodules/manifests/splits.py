@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from datamodules.errors import DatasetError
 from datamodules.manifests.lists import UNKNOWN, VIDEO_SUFFIXES, label_ids, read_list
-from datamodules.manifests.parquet import DatasetError, find_manifest, pc, read_manifest
+from datamodules.manifests.parquet import find_manifest, pc, read_manifest
 
 if TYPE_CHECKING:
     from datamodules.manifests.packing import ByteRange

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from datamodules.errors import DatasetError
 from datamodules.files import atomic_file
 from datamodules.manifests.parquet import (
     MANIFEST_NAME,
-    DatasetError,
     ManifestMetadata,
     pc,
     read_manifest,

@@ -22,18 +22,11 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import json as pa_json
 
+from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.loading.file_workers import Lost, work
-from datamodules.manifests.parquet import (
-    FACTS,
-    MANIFEST_NAME,
-    DatasetError,
-    ManifestMetadata,
-    pc,
-    read_manifest,
-)
+from datamodules.manifests.parquet import FACTS, MANIFEST_NAME, ManifestMetadata, pc, read_manifest
 from datamodules.manifests.splits import Manifest
 from datamodules.preparing.parts import WHOLE, Shard, portable_root, write_prepared
-from datamodules.video.container import VideoDecodeError
 from datamodules.video.probing import Facts, probe, stamp
 from datamodules.video.transcoding import Encoding, transcode
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from datamodules.video.container import PYAV, Source, VideoDecodeError, errors_of, nearest
+from datamodules.errors import VideoDecodeError
+from datamodules.video.container import PYAV, Source, errors_of, nearest
 from datamodules.video.frame_reader import FrameReader
 from datamodules.video.orientation import Orientation, orientation
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from datamodules.video.container import VideoDecodeError
+from datamodules.errors import VideoDecodeError
 from datamodules.video.decoding import Box, checked_crop, checked_size, scale
 
 _PICTURE = re.compile(r"(.*?)(\d+)(\.(?:jpg|jpeg|png))", re.IGNORECASE)

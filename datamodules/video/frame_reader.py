@@ -17,14 +17,8 @@ from typing import Any
 
 from av.error import FFmpegError
 
-from datamodules.video.container import (
-    Source,
-    VideoDecodeError,
-    clock,
-    nearest,
-    open_container,
-    video_stream,
-)
+from datamodules.errors import VideoDecodeError
+from datamodules.video.container import Source, clock, nearest, open_container, video_stream
 from datamodules.video.packet_queue import PacketQueue
 from datamodules.video.soundness import Soundness
 

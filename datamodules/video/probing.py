@@ -7,14 +7,8 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from av.error import FFmpegError
 
-from datamodules.video.container import (
-    Source,
-    VideoDecodeError,
-    clock,
-    errors_of,
-    open_container,
-    video_stream,
-)
+from datamodules.errors import VideoDecodeError
+from datamodules.video.container import Source, clock, errors_of, open_container, video_stream
 from datamodules.video.decoding import VideoFile
 from datamodules.video.orientation import orientation
 

@@ -17,8 +17,9 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
+from datamodules.errors import VideoDecodeError
 from datamodules.files import atomic_file
-from datamodules.video.container import PYAV, Source, VideoDecodeError
+from datamodules.video.container import PYAV, Source
 from datamodules.video.decoding import VideoFile
 from datamodules.video.orientation import Orientation, orientation
 from datamodules.video.probing import Facts, InOrder, Watched, nothing, probe

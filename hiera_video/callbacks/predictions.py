@@ -12,14 +12,9 @@ import numpy as np
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from hiera_video.errors import PredictionFileError
 from hiera_video.metrics.top_classes import top_classes
-from hiera_video.results.prediction_files import (
-    FailedVideo,
-    Header,
-    PredictionFileError,
-    Rows,
-    stamped,
-)
+from hiera_video.results.prediction_files import FailedVideo, Header, Rows, stamped
 from hiera_video.results.prediction_parts import Parts, PartWriter, lock_folder
 
 log = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ def run(words: Sequence[str]) -> None:
     )
     add_work(parser)
     arguments = parser.parse_intermixed_args(words)
-    from datamodules.manifests.splits import DatasetError
+    from datamodules.errors import DatasetError
     from datamodules.preparing.check import Fault, check
 
     faults = videos = 0

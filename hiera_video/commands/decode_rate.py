@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from datamodules.base import VideoDataModule
-from datamodules.manifests.splits import DatasetError, Manifest
+from datamodules.errors import DatasetError
+from datamodules.manifests.splits import Manifest
 from datamodules.synthetic import write_h264
 
 _ROWS = 1 << 14  # so many that no epoch ends while it is timed

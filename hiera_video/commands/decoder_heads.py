@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from datamodules.clips.videos import ClipFormat, clips_of_views
-from datamodules.manifests.splits import DatasetError, Manifest, list_videos
+from datamodules.errors import DatasetError
+from datamodules.manifests.splits import Manifest, list_videos
 from datamodules.video.decoding import VideoFile
 from hiera_video.augment.basic import MASK_STREAM, Normalize
 from hiera_video.augment.random import uniform

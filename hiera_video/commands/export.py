@@ -106,7 +106,8 @@ def _export(arguments: argparse.Namespace) -> None:
 def _write(kind: str, folder: Path, model: Any, description: Any) -> str | None:
     """Write all but the card; returns what comparing said, where something was compared."""
     from hiera_video.export import layouts
-    from hiera_video.weights.portable import write_description, write_model
+    from hiera_video.weights.description import write_description
+    from hiera_video.weights.portable import write_model
 
     if kind == "safetensors":
         write_model(folder, model, description)

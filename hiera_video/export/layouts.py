@@ -13,7 +13,8 @@ from hiera_video.errors import LayoutError
 from hiera_video.models.architecture import block_shapes
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.names import model_arguments
-from hiera_video.weights.portable import WEIGHTS, Description
+from hiera_video.weights.description import Description
+from hiera_video.weights.portable import WEIGHTS
 
 
 def write_timm(folder: Path, model: Hiera, description: Description) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hiera_video.export.provenance import Measured
-from hiera_video.weights.portable import Description
-from hiera_video.weights.trained import NON_COMMERCIAL, UNKNOWN
+from hiera_video.weights.description import UNKNOWN, Description, words_for
+from hiera_video.weights.trained import NON_COMMERCIAL
 
 LICENCES = {
     NON_COMMERCIAL: (
@@ -69,8 +69,7 @@ def _front_matter(description: Description) -> str:
 
 def _summary(description: Description) -> str:
     changes = {k: v for k, v in description.arguments.items() if k != "grad_checkpointing"}
-    kind = "A masked autoencoder" if description.kind != "classifier" else "A classifier"
-    text = f"{kind}, `{description.name}`"
+    text = f"{words_for(description.kind).capitalize()}, `{description.name}`"
     text += f" with `{json.dumps(changes, ensure_ascii=False)}`." if changes else "."
     if names := description.class_names:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""

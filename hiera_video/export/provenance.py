@@ -18,9 +18,9 @@ from hiera_video.errors import CheckpointError
 from hiera_video.metrics.results import METRICS
 from hiera_video.models.names import CHECKPOINTS
 from hiera_video.results.prediction_files import stamped
+from hiera_video.weights.description import JSON, UNKNOWN, read_description
 from hiera_video.weights.load import read_checkpoint
-from hiera_video.weights.portable import JSON, read_description
-from hiera_video.weights.trained import NON_COMMERCIAL, UNKNOWN
+from hiera_video.weights.trained import NON_COMMERCIAL
 
 START = "task.init_from="
 

@@ -1,7 +1,4 @@
-"""The arithmetic of a Hiera, without torch: how tokens are laid out and what each block is.
-
-`Hiera` builds from it and `complexity` counts with it.
-"""
+"""The arithmetic of a Hiera, without torch: how tokens are laid out and what each block is."""
 
 import math
 from collections.abc import Sequence

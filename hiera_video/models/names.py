@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hiera_video.spelling import did_you_mean
+from hiera_video.terminal import did_you_mean
 
 # Channels and attention heads of the first stage, and the number of blocks in each stage.
 WIDTHS: dict[str, dict[str, Any]] = {

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.files import atomic_file
-from datamodules.manifests.parquet import DatasetError
-from datamodules.video.decoding import VideoDecodeError, VideoFile
+from datamodules.video.decoding import VideoFile
 from datamodules.video.playback import Shown, VideoWriter, play
 from hiera_video.metrics.ava import DetectedBoxes
 from hiera_video.predicting.actions import ActionPredictor, Moment

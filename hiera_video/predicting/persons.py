@@ -19,11 +19,10 @@ from datamodules.ava.annotations import (
     check_score,
     read_boxes,
 )
-from datamodules.manifests.parquet import DatasetError
+from datamodules.errors import DatasetError
 from datamodules.video.decoding import VideoFile
 from hiera_video.errors import CheckpointError
-from hiera_video.spelling import did_you_mean
-from hiera_video.terminal import progress_line
+from hiera_video.terminal import did_you_mean, progress_line
 from hiera_video.weights.download import digest_in_name, download
 from hiera_video.weights.files import network_weights, read_checkpoint
 

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from datamodules.errors import DatasetError
 from datamodules.manifests.lists import at
-from datamodules.manifests.parquet import DatasetError
 from hiera_video.metrics.ava import DetectedBoxes
 from hiera_video.metrics.ava_matching import SECONDS, keyframe_keys
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from hiera_video.errors import PredictionFileError
 from hiera_video.metrics.multi_view import MultiViewAccuracy, Outcomes
 from hiera_video.metrics.results import Results
 from hiera_video.metrics.view_groups import (
@@ -18,7 +19,7 @@ from hiera_video.metrics.view_groups import (
     view_group,
     view_names,
 )
-from hiera_video.results.prediction_files import PredictionFile, PredictionFileError, Videos
+from hiera_video.results.prediction_files import PredictionFile, Videos
 
 ALL_VIEWS = "all"
 

@@ -14,6 +14,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from datamodules.files import atomic_file
+from hiera_video.errors import PredictionFileError
 from hiera_video.results.prediction_files import (
     CHECKED,
     KEYS,
@@ -21,7 +22,6 @@ from hiera_video.results.prediction_files import (
     FailedVideo,
     Header,
     PredictionFile,
-    PredictionFileError,
     Rows,
 )
 

@@ -13,14 +13,16 @@ from hiera_video.models.names import CHECKPOINTS
 from hiera_video.running.folders import PREDICTIONS, checkpoint_of, newest_training
 from hiera_video.running.usage_errors import constructor_error
 from hiera_video.terminal import did_you_mean
+from hiera_video.weights.description import CUSTOM
+from hiera_video.weights.earlier_runs import kind_made_by
 from hiera_video.weights.files import checked_values, find_weights, read_checkpoint
-from hiera_video.weights.trained import Classes, model_of
+from hiera_video.weights.trained import Classes, classes_of, describe_checkpoint
 
 log = logging.getLogger(__name__)
 
 # Arguments of a model that may differ from those of its checkpoint: they make the same weights.
 TRAINING_ONLY = {"drop_path_rate", "head_dropout", "head_init_scale", "grad_checkpointing"}
-NOT_COMPARED = {*TRAINING_ONLY, "num_classes"}  # this one follows from the classes
+NOT_COMPARED = {*TRAINING_ONLY, "_partial_", "num_classes"}  # the last follows from the classes
 
 
 def check_values(config: DictConfig) -> None:
@@ -144,15 +146,22 @@ def check_checkpoint(config: DictConfig, path: Path) -> Classes:
         checked_values({name: w for name, w in weights.items() if w.is_floating_point()})
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
-    saved = model_of(checkpoint)
+    _check_same_model(config, checkpoint, path)
+    return classes_of(checkpoint)
+
+
+def _check_same_model(config: DictConfig, checkpoint: dict[str, Any], path: Path) -> None:
+    """Refuse a checkpoint whose model was made with other arguments; only ours are compared."""
     section: Any = OmegaConf.to_container(config.model, resolve=True)
-    configured = model_of({"config": {"model": section}})
-    if saved is not None and configured is not None:
-        keys = sorted(key for key in saved | configured if saved.get(key) != configured.get(key))
-        if keys := [key for key in keys if key not in NOT_COMPARED]:
-            differences = (f"model.{k}={saved.get(k)}, not {configured.get(k)}" for k in keys)
-            raise UsageError(
-                f"{path} has another model ({', '.join(differences)}); use its configuration, or "
-                "start from its weights with task.init_from"
-            )
-    return Classes.of(checkpoint)
+    kind = kind_made_by(section.pop("_target_"))
+    if kind is None or (description := describe_checkpoint(checkpoint, path)).kind == CUSTOM:
+        return
+    configured = {"kind": kind, **section}
+    saved = {"kind": description.kind, "name": description.name, **description.arguments}
+    keys = sorted(key for key in saved | configured if saved.get(key) != configured.get(key))
+    if keys := [key for key in keys if key not in NOT_COMPARED]:
+        differences = (f"model.{k}={saved.get(k)}, not {configured.get(k)}" for k in keys)
+        raise UsageError(
+            f"{path} has another model ({', '.join(differences)}); use its configuration, or start "
+            "from its weights with task.init_from"
+        )

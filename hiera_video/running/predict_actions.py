@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 
 from datamodules.clips.videos import ClipFormat
 from datamodules.manifests.splits import list_split, list_videos
+from hiera_video.errors import UsageError
 from hiera_video.predicting.action_files import check_request, predict_files
 from hiera_video.predicting.actions import ActionPredictor
 from hiera_video.predicting.persons import PersonSource, person_source
-from hiera_video.running.words import UsageError
 from hiera_video.tasks.detection import DetectionTask, refuse_true_half
 from hiera_video.weights.load import load_weights
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hiera_video.errors import CheckpointError
 from hiera_video.models.names import CHECKPOINTS, MODELS
-from hiera_video.spelling import did_you_mean
+from hiera_video.terminal import did_you_mean
 
 StateDict = dict[str, Tensor]
 

@@ -1,7 +1,7 @@
 """A trained model, wherever it lies: run folder, checkpoint, exported folder, published name.
 
-Nothing in a checkpoint is instantiated by its name: its configuration may say one of our two
-models, and plain arguments.
+A checkpoint has a record of what it is, which its training wrote; see `Description`. Nothing in a
+checkpoint is instantiated by its name.
 """
 
 import json
@@ -13,29 +13,23 @@ from typing import Any, NamedTuple
 from hiera_video.augment.basic import VIDEO_MEAN, VIDEO_STD
 from hiera_video.errors import CheckpointError
 from hiera_video.models.names import CHECKPOINTS, MODELS
-from hiera_video.spelling import did_you_mean
-from hiera_video.weights.load import read_checkpoint
-from hiera_video.weights.portable import (
+from hiera_video.terminal import did_you_mean
+from hiera_video.weights.description import (
+    CUSTOM,
     JSON,
-    SCHEMA,
-    WEIGHTS,
+    RECORD,
     Description,
-    check_readable,
-    checked_description,
+    from_record,
     read_description,
 )
+from hiera_video.weights.earlier_runs import describe_earlier_run
+from hiera_video.weights.files import read_checkpoint
+from hiera_video.weights.portable import WEIGHTS, check_readable
 
-KINDS = {
-    "hiera_video.models.zoo.create_model": "classifier",
-    "hiera_video.models.zoo.create_mae": "masked_autoencoder",
-}
-DETECTOR = "hiera_video.models.zoo.create_detector"
 NON_COMMERCIAL = "CC-BY-NC-4.0"  # licence of published weights, and of what is trained from them
-UNKNOWN = "unknown"  # what is written where something is not known
-NORMALIZE = "hiera_video.augment.basic.Normalize"
-# Of the images that published models were trained on.
+# The images that published models were trained on were normalised with these.
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# As the published video models were trained and tested (paper, tables 4 and 11).
+# How the published video models were trained and tested (paper, tables 4 and 11).
 PUBLISHED_CLIP = {
     "num_frames": 16,
     "stride": 4,
@@ -61,6 +55,18 @@ class Trained(NamedTuple):
     weights: str | Path
     home: Path | None
     checkpoint: Mapping[str, Any]
+
+
+class Classes(NamedTuple):
+    """What the outputs of a network mean.
+
+    Attributes:
+        names: in the order of the logits; empty where they are not known.
+        ids: of actions, as AVA's files number them; empty where there are none.
+    """
+
+    names: tuple[str, ...] = ()
+    ids: tuple[int, ...] = ()
 
 
 def read_trained(source: str | Path) -> Trained:
@@ -95,8 +101,8 @@ def read_trained(source: str | Path) -> Trained:
     raise CheckpointError(f"{source}: no such run, file or published model{hint}")
 
 
-def read_classes(file: Path) -> Mapping[str, Any]:
-    """What a file of weights says of its classes, under ``class_names`` and ``action_ids``.
+def read_classes(file: Path) -> Classes:
+    """What a file of weights says of its classes; nothing, where it says nothing.
 
     Args:
         file: a checkpoint; or the ``model.safetensors`` of an export, for which ``model.json``
@@ -107,8 +113,32 @@ def read_classes(file: Path) -> Mapping[str, Any]:
     """
     beside = file.with_name(JSON)
     if file.name == WEIGHTS and beside.is_file():
-        return {"class_names": read_description(beside).class_names}
-    return read_checkpoint(file)
+        description = read_description(beside)
+        return Classes(description.class_names, description.action_ids)
+    return classes_of(read_checkpoint(file))
+
+
+def classes_of(checkpoint: Mapping[str, Any]) -> Classes:
+    """The classes that a checkpoint names; none of a pretraining's."""
+    record = checkpoint.get(RECORD)
+    # Version 0.1 had them at the top of the checkpoint.
+    holder = record if isinstance(record, dict) else checkpoint
+    return Classes(*(tuple(holder.get(key) or ()) for key in ("class_names", "action_ids")))
+
+
+def describe_checkpoint(checkpoint: Mapping[str, Any], file: Path) -> Description:
+    """What the model of a checkpoint is.
+
+    Args:
+        checkpoint: as `read_checkpoint` gives it.
+        file: where it was read, for messages.
+
+    Raises:
+        CheckpointError: it does not say, or says something that cannot be.
+    """
+    if checkpoint.get(RECORD) is not None:
+        return from_record(checkpoint[RECORD], file)
+    return describe_earlier_run(checkpoint, file)
 
 
 def _exported(folder: Path) -> Trained:
@@ -137,57 +167,13 @@ def _published(name: str, weights: str | Path) -> Trained:
 def _of_run(path: Path) -> Trained:
     """Of a checkpoint that a training of ours wrote."""
     checkpoint = read_checkpoint(path)
-    config = checkpoint.get("config")
-    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+    description = describe_checkpoint(checkpoint, path)
+    if description.kind == CUSTOM:
         raise CheckpointError(
-            f"{path}: holds weights, and no configuration that says of which model; make it with "
-            "create_model and read them with load_weights"
+            f"{path}: its model is {description.name}, which is not made here; make it yourself "
+            "and read its weights with load_weights"
         )
-    try:
-        # What is no plain value becomes text, which no number is taken for.
-        config = json.loads(json.dumps(config, default=str, skipkeys=True))
-        record = _description(config, checkpoint.get("class_names"))._asdict()
-        record = json.loads(json.dumps({"schema": SCHEMA, **record}))
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path}: its configuration is not that of a training ({error})"
-        ) from error
-    description = checked_description(record, path)
+    # What is no plain value becomes text, which no number is taken for.
+    config = json.loads(json.dumps(checkpoint.get("config") or {}, default=str, skipkeys=True))
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     return Trained(description, path, home, {**checkpoint, "config": config})
-
-
-def _description(config: dict[str, Any], class_names: Any) -> Description:
-    """Of a model that is known here; its fields are not checked yet."""
-    arguments = {k: v for k, v in config["model"].items() if k not in ("_target_", "_partial_")}
-    target, data = config["model"].get("_target_"), config["data"]
-    if target == DETECTOR:
-        raise CheckpointError("of an action detector; use the command predict, or load_weights")
-    if target not in KINDS:
-        raise CheckpointError(f"its model is {target!r}, which is not made here; known are ours")
-    kind, names = KINDS[target], tuple(map(str, class_names or ()))
-    if kind == "classifier":
-        if not names:
-            raise CheckpointError("a classifier without class names, so of an unfinished training")
-        arguments["num_classes"] = len(names)
-    mean, std = _normalisation(config["task"].get("augment") or {})
-    return Description(
-        kind=kind,
-        name=arguments.pop("name"),
-        arguments=arguments,
-        class_names=names,
-        clip={key: data[key] for key in PUBLISHED_CLIP},
-        mean=mean,
-        std=std,
-        source=str(config.get("name") or UNKNOWN),
-    )
-
-
-def _normalisation(augment: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Mean and deviation."""
-    normalize = augment.get("normalize") or {}
-    if normalize.get("_target_", NORMALIZE) != NORMALIZE:
-        raise CheckpointError(f"its normalisation is {normalize['_target_']!r}; known is ours")
-    return normalize.get("mean", VIDEO_MEAN), normalize.get("std", VIDEO_STD)

@@ -13,7 +13,7 @@ from hiera_video import cli
 from hiera_video.augment.basic import MASK_STREAM, Normalize
 from hiera_video.augment.random import uniform
 from hiera_video.commands.decoder_heads import Comparison, compare_heads, describe, run
-from hiera_video.running.words import UsageError
+from hiera_video.errors import UsageError
 from tests.models.conftest import _one_thread  # noqa: F401
 from tests.models.small import tiny_mae, tiny_model
 from tests.trained_models import CLASSES, checkpoint, config

@@ -5,9 +5,9 @@ import torch
 
 from datamodules.clips import videos as clips
 from datamodules.clips.sampling import sample_seed
+from datamodules.errors import DatasetError
 from datamodules.folder import VideoFolderDataModule
 from datamodules.manifests.parquet import ManifestMetadata, write_manifest
-from datamodules.manifests.splits import DatasetError
 from datamodules.video.decoding import VideoFile
 from tests.video_files import write_video
 

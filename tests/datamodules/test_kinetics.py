@@ -11,8 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datamodules.errors import DatasetError
 from datamodules.kinetics import KineticsDataModule
-from datamodules.manifests.splits import UNKNOWN, DatasetError
+from datamodules.manifests.splits import UNKNOWN
 from datamodules.video.decoding import VideoFile
 from tests.video_files import moving_frames, write_video
 

@@ -6,7 +6,8 @@ import logging
 import numpy as np
 import pytest
 
-from datamodules.manifests.splits import UNKNOWN, DatasetError
+from datamodules.errors import DatasetError
+from datamodules.manifests.splits import UNKNOWN
 from datamodules.ssv2 import SSv2DataModule
 from tests.video_files import write_video
 

@@ -11,7 +11,7 @@ from hiera_video import cli, create_mae, create_model
 from hiera_video.commands import export as export_command
 from hiera_video.export import graph
 from hiera_video.results.prediction_files import stamped
-from hiera_video.weights.portable import read_description
+from hiera_video.weights.description import read_description
 from tests.models.reference import make_video, randomize
 from tests.trained_models import write_mae_run, write_run
 

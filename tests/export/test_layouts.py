@@ -8,9 +8,10 @@ import timm
 import torch
 from transformers import AutoImageProcessor, HieraForImageClassification
 
-from hiera_video.export.layouts import LayoutError, write_timm, write_transformers
+from hiera_video.errors import LayoutError
+from hiera_video.export.layouts import write_timm, write_transformers
 from hiera_video.models.zoo import create_model
-from hiera_video.weights.portable import Description
+from hiera_video.weights.description import Description
 from tests.models.reference import make_video, randomize
 from tests.models.small import TINY
 

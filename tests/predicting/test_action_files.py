@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from datamodules.manifests.parquet import DatasetError
+from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.synthetic import write_h264
-from datamodules.video.decoding import VideoDecodeError, VideoFile
+from datamodules.video.decoding import VideoFile
 from datamodules.video.playback import Shown, VideoWriter, play
 from hiera_video.predicting.action_files import predict_files
 from hiera_video.predicting.persons import BoxFile, WholeFrame

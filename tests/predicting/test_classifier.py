@@ -5,14 +5,15 @@ import pytest
 import torch
 
 from datamodules.clips.videos import ClipFormat, EvaluationViews
+from datamodules.errors import VideoDecodeError
 from datamodules.manifests.splits import make_manifest
-from datamodules.video.decoding import VideoDecodeError
 from hiera_video import load
 from hiera_video.augment.basic import Normalize
 from hiera_video.errors import CheckpointError
 from hiera_video.metrics.top_classes import Prediction, top_classes
 from hiera_video.predicting.classifier import Predictor
-from hiera_video.weights.portable import Description, write_model
+from hiera_video.weights.description import Description
+from hiera_video.weights.portable import write_model
 from tests.models.conftest import _one_thread  # noqa: F401
 from tests.models.small import tiny_model
 from tests.trained_models import CLASSES, write_mae_run, write_run

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from datamodules.manifests.parquet import DatasetError
+from datamodules.errors import DatasetError
 from datamodules.synthetic import write_h264
 from datamodules.video.decoding import VideoFile
 from hiera_video.errors import CheckpointError

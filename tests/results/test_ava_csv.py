@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.manifests.parquet import DatasetError
+from datamodules.errors import DatasetError
 from hiera_video.metrics.ava import DetectedBoxes
 from hiera_video.results import ava_csv
 from hiera_video.results.ava_csv import check_ground_truth, read_ava_csv, write_ava_csv

@@ -9,20 +9,14 @@ from hypothesis import strategies as st
 
 from hiera_video import cli
 from hiera_video.commands.evaluate import _parser
+from hiera_video.errors import PredictionFileError
 from hiera_video.results.classification import (
     evaluate_ensemble,
     evaluate_file,
     paired_difference,
     video_names,
 )
-from hiera_video.results.prediction_files import (
-    SCHEMA,
-    FailedVideo,
-    Header,
-    PredictionFile,
-    PredictionFileError,
-    Rows,
-)
+from hiera_video.results.prediction_files import SCHEMA, FailedVideo, Header, PredictionFile, Rows
 from hiera_video.results.prediction_parts import Parts, PartWriter
 
 CLASSES = ("a", "b", "c", "d", "e", "f")

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 from hiera_video.callbacks.averaging import ema
 from hiera_video.errors import CheckpointError
 from hiera_video.models.zoo import create_mae, create_model
+from hiera_video.weights.description import Description
 from hiera_video.weights.load import load_weights, read_checkpoint
-from hiera_video.weights.portable import Description, write_model
+from hiera_video.weights.portable import write_model
 from hiera_video.weights.positions import resize_space
 from tests.models.reference import initial_autoencoder, initial_classifier, randomize
 from tests.models.small import TINY, tiny_mae, tiny_model

@@ -7,10 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from hiera_video import create_mae, create_model
+from hiera_video import create_detector, create_mae, create_model
 from hiera_video.errors import CheckpointError
-from hiera_video.weights.portable import Description, read_description, write_model
-from tests.models.reference import make_video
+from hiera_video.weights.description import Description, from_record, read_description, to_record
+from hiera_video.weights.portable import write_model
+from tests.models.reference import make_video, randomize
 from tests.models.small import TINY, tiny_mae, tiny_model
 
 CLIP = {
@@ -51,6 +52,35 @@ def test_read_back(folder):
     assert back == DESCRIPTION._replace(arguments=DESCRIPTION.arguments | lists)
 
 
+@pytest.mark.parametrize(
+    "description",
+    [
+        DESCRIPTION,
+        DESCRIPTION._replace(clip=None, licence="unknown", training={"recipe": {"lr": 0.1}}),
+        DESCRIPTION._replace(
+            kind="action_detector",
+            class_names=("sit", "stand"),
+            action_ids=(11, 12),
+            arguments={"num_classes": 2},
+            versions={"torch": "2.14.1"},
+        ),
+    ],
+)
+def test_a_record_is_plain_and_read_back(description):
+    record = to_record(description)
+    assert json.loads(json.dumps(record)) == record
+    back = from_record(record, "file")
+    assert to_record(back) == record
+    assert type(back.class_names) is type(back.action_ids) is type(back.mean) is tuple
+
+
+def test_a_record_of_the_first_schema(folder):
+    changed(folder, schema=1, action_ids=..., versions=...)
+    back = read_description(folder / "model.json")
+    assert (back.action_ids, back.versions) == ((), {})
+    assert create_model(folder).head.projection.out_features == 5
+
+
 def test_read_back_in_order_to_train_on(folder, capsys):
     model = create_model(folder, num_classes=3, drop_path_rate=0.3)
     assert model.head.projection.out_features == 3
@@ -67,8 +97,27 @@ def test_a_masked_autoencoder(tmp_path):
     write_model(tmp_path, mae, description)
     video, kept = make_video(mae, 1), torch.tensor([[1, 5]])
     assert torch.equal(create_mae(tmp_path)(video, mask=kept).loss, mae(video, mask=kept).loss)
-    with pytest.raises(CheckpointError, match="masked autoencoder; use create_mae"):
+    with pytest.raises(CheckpointError, match="holds a masked autoencoder; use create_mae"):
         create_model(tmp_path)
+
+
+def test_an_action_detector(tmp_path, capsys):
+    detector = create_detector("hiera_tiny_16x224", **TINY, num_classes=3, multi_scale=True)
+    randomize(detector)
+    description = DESCRIPTION._replace(
+        kind="action_detector",
+        arguments={**TINY, "num_classes": 3, "multi_scale": True},
+        class_names=("sit", "stand", "run"),
+        action_ids=(11, 12, 10),
+    )
+    write_model(tmp_path, detector, description)
+    video, boxes, box_clip = make_video(detector, 1), torch.rand(2, 4), torch.zeros(2).long()
+    back = create_detector(tmp_path).eval()
+    assert torch.equal(back(video, boxes, box_clip), detector.eval()(video, boxes, box_clip))
+    with pytest.raises(CheckpointError, match="holds an action detector; use create_detector"):
+        create_model(tmp_path)
+    assert create_detector(tmp_path, 7).head.projection.out_features == 7
+    assert "new head" in capsys.readouterr().out
 
 
 def changed(folder, **fields):
@@ -82,7 +131,7 @@ def changed(folder, **fields):
     ("fields", "message"),
     [
         ({"kind": ...}, "kind is missing"),
-        ({"kind": "detector"}, "kind must be classifier or masked_autoencoder"),
+        ({"kind": "detector"}, "kind must be classifier or masked_autoencoder or action_detector"),
         ({"class_nams": []}, "no field class_nams; did you mean class_names"),
         ({"class_names": ["a", 3]}, "class_names must be a list of text"),
         ({"class_names": ["a", "b"]}, "2 class_names for num_classes 5"),
@@ -115,8 +164,14 @@ def changed(folder, **fields):
         ({"mean": [0.5, 0.5, math.nan]}, "mean must be three numbers"),
         ({"std": [0.5, 0.5, 0]}, "std must be three numbers above 0"),
         ({"licence": 4}, "licence must be text or null"),
-        ({"schema": 2}, "schema is 2 and this version reads 1"),
-        ({"weights": "onnx"}, "an? onnx export"),
+        ({"schema": 3}, "schema is 3 and this version reads 1 and 2"),
+        ({"schema": ...}, "schema is missing"),
+        ({"schema": 1, "class_names": ...}, "class_names is missing"),
+        ({"weights": "onnx"}, "describes onnx, which runs in other programs"),
+        ({"action_ids": [1, 0]}, "action_ids must be a list of whole numbers"),
+        ({"action_ids": [1, 2]}, "2 action_ids for num_classes 5"),
+        ({"action_ids": [1, 2], "arguments": {}}, "2 action_ids for 5 class_names"),
+        ({"versions": {"torch": 2}}, "versions must be an object of text, not {'torch': 2}"),
     ],
 )
 def test_a_wrong_file_is_one_line(folder, fields, message):
@@ -155,10 +210,10 @@ def test_missing_or_damaged_files(folder):
     with pytest.raises(CheckpointError, match=r"model.safetensors: no such file"):
         create_model(folder)
     (folder / "model.json").write_text("{")
-    with pytest.raises(CheckpointError, match="is not JSON"):
+    with pytest.raises(CheckpointError, match="not valid JSON"):
         create_model(folder)
     (folder / "model.json").write_text("[" * 100_000)
-    with pytest.raises(CheckpointError, match="is not JSON"):
+    with pytest.raises(CheckpointError, match="not valid JSON"):
         create_model(folder)
     (folder / "model.json").unlink()
     with pytest.raises(CheckpointError, match=r"model.json: No such file"):
@@ -172,10 +227,17 @@ JSON_VALUES = st.recursive(
 )
 
 
+@pytest.mark.parametrize("value", [torch.ones(2), b"raw", {1: object()}])
+def test_a_checkpoints_record_of_other_objects_is_refused(value):
+    for field in ("schema", "kind", "training"):
+        with pytest.raises(CheckpointError, match="last.ckpt: its description"):
+            from_record({**to_record(DESCRIPTION), field: value}, "last.ckpt")
+
+
 @given(field=st.sampled_from(["schema", *DESCRIPTION._fields, "other"]), value=JSON_VALUES)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_value_is_read_or_refused(tmp_path, field, value):
-    record = {"schema": 1, **DESCRIPTION._asdict(), field: value}
+    record = {**to_record(DESCRIPTION), field: value}
     file = tmp_path / "model.json"
     file.write_text(json.dumps(record))
     message = ""

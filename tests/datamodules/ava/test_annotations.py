@@ -14,7 +14,7 @@ from datamodules.ava.annotations import (
     read_excluded,
 )
 from datamodules.ava.label_map import read_label_map
-from datamodules.manifests.splits import DatasetError
+from datamodules.errors import DatasetError
 
 
 @pytest.fixture

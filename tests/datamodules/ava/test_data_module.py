@@ -11,8 +11,7 @@ from PIL import Image
 from datamodules.ava import clips as keyframe_clips
 from datamodules.ava.clips import LEAST_VISIBLE
 from datamodules.ava.data_module import AVADataModule
-from datamodules.manifests.splits import DatasetError
-from datamodules.video.container import VideoDecodeError
+from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.video.decoding import VideoFile
 from datamodules.video.frame_folder import FrameFolder, holds_pictures
 from tests.video_files import write_video

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.ava.label_map import read_label_map
-from datamodules.manifests.splits import DatasetError
+from datamodules.errors import DatasetError
 
 ITEMS = """item {
   name: "bend/bow (at the waist)"

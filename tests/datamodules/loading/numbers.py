@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from datamodules.clips.sampling import sample_seed
+from datamodules.errors import VideoDecodeError
 from datamodules.manifests.splits import make_manifest
-from datamodules.video.container import VideoDecodeError
 
 
 class Numbers:

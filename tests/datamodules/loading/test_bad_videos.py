@@ -4,8 +4,8 @@ from multiprocessing import get_context
 
 import pytest
 
+from datamodules.errors import DatasetError
 from datamodules.loading.bad_videos import BadVideos
-from datamodules.manifests.parquet import DatasetError
 
 
 def rows(file):

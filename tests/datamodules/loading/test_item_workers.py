@@ -11,11 +11,10 @@ import time
 import pytest
 import torch
 
-from datamodules.errors import TooManyBadVideos
+from datamodules.errors import TooManyBadVideos, VideoDecodeError
 from datamodules.loading import item_workers as workers
 from datamodules.loading.bad_videos import BadVideos
 from datamodules.loading.loader import EpochSampler, Loader
-from datamodules.video.container import VideoDecodeError
 from tests.datamodules.loading.numbers import Numbers
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.manifests import packing
 from datamodules.manifests.packing import ByteRange, pack
-from datamodules.manifests.parquet import DatasetError, ManifestMetadata, write_manifest
+from datamodules.manifests.parquet import ManifestMetadata, write_manifest
 from datamodules.manifests.splits import Manifest, read_split
-from datamodules.video.container import VideoDecodeError
 from datamodules.video.decoding import VideoFile
 from tests.video_files import moving_frames, write_video
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from datamodules.errors import DatasetError
 from datamodules.loading.loader import EpochSampler, Loader
 from datamodules.manifests.packing import ByteRange
 from datamodules.manifests.parquet import (
@@ -20,7 +21,7 @@ from datamodules.manifests.parquet import (
     read_manifest,
     write_manifest,
 )
-from datamodules.manifests.splits import DatasetError, read_split
+from datamodules.manifests.splits import read_split
 
 
 def rows(count, **columns):

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datamodules.errors import DatasetError
 from datamodules.manifests.parquet import ManifestMetadata, write_manifest
-from datamodules.manifests.splits import UNKNOWN, DatasetError, list_split, list_videos, read_split
+from datamodules.manifests.splits import UNKNOWN, list_split, list_videos, read_split
 
 
 def videos_of(sources):

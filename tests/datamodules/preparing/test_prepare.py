@@ -10,9 +10,10 @@ import textwrap
 import av
 import pytest
 
+from datamodules.errors import DatasetError
 from datamodules.folder import VideoFolderDataModule
 from datamodules.manifests.parquet import MANIFEST_NAME, read_manifest
-from datamodules.manifests.splits import DatasetError, list_split, read_split
+from datamodules.manifests.splits import list_split, read_split
 from datamodules.preparing import prepare as preparing
 from datamodules.preparing.parts import Shard, merge
 from datamodules.preparing.prepare import prepare

@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datamodules.video.decoding import VideoDecodeError, VideoFile
+from datamodules.errors import VideoDecodeError
+from datamodules.video.decoding import VideoFile
 from tests.video_files import moving_frames, write_video
 
 DATA = Path(__file__).parents[4] / "shared" / "data"

@@ -4,8 +4,9 @@ import av
 import numpy as np
 import pytest
 
+from datamodules.errors import VideoDecodeError
 from datamodules.synthetic import write_h264
-from datamodules.video.decoding import VideoDecodeError, VideoFile
+from datamodules.video.decoding import VideoFile
 from datamodules.video.playback import Shown, VideoWriter, play
 
 

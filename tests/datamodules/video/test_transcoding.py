@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 
+from datamodules.errors import VideoDecodeError
 from datamodules.video import transcoding
-from datamodules.video.container import VideoDecodeError
 from datamodules.video.decoding import VideoFile
 from datamodules.video.probing import InOrder, probe, stamp
 from datamodules.video.transcoding import Encoding, peak_signal_to_noise, transcode

@@ -1,0 +1,258 @@
+"""What a model is, as a record: in the ``model.json`` of an export, and in every checkpoint."""
+
+import json
+import reprlib
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hiera_video.errors import CheckpointError
+from hiera_video.models.names import MODELS
+from hiera_video.terminal import did_you_mean
+
+SCHEMA = 2  # of the record; 1 had no detectors, action_ids and versions
+JSON = "model.json"
+RECORD = "description"  # its key in a checkpoint
+CUSTOM = "custom"  # kind of a model that is not made here, as in a task of the user's own
+KINDS = ("classifier", "masked_autoencoder", "action_detector")
+UNKNOWN = "unknown"  # what is written where something is not known
+SAMPLINGS = ("clip", "segments")
+FORMATS = ("safetensors", "pt2", "onnx")
+INPUTS = ("float32", "uint8")
+CLIP = ("num_frames", "stride", "fps", "size", "sampling", "test_views")
+MOST_BLOCKS = 1000  # that a model is built with; the largest published one has 48
+
+
+class Description(NamedTuple):
+    """All that it takes to build a model and to use it.
+
+    Attributes:
+        kind: ``classifier``, ``masked_autoencoder`` or ``action_detector``; ``custom`` for a model
+            that is not made here, which only its own program can build.
+        name: of the model, as in `list_models`; of a custom model that of its class.
+        arguments: of its constructor, where they differ from those of the name.
+        class_names: in the order of the logits; empty if unknown, and for masked autoencoders.
+        clip: how a video becomes an input: ``num_frames``, ``stride`` in frames, ``fps``, ``size``
+            (height and width in pixels), ``sampling`` and ``test_views`` (temporal, spatial). None
+            for models of images.
+        mean: red, green and blue, of the normalisation ``(x / 255 - mean) / std``.
+        std: likewise.
+        source: what the model came from (a configuration or a published name), for people.
+        licence: of the weights; ``unknown`` if it could not be found out; None if whoever trained
+            them may choose.
+        training: what is known about their training: plain values, for people.
+        weights: format of the file of weights: ``safetensors``, ``pt2`` or ``onnx``.
+        input: what that file takes: ``float32``, normalised; or ``uint8`` pixels.
+        action_ids: numbers of the classes in AVA's files, in the order of the logits; empty if they
+            have none.
+        versions: of the packages that trained the model, by their names.
+    """
+
+    kind: str
+    name: str
+    arguments: dict[str, Any]
+    class_names: tuple[str, ...]
+    clip: dict[str, Any] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: str
+    licence: str | None = None
+    training: Mapping[str, Any] = {}
+    weights: str = "safetensors"
+    input: str = "float32"
+    action_ids: tuple[int, ...] = ()
+    versions: Mapping[str, str] = {}
+
+
+def to_record(description: Description) -> dict[str, Any]:
+    """A description as plain values of JSON, for ``model.json`` or a checkpoint."""
+    return json.loads(json.dumps({"schema": SCHEMA, **description._asdict()}))
+
+
+def from_record(record: Any, file: str | Path) -> Description:
+    """A description from a record, every field checked: anyone may have written the file.
+
+    Args:
+        record: what `to_record` gave, in this version or an earlier one.
+        file: where it was found, for error messages.
+
+    Raises:
+        CheckpointError: a wrong field; one line with the file, the field and its value.
+    """
+    try:
+        record = json.loads(json.dumps(record))  # no tensors or other objects of a checkpoint
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file}: its description is not plain values ({error})") from error
+    try:
+        return _checked(record)
+    except ValueError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+
+
+def read_description(file: Path) -> Description:
+    """Read ``model.json`` and check every field.
+
+    Raises:
+        CheckpointError: one line that names the file and, where one is wrong, the field.
+    """
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{file}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file}: not valid JSON ({error})") from error
+    return from_record(record, file)
+
+
+def write_description(folder: Path, description: Description) -> None:
+    """Write ``model.json`` into an existing folder."""
+    text = json.dumps(to_record(description), indent=2, ensure_ascii=False)
+    (folder / JSON).write_text(text + "\n", encoding="utf-8")
+
+
+def words_for(kind: str) -> str:
+    """A kind of model with its article, for messages: ``an action detector``."""
+    words = kind.replace("_", " ")
+    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
+
+
+def _checked(record: Any) -> Description:
+    """A description, or a ValueError that names the wrong field."""
+    if not isinstance(record, dict):
+        raise ValueError("must be an object with the fields of a model")
+    schema = record.get("schema", SCHEMA)
+    if schema not in (1, SCHEMA):
+        raise ValueError(
+            f"schema is {_short(schema)} and this version reads 1 and {SCHEMA}; a newer one may "
+            "read it"
+        )
+    if schema == 1:
+        record = {"action_ids": [], "versions": {}, **record}
+    _check_names(record, ("schema", *Description._fields))
+    fields = {name: record[name] for name in Description._fields}
+    _check_values(fields)
+    if fields["clip"] is not None:
+        _check_clip(fields["clip"])
+    _check_model(fields)
+    lists = ("class_names", "mean", "std", "action_ids")
+    return Description(**{**fields, **{name: tuple(fields[name]) for name in lists}})
+
+
+def _check_values(fields: Mapping[str, Any]) -> None:
+    """Check each field by itself."""
+    clip, licence, arguments = fields["clip"], fields["licence"], fields["arguments"]
+    are_arguments = isinstance(arguments, dict) and all(map(_is_argument, arguments.values()))
+    is_versions = isinstance(fields["versions"], dict) and _is_text(*fields["versions"].values())
+    requirements = {
+        "kind": (fields["kind"] in (*KINDS, CUSTOM), " or ".join(KINDS)),
+        "name": (_is_text(fields["name"]), "text"),
+        "arguments": (are_arguments, "an object of numbers below a million, text and their lists"),
+        "class_names": (_is_list(fields["class_names"], _is_text), "a list of text"),
+        "clip": (clip is None or isinstance(clip, dict), "an object or null"),
+        "mean": (_is_list(fields["mean"], _is_number, 3), "three numbers"),
+        "std": (_is_list(fields["std"], _is_positive, 3), "three numbers above 0"),
+        "source": (_is_text(fields["source"]), "text"),
+        "licence": (licence is None or _is_text(licence), "text or null"),
+        "training": (isinstance(fields["training"], dict), "an object"),
+        "weights": (fields["weights"] in FORMATS, " or ".join(FORMATS)),
+        "input": (fields["input"] in INPUTS, " or ".join(INPUTS)),
+        "action_ids": (_is_list(fields["action_ids"], _is_count), "a list of whole numbers"),
+        "versions": (is_versions, "an object of text"),
+    }
+    _check_all(fields, requirements)
+
+
+def _check_clip(clip: dict[str, Any]) -> None:
+    _check_names(clip, CLIP, "clip.")
+    requirements = {
+        "num_frames": (_is_count(clip["num_frames"]), "a whole number above 0"),
+        "stride": (_is_count(clip["stride"]), "a whole number above 0"),
+        "fps": (_is_positive(clip["fps"]), "a number above 0"),
+        "size": (_is_list(clip["size"], _is_count, 2), "two whole numbers above 0"),
+        "sampling": (clip["sampling"] in SAMPLINGS, " or ".join(SAMPLINGS)),
+        "test_views": (_is_list(clip["test_views"], _is_count, 2), "two whole numbers above 0"),
+    }
+    _check_all(clip, requirements, "clip.")
+
+
+def _check_model(fields: Mapping[str, Any]) -> None:
+    """Check what no field says alone: that the name exists, and that numbers go together."""
+    name, arguments = fields["name"], fields["arguments"]
+    if name not in MODELS and fields["kind"] != CUSTOM:
+        raise ValueError(f"name {_short(name)} is of no model{did_you_mean(name, MODELS)}")
+    if (depth := _depth(arguments)) > MOST_BLOCKS:
+        raise ValueError(
+            f"arguments name {depth} blocks and poolings, and {MOST_BLOCKS} are the most"
+        )
+    counts = {key: len(fields[key]) for key in ("class_names", "action_ids") if fields[key]}
+    outputs = arguments.get("num_classes")
+    for key, count in counts.items():
+        if fields["kind"] != "masked_autoencoder" and outputs not in (None, count):
+            raise ValueError(f"{count} {key} for num_classes {outputs}")
+    if len(set(counts.values())) == 2:
+        raise ValueError(
+            f"{counts['action_ids']} action_ids for {counts['class_names']} class_names"
+        )
+
+
+def _depth(arguments: Mapping[str, Any]) -> float:
+    """Sum of the numbers up to which constructors count."""
+    stages = arguments.get("stages")
+    numbers: list[Any] = [arguments.get("decoder_depth"), arguments.get("q_pool")]
+    numbers += stages if isinstance(stages, list) else [stages]
+    return sum(abs(number) for number in numbers if _is_number(number))
+
+
+def _check_names(record: Mapping[str, Any], names: Collection[str], prefix: str = "") -> None:
+    for name in record:
+        if name not in names:
+            hint = did_you_mean(str(name), names)
+            raise ValueError(f"there is no field {prefix}{one_line(name)}{hint}")
+    for name in names:
+        if name not in record:
+            raise ValueError(f"{prefix}{name} is missing")
+
+
+def _check_all(
+    record: Mapping[str, Any], requirements: Mapping[str, tuple[bool, str]], prefix: str = ""
+) -> None:
+    for name, (holds, words) in requirements.items():
+        if not holds:
+            raise ValueError(f"{prefix}{name} must be {words}, not {_short(record[name])}")
+
+
+def _is_text(*values: Any) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1_000_000
+
+
+def _is_argument(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return all(
+        v is None or isinstance(v, str | bool) or (_is_number(v) and abs(v) < 1_000_000)
+        for v in values
+    )
+
+
+def _is_list(value: Any, holds: Callable[[Any], bool], length: int | None = None) -> bool:
+    return isinstance(value, list) and length in (None, len(value)) and all(map(holds, value))
+
+
+def _short(value: Any) -> str:
+    return one_line(reprlib.repr(value))
+
+
+def one_line(text: object) -> str:
+    """A text without line breaks, also those that Unicode has besides the newline."""
+    return " ".join(line.strip() for line in str(text).splitlines())
