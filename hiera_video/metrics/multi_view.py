@@ -61,6 +61,11 @@ class Outcomes(NamedTuple):
         accuracy, videos = self.class_accuracy()
         return float(accuracy[videos > 0].mean()) if videos.any() else float("nan")
 
+    def values(self) -> dict[str, float]:
+        """``top1``, ``mean_class_accuracy`` and, from five classes on, ``top5``; in [0, 1]."""
+        values = {"top1": self.accuracy(), "mean_class_accuracy": self.mean_class_accuracy()}
+        return values | ({"top5": self.accuracy(5)} if self.num_classes >= 5 else {})
+
     def confusion(self) -> np.ndarray:
         """int64 ``(classes, classes + 1)``: videos by label and prediction, the last = none."""
         known = self.label >= 0
@@ -160,14 +165,8 @@ class MultiViewAccuracy(Metric):
         super().sync(*args, **kwargs)
 
     def compute(self) -> dict[str, Tensor]:
-        """``top1``, ``mean_class_accuracy`` and, from five classes on, ``top5``; in [0, 1]."""
-        outcomes = self._outcomes()
-        values = {
-            "top1": outcomes.accuracy(),
-            "mean_class_accuracy": outcomes.mean_class_accuracy(),
-        }
-        if self.num_classes >= 5:
-            values["top5"] = outcomes.accuracy(5)
+        """`Outcomes.values` as float64 scalars."""
+        values = self._outcomes().values()
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
     def outcomes(self) -> Outcomes:
