@@ -8,8 +8,10 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
+from torch.multiprocessing import ProcessRaisedException
 from torch.optim import AdamW
 
+from datamodules.loading.loader import EpochSampler
 from datamodules.manifests.splits import make_manifest
 from hiera_video.augment.mixing import Mixing
 from hiera_video.tasks.classification import ClassificationTask
@@ -63,9 +65,7 @@ def test_class_names_are_those_of_the_data_and_must_agree():
         set_up(ClassificationTask(small_model), Labels(names=None, train=[0, 0]))
 
 
-@pytest.mark.parametrize(
-    ("names", "same"), [(COLOURS, True), (None, True), (COLOURS[::-1], False)]
-)
+@pytest.mark.parametrize(("names", "same"), [(COLOURS, True), (None, True), (COLOURS[::-1], False)])
 def test_a_head_is_not_taken_from_other_classes(tmp_path, names, same):
     source = small_model(num_classes=3)
     checkpoint = {"state_dict": {f"model.{k}": v for k, v in source.state_dict().items()}}
@@ -101,26 +101,35 @@ def test_pretraining_is_tested_but_does_not_predict():
     task = PretrainingTask(small_mae, mask_ratio=0.5)
     data = ColourVideos(test="6", bad=("/6/2.mp4",))
     (numbers,) = quick_trainer().test(task, datamodule=data, verbose=False)
-    torch.manual_seed(0)
     assert math.isfinite(numbers["test/loss"])
     assert task.results is None
     with pytest.raises(MisconfigurationException, match="predicts no classes"):
         quick_trainer().predict(task, dataloaders=[torch.zeros(1)])
 
 
-@pytest.mark.parametrize("bad", [4, 6])
-def test_bad_videos_are_counted_on_all_ranks_together(bad):
-    """Each of two ranks meets half of them, which alone would not be too many."""
-    paths = [f"/40/{i}.mp4" for i in (0, 1, 2, 4, 3, 5)[:bad]]
-    data = ColourVideos(train="40", bad=paths, batch_size=2, max_bad_share=0.1)
+def two_ranks(videos, bad, **kwargs):
+    """Arguments of a fit on two processes, each of which meets half of the bad videos at once."""
+    order = EpochSampler(videos, training=True).order()
+    paths = [f"/{videos}/{order[3 * i]}.mp4" for i in range(bad)]  # even places are of rank 0
+    data = ColourVideos(train=str(videos), bad=paths, **kwargs)
     task = PretrainingTask(partial(small_mae, decoder_embed_dim=8), mask_ratio=0.5)
     trainer = quick_trainer(devices=2, strategy="ddp_fork", limit_val_batches=0)
-    if bad == 4:
+    return trainer, task, data
+
+
+def test_bad_videos_are_counted_on_all_ranks_together():
+    trainer, task, data = two_ranks(20, 4, batch_size=2, max_bad_share=0.2)
+    trainer.fit(task, datamodule=data)
+    assert trainer.callback_metrics["train/bad_videos"] == 4
+
+
+def test_too_many_bad_videos_stop_all_ranks_within_the_epoch():
+    """Three of them on each rank alone would not be too many."""
+    trainer, task, data = two_ranks(104, 6, batch_size=1, max_bad_share=0.05)
+    with pytest.raises(ProcessRaisedException, match="6 of this epoch's 104 videos") as error:
         trainer.fit(task, datamodule=data)
-        assert trainer.callback_metrics["train/bad_videos"] == 4
-        return
-    with pytest.raises(Exception, match="6 of this epoch's 40 videos"):
-        trainer.fit(task, datamodule=data)
+    assert "TooManyBadVideos" in str(error.value)
+    assert "on_train_batch_end" in str(error.value)
 
 
 def test_gradients_are_clipped_by_their_norm():
