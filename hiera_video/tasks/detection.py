@@ -37,7 +37,9 @@ class DetectionTask(VideoTask):
         ValueError: the augmentation moves pixels in ways that boxes cannot follow.
     """
 
-    evaluated: Tensor  # int64, the columns of scores that count in the mAP
+    # int64, the columns of scores that count in the mAP. No buffer: Lightning pairs the buffers of a
+    # task with those of an average of its weights, which is made before this is known.
+    evaluated: Tensor
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class DetectionTask(VideoTask):
         evaluated, names = self.datamodule.evaluated_action_ids, self._agreed_classes()
         assert self.action_ids is not None
         columns = [self.action_ids.index(action_id) for action_id in evaluated]
-        self.register_buffer("evaluated", torch.tensor(columns), persistent=False)
+        self.evaluated = torch.tensor(columns)
         metric = AVAMeanAveragePrecision([names[i] for i in columns], evaluated, self.protocol)
         truth = self.datamodule.ground_truth(split)
         # Keyframes without a box are rows of no action.
