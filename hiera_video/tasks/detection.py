@@ -37,8 +37,8 @@ class DetectionTask(VideoTask):
         ValueError: the augmentation moves pixels in ways that boxes cannot follow.
     """
 
-    # int64, the columns of scores that count in the mAP. No buffer: Lightning pairs the buffers of a
-    # task with those of an average of its weights, which is made before this is known.
+    # int64, the columns of scores that count in the mAP. No buffer: Lightning pairs the buffers of
+    # a task with those of an average of its weights, which is made before these are known.
     evaluated: Tensor
 
     def __init__(
