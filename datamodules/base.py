@@ -135,7 +135,7 @@ class VideoDataModule(LightningDataModule):
         self.max_bad_share, self.stop_on_kill = max_bad_share, stop_on_kill
         self.manifests: dict[str, Manifest] = {}
         self.missing: list[MissingVideo] = []  # of the splits that were listed
-        self.evaluated: dict[str, np.ndarray] = {}  # of a split, ids of videos not to see again
+        self._left_out: dict[str, np.ndarray] = {}  # ids of the videos of a split not to evaluate
         self._train_loader: Loader | None = None
         self._position: dict[str, int] | None = None  # in the training data, of a resumed run
 
@@ -256,8 +256,17 @@ class VideoDataModule(LightningDataModule):
         if max_videos is not None:
             manifest = manifest.spread(max_videos)
         views = self.evaluation_views(manifest, split)
-        done = self.evaluated.get(split, ())
+        done = self._left_out.get(split, ())
         return self._loader(views, self.eval_batch_size, training=False, done=done)
+
+    def leave_out(self, split: str, video_ids: np.ndarray) -> None:
+        """Evaluate a split without these videos, as they have been evaluated before.
+
+        Args:
+            split: train, val, test or predict.
+            video_ids: int64 ``(n,)``; they replace those of an earlier call.
+        """
+        self._left_out[split] = video_ids
 
     def _named(self, name: str) -> str:
         split = self.splits[name]

@@ -1,11 +1,13 @@
 """Rotating, shearing and shifting all frames of a clip by one affine map, as PIL does.
 
-PIL's ``Image.transform`` with bicubic interpolation is Keys' kernel with a = -1 (torch's
-``grid_sample`` has -0.75), pixel centres at halves, the edge repeated for neighbours outside, and a
-plain colour wherever the point itself lies outside. It truncates to a level. Here the weights are
-the same, but the products are added in float32, so that about one pixel in a thousand
-differs by one level. Sources: libImaging's ``Geometry.c``, PIL ``Image.rotate``, timm
-``auto_augment.py``.
+PIL's ``Image.transform`` with bicubic interpolation uses Keys' kernel with a = -1 (torch's
+``grid_sample`` uses -0.75), puts pixel centres at halves, repeats the edge for neighbours outside
+of the picture, and fills with a plain colour where the point itself lies outside. It truncates to
+whole levels. Here the weights are the same, but the products are added in float32, so that about
+one pixel in a thousand differs by one level. Sources: libImaging's ``Geometry.c``, PIL
+``Image.rotate``, timm ``auto_augment.py``.
+
+Every function takes and returns uint8 ``(3, T, H, W)``.
 """
 
 import math
@@ -14,15 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# What timm and PySlowFast fill with unless told otherwise, and PySlowFast's recipes do not.
+# The default of timm and PySlowFast, which PySlowFast's recipes keep.
 FILL = 128
-# Added before truncation; more than the rounding of the sums, which would else turn a plain
-# surface of level v into v - 1.
+# Added before truncation, because rounding errors of the sums would turn a plain surface of level v
+# into v - 1.
 _MARGIN = 1e-3
 
 
 def rotate(clip: Tensor, degrees: float) -> Tensor:
-    """Counter-clockwise about the middle."""
+    """Rotate counter-clockwise about the middle."""
     height, width = clip.shape[-2:]
     x, y = width / 2, height / 2
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -40,12 +42,12 @@ def shear_y(clip: Tensor, factor: float) -> Tensor:
 
 
 def translate_x(clip: Tensor, share: float) -> Tensor:
-    """Shift by a share of the width to the left."""
+    """Shift to the left by a share of the width."""
     return affine(clip, (1, 0, share * clip.shape[-1]), (0, 1, 0))
 
 
 def translate_y(clip: Tensor, share: float) -> Tensor:
-    """Shift by a share of the height up."""
+    """Shift up by a share of the height."""
     return affine(clip, (1, 0, 0), (0, 1, share * clip.shape[-2]))
 
 
@@ -54,13 +56,15 @@ def affine(
 ) -> Tensor:
     """Take the pixel at (x, y) from ``(x_row @ (x, y, 1), y_row @ (x, y, 1))``.
 
+    Coordinates are in pixels; the centre of the first pixel is at 0.5.
+
     Args:
         clip: uint8 ``(3, T, H, W)``.
-        x_row: of the matrix; coordinates in pixels, the first pixel's centre at 0.5.
-        y_row: likewise.
+        x_row: first row of the matrix.
+        y_row: second row of the matrix.
 
     Returns:
-        uint8 ``(3, T, H, W)``.
+        uint8 ``(3, T, H, W)``; `FILL` where the source lies outside of the frame.
     """
     height, width = clip.shape[-2:]
     options = {"dtype": torch.float64, "device": clip.device}
@@ -73,7 +77,7 @@ def affine(
     # (H, W, 4, 1) with (H, W, 1, 4) -> (H * W, 16)
     index = (rows[..., :, None] * width + columns[..., None, :]).flatten(2).flatten(0, 1)
     weights = (y_weights[..., :, None] * x_weights[..., None, :]).flatten(2).flatten(0, 1).float()
-    # A pixel of all channels and frames is one row, a new one the weighted sum of sixteen rows.
+    # A row holds a pixel of all channels and frames; a new row is the weighted sum of sixteen.
     pixels = clip.flatten(0, 1).flatten(1).T.float()  # (3, T, H, W) -> (H * W, 3 * T)
     resampled = F.embedding_bag(index, pixels, per_sample_weights=weights, mode="sum")
     levels = resampled.add_(_MARGIN).clamp_(0, 255).to(torch.uint8).T.reshape(clip.shape)
@@ -81,14 +85,20 @@ def affine(
 
 
 def _taps(source: Tensor, size: int, exact: bool) -> tuple[Tensor, Tensor]:
-    """The four pixels about each coordinate, int32 ``(..., 4)``, and their weights.
+    """The four pixels around each coordinate and their weights (Keys' kernel, a = -1).
 
-    Of coordinates that are ``exact`` pixels, that pixel alone.
+    Args:
+        source: float64 ``(...)``, coordinates in pixels.
+        size: pixels along this axis; neighbours beyond them repeat the edge.
+        exact: the coordinates are centres of pixels, so that one pixel suffices.
+
+    Returns:
+        int32 and float64 ``(..., 4)``, or ``(..., 1)`` for exact coordinates.
     """
     first = (source - 0.5).floor()
     if exact:
         return first[..., None].int(), torch.ones_like(source)[..., None]
-    d = source - 0.5 - first
+    d = source - 0.5 - first  # distance from the second of the four pixels, in [0, 1)
     offset = torch.arange(-1, 3, device=source.device)
     index = (first[..., None] + offset).clamp(0, size - 1).int()
     weights = [

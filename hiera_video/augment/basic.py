@@ -6,7 +6,7 @@ from torch import Tensor, nn
 # PySlowFast DATA.MEAN and DATA.STD, which all published video Hiera models were trained with.
 VIDEO_MEAN = (0.45, 0.45, 0.45)
 VIDEO_STD = (0.225, 0.225, 0.225)
-# Streams of random numbers: each use of a sample's seed has its own.
+# Each use of a sample's seed has its own stream of random numbers.
 FLIP_STREAM = 1
 MASK_STREAM = 2
 RAND_AUGMENT_STREAM = 3
@@ -17,11 +17,11 @@ MIXING_STREAM = 7
 
 
 class Normalize(nn.Module):
-    """Turn uint8 clips into what the model was trained on: ``(x / 255 - mean) / std``.
+    """Normalise uint8 clips as the model was trained: ``(x / 255 - mean) / std``.
 
     Args:
-        mean: of the red, green and blue channel, in [0, 1].
-        std: of the same.
+        mean: mean of the red, green and blue channel, in [0, 1].
+        std: standard deviation of the same, positive.
     """
 
     scale: Tensor
@@ -34,19 +34,19 @@ class Normalize(nn.Module):
     ) -> None:
         super().__init__()
         mean_, std_ = torch.tensor(mean), torch.tensor(std)
-        # x * scale + shift: one pass over the pixels.
+        # As x * scale + shift, which is one pass over the pixels.
         self.register_buffer("scale", 1 / (255 * std_), persistent=False)
         self.register_buffer("shift", -mean_ / std_, persistent=False)
 
     def forward(self, video: Tensor) -> Tensor:
         """Uint8 ``(B, 3, T, H, W)`` in [0, 255] to float32 of the same shape."""
         shape = (3, *[1] * (video.ndim - 2))
-        # Batches come with channels last in memory, with which the patch embedding's convolution
-        # of three channels takes several times as long on a CPU.
+        # Batches come with channels last in memory. With three channels, the convolution of the
+        # patch embedding is then several times slower on a CPU.
         return video.contiguous().float() * self.scale.view(shape) + self.shift.view(shape)
 
     def invert(self, video: Tensor) -> Tensor:
-        """Back from float to uint8 ``(B, 3, T, H, W)``, for people to look at."""
+        """Float ``(B, 3, T, H, W)`` back to uint8 of the same shape, rounded and clipped."""
         shape = (3, *[1] * (video.ndim - 2))
         pixels = (video.float() - self.shift.view(shape)) / self.scale.view(shape)
         return pixels.round().clamp(0, 255).to(torch.uint8)

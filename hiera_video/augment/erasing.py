@@ -1,4 +1,4 @@
-"""Random erasing (Zhong et al., AAAI 2020) of clips: one box for all frames."""
+"""Random erasing (Zhong et al., AAAI 2020) of clips, with one box for all frames."""
 
 import math
 from typing import NamedTuple
@@ -13,7 +13,7 @@ TRIES = 10
 
 
 class Box(NamedTuple):
-    """What is erased, in pixels, and the seed of the noise that takes its place."""
+    """The part of a clip that is erased, in pixels, and the seed of the noise in its place."""
 
     top: int
     left: int
@@ -23,15 +23,15 @@ class Box(NamedTuple):
 
 
 class RandomErasing:
-    """Fill a box with normal noise, other in each pixel, channel and frame.
+    """Fill a box with normal noise, drawn anew for each pixel, channel and frame.
 
-    As in PySlowFast (``random_erasing.py`` with ``cube=True``, mode "pixel", one box): after
-    normalisation; a box that does not fit is drawn again, here up to ten times.
+    As in PySlowFast (``random_erasing.py`` with ``cube=True``, mode "pixel", one box), it comes
+    after normalisation, and a box that does not fit is drawn again, here up to ten times.
 
     Args:
-        probability: share of clips in which something is erased.
-        area: smallest and greatest share of the frame; uniform between them.
-        aspect: smallest height by width; log-uniform up to its inverse.
+        probability: share of clips in which a box is erased.
+        area: smallest and greatest share of the frame's area; uniform between them.
+        aspect: smallest ratio of height to width, in (0, 1]; log-uniform up to its inverse.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -52,11 +52,14 @@ class RandomErasing:
         self.probability, self.area, self.aspect = probability, area, aspect
 
     def draw(self, seed: Tensor, size: tuple[int, int]) -> list[Box | None]:
-        """What to erase of each clip, if anything.
+        """Draw the box to erase of each clip.
 
         Args:
             seed: int64 ``(B,)`` on the CPU.
-            size: height and width of the clips.
+            size: height and width of the clips, pixels.
+
+        Returns:
+            ``B`` boxes; None where nothing is erased.
         """
         numbers = uniform(seed, 1 + 4 * TRIES, stream=ERASING_STREAM).double()
         rows = zip(seed.tolist(), numbers.tolist(), strict=True)
@@ -79,11 +82,11 @@ class RandomErasing:
         return None
 
     def __call__(self, clip: Tensor, box: Box) -> None:
-        """Erase in place.
+        """Erase a box of a clip in place.
 
         Args:
-            clip: normalised, float ``(3, T, H, W)``.
-            box: of `draw`.
+            clip: normalised float ``(3, T, H, W)``.
+            box: from `draw`.
         """
         inside = clip[..., box.top : box.top + box.height, box.left : box.left + box.width]
         seed = torch.full((1,), box.seed, device=clip.device)

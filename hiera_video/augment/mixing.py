@@ -11,24 +11,29 @@ from hiera_video.augment.basic import MIXING_STREAM
 
 
 class MixDraw(NamedTuple):
-    """The share ``lam`` of its own pixels that a clip keeps, and for CutMix which it does not."""
+    """How a batch is mixed.
+
+    Attributes:
+        lam: share of its own pixels and target that a clip keeps, in [0, 1]; 1: not mixed.
+        box: for CutMix, the part that a clip does not keep: top, bottom, left, right in pixels.
+    """
 
     lam: float
-    box: tuple[int, int, int, int] | None  # top, bottom, left, right
+    box: tuple[int, int, int, int] | None
 
 
 class Mixing:
     """Mix clip i with clip B - 1 - i, all of a batch alike, and their targets.
 
-    As in PySlowFast (``mixup.py``) and timm, in its mode "batch": CutMix's box is cut off at the
-    frame, the same in all frames, and the share of the targets is that of the pixels. Unlike all
-    other augmentation, what becomes of a clip depends on the batch it is in.
+    As in PySlowFast (``mixup.py``) and in timm's mode "batch", CutMix's box is the same in all
+    frames and ends at their edge, and targets are mixed in proportion to the pixels. Unlike all
+    other augmentation, the result for a clip depends on its batch.
 
     Args:
-        mixup_alpha: of the Beta distribution that the share is drawn from; 0 = no mixup.
-        cutmix_alpha: likewise; 0 = no CutMix.
+        mixup_alpha: parameter of the Beta distribution of mixup's share; 0: no mixup.
+        cutmix_alpha: the same for CutMix; 0: no CutMix.
         probability: share of batches that are mixed.
-        switch_probability: of CutMix, where both are on.
+        switch_probability: share of the mixed batches that get CutMix, where both are on.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -54,11 +59,11 @@ class Mixing:
         self.probability, self.switch_probability = probability, switch_probability
 
     def draw(self, seed: Tensor, size: tuple[int, int]) -> MixDraw:
-        """How to mix a batch, from the seed of its first clip.
+        """Draw how to mix a batch, from the seed of its first clip.
 
         Args:
             seed: int64 ``(B,)`` on the CPU.
-            size: height and width of the clips.
+            size: height and width of the clips, pixels.
 
         Raises:
             ValueError: there is only one clip.
@@ -90,10 +95,10 @@ class Mixing:
         Args:
             video: float ``(B, 3, T, H, W)``.
             target: float ``(B, classes)``, each row a distribution; see `soft_targets`.
-            draw: of `draw`.
+            draw: from `draw`.
 
         Returns:
-            Both mixed; the arguments stay as they are.
+            Mixed clips and targets of the same shapes; the arguments are not changed.
         """
         if draw.lam == 1:
             return video, target
@@ -107,12 +112,12 @@ class Mixing:
 
 
 def soft_targets(label: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:
-    """Distributions that cross entropy takes, smoothed (Szegedy et al., CVPR 2016).
+    """Smoothed target distributions for cross entropy (Szegedy et al., CVPR 2016).
 
     Args:
         label: int64 ``(B,)`` in ``[0, num_classes)``.
-        num_classes: C.
-        smoothing: s in [0, 1]: the label's class has 1 - s + s / C, each other one s / C.
+        num_classes: number of classes, C.
+        smoothing: s in [0, 1]: the label's class gets 1 - s + s / C, every other class s / C.
 
     Returns:
         float32 ``(B, num_classes)``.
@@ -123,7 +128,7 @@ def soft_targets(label: Tensor, num_classes: int, smoothing: float = 0.0) -> Ten
 
 
 def _interval(random: np.random.Generator, size: int, lam: float) -> tuple[int, int]:
-    """Begin and end of a cut about a uniform middle, within [0, size]."""
+    """Start and end of a cut around a uniformly drawn middle, within [0, size]."""
     cut = int(size * math.sqrt(1 - lam))
     middle = int(random.integers(size))
     return max(middle - cut // 2, 0), min(middle + (cut + 1) // 2, size)

@@ -1,8 +1,8 @@
 """The fifteen "increasing" operations of timm's RandAugment, on all frames of a clip at once.
 
-timm applies them to PIL images; here they are the same arithmetic on uint8 tensors. All but the
-geometric ones (`affine.py`) give the very pixels that PIL gives for each frame by itself: its
-integer luminance, its float32 blending that truncates, its statistics of one frame.
+timm applies them to PIL images; this is the same arithmetic on uint8 tensors. All but the geometric
+ones (`affine.py`) give exactly the pixels that PIL gives for each frame alone: they share PIL's
+integer luminance, its float32 blending that truncates, and its statistics of single frames.
 Sources: timm ``auto_augment.py``, PySlowFast ``rand_augment.py``, PIL ``ImageOps``,
 ``ImageEnhance`` and libImaging's ``Blend.c``, ``Convert.c``, ``Filter.c``.
 
@@ -18,10 +18,10 @@ from hiera_video.augment.affine import rotate, shear_x, shear_y, translate_x, tr
 
 
 def auto_contrast(clip: Tensor) -> Tensor:
-    """Stretch each channel of each frame to [0, 255]."""
+    """Stretch the levels of each channel of each frame to [0, 255]."""
     low, high = (clip.flatten(2).aminmax(dim=2)[i].double()[..., None] for i in (0, 1))
     level = torch.arange(256, device=clip.device)
-    # In double precision and in this order, as in PIL: some products lie just below an integer.
+    # In double precision and in PIL's order, as some products lie just below an integer.
     scale = torch.full_like(low, 255) / (high - low).clamp(min=1)
     stretched = (level * scale - low * scale).clamp(0, 255).to(torch.uint8)
     return _look_up(clip, torch.where(high > low, stretched, level.to(torch.uint8)))
@@ -33,7 +33,7 @@ def equalize(clip: Tensor) -> Tensor:
     count = torch.zeros(*index.shape[:2], 256, dtype=torch.int32, device=clip.device)
     one = torch.ones((), dtype=torch.int32, device=clip.device)
     count.scatter_add_(2, index, one.expand_as(index))
-    # Pixels of the brightest level that occurs are not counted.
+    # PIL does not count the pixels of the brightest level that occurs.
     brightest = count.gather(2, index.amax(2, keepdim=True))
     step = (index.shape[2] - brightest) // 255
     before = count.cumsum(2) - count + step // 2  # (3, T, 256)
@@ -43,12 +43,12 @@ def equalize(clip: Tensor) -> Tensor:
 
 
 def invert(clip: Tensor) -> Tensor:
-    """Every level v becomes 255 - v."""
+    """Turn every level v into 255 - v."""
     return ~clip
 
 
 def posterize(clip: Tensor, bits: int) -> Tensor:
-    """Keep the ``bits`` (0 to 8) upper bits of every level."""
+    """Keep the upper ``bits`` (0 to 8) of every level."""
     return clip & (256 - 2 ** (8 - bits))
 
 
@@ -63,12 +63,12 @@ def solarize_add(clip: Tensor, amount: int) -> Tensor:
 
 
 def color(clip: Tensor, factor: float) -> Tensor:
-    """Saturation: 0 is grey, 1 changes nothing."""
+    """Change the saturation: a factor of 0 gives grey, 1 changes nothing."""
     return _blend(_luminance(clip), clip, factor)
 
 
 def contrast(clip: Tensor, factor: float) -> Tensor:
-    """0 is the mean luminance of the frame, 1 changes nothing."""
+    """Change the contrast: a factor of 0 gives the frame's mean luminance, 1 changes nothing."""
     total = _luminance(clip).flatten(1).sum(1, dtype=torch.int64)  # (T,)
     pixels = clip[0, 0].numel()
     mean = (2 * total + pixels) // (2 * pixels)  # rounded half up
@@ -76,17 +76,18 @@ def contrast(clip: Tensor, factor: float) -> Tensor:
 
 
 def brightness(clip: Tensor, factor: float) -> Tensor:
-    """0 is black, 1 changes nothing."""
+    """Change the brightness: a factor of 0 gives black, 1 changes nothing."""
     return (clip.float() * factor).clamp_(0, 255).to(torch.uint8)
 
 
 def sharpness(clip: Tensor, factor: float) -> Tensor:
-    """0 is smoothed, 1 changes nothing, more than 1 sharpens."""
+    """Change the sharpness: a factor of 0 smooths, 1 changes nothing, more than 1 sharpens."""
     level = clip.short()
     rows = level[..., :-2, :] + level[..., 1:-1, :] + level[..., 2:, :]
     total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * level[..., 1:-1, 1:-1]
-    smooth = clip.float()  # the outermost pixels stay
-    # Weights 1 and, in the middle, 5; the sum over 13 never lies halfway between two levels.
+    smooth = clip.float()  # the outermost pixels stay as they are
+    # The weights are 5 in the middle and 1 around it; no multiple of 1 / 13 lies halfway between
+    # two levels.
     smooth[..., 1:-1, 1:-1] = (total / 13).round_()
     return _blend(smooth, clip, factor)
 
@@ -111,25 +112,33 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
 
 
 def apply(clip: Tensor, operations: Sequence[tuple[str, float | None]]) -> Tensor:
-    """Apply operations, given by name and argument, in order."""
+    """Apply operations in order.
+
+    Args:
+        clip: uint8 ``(3, T, H, W)``.
+        operations: a name in `OPERATIONS` and its argument, or None for one without an argument.
+
+    Returns:
+        uint8 ``(3, T, H, W)``.
+    """
     for name, argument in operations:
         clip = OPERATIONS[name](clip) if argument is None else OPERATIONS[name](clip, argument)
     return clip
 
 
 def _look_up(clip: Tensor, table: Tensor) -> Tensor:
-    """Each level's entry in the uint8 table ``(3, T, 256)`` of its channel and frame."""
+    """Replace each level by its entry in the table ``(3, T, 256)`` of its channel and frame."""
     return table.gather(2, clip.flatten(2).long()).view(clip.shape)
 
 
 def _luminance(clip: Tensor) -> Tensor:
-    """ITU-R 601 in 16 bits of fraction, rounded; float32 ``(T, H, W)`` of integers."""
+    """ITU-R 601 luminance in 16-bit fractions, rounded: float32 ``(T, H, W)`` of integers."""
     red, green, blue = clip.float()
     # All sums are integers below 2**24, which float32 holds exactly.
     return ((red * 19595 + green * 38470 + blue * 7471 + 32768) * 2.0**-16).floor_()
 
 
 def _blend(degenerate: Tensor, clip: Tensor, factor: float) -> Tensor:
-    """From ``degenerate`` (factor 0) over the clip (1) beyond; float32, truncated."""
+    """Go from ``degenerate`` (factor 0) to the clip (1) and beyond, in float32, truncated."""
     change = clip.float() - degenerate
     return change.mul_(factor).add_(degenerate).clamp_(0, 255).to(torch.uint8)

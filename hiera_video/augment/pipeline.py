@@ -1,4 +1,4 @@
-"""All that happens to the clips of a training batch, mixing aside."""
+"""The augmentation of training clips, apart from mixing."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,13 @@ from hiera_video.augment.random import uniform
 
 
 class Draw(NamedTuple):
-    """What happens to each of ``B`` clips. Of plain numbers, so that it stays on the host."""
+    """What happens to each of ``B`` clips, in plain numbers, which stay on the host.
+
+    Attributes:
+        flip: whether the clip is mirrored.
+        operations: of RandAugment, in order; none if it is off.
+        boxes: the part that is erased; None if nothing is.
+    """
 
     flip: list[bool]
     operations: list[list[Operation]]
@@ -20,17 +26,17 @@ class Draw(NamedTuple):
 
 
 class Augmentation(nn.Module):
-    """Flip, RandAugment, normalise, erase: in this order, each clip by its own seed alone.
+    """Flip, RandAugment, normalise and erase, in this order, each clip by its own seed alone.
 
-    What happens is drawn on the host, before the batch goes to the device; so the device never
-    waits, and touches only the clips that something was drawn for. A clip's result is the same in
-    any batch, and on any device but for rounding.
+    What happens is drawn on the host before the batch goes to the device. So the device never
+    waits, and it works only on the clips that something was drawn for. The result for a clip is the
+    same in every batch, and on every device up to rounding.
 
     Args:
         horizontal_flip: mirror half of the clips.
-        rand_augment: None = off.
-        erasing: None = off.
-        normalize: of the mean and deviation that the model expects; None = `Normalize()`.
+        rand_augment: None: off.
+        erasing: None: off.
+        normalize: with the mean and deviation that the model expects; None: `Normalize()`.
     """
 
     def __init__(
@@ -46,11 +52,11 @@ class Augmentation(nn.Module):
         self.erasing, self.normalize = erasing, normalize or Normalize()
 
     def draw(self, seed: Tensor, size: tuple[int, int]) -> Draw:
-        """Decide what happens to each clip.
+        """Draw what happens to each clip.
 
         Args:
             seed: int64 ``(B,)`` on the CPU.
-            size: height and width of the clips.
+            size: height and width of the clips, pixels.
         """
         flip = uniform(seed, 1, stream=FLIP_STREAM)[:, 0] < 0.5 * self.horizontal_flip
         return Draw(
@@ -60,15 +66,15 @@ class Augmentation(nn.Module):
         )
 
     def move_boxes(self, boxes: Tensor, box_clip: Tensor, draw: Draw) -> Tensor:
-        """Move boxes with what is in them, on the host as `draw` is.
+        """Move boxes along with the picture, on the CPU.
 
         Args:
             boxes: ``(N, 4)``: x1, y1, x2, y2 in [0, 1] of their clip.
-            box_clip: int64 ``(N,)``: the clip that each is of.
+            box_clip: int64 ``(N,)``: the clip that each box belongs to.
             draw: what will happen to the clips.
 
         Returns:
-            ``(N, 4)``; where a clip will be mirrored, x1 and x2 are as well.
+            ``(N, 4)``; the boxes of mirrored clips are mirrored.
         """
         x1, y1, x2, y2 = boxes.unbind(1)
         mirrored = torch.stack([1 - x2, y1, 1 - x1, y2], dim=1)
@@ -76,17 +82,17 @@ class Augmentation(nn.Module):
 
     @torch.no_grad()
     def forward(self, video: Tensor, draw: Draw) -> Tensor:
-        """Do it.
+        """Augment and normalise a batch.
 
         Args:
             video: uint8 ``(B, 3, T, H, W)``.
-            draw: of `draw`.
+            draw: from `draw`, for these clips.
 
         Returns:
             float32 ``(B, 3, T, H, W)``, normalised.
 
         Raises:
-            ValueError: the video is not uint8, or not of as many clips as the draw.
+            ValueError: the video is not uint8, or has another number of clips than the draw.
         """
         if video.dtype != torch.uint8:
             raise ValueError(f"augmentation takes uint8 clips, not {video.dtype}")

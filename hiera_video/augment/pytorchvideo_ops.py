@@ -16,9 +16,9 @@ from hiera_video.augment.pil_ops import equalize
 @functools.cache
 def augmentations() -> Any:
     """The module ``pytorchvideo.transforms.augmentations``, which takes seconds to import."""
-    with warnings.catch_warnings():  # of other libraries, about what these import
+    with warnings.catch_warnings():  # other libraries warn of what this imports
         warnings.simplefilter("ignore")
-        # pytorchvideo 0.1.5 asks for a module of torchvision under the name it had before 0.17.
+        # pytorchvideo 0.1.5 imports a module of torchvision by the name it had before 0.17.
         sys.modules.setdefault(
             "torchvision.transforms.functional_tensor",
             importlib.import_module("torchvision.transforms._functional_tensor"),
@@ -31,10 +31,10 @@ def apply(clip: Tensor, operations: Sequence[tuple[str, float | None]]) -> Tenso
 
     Args:
         clip: uint8 ``(3, T, H, W)``.
-        operations: name and argument of each, as in pytorchvideo.
+        operations: a name as in pytorchvideo and its argument, or None for one without an argument.
 
     Returns:
-        uint8 ``(3, T, H, W)``: the float result of the last one, rounded.
+        uint8 ``(3, T, H, W)``: the float result of the last operation, rounded.
     """
     frames = clip.transpose(0, 1).float() / 255  # (T, 3, H, W)
     for name, argument in operations:
@@ -52,5 +52,12 @@ def _function(name: str) -> Callable[..., Tensor]:
 
 
 def _equalize(frames: Tensor) -> Tensor:
-    """The same table as the library's, without its loop over frames and channels."""
+    """The library's result without its loop over frames and channels.
+
+    Args:
+        frames: float ``(T, 3, H, W)`` in [0, 1].
+
+    Returns:
+        The same shape and range.
+    """
     return (equalize((frames * 255).to(torch.uint8).transpose(0, 1)) / 255).transpose(0, 1)

@@ -1,4 +1,4 @@
-"""RandAugment (Cubuk et al., CVPR Workshops 2020) for clips: one draw for all frames."""
+"""RandAugment (Cubuk et al., CVPR Workshops 2020) for clips, with one draw for all frames."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -19,8 +19,8 @@ class Operation(NamedTuple):
     argument: float | None
 
 
-# The argument of an operation at a share (0 to 1) of the greatest magnitude and with a sign (-1 or
-# 1); None where it takes none.
+# Computes the argument of an operation from a share (0 to 1) of the greatest magnitude and a sign
+# (-1 or 1); None for an operation without an argument.
 Argument = Callable[[float, int], float] | None
 
 
@@ -65,23 +65,23 @@ ARGUMENTS = {"timm": _TIMM, "pytorchvideo": _PYTORCHVIDEO}
 
 
 class RandAugment:
-    """Some operations, drawn for each clip and applied to all its frames.
+    """Random operations, drawn for each clip and applied to all of its frames.
 
-    The two codebases that video recipes come from mean different things by the name:
+    Video recipes come from two codebases that mean different things by RandAugment:
 
     - ``timm``: what timm and PySlowFast write ``rand-m7-mstd0.5-inc1``. 15 operations on uint8
       frames as PIL does them, drawn with replacement; bicubic, filled with level 128.
     - ``pytorchvideo``: 14 operations of pytorchvideo 0.1.5 on float frames, drawn without
       replacement; bilinear, filled with 0.5. The last result is rounded to uint8.
 
-    In both, a drawn operation is applied with a probability, at a magnitude drawn from a normal
-    distribution and clipped to [0, 10], in a direction drawn where there are two.
+    In both, a drawn operation is applied with a probability. Its magnitude is drawn from a normal
+    distribution and clipped to [0, 10]; its direction is drawn if it has two.
 
     Args:
-        magnitude: mean of that distribution, in [0, 10].
-        num_layers: operations drawn for each clip.
-        std: standard deviation of the magnitude.
-        probability: that a drawn operation is applied.
+        magnitude: mean of the magnitude, in [0, 10].
+        num_layers: operations drawn for each clip, at least 1.
+        std: standard deviation of the magnitude, at least 0.
+        probability: of applying a drawn operation.
         semantics: ``timm`` or ``pytorchvideo``.
 
     Raises:
@@ -115,7 +115,7 @@ class RandAugment:
         self.probability, self.semantics = probability, semantics
 
     def draw(self, seed: Tensor) -> list[list[Operation]]:
-        """The operations for each clip.
+        """Draw the operations for each clip.
 
         Args:
             seed: int64 ``(B,)`` on the CPU.
@@ -148,11 +148,11 @@ class RandAugment:
 
         Args:
             clip: uint8 ``(3, T, H, W)``.
-            operations: in their order.
+            operations: applied in this order.
 
         Returns:
-            uint8 ``(3, T, H, W)``. Whole levels after each operation of ``timm`` keep devices
-            together: they differ in few pixels, after one operation by one level.
+            uint8 ``(3, T, H, W)``. ``timm`` gives whole levels after each operation, so devices
+            differ in few pixels only, after one operation by one level.
         """
         if not operations:
             return clip

@@ -1,7 +1,7 @@
 """Random numbers from seeds that travel with the samples.
 
-A ``torch.Generator`` gives other numbers on other devices and in another batch composition. Here
-the numbers of a sample are a hash of its seed, computed for the whole batch on its own device.
+The numbers of a ``torch.Generator`` depend on the device and on the other samples of a batch. Here
+the numbers of a sample are a hash of its seed, computed for a whole batch on its device.
 """
 
 import math
@@ -18,7 +18,7 @@ def uniform(seed: Tensor, count: int, stream: int) -> Tensor:
     Args:
         seed: int64 ``(B,)``.
         count: numbers for each sample.
-        stream: which use they are for; other streams give independent numbers.
+        stream: one for each use of a seed; the numbers of different streams are independent.
 
     Returns:
         float32 ``(B, count)`` in [0, 1), equal on every device.
@@ -26,7 +26,7 @@ def uniform(seed: Tensor, count: int, stream: int) -> Tensor:
     start = _mix(seed + _wrap64(_GOLDEN * (stream + 1)))  # (B,)
     counter = torch.arange(1, count + 1, device=seed.device) * _GOLDEN  # (count,)
     bits = _mix(start[:, None] + counter[None, :])  # (B, count)
-    # The upper 24 bits: what a float32 below one holds exactly.
+    # A float32 below one holds exactly the upper 24 bits.
     return _shift_right(bits, 40).to(torch.float32) * 2.0**-24
 
 
@@ -36,14 +36,14 @@ def normal(seed: Tensor, count: int, stream: int) -> Tensor:
     Args:
         seed: int64 ``(B,)``.
         count: numbers for each sample.
-        stream: as for `uniform`; a stream serves one of the two.
+        stream: as for `uniform`, which must not use the same one.
 
     Returns:
-        float32 ``(B, count)`` in [-5.8, 5.8], equal on every device but for rounding.
+        float32 ``(B, count)`` in [-5.8, 5.8], equal on every device up to rounding.
     """
     half = (count + 1) // 2
     drawn = uniform(seed, 2 * half, stream)  # (B, 2 * half)
-    radius = (1 - drawn[:, :half]).log().mul(-2).sqrt()  # of a number in (0, 1]
+    radius = (1 - drawn[:, :half]).log().mul(-2).sqrt()  # 1 - drawn is in (0, 1]
     angle = drawn[:, half:] * (2 * math.pi)
     return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :count]
 
@@ -53,7 +53,7 @@ def _wrap64(value: int) -> int:
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Logical shift; torch's own keeps the sign."""
+    """Logical shift; torch's operator keeps the sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 

@@ -1,7 +1,7 @@
-"""An exponential moving average of the weights, by Lightning's callback, and going on with it.
+"""An exponential moving average of the weights, kept by Lightning's callback.
 
-A checkpoint then holds the average in ``state_dict``, which is what evaluation and `load_weights`
-use, and the weights that are trained beside it.
+A checkpoint then holds the average in ``state_dict``, which evaluation and `load_weights` use, and
+beside it the weights that are being trained.
 """
 
 import warnings
@@ -13,22 +13,23 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 
 
 class AveragedWeights(EMAWeightAveraging):
-    """Lightning's average, without its warning about a hook that is harmless here."""
+    """Lightning's average, without a warning that does not apply here."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin the average with the initial weights."""
+        """Start the average from the initial weights."""
         with warnings.catch_warnings():
-            # Of sharded models; `VideoTask.configure_model` builds a whole one.
+            # It warns of sharded models; `VideoTask.configure_model` builds a whole one.
             warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback")
             super().setup(trainer, pl_module, stage)
 
 
 def ema(decay: float | None, device: str | None = None) -> AveragedWeights | None:
-    """The callback, or None where no average is wanted.
+    """The callback that averages weights, or None if no average is wanted.
 
     Args:
-        decay: share of the average that stays at each step, in [0, 1), such as 0.9999; None: none.
-        device: where the average lies; None: with the model.
+        decay: share of the average that is kept at each step, in [0, 1), such as 0.9999; None: no
+            average.
+        device: device that holds the average; None: that of the model.
 
     Raises:
         ValueError: the decay is outside [0, 1).
@@ -41,12 +42,12 @@ def ema(decay: float | None, device: str | None = None) -> AveragedWeights | Non
 
 
 def check_average(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    """See that a training with an average of weights is continued with it.
+    """See that a training is resumed with an average of weights exactly if it had one.
 
-    Without the callback Lightning would go on from the average, as if it had been trained.
+    Otherwise Lightning would go on from the average as if it were the trained weights, or fail.
 
     Raises:
-        MisconfigurationException: it is not.
+        MisconfigurationException: only one of the checkpoint and the trainer has an average.
     """
     averaged = "averaging_state" in checkpoint
     averaging = any(isinstance(c, WeightAveraging) for c in trainer.callbacks)  # type: ignore

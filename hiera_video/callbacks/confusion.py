@@ -1,17 +1,17 @@
-"""The confusion matrix of a test, as a file and in TensorBoard."""
+"""The confusion matrix of a test, as a PNG file and in TensorBoard."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from hiera_video.tasks.protocols import classifying
 from hiera_video.visualize.confusion import confusion_picture
 
 
 class ConfusionPicture(Callback):
-    """Paint it after `test` of a classification.
+    """Paint the confusion matrix after `test` of a classification.
 
     Args:
         path: PNG file to write.
@@ -21,11 +21,11 @@ class ConfusionPicture(Callback):
         self.path = Path(path)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Paint what the task has as its results."""
-        task: Any = pl_module
+        """Paint the task's results."""
         if not trainer.is_global_zero:
             return
-        picture = confusion_picture(task.results.outcomes.confusion(), task.class_names)
+        results = classifying(pl_module).results
+        picture = confusion_picture(results.outcomes.confusion(), results.class_names)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(self.path)
         for logger in trainer.loggers:

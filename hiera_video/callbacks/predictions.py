@@ -1,4 +1,4 @@
-"""What the model said of each video, in files that other programs read."""
+"""The predictions for each video, in files that other programs read."""
 
 import hashlib
 import json
@@ -16,24 +16,25 @@ from hiera_video.errors import PredictionFileError
 from hiera_video.metrics.top_classes import top_classes
 from hiera_video.results.prediction_files import FailedVideo, Header, Rows, stamped
 from hiera_video.results.prediction_parts import Parts, PartWriter, lock_folder
+from hiera_video.tasks.protocols import classifying, data_of
 
 log = logging.getLogger(__name__)
 
 
 class PredictionTable(Callback):
-    """Write ``predictions.parquet`` during `test`: one row for each (video, view), sorted by it.
+    """Write ``predictions.parquet`` during `test`: a row for each view, sorted by video and view.
 
     Columns: video_id int64, path string, label int64, temporal_view and spatial_view int32,
     probabilities list of float32. The file's metadata holds as JSON ``class_names``,
     ``temporal_views``, ``spatial_views``, ``source`` (weights, videos, clips), and ``failed``: the
     videos that could not be decoded and count as wrong, each with video_id, path, label and reason.
 
-    Rows go to disk about every minute, into a folder beside the file; all processes write there,
-    the first joins them at the end. A test that was cut off goes on after them.
+    About every minute all processes write their rows to a folder beside the file. The first process
+    joins these parts at the end. A test that was cut off leaves out the videos that are in them.
 
     Args:
-        path: the file.
-        weights: the checkpoint that is tested; None: what the task starts from.
+        path: Parquet file to write.
+        weights: the checkpoint that is tested; None: the weights that the task starts from.
     """
 
     def __init__(self, path: str | Path, weights: str | Path | None = None) -> None:
@@ -42,30 +43,31 @@ class PredictionTable(Callback):
         self._lock: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave out what an earlier test in this folder has done.
+        """Leave out the videos that an earlier test in this folder has evaluated.
 
         Raises:
-            MisconfigurationException: that was another test, or it cannot be read.
+            MisconfigurationException: the earlier test was another one, or it cannot be read.
         """
         if stage != "test":
             return
-        datamodule: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        datamodule = data_of(trainer)
         done: Any = None
         if trainer.is_global_zero:
             try:
                 done = self._done(self._header(trainer, pl_module))
             except (PredictionFileError, MisconfigurationException) as error:
-                done = str(error)  # for all processes: none may wait for this one
+                done = str(error)  # broadcast, so that no process waits for this one
         done = trainer.strategy.broadcast(done)
         if isinstance(done, str):
             raise MisconfigurationException(done)
-        # Each process needs a video: one without any would miss what the others do together.
+        # Each process keeps a video: without any it would miss the collectives of the others.
         videos = len(datamodule.manifests["test"])
-        datamodule.evaluated["test"] = done[: max(0, videos - trainer.world_size)]
+        datamodule.leave_out("test", done[: max(0, videos - trainer.world_size)])
         if len(done) and trainer.is_global_zero:
             log.info(f"{len(done)} of {videos} videos were evaluated before")
 
     def _done(self, header: Header) -> np.ndarray:
+        """Ids of the videos in the parts, int64; takes the folder's lock."""
         self._lock = lock_folder(self._parts)
         parts = Parts(self._parts)
         if differs := parts.differs_from(header):
@@ -75,11 +77,11 @@ class PredictionTable(Callback):
         return parts.videos()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count what was done before; open this process's parts."""
-        task: Any = pl_module
+        """Add earlier predictions to the metric; open a writer for this process."""
         if trainer.is_global_zero:
+            metric = classifying(pl_module).metric("test")
             for part in Parts(self._parts).files:
-                part.count(task.metrics["test_accuracy"])
+                part.count(metric)
         header = self._header(trainer, pl_module)
         self._writer = PartWriter(self._parts, header, trainer.global_rank)
 
@@ -92,9 +94,9 @@ class PredictionTable(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Append the batch."""
+        """Append the views of the batch, and its videos that could not be decoded."""
         assert self._writer is not None
-        manifest = trainer.datamodule.manifests["test"]  # pyright: ignore
+        manifest = data_of(trainer).manifests["test"]
         columns = {key: value.cpu().numpy() for key, value in outputs.items()}
         ids = columns["video_id"]
         paths = {i: manifest.path(i) for i in np.unique(ids).tolist()}
@@ -119,7 +121,7 @@ class PredictionTable(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Keep what there is."""
+        """Keep the rows so far, for the test to go on after them."""
         if self._writer is not None:
             self._writer.flush()
         self._release()
@@ -129,7 +131,7 @@ class PredictionTable(Callback):
             return
         self._lock.close()
         self._lock = None
-        if not any(self._parts.glob("*.parquet")):  # nothing to go on after
+        if not any(self._parts.glob("*.parquet")):  # no test to go on with
             shutil.rmtree(self._parts, ignore_errors=True)
 
     @property
@@ -137,8 +139,7 @@ class PredictionTable(Callback):
         return self.path.with_name(self.path.name + ".parts")
 
     def _header(self, trainer: Trainer, pl_module: LightningModule) -> Header:
-        task: Any = pl_module
-        datamodule: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        task, datamodule = classifying(pl_module), data_of(trainer)
         manifest = datamodule.manifests["test"]
         videos = hashlib.sha256()
         for name in ("path", "label"):
@@ -159,15 +160,16 @@ class PredictionTable(Callback):
 class PredictionLines(Callback):
     """Write the most probable classes of each video during `predict`, one JSON object a line.
 
-    ``{"path": ..., "predictions": [{"label": ..., "probability": ...}, ...]}``, probabilities
-    averaged over views; ``{"path": ..., "error": ...}`` for a file that cannot be decoded.
+    ``{"path": ..., "predictions": [{"label": ..., "probability": ...}, ...]}`` with probabilities
+    averaged over views, or ``{"path": ..., "error": ...}`` for a file that cannot be decoded.
 
     Args:
-        path: the file. Each rank writes a part beside it; rank 0 joins and removes them.
-        top: classes a video.
+        path: JSON Lines file to write. Each rank writes a part beside it; rank 0 joins the parts
+            and removes them.
+        top: classes per video.
 
     Attributes:
-        answered: videos that this rank could decode.
+        answered: number of videos that this rank could decode.
     """
 
     def __init__(self, path: str | Path, top: int = 5) -> None:
@@ -189,12 +191,12 @@ class PredictionLines(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the batch's videos; all views of a video are in one batch."""
-        task: Any = pl_module
-        manifest = trainer.datamodule.manifests["predict"]  # pyright: ignore
+        """Write a line for each video of the batch; all views of a video are in one batch."""
+        names = classifying(pl_module).class_names or ()
+        manifest = data_of(trainer).manifests["predict"]
         probabilities, ids = outputs["probabilities"].cpu(), outputs["video_id"].cpu()
         for video_id in ids.unique().tolist():
-            best = top_classes(probabilities[ids == video_id], task.class_names, self.top)
+            best = top_classes(probabilities[ids == video_id], names, self.top)
             line = {
                 "path": manifest.path(video_id),
                 "predictions": [{"label": p.label, "probability": round(p[1], 6)} for p in best],

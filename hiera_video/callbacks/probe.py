@@ -1,26 +1,31 @@
-"""Judging pretraining while it runs."""
+"""Probes of the encoder's features during pretraining."""
 
-from typing import Any
+from typing import Any, cast
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from hiera_video.metrics.probe import FeatureProbe
+from hiera_video.tasks.evaluation import EvaluatedTask
 from hiera_video.tasks.probing import add_all, add_videos, check_classes
+from hiera_video.tasks.protocols import data_of
 
 
 class Probe(Callback):
     """Log ``val/knn_top1`` and ``val/linear_top1`` of the encoder's features; see `FeatureProbe`.
 
-    In a validation that is due, it takes the features of validation videos from the batches as they
-    come, and those of training videos from a loader of its own, with ``data.val_views`` and without
-    augmentation. Training does not notice: nothing random is drawn.
+    When it is due, the probes are tested on the batches of the validation that is under way. They
+    are trained on training videos from a loader of their own, with ``data.val_views`` and without
+    augmentation. Nothing random is drawn, so that training goes on as without a probe.
 
     Args:
-        every_n_epochs: epochs from one probe to the next, of those with a validation; None: never.
-        max_videos: training videos it is trained on, at equal steps through the split; None: all.
+        every_n_epochs: probe at the validation of every n-th epoch; None: never.
+        max_videos: train on so many videos, at equal steps through the split; None: on all.
         k: as in `FeatureProbe`.
         l2: as in `FeatureProbe`.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
 
     def __init__(
@@ -34,7 +39,7 @@ class Probe(Callback):
             raise ValueError(f"every_n_epochs must be at least 1 or null, not {every_n_epochs}")
         if max_videos is not None and max_videos < 2:
             raise ValueError(f"max_videos must be at least 2 or null, not {max_videos}")
-        FeatureProbe(1, 1, k, l2)  # refuses what is wrong before data is read
+        FeatureProbe(1, 1, k, l2)  # refuses wrong values before data is read
         self.every_n_epochs, self.max_videos, self.k, self.l2 = every_n_epochs, max_videos, k, l2
         self._probe: FeatureProbe | None = None
 
@@ -46,7 +51,7 @@ class Probe(Callback):
         """
         if stage != "fit" or self.every_n_epochs is None:
             return
-        datamodule: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        datamodule = data_of(trainer)
         if "val" not in datamodule.manifests:
             raise MisconfigurationException("a probe is judged on data.val, which is null")
         if self.max_videos is not None and self.max_videos < trainer.world_size:
@@ -63,13 +68,12 @@ class Probe(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Begin with the training videos: here averages of weights, if any, are in place."""
+        """Start with the training videos; an average of weights, if any, is in place by now."""
         due = self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if batch_idx or not due or trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        task: Any = pl_module
-        datamodule: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        width, classes = task.model.stage_dims[-1], len(datamodule.class_names)
+        task, datamodule = cast(EvaluatedTask, pl_module), data_of(trainer)
+        width, classes = task.model.stage_dims[-1], len(datamodule.class_names or ())
         self._probe = FeatureProbe(width, classes, self.k, self.l2).to(task.device)
         add_all(self._probe, task, datamodule.evaluation_loader("train", self.max_videos))
 
@@ -85,13 +89,13 @@ class Probe(Callback):
         """Add the validation videos of the batch."""
         if self._probe is not None:
             with trainer.precision_plugin.forward_context():
-                add_videos(self._probe, pl_module, batch, train=False)
+                add_videos(self._probe, cast(EvaluatedTask, pl_module), batch, train=False)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what both probes reach."""
+        """Log the accuracy of both probes."""
         if self._probe is None:
             return
         for name, value in self._probe.compute().items():
             # The same on all ranks already; sync_dist keeps Lightning from warning.
-            pl_module.log(f"val/{name}", value.float(), sync_dist=True)
+            pl_module.log(f"val/{name}", float(value), sync_dist=True)
         self._probe = None

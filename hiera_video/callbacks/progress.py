@@ -1,4 +1,4 @@
-"""One plain line for every few steps: readable in a terminal, a log file and a cluster's output."""
+"""Progress as plain lines, readable in a terminal, a log file and a cluster's output."""
 
 import logging
 import time
@@ -11,9 +11,9 @@ log = logging.getLogger(__name__)
 
 
 class ProgressLines(Callback):
-    """Print step, loss, learning rate, clips a second and the time left.
+    """Print step, loss, learning rate, clips per second and the time left.
 
-    The only places where it waits for the device are the steps at which it prints.
+    It waits for the device only at the steps at which it prints.
 
     Args:
         every_n_steps: optimiser steps from one line to the next.
@@ -30,11 +30,11 @@ class ProgressLines(Callback):
         self._restart(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print what validation found; its time is not training time."""
+        """Print the numbers of the validation; its time is not training time."""
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
-        found = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        text = "  ".join(f"{name} {value.item():.4f}" for name, value in sorted(found.items()))
+        numbers = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        text = "  ".join(f"{name} {value.item():.4f}" for name, value in sorted(numbers.items()))
         log.info(f"epoch {trainer.current_epoch + 1} done  {text}")
         self._restart(trainer)
 
@@ -46,7 +46,7 @@ class ProgressLines(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Count the batch; print at every n-th step."""
+        """Count the clips of the batch; print at every n-th step."""
         self._clips += len(batch["video"]) * trainer.world_size
         step = trainer.global_step
         if step == self._steps or step % self.every_n_steps or not trainer.is_global_zero:

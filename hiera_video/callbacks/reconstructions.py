@@ -2,23 +2,24 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from hiera_video.tasks.pretraining import PretrainingTask
 from hiera_video.visualize.reconstruction import reconstruction_sheet, to_image
 
 log = logging.getLogger(__name__)
 
 
 class ReconstructionPictures(Callback):
-    """After each validation, paint the first validation clips: a PNG file and a TensorBoard image.
+    """Paint the first clips of each validation, as a PNG file and a TensorBoard image.
 
-    Of a target without a picture (histograms of gradients) there is none, as the log says once.
+    A model whose target is no picture (histograms of gradients) is not painted; the log says so.
 
     Args:
-        folder: where the PNG files go.
+        folder: where ``step-0001234.png`` is written.
         num_clips: clips in a picture.
         every_n_epochs: epochs from one picture to the next.
     """
@@ -27,8 +28,8 @@ class ReconstructionPictures(Callback):
         self.folder, self.num_clips, self.every_n_epochs = Path(folder), num_clips, every_n_epochs
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say it if there will be no pictures."""
-        task: Any = pl_module
+        """Say so if there will be no pictures."""
+        task = cast(PretrainingTask, pl_module)
         if trainer.is_global_zero and not task.model.target.has_picture:
             log.info("no reconstructions are painted: the model's target is no picture")
 
@@ -47,7 +48,7 @@ class ReconstructionPictures(Callback):
             return
         if batch_idx or trainer.sanity_checking or not trainer.is_global_zero or not due:
             return
-        task: Any = pl_module
+        task = cast(PretrainingTask, pl_module)
         if not task.model.target.has_picture:
             return
         video = task.normalize(batch["video"][: self.num_clips])

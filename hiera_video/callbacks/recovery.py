@@ -1,4 +1,4 @@
-"""A last checkpoint when the machine is about to be taken away, and going on from one."""
+"""A last checkpoint when a cluster ends the run, and resuming from it on other machines."""
 
 import signal
 from pathlib import Path
@@ -11,15 +11,16 @@ from torch import distributed
 
 from datamodules.base import VideoDataModule
 from hiera_video.callbacks.averaging import check_average
+from hiera_video.tasks.lightning_private import batch_progress, stop_after_step
 
 
 class SaveOnSigterm(Callback):
     """Stop all ranks after the same step when SIGTERM comes during training; save ``last.ckpt``.
 
-    Lightning's own handler starts a collective from within the signal, wherever the ranks are, and
-    often waits for ever. Here the first rank notes the signal and the others learn of it at the end
-    of an optimiser's step. Nothing is saved after an ordinary error of one rank: the others would
-    wait for it.
+    Lightning's own handler starts a collective within the signal, wherever the ranks are, and often
+    hangs. Here the first rank notes the signal, and the others learn of it at the end of a batch.
+    All stop once an optimiser's step is complete. Nothing is saved after an ordinary error of one
+    rank, as the others would wait for it.
 
     Args:
         folder: the run's folder of checkpoints.
@@ -28,10 +29,11 @@ class SaveOnSigterm(Callback):
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._told = False
+        self._step = 0
         self._group: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the place of Lightning's handler, which is restored by Lightning at the end."""
+        """Replace Lightning's signal handler; Lightning restores the original one at the end."""
         self._told = False
         signal.signal(signal.SIGTERM, self._note)
         if trainer.world_size > 1:  # on the CPU, so that no step waits for a GPU
@@ -39,6 +41,12 @@ class SaveOnSigterm(Callback):
 
     def _note(self, *_: object) -> None:
         self._told = True
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the step, to see whether the batch completes one."""
+        self._step = trainer.global_step
 
     def on_train_batch_end(
         self,
@@ -48,19 +56,18 @@ class SaveOnSigterm(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Ask the first rank."""
+        """Ask the first rank whether to stop."""
         told = torch.tensor(self._told)
         if trainer.world_size > 1:
             distributed.broadcast(told, src=0, group=self._group)
-        # Not within an accumulation: its gradients are in no checkpoint.
-        if told and not trainer.fit_loop.epoch_loop._should_accumulate():
-            # Lightning raises SIGTERMException at the end of the step, now on all ranks.
-            trainer._signal_connector.received_sigterm = True
+        # Not while gradients accumulate, as no checkpoint holds them.
+        if told and trainer.global_step > self._step:
+            stop_after_step(trainer)  # on all ranks
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Save if it was SIGTERM during training."""
+        """Save a checkpoint if training ends because of SIGTERM."""
         if isinstance(exception, SIGTERMException) and trainer.state.fn == "fit":
             trainer.save_checkpoint(self.folder / "last.ckpt")
 
@@ -68,8 +75,9 @@ class SaveOnSigterm(Callback):
 class ContinueEpoch(Callback):
     """Continue an epoch with another number of processes, batch size or accumulation.
 
-    The loader's position is a number of samples. Lightning's is one of batches, and it would end
-    the epoch too early or too late: it is counted anew here, so that whole steps remain.
+    The loader keeps its position as a number of samples, Lightning as a number of batches. Where
+    batches have another size now, Lightning would end the epoch too early or too late. Its position
+    is therefore set to what is left to load, which is a whole number of steps.
     """
 
     def on_load_checkpoint(
@@ -78,7 +86,7 @@ class ContinueEpoch(Callback):
         """Correct the checkpoint before Lightning's loops read it.
 
         Raises:
-            MisconfigurationException: its average of weights would be lost.
+            MisconfigurationException: only one of checkpoint and run has an average of weights.
         """
         if trainer.state.fn != "fit":
             return
@@ -86,9 +94,9 @@ class ContinueEpoch(Callback):
         datamodule: Any = getattr(trainer, "datamodule", None)
         if not isinstance(datamodule, VideoDataModule):
             return
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        progress = batch_progress(checkpoint)
         loader = datamodule.train_dataloader()  # at its position
         left = 0 if progress["is_last_batch"] else loader.batches_left
         shift = len(loader) - left - progress["current"]["processed"]
         progress["is_last_batch"] = not left
-        progress["current"] = {name: n + shift for name, n in progress["current"].items()}
+        progress["current"] = {stage: n + shift for stage, n in progress["current"].items()}

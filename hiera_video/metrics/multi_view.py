@@ -1,4 +1,4 @@
-"""Accuracy of videos that are seen in several views."""
+"""Accuracy of videos over several views of each."""
 
 from typing import Any, NamedTuple
 
@@ -18,18 +18,19 @@ from hiera_video.metrics.view_groups import (
 
 
 class Outcomes(NamedTuple):
-    """What came out for each video that was seen, in the order of their ids.
+    """The outcome for each of n videos that were seen, in the order of their ids.
 
     Attributes:
         video_id: int64 ``(n,)``.
-        label: int64 ``(n,)``; -1 = unknown.
-        predicted: int64 ``(n,)``, from all views; -1 = none, as of a video without frames.
-        position: int64 ``(n, groups)``: where the true class stands, 0 = first; -1 = no label.
-        failed: bool ``(n,)``: the video could not be decoded.
-        seen: bool ``(n, views)``; views that are missing were left out of the averages.
-        views: name of each view, its temporal and spatial index: ``0x0``.
-        groups: of views; the last is all of them.
-        num_classes: classes.
+        label: int64 ``(n,)``; -1: unknown.
+        predicted: int64 ``(n,)``, the class predicted from all views; -1: none, such as for a video
+            that could not be decoded.
+        position: int64 ``(n, groups)``, the rank of the true class, from 0; -1: no label.
+        failed: bool ``(n,)``, whether the video could not be decoded.
+        seen: bool ``(n, views)``; averages leave out the views that were not seen.
+        views: name of each view, its temporal and spatial index, such as ``0x0``.
+        groups: the groups of views that are averaged; the last one has all views.
+        num_classes: number of classes.
     """
 
     video_id: np.ndarray
@@ -43,12 +44,25 @@ class Outcomes(NamedTuple):
     num_classes: int
 
     def accuracy(self, k: int = 1, group: int = -1) -> float:
-        """Share of the labelled videos whose class is among the first ``k``; NaN of none."""
+        """Top-k accuracy in [0, 1].
+
+        Args:
+            k: the true class has to be among the first k.
+            group: index of a group of views in `groups`.
+
+        Returns:
+            A share of the labelled videos; NaN if there are none.
+        """
         right = self.position[self.label >= 0, group] < k
         return float(right.mean()) if len(right) else float("nan")
 
     def class_accuracy(self) -> tuple[np.ndarray, np.ndarray]:
-        """Top-1 of each class, float64 (NaN of a class without videos), and its videos, int64."""
+        """Top-1 accuracy of each class from all views.
+
+        Returns:
+            float64 ``(num_classes,)`` in [0, 1], NaN for a class without videos; and the number of
+            videos of each class, int64 ``(num_classes,)``.
+        """
         known = self.label >= 0
         videos = np.bincount(self.label[known], minlength=self.num_classes)
         right = np.bincount(
@@ -57,12 +71,21 @@ class Outcomes(NamedTuple):
         return np.divide(right, videos, out=np.full(len(videos), np.nan), where=videos > 0), videos
 
     def mean_class_accuracy(self) -> float:
-        """Top-1 averaged over the classes that have videos; NaN if none has."""
+        """Top-1 accuracy averaged over the classes that have videos; NaN if none has."""
         accuracy, videos = self.class_accuracy()
         return float(accuracy[videos > 0].mean()) if videos.any() else float("nan")
 
+    def values(self) -> dict[str, float]:
+        """``top1``, ``mean_class_accuracy`` and, from five classes on, ``top5``; in [0, 1]."""
+        values = {"top1": self.accuracy(), "mean_class_accuracy": self.mean_class_accuracy()}
+        return values | ({"top5": self.accuracy(5)} if self.num_classes >= 5 else {})
+
     def confusion(self) -> np.ndarray:
-        """int64 ``(classes, classes + 1)``: videos by label and prediction, the last = none."""
+        """Count labelled videos by label and prediction.
+
+        Returns:
+            int64 ``(num_classes, num_classes + 1)``; the last column is for no prediction.
+        """
         known = self.label >= 0
         predicted = np.where(self.predicted < 0, self.num_classes, self.predicted)[known]
         counts = np.zeros((self.num_classes, self.num_classes + 1), np.int64)
@@ -73,17 +96,17 @@ class Outcomes(NamedTuple):
 class MultiViewAccuracy(Metric):
     """Top-1, top-5 and mean class accuracy of the probabilities averaged over each video's views.
 
-    A video is judged when its last view comes, in float64 and in the order of its views, whatever
-    the order they came in; kept is only what came out, a few numbers a video, so memory does not
-    grow with views or classes. The views of a video come on one process, in any batches. Processes
-    agree by taking the greatest of each number, so what several saw, such as padding, counts once.
+    All views of a video come on one process, in any order and in any batches. The video is judged
+    when the last of them has come, in float64 and in the order of the views. Only the outcome is
+    kept, a few numbers per video, so memory does not grow with views or classes. Processes agree by
+    the maximum of each number, so a video that several saw, such as padding, counts once.
 
     Videos that were not seen and those without a label are left out. A video that lacks views is
-    judged by the others, and `Outcomes.seen` tells.
+    judged by the others; see `Outcomes.seen`.
 
     Args:
         num_videos: videos of the data set; ids are in [0, num_videos).
-        num_classes: classes.
+        num_classes: number of classes.
         views: temporal and spatial views of a video.
     """
 
@@ -111,16 +134,16 @@ class MultiViewAccuracy(Metric):
         }
         for name, value in states.items():
             self.add_state(name, value, dist_reduce_fx="max")
-        self._waiting: dict[int, dict[int, Tensor]] = {}  # rows of videos that lack views
-        self._label_of: dict[int, int] = {}
-        self._whole: set[int] = set()  # here, not on the device, which would be asked for each row
+        self._waiting: dict[int, dict[int, Tensor]] = {}  # views so far, of incomplete videos
+        self._label_of: dict[int, int] = {}  # of incomplete videos
+        self._whole: set[int] = set()  # on the host, as each row asks for it
 
     def update(self, probabilities: Tensor, label: Tensor, video_id: Tensor, view: Tensor) -> None:
-        """Add views.
+        """Add B views.
 
         Args:
-            probabilities: float ``(B, num_classes)``; of a view that came before, they are ignored.
-            label: int64 ``(B,)``; -1 = unknown.
+            probabilities: float ``(B, num_classes)``; a view that came before is ignored.
+            label: int64 ``(B,)``; -1: unknown.
             video_id: int64 ``(B,)``.
             view: int64 ``(B,)``: ``temporal index * spatial views + spatial index``.
         """
@@ -146,7 +169,12 @@ class MultiViewAccuracy(Metric):
             del self._waiting[video], self._label_of[video]
 
     def count_as_wrong(self, video_id: int, label: int) -> None:
-        """Add a video that has no views because it could not be decoded."""
+        """Add a video that could not be decoded.
+
+        Args:
+            video_id: in [0, num_videos).
+            label: of the video; -1: unknown.
+        """
         self.label[video_id] = label
         self.failed[video_id] = 1
         if label >= 0:
@@ -155,23 +183,17 @@ class MultiViewAccuracy(Metric):
         self.update(self.position.new_zeros(0, self.num_classes), nothing, nothing, nothing)
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Before processes agree, judge what lacks views by those that came."""
+        """Judge incomplete videos by the views that came, before processes agree."""
         self._judge_waiting()
         super().sync(*args, **kwargs)
 
     def compute(self) -> dict[str, Tensor]:
-        """``top1``, ``mean_class_accuracy`` and, from five classes on, ``top5``; in [0, 1]."""
-        outcomes = self._outcomes()
-        values = {
-            "top1": outcomes.accuracy(),
-            "mean_class_accuracy": outcomes.mean_class_accuracy(),
-        }
-        if self.num_classes >= 5:
-            values["top5"] = outcomes.accuracy(5)
+        """`Outcomes.values` as float64 scalars."""
+        values = self._outcomes().values()
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
     def outcomes(self) -> Outcomes:
-        """What came out for each video, of all processes; all of them have to ask.
+        """The outcomes of the videos of all processes, which all have to call this.
 
         Raises:
             RuntimeError: the views of one video came on several processes.
@@ -214,11 +236,11 @@ class MultiViewAccuracy(Metric):
         )
 
     def _judge_waiting(self) -> None:
-        """Judge each video that lacks views, in each group by those of its views that came."""
+        """Judge each incomplete video, in each group by those of its views that came."""
         for video, rows in self._waiting.items():
             views = sorted(rows)
-            here = [[views.index(v) for v in group.views if v in rows] for group in self.groups]
-            groups = [g._replace(views=tuple(v)) for g, v in zip(self.groups, here, strict=True)]
+            places = [[views.index(v) for v in group.views if v in rows] for group in self.groups]
+            groups = [g._replace(views=tuple(p)) for g, p in zip(self.groups, places, strict=True)]
             self._judge([video], torch.stack([rows[v] for v in views])[None], groups, views)
 
     def _judge(
@@ -228,7 +250,14 @@ class MultiViewAccuracy(Metric):
         groups: list[ViewGroup],
         views: list[int] | None = None,
     ) -> None:
-        """Write down what comes out for videos, float64 ``(videos, views, classes)``."""
+        """Set the states of some videos.
+
+        Args:
+            videos: ids.
+            probabilities: float64 ``(videos, views, classes)``.
+            groups: of views, as indices along the second axis.
+            views: numbers of the views along that axis; None: all.
+        """
         scores = group_scores(probabilities, groups)
         label = torch.tensor([self._label_of[video] for video in videos])
         position = label_positions(scores, label.clamp(min=0))

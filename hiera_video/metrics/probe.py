@@ -1,8 +1,8 @@
-"""How good frozen features are: classify with them and train nothing but the least that can.
+"""The quality of frozen features: the accuracy of two simple classifiers that use them.
 
-Both probes see one feature vector a video, the mean over its views, and the labels of the training
-videos; they are judged by top-1 on other videos. All sums are in double precision, and nothing is
-random, so the same features give the same numbers.
+Both see one feature vector per video, the mean over its views. They learn from the training videos
+with their labels and are judged by top-1 accuracy on other videos. All sums are in double precision
+and nothing is random, so the same features give the same numbers.
 """
 
 import torch
@@ -10,30 +10,32 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-TEMPERATURE = 0.07  # of votes: Wu et al. 2018, DINO
-_ROWS = 1024  # videos compared with all training videos at once
-_STEPS = 500  # of L-BFGS at most; it stops where the gradient vanishes
+TEMPERATURE = 0.07  # of the votes, as in Wu et al. 2018 and DINO
+_ROWS = 1024  # test videos compared with all training videos at once
+_STEPS = 500  # of L-BFGS at most; it stops earlier where the gradient vanishes
 
 
 class FeatureProbe(Metric):
-    """Top-1 of a kNN classifier and of a linear one, both on frozen features.
+    """Top-1 accuracy of a kNN classifier and of a linear one, both on frozen features.
 
-    The state is a row a video, in whatever order; `compute` sorts them, so the result is the same
-    for any split of videos over ranks and batches. Training videos without a label are left out,
-    test videos without one are not counted. Features that are not finite are left out of training
-    and are wrong in the test.
+    The state is one row per video, in any order; `compute` sorts them, so the result is the same
+    for any split of videos over ranks and batches. Videos without a label are left out. Features
+    that are not finite are left out of training and count as wrong in the test.
 
     Args:
-        num_features: C, numbers of a feature vector.
-        num_classes: classes.
+        num_features: length of a feature vector, C.
+        num_classes: number of classes.
         k: neighbours that vote in `knn_predict`.
         l2: regularisation in `linear_predict`.
+
+    Raises:
+        ValueError: ``k`` or ``l2`` is not positive, or ``k`` is not whole.
     """
 
     full_state_update = False
     higher_is_better = True
     features: list[Tensor]  # float32 (N, C)
-    rows: list[Tensor]  # int64 (N, 3): whether to train, video, label
+    rows: list[Tensor]  # int64 (N, 3): 1 to train, video, label
 
     def __init__(self, num_features: int, num_classes: int, k: int = 20, l2: float = 1e-3) -> None:
         super().__init__()
@@ -49,10 +51,10 @@ class FeatureProbe(Metric):
         """Add videos, each with all its views.
 
         Args:
-            features: float ``(B, C)``, one row a view; B may be 0.
-            label: int64 ``(B,)``; -1 = unknown.
-            video_id: int64 ``(B,)``; rows of one video are averaged.
-            train: they are to train on, not to judge by.
+            features: float ``(B, C)``, one row per view; B may be 0.
+            label: int64 ``(B,)``; -1: unknown.
+            video_id: int64 ``(B,)``; the rows of a video are averaged.
+            train: whether to train on these videos or to test with them.
         """
         videos, row, views = video_id.unique(return_inverse=True, return_counts=True)
         total = features.new_zeros(len(videos), self.num_features, dtype=torch.float32)
@@ -62,15 +64,15 @@ class FeatureProbe(Metric):
         self.rows.append(torch.stack([torch.full_like(videos, train), videos, labels], dim=1))
 
     def count_as_wrong(self, video_id: int, label: int) -> None:
-        """Add a test video that has no views because it could not be decoded."""
+        """Add a test video that could not be decoded; ``label`` is -1 if unknown."""
         nothing = torch.full((1, self.num_features), torch.nan, device=self.device)
         ids = torch.tensor([[label], [video_id]], device=self.device)
         self.update(nothing, *ids, train=False)
 
     def compute(self) -> dict[str, Tensor]:
-        """``knn_top1`` and ``linear_top1``, as shares in [0, 1]; NaN where there is no video."""
+        """``knn_top1`` and ``linear_top1`` in [0, 1], float64 scalars; NaN without videos."""
         features, rows = _joined(self.features).double(), _joined(self.rows)
-        order = rows[:, 1].argsort(stable=True)  # of ranks and batches nothing is left
+        order = rows[:, 1].argsort(stable=True)  # the same for all splits over ranks and batches
         features, (to_train, _, label) = features[order], rows[order].unbind(1)
         finite = features.isfinite().all(dim=1)
         train = (to_train == 1) & (label >= 0) & finite
@@ -78,73 +80,79 @@ class FeatureProbe(Metric):
         if not train.any():
             nothing = torch.full((), torch.nan, device=features.device)
             return {"knn_top1": nothing, "linear_top1": nothing}
-        known, classes = (features[train], label[train]), self.num_classes
-        asked = features[test].nan_to_num(0.0, 0.0, 0.0)
-        found = {
-            "knn_top1": knn_predict(*known, asked, classes, self.k),
-            "linear_top1": linear_predict(*known, asked, classes, self.l2),
+        samples = (features[train], label[train], features[test].nan_to_num(0.0, 0.0, 0.0))
+        predicted = {
+            "knn_top1": knn_predict(*samples, self.num_classes, self.k),
+            "linear_top1": linear_predict(*samples, self.num_classes, self.l2),
         }
-        right = finite[test]
-        return {k: ((v == label[test]) & right).double().mean() for k, v in found.items()}
+        return {
+            name: ((classes == label[test]) & finite[test]).double().mean()
+            for name, classes in predicted.items()
+        }
 
 
-def knn_predict(train: Tensor, label: Tensor, asked: Tensor, classes: int, k: int) -> Tensor:
-    """Classes by the votes of the nearest training videos.
+def knn_predict(train: Tensor, label: Tensor, test: Tensor, classes: int, k: int) -> Tensor:
+    """Predict classes by the votes of the nearest training videos.
 
     The protocol of Wu et al. 2018 (arXiv:1805.01978) and DINO (arXiv:2104.14294): features are
-    normalised to length 1, the k with the greatest cosine similarity vote for their class, with
-    weight ``exp(similarity / 0.07)``.
+    normalised to length 1, and the k training videos with the greatest cosine similarity vote for
+    their class, with weight ``exp(similarity / 0.07)``.
 
     Args:
-        train: ``(N, C)``.
-        label: int64 ``(N,)``.
-        asked: ``(M, C)``.
-        classes: number of them.
-        k: neighbours, at most N of them.
+        train: features of the training videos, float ``(N, C)``.
+        label: their classes, int64 ``(N,)`` in [0, classes).
+        test: features of the test videos, float ``(M, C)``.
+        classes: number of classes.
+        k: number of neighbours; all N if it is larger.
 
     Returns:
-        int64 ``(M,)``.
+        Predicted classes, int64 ``(M,)``.
     """
-    train, asked = F.normalize(train, dim=1), F.normalize(asked, dim=1)
-    found = [label.new_zeros(0)]
-    for part in asked.split(_ROWS):
+    train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
+    predicted = [label.new_zeros(0)]
+    for part in test.split(_ROWS):
         near = (part @ train.T).topk(min(k, len(train)), dim=1)  # (rows, k)
         votes = part.new_zeros(len(part), classes)
         votes.scatter_add_(1, label[near.indices], (near.values / TEMPERATURE).exp())
-        found.append(votes.argmax(dim=1))
-    return torch.cat(found)
+        predicted.append(votes.argmax(dim=1))
+    return torch.cat(predicted)
 
 
-def linear_predict(train: Tensor, label: Tensor, asked: Tensor, classes: int, l2: float) -> Tensor:
-    """Classes by multinomial logistic regression.
+def linear_predict(train: Tensor, label: Tensor, test: Tensor, classes: int, l2: float) -> Tensor:
+    """Predict classes by multinomial logistic regression.
 
-    Each feature is brought to mean 0 and variance 1 with the statistics of the training videos. Of
-    ``mean cross entropy + l2 / 2 * sum of squared weights`` (biases are free) the one minimum is
-    found by L-BFGS from zero. Nothing is augmented and no setting is chosen by looking at labels.
+    Each feature is scaled to mean 0 and variance 1 with the statistics of the training videos.
+    L-BFGS, starting from zero, finds the only minimum of ``mean cross entropy + l2 / 2 * sum of
+    squared weights``, without the biases. Nothing is augmented, and no setting is tuned on labels.
 
     Args:
-        train: ``(N, C)``.
-        label: int64 ``(N,)``.
-        asked: ``(M, C)``.
-        classes: number of them.
-        l2: the above, positive.
+        train: features of the training videos, float ``(N, C)``.
+        label: their classes, int64 ``(N,)`` in [0, classes).
+        test: features of the test videos, float ``(M, C)``.
+        classes: number of classes.
+        l2: factor on the squared weights, positive.
 
     Returns:
-        int64 ``(M,)``.
+        Predicted classes, int64 ``(M,)``.
     """
     weight, bias, mean, std = fit_linear(train, label, classes, l2)
-    return ((asked - mean) / std @ weight.T + bias).argmax(dim=1)
+    return ((test - mean) / std @ weight.T + bias).argmax(dim=1)
 
 
 def fit_linear(
     train: Tensor, label: Tensor, classes: int, l2: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The minimum of `linear_predict`: weight ``(classes, C)``, bias, and mean and std ``(C,)``."""
+    """Find the minimum that `linear_predict` uses; its arguments.
+
+    Returns:
+        Weight ``(classes, C)`` and bias ``(classes,)`` for scaled features; mean and standard
+        deviation ``(C,)`` of the training features, by which they are scaled.
+    """
     # Lightning evaluates in inference mode, where nothing can be differentiated.
     with torch.inference_mode(False), torch.enable_grad():
         train, label = train.clone(), label.clone()
         mean, std = train.mean(dim=0), train.std(dim=0, correction=0)
-        std = torch.where(std > 0, std, 1.0)  # of a feature that is always the same
+        std = torch.where(std > 0, std, 1.0)  # for a feature that is constant
         x = (train - mean) / std
         weight = x.new_zeros(classes, x.shape[1], requires_grad=True)
         bias = x.new_zeros(classes, requires_grad=True)
@@ -169,5 +177,5 @@ def fit_linear(
 
 
 def _joined(parts: list[Tensor] | Tensor) -> Tensor:
-    """A list state, which is one tensor once it has been gathered over ranks."""
+    """Join a list state, which is a tensor already once it has been gathered over ranks."""
     return parts if isinstance(parts, Tensor) else torch.cat(parts)

@@ -1,4 +1,4 @@
-"""What a test says, for people and for programs."""
+"""The results of a test, for people and for programs."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,12 +12,12 @@ SHOWN = 5
 
 
 class Results(NamedTuple):
-    """Outcomes with their names.
+    """Outcomes, with the names of classes and videos.
 
     Attributes:
-        outcomes: of the videos that were seen.
+        outcomes: for the videos that were seen.
         class_names: in the order of the label ids.
-        paths: name of each video of `outcomes`.
+        paths: path of each video of `outcomes`.
     """
 
     outcomes: Outcomes
@@ -25,28 +25,29 @@ class Results(NamedTuple):
     paths: Sequence[str]
 
     def summary(self) -> dict[str, Any]:
-        """Plain values, as ``results.json`` and ``evaluate --json`` hold them.
+        """Plain values, as in ``results.json`` and ``evaluate --json``.
 
-        ``top1``, ``top5`` (from five classes on) and ``mean_class_accuracy`` in [0, 1];
-        ``videos`` with a label and ``unlabelled`` ones; ``views``: the accuracy for each number of
-        views, ``"1x1"`` to all; ``per_class``: top-1 of each class that has videos, and
-        ``videos_per_class``; ``confused``: pairs of classes, most videos first; ``failed``: videos
-        that could not be decoded and count as wrong; ``without_prediction``: whose probabilities
-        are not finite, which count as wrong, too; ``missing_views``: views that lack, by
-        temporal and spatial index (``"4x2"``), which were left out of the averages.
+        Returns:
+            ``top1``, ``top5`` (from five classes on) and ``mean_class_accuracy`` in [0, 1];
+            ``videos`` and ``unlabelled``: numbers of videos with and without a label; ``views``:
+            the accuracy for each number of views, from ``"1x1"`` to all; ``per_class`` and
+            ``videos_per_class``: top-1 and number of videos of each class that has videos;
+            ``confused``: see `confused`; ``failed``: videos that could not be decoded and
+            ``without_prediction``: videos without finite probabilities, both counted as wrong;
+            ``missing_views``: see `missing_views`.
         """
         outcomes = self.outcomes
         accuracy, videos = outcomes.class_accuracy()
-        here = videos.nonzero()[0].tolist()
-        known = outcomes.label >= 0
+        present = videos.nonzero()[0].tolist()
+        labelled = outcomes.label >= 0
         return {
             **self._top(),
             "mean_class_accuracy": outcomes.mean_class_accuracy(),
-            "videos": int(known.sum()),
-            "unlabelled": int((~known).sum()),
+            "videos": int(labelled.sum()),
+            "unlabelled": int((~labelled).sum()),
             "views": {group.name: self._top(i) for i, group in enumerate(outcomes.groups)},
-            "per_class": {self.class_names[i]: float(accuracy[i]) for i in here},
-            "videos_per_class": {self.class_names[i]: int(videos[i]) for i in here},
+            "per_class": {self.class_names[i]: float(accuracy[i]) for i in present},
+            "videos_per_class": {self.class_names[i]: int(videos[i]) for i in present},
             "confused": self.confused(),
             "failed": self._named(outcomes.failed),
             "without_prediction": self._named((outcomes.predicted < 0) & ~outcomes.failed),
@@ -54,9 +55,10 @@ class Results(NamedTuple):
         }
 
     def confused(self) -> list[dict[str, Any]]:
-        """At most 20 pairs of classes, those with most videos first.
+        """The pairs of classes that are confused most often, at most 20.
 
-        ``label``, ``predicted``, ``videos``, and ``share``: of the videos with that label.
+        Returns:
+            ``label``, ``predicted``, ``videos``, and ``share`` of the videos with that label.
         """
         counts = self.outcomes.confusion()
         of_label = counts.sum(1)
@@ -76,7 +78,11 @@ class Results(NamedTuple):
         ]
 
     def missing_views(self) -> list[dict[str, Any]]:
-        """``path`` and ``views`` of the videos that lack some, named as in `Outcomes.views`."""
+        """Videos that lack views, which were left out of their averages.
+
+        Returns:
+            ``path``, and ``views``: those that are missing, as in `Outcomes.views`.
+        """
         outcomes = self.outcomes
         lacking = (~outcomes.seen.all(1) & ~outcomes.failed).nonzero()[0].tolist()
         return [
@@ -88,7 +94,7 @@ class Results(NamedTuple):
         ]
 
     def describe(self) -> str:
-        """Some lines."""
+        """The results in some lines of text."""
         summary = self.summary()
         lines = [
             "  ".join(f"{name} {summary[name]:.2%}" for name in METRICS if name in summary)
@@ -98,8 +104,8 @@ class Results(NamedTuple):
             lines.append(f"not counted: {summary['unlabelled']} videos without a label")
         if summary["failed"]:
             lines.append(f"could not be decoded, counted as wrong: {_few(summary['failed'])}")
-        if nothing := summary["without_prediction"]:
-            lines.append(f"no finite probabilities, counted as wrong: {_few(nothing)}")
+        if unpredicted := summary["without_prediction"]:
+            lines.append(f"no finite probabilities, counted as wrong: {_few(unpredicted)}")
         if lacking := summary["missing_views"]:
             names = [f"{v['path']} (views {_few(v['views'])})" for v in lacking]
             lines.append(f"lacking views, judged by the others: {_few(names)}")
@@ -115,7 +121,7 @@ class Results(NamedTuple):
         return "\n".join(lines)
 
     def _named(self, chosen: np.ndarray) -> list[str]:
-        return [path for path, here in zip(self.paths, chosen, strict=True) if here]
+        return [path for path, is_chosen in zip(self.paths, chosen, strict=True) if is_chosen]
 
     def _top(self, group: int = -1) -> dict[str, float]:
         outcomes = self.outcomes
@@ -123,7 +129,7 @@ class Results(NamedTuple):
         return top if outcomes.num_classes >= 5 else {"top1": top["top1"]}
 
     def _lines_of_views(self) -> list[str]:
-        """Top-1 by views: a row for each number of temporal views, where there are all."""
+        """Top-1 by number of views, as a table if all numbers are there, else in one line."""
         names = [group.name for group in self.outcomes.groups]
         values = [f"{self.outcomes.accuracy(1, i):.2%}" for i in range(len(names))]
         spatial = [name for name in names if name.startswith("1x")]

@@ -1,4 +1,4 @@
-"""What a person or a file is told of a video's class."""
+"""The most probable classes of a video."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,8 +23,8 @@ def top_classes(views: Tensor, class_names: Sequence[str], top: int) -> list[Pre
 
     Args:
         views: probabilities of each of its views, float ``(views, classes)``; they are averaged.
-        class_names: of the columns.
-        top: classes at most.
+        class_names: in the order of the columns.
+        top: greatest number of classes to return.
     """
     mean = mean_of_views(views)
     best = mean.topk(min(top, len(mean)))
@@ -34,8 +34,12 @@ def top_classes(views: Tensor, class_names: Sequence[str], top: int) -> list[Pre
 
 
 def mean_of_views(views: Tensor) -> Tensor:
-    """From probabilities of views ``(views, classes)`` to the video's: float64 ``(classes,)``.
+    """Average the probabilities of views, as the Kinetics protocol does (HIERA, 5 x 3 views).
 
-    The Kinetics protocol: the mean of softmaxed scores (HIERA, 5 x 3 views).
+    Args:
+        views: softmaxed scores, float ``(views, classes)``.
+
+    Returns:
+        float64 ``(classes,)`` on the CPU.
     """
     return views.cpu().double().mean(0)

@@ -1,4 +1,4 @@
-"""Fewer views out of many: which ones stand for a test with fewer."""
+"""Which of a video's views stand for a test with fewer views."""
 
 from typing import NamedTuple
 
@@ -10,8 +10,8 @@ class ViewGroup(NamedTuple):
     """Views that are averaged together.
 
     Attributes:
-        name: such as ``5x3``: how many moments of the video, and places of the picture at each.
-        views: their numbers, ``temporal index * spatial views + spatial index``, ascending.
+        name: temporal by spatial views, such as ``5x3``.
+        views: numbers of the views, ``temporal index * spatial views + spatial index``, ascending.
     """
 
     name: str
@@ -19,11 +19,15 @@ class ViewGroup(NamedTuple):
 
 
 def view_groups(temporal_views: int, spatial_views: int) -> list[ViewGroup]:
-    """All groups from 1x1 to those of all views, which come last.
+    """All groups, from 1x1 to the group of all views, which comes last.
 
-    Of equally spaced moments that reach both ends of a video, a group takes those that a test with
-    fewer views would have taken, or the nearest to them; of places in the picture likewise: of one
-    the middle, of two both ends.
+    Views are equally spaced between both ends of the video and of the picture. A group takes the
+    views that a test with fewer views would have taken, or the nearest ones: a single view is in
+    the middle, two are at both ends.
+
+    Args:
+        temporal_views: moments of the video.
+        spatial_views: places of the picture at each moment.
     """
     return [
         view_group(t, s, temporal_views, spatial_views)
@@ -33,15 +37,15 @@ def view_groups(temporal_views: int, spatial_views: int) -> list[ViewGroup]:
 
 
 def view_names(temporal_views: int, spatial_views: int) -> list[str]:
-    """Temporal and spatial index of each view, such as ``2x0``."""
+    """Name each view by its temporal and spatial index, such as ``2x0``."""
     return [f"{t}x{s}" for t in range(temporal_views) for s in range(spatial_views)]
 
 
 def view_group(temporal: int, spatial: int, temporal_views: int, spatial_views: int) -> ViewGroup:
-    """One of `view_groups`.
+    """The group of `view_groups` with so many temporal and spatial views.
 
     Raises:
-        ValueError: there are not so many views.
+        ValueError: there are fewer views.
     """
     name = f"{temporal}x{spatial}"
     if not (1 <= temporal <= temporal_views and 1 <= spatial <= spatial_views):
@@ -52,56 +56,62 @@ def view_group(temporal: int, spatial: int, temporal_views: int, spatial_views: 
 
 
 def spread(count: int, length: int) -> list[int]:
-    """``count`` of ``length`` places, first and last among them; one is the middle."""
+    """Choose ``count`` of ``length`` places from the first to the last; one is the middle."""
     if count == 1:
         return [(length - 1) // 2]
     return [(2 * i * (length - 1) + count - 1) // (2 * (count - 1)) for i in range(count)]
 
 
 def group_scores(probabilities: Tensor, groups: list[ViewGroup]) -> Tensor:
-    """Mean over the views of each group, in float64 and always in the same order.
+    """Average over the views of each group, in float64 and always in the same order.
 
     Args:
         probabilities: float ``(videos, views, classes)``.
         groups: as in `view_groups`.
 
     Returns:
-        float64 ``(videos, groups, classes)``.
+        float64 ``(videos, groups, classes)``; NaN for a group without views.
     """
     probabilities = probabilities.double()
     videos, _, classes = probabilities.shape
     scores = probabilities.new_zeros(videos, len(groups), classes)
     for i, group in enumerate(groups):
-        for view in group.views:  # not `sum`, whose order depends on shapes
+        for view in group.views:  # the order of additions in `sum` depends on shapes
             scores[:, i] += probabilities[:, view]
-        scores[:, i] /= len(group.views)  # without any view NaN
+        scores[:, i] /= len(group.views)
     return scores
 
 
 def label_positions(scores: Tensor, label: Tensor) -> Tensor:
-    """Where the true class stands among all, 0 = first; int64 ``(videos, groups)``.
+    """Rank of the true class among all classes.
 
-    A tie counts against it, so that no class is favoured by its id. Where its score is not finite,
-    it comes after all classes.
+    A tie counts against the true class, so that no class is favoured by its id. If its score is not
+    finite, it comes after all classes.
 
     Args:
         scores: float ``(videos, groups, classes)``.
-        label: int64 ``(videos,)``, in [0, classes).
+        label: int64 ``(videos,)`` in [0, classes).
+
+    Returns:
+        int64 ``(videos, groups)``; 0: first.
     """
     index = label[:, None, None].expand(-1, scores.shape[1], 1)
     true = scores.gather(2, index)  # (videos, groups, 1)
-    before = (~(scores < true)).sum(2) - 1  # NaN is not less
+    before = (~(scores < true)).sum(2) - 1  # a NaN is not less
     return torch.where(true[..., 0].isfinite(), before, scores.shape[2])
 
 
 def predicted_class(scores: Tensor, label: Tensor, position: Tensor) -> Tensor:
-    """The most probable class: int64 ``(videos,)``; -1 where there is none.
+    """The most probable class of each video.
 
     Args:
         scores: float ``(videos, classes)``.
-        label: int64 ``(videos,)``; -1 = unknown.
-        position: int64 ``(videos,)`` of the true class; where it is not first, another one is
-            predicted, also in a tie.
+        label: int64 ``(videos,)``; -1: unknown.
+        position: int64 ``(videos,)``, from `label_positions`. Where the true class is not first,
+            another class is predicted, also in a tie.
+
+    Returns:
+        int64 ``(videos,)``; -1 if there is none.
     """
     known = label >= 0
     others = scores.nan_to_num(nan=-1.0)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from hiera_video.augment.mixing import Mixing, soft_targets
 from hiera_video.metrics.multi_view import MultiViewAccuracy
 from hiera_video.metrics.results import Results
-from hiera_video.tasks.base import Batch, VideoTask
+from hiera_video.tasks.base import VideoTask
+from hiera_video.tasks.evaluation import Batch
 
 log = logging.getLogger(__name__)
 
@@ -22,15 +23,15 @@ class ClassificationTask(VideoTask):
     """Fine-tuning with cross entropy; validation and test average probabilities over views.
 
     Args:
-        model: factory of a `Hiera`; called with ``num_classes``.
+        model: returns a `Hiera`; called with ``num_classes``.
         class_names: in the order of the label ids; None: those of the data module. They are saved
             in checkpoints, so that a prediction has names.
-        label_smoothing: share of a target that is spread over all classes.
-        mixing: mixup and cutmix of training batches; None: neither.
+        label_smoothing: share of a target that is spread over all classes, in [0, 1].
+        mixing: mixup and CutMix of training batches; None: neither.
         **kwargs: as in `VideoTask`.
 
     Attributes:
-        results: of the last `validate` or `test`; None before.
+        results: `Results` of the last `validate` or `test`; None before.
     """
 
     def __init__(
@@ -45,28 +46,29 @@ class ClassificationTask(VideoTask):
         super().__init__(model, **kwargs)
         self.class_names = tuple(class_names) if class_names else None
         self.label_smoothing, self.mixing = label_smoothing, mixing
-        self.results: Results | None = None
 
     def setup(self, stage: str) -> None:
-        """Check the labels; make the metrics."""
-        super().setup(stage)
+        """Check the labels, then set up as any task.
+
+        Raises:
+            MisconfigurationException: labels are missing, the classes of data and model differ, or
+                there is nothing to mix a video with.
+        """
         datamodule = self.datamodule
         if stage == "fit" and self.mixing is not None and datamodule.batch_size < 2:
             raise MisconfigurationException(
                 "mixing needs other videos in a batch: set data.batch_size=2, or task.mixing=null"
             )
-        classes = len(self._agreed_class_names())
+        self._agreed_class_names()
         for split, manifest in datamodule.manifests.items():
             _check_labels(split, manifest.table["label"].to_numpy())
-        self.metrics = nn.ModuleDict(
-            {
-                f"{split}_accuracy": MultiViewAccuracy(
-                    len(manifest), classes, datamodule.views(split)
-                )
-                for split, manifest in datamodule.manifests.items()
-                if split in ("val", "test")
-            }
-        )
+        super().setup(stage)
+
+    def new_metric(self, split: str) -> MultiViewAccuracy:
+        """Accuracy over all views of the videos of a split."""
+        datamodule = self.datamodule
+        videos, classes = len(datamodule.manifests[split]), len(self._agreed_class_names())
+        return MultiViewAccuracy(videos, classes, datamodule.views(split))
 
     def _agreed_class_names(self) -> tuple[str, ...]:
         """Take the class names from the data, or check that they agree."""
@@ -84,13 +86,13 @@ class ClassificationTask(VideoTask):
             )
         return self.class_names
 
-    def same_classes(self, said: Mapping[str, Any]) -> bool:
-        """Those of the same names; where none are said, as of published weights, it may be."""
-        return tuple(said.get("class_names") or ()) in ((), self.class_names)
+    def same_classes(self, description: Mapping[str, Any]) -> bool:
+        """Whether the names are the same, or missing, as they are with published weights."""
+        return tuple(description.get("class_names") or ()) in ((), self.class_names)
 
     def network(self) -> nn.Module:
         """A network with one logit for each class name."""
-        # Not in `setup`: an average of weights is begun before that.
+        # Asked for here because an average of weights copies the network before `setup`.
         return self.create_network(num_classes=len(self._agreed_class_names()))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -102,7 +104,7 @@ class ClassificationTask(VideoTask):
         return self.model(video)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Decide on the host how clips will be augmented and mixed."""
+        """Draw on the host how clips will be augmented and mixed."""
         batch = super().on_before_batch_transfer(batch, dataloader_idx)
         if self.trainer.training and self.mixing is not None:
             height, width = batch["video"].shape[-2:]
@@ -110,9 +112,9 @@ class ClassificationTask(VideoTask):
         return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Cross entropy of one view of each clip, of what they are mixed of.
+        """Cross entropy with the soft targets of augmented and mixed clips.
 
-        The logged ``train/top1`` counts a mixed clip as the class that most of it is of.
+        The logged ``train/top1`` counts a mixed clip as the class that has most of its target.
         """
         assert self.class_names is not None
         video, label = self.training_video(batch), batch["label"]
@@ -127,7 +129,15 @@ class ClassificationTask(VideoTask):
         return loss
 
     def probabilities(self, batch: Batch) -> dict[str, Tensor]:
-        """``probabilities`` float32 ``(B, classes)`` of each view, beside what the view is of."""
+        """Classify the views of an evaluation batch.
+
+        Args:
+            batch: ``video`` uint8 ``(B, 3, T, H, W)``, of B views, and what identifies them.
+
+        Returns:
+            ``probabilities`` float32 ``(B, classes)`` in [0, 1]; ``video_id``, ``view`` and
+            ``label``, int64 ``(B,)``.
+        """
         assert self.class_names is not None
         if len(batch["video"]):
             probabilities = self(self.normalize(batch["video"])).float().softmax(dim=1)
@@ -136,49 +146,32 @@ class ClassificationTask(VideoTask):
         row = {key: batch[key] for key in ("video_id", "view", "label")}
         return row | {"probabilities": probabilities}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Collect the views of validation videos."""
-        return self._evaluate(batch, "val")
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the accuracy over the validation videos seen."""
-        self._log_accuracy("val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Collect the views of test videos, and hand them to callbacks."""
-        return self._evaluate(batch, "test")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the accuracy over the test videos."""
-        self._log_accuracy("test")
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The same for videos without labels."""
-        return self.probabilities(batch)
-
-    def _evaluate(self, batch: Batch, split: str) -> dict[str, Tensor]:
-        rows = self.probabilities(batch)
-        metric: Any = self.metrics[f"{split}_accuracy"]
+    def evaluate(self, batch: Batch, split: str) -> dict[str, Tensor]:
+        """Add views to the accuracy; returns what `probabilities` says, for callbacks."""
+        rows, metric = self.probabilities(batch), self.metric(split)
         metric.update(rows["probabilities"], rows["label"], rows["video_id"], rows["view"])
         for failure in batch["failed"]:
             metric.count_as_wrong(failure.video_id, failure.label)
         return rows
 
-    def _log_accuracy(self, split: str) -> None:
-        metric: Any = self.metrics[f"{split}_accuracy"]
-        for name, value in metric.compute().items():
-            # The same on all ranks already; sync_dist keeps Lightning from warning.
-            self.log(f"{split}/{name}", value.to(torch.float32), sync_dist=True)
-        if self.trainer.state.fn != "fit":
-            manifest = self.datamodule.manifests[split]
-            outcomes = metric.outcomes()
-            paths = [manifest.path(i) for i in outcomes.video_id.tolist()]
-            self.results = Results(outcomes, self.class_names or (), paths)
-        metric.reset()
+    def summarize(self, split: str) -> tuple[dict[str, float], Results]:
+        """Accuracies over the videos seen, and what came out for each of them."""
+        outcomes = self.metric(split).outcomes()
+        manifest = self.datamodule.manifests[split]
+        paths = [manifest.path(i) for i in outcomes.video_id.tolist()]
+        return outcomes.values(), Results(outcomes, self.class_names or (), paths)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """`probabilities` of videos without labels."""
+        return self.probabilities(batch)
 
 
 def _check_labels(split: str, labels: np.ndarray) -> None:
-    """Training needs all labels int64 ``(videos,)``, evaluation some; -1 = unknown."""
+    """See that training has all labels and evaluation some: int64 ``(videos,)``, -1 if unknown.
+
+    Raises:
+        MisconfigurationException: labels are missing.
+    """
     unknown = int((labels < 0).sum())
     if split == "predict" or not unknown:
         return

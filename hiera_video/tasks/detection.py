@@ -1,4 +1,4 @@
-"""Detection of actions: which of them each box shows at its keyframe."""
+"""Detection of actions: which actions the person in each box performs at a keyframe."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,27 +11,35 @@ from torch import Tensor, nn
 
 from hiera_video.metrics.ava import AVAMeanAveragePrecision
 from hiera_video.metrics.ava_results import AVAResults
-from hiera_video.tasks.base import Batch, VideoTask
+from hiera_video.tasks.base import VideoTask
+from hiera_video.tasks.evaluation import Batch
+from hiera_video.tasks.protocols import ActionData, action_data_of
 
 
 class DetectionTask(VideoTask):
-    """Fine-tuning with binary cross entropy of each action; mAP of AVA in validation and test.
+    """Fine-tuning with binary cross entropy of each action; AVA's mAP in validation and test.
 
     Args:
-        model: factory of a `HieraActionDetector`; called with ``num_classes``.
+        model: returns a `HieraActionDetector`; called with ``num_classes``.
         class_names: actions in the order of the columns of ``box_labels``; None: those of the data
             module. They are saved in checkpoints with their ids, so that a prediction has both.
-        action_ids: of the same, as AVA's files number them.
-        person_score: multiply the scores of actions by that of the person in evaluation, as
-            VideoMAE's detection does; PySlowFast does not.
-        protocol: of the mAP: "official" or "pyslowfast", see `AVAMeanAveragePrecision`.
+        action_ids: the number of each class in AVA's files.
+        person_score: in evaluation, multiply the scores of actions by the score of the person, as
+            VideoMAE's detection does and PySlowFast does not.
+        protocol: how the mAP is computed, "official" or "pyslowfast"; see
+            `AVAMeanAveragePrecision`.
         **kwargs: as in `VideoTask`.
 
     Attributes:
-        results: of the last `validate` or `test`; None before.
+        results: `AVAResults` of the last `validate` or `test`; None before.
+
+    Raises:
+        ValueError: the augmentation moves pixels in ways that boxes cannot follow.
     """
 
-    evaluated: Tensor  # columns of scores
+    # int64, the columns of scores that count in the mAP. No buffer: Lightning pairs the buffers of
+    # a task with those of an average of its weights, which is made before these are known.
+    evaluated: Tensor
 
     def __init__(
         self,
@@ -49,29 +57,28 @@ class DetectionTask(VideoTask):
         self.class_names = tuple(class_names) if class_names else None
         self.action_ids = tuple(action_ids) if action_ids else None
         self.person_score, self.protocol = person_score, protocol
-        self.results: AVAResults | None = None
 
     def setup(self, stage: str) -> None:
-        """Check precision and classes; make the metrics.
+        """Check precision and classes, then set up as any task.
 
         Raises:
             MisconfigurationException: batches in half precision, or classes that do not agree.
         """
-        super().setup(stage)
         refuse_true_half(str(self.trainer.precision))
         self._agreed_classes()
-        splits = {"fit": ["val"], "validate": ["val"], "test": ["test"]}.get(stage, [])
-        self.metrics = nn.ModuleDict({f"{s}_map": self._metric(s) for s in splits if self._has(s)})
+        super().setup(stage)
 
-    def _has(self, split: str) -> bool:
-        return self.datamodule.splits[split] is not None
+    @property
+    def datamodule(self) -> ActionData:
+        """The trainer's data module, of keyframes."""
+        return action_data_of(self.trainer)
 
-    def _metric(self, split: str) -> AVAMeanAveragePrecision:
+    def new_metric(self, split: str) -> AVAMeanAveragePrecision:
         """Of the actions that are evaluated, which may be fewer than the model has."""
         evaluated, names = self.datamodule.evaluated_action_ids, self._agreed_classes()
         assert self.action_ids is not None
         columns = [self.action_ids.index(action_id) for action_id in evaluated]
-        self.register_buffer("evaluated", torch.tensor(columns), persistent=False)
+        self.evaluated = torch.tensor(columns)
         metric = AVAMeanAveragePrecision([names[i] for i in columns], evaluated, self.protocol)
         truth = self.datamodule.ground_truth(split)
         # Keyframes without a box are rows of no action.
@@ -101,14 +108,14 @@ class DetectionTask(VideoTask):
             )
         return self.class_names
 
-    def same_classes(self, said: Mapping[str, Any]) -> bool:
-        """Those of the same actions: a classifier's head is of other things."""
-        keys = ("class_names", "action_ids")
-        return tuple(tuple(said.get(k) or ()) for k in keys) == (self.class_names, self.action_ids)
+    def same_classes(self, description: Mapping[str, Any]) -> bool:
+        """Whether names and ids are the same; the head of a classifier, without ids, is not."""
+        names, ids = (tuple(description.get(key) or ()) for key in ("class_names", "action_ids"))
+        return (names, ids) == (self.class_names, self.action_ids)
 
     def network(self) -> nn.Module:
         """A network with one logit for each action."""
-        # Not in `setup`: an average of weights is begun before that.
+        # Asked for here because an average of weights copies the network before `setup`.
         return self.create_network(num_classes=len(self._agreed_classes()))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -117,11 +124,17 @@ class DetectionTask(VideoTask):
         checkpoint["action_ids"] = list(self.action_ids or ())
 
     def forward(self, video: Tensor, boxes: Tensor, box_clip: Tensor) -> Tensor:
-        """Logits ``(N, classes)`` of boxes in normalised float clips; see `HieraActionDetector`."""
+        """Logits ``(N, classes)`` of boxes.
+
+        Args:
+            video: normalised float ``(B, 3, T, H, W)``.
+            boxes: float ``(N, 4)``: x1, y1, x2, y2 in [0, 1] of their clip.
+            box_clip: int64 ``(N,)`` in [0, B): the clip of each box.
+        """
         return self.model(video, boxes, box_clip)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Decide on the host how clips will be augmented, and move their boxes along."""
+        """Draw on the host how clips will be augmented, and move their boxes along."""
         batch = super().on_before_batch_transfer(batch, dataloader_idx)
         if self.trainer.training:
             boxes, clip = batch["boxes"], batch["box_clip"]
@@ -129,16 +142,19 @@ class DetectionTask(VideoTask):
         return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Binary cross entropy, its mean over the boxes and actions of the batch."""
+        """Binary cross entropy, averaged over the boxes and actions of the batch."""
         logits = self(self.training_video(batch), batch["boxes"], batch["box_clip"])
         loss = action_loss(logits, batch["box_labels"])
         self.log("train/loss", loss, batch_size=len(batch["seed"]))
-        # Of the epoch: keyframes whose random crop held no box, and that others took the place of.
+        # In the epoch: keyframes that were replaced because their random crop held no box.
         self._log_sum("train/skipped", batch["skipped"].sum().float())
         return loss
 
     def scores(self, batch: Batch) -> dict[str, Tensor]:
-        """What an evaluation batch says of its boxes.
+        """Score the actions of the boxes of an evaluation batch.
+
+        Args:
+            batch: ``video`` uint8 ``(B, 3, T, H, W)``, of B keyframes, with N boxes in all.
 
         Returns:
             For each of the N boxes: ``video_id`` and ``second`` int64 ``(N,)``, ``boxes`` float32
@@ -156,52 +172,30 @@ class DetectionTask(VideoTask):
         row = {key: batch[key][clip] for key in ("video_id", "second")}
         return row | {"boxes": batch["boxes_original"], "scores": scores}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Collect the boxes of validation keyframes."""
-        return self._evaluate(batch, "val")
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the mAP over all validation keyframes that have ground truth."""
-        self._log_map("val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Collect the boxes of test keyframes, and hand them to callbacks."""
-        return self._evaluate(batch, "test")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the mAP over all test keyframes that have ground truth."""
-        self._log_map("test")
-
-    def _evaluate(self, batch: Batch, split: str) -> dict[str, Tensor]:
+    def evaluate(self, batch: Batch, split: str) -> dict[str, Tensor]:
+        """Add boxes to the mAP; returns what `scores` says, of all actions, for callbacks."""
         rows = self.scores(batch)
-        metric: Any = self.metrics[f"{split}_map"]
         scores = rows["scores"][:, self.evaluated]
-        metric.update(rows["boxes"], scores, rows["video_id"], rows["second"])
-        # Keyframes that could not be decoded: their boxes are missed.
-        failed = float(len(batch["failed"]))
-        self._log_sum(f"{split}/failed_keyframes", failed)
+        self.metric(split).update(rows["boxes"], scores, rows["video_id"], rows["second"])
+        # The boxes of keyframes that could not be decoded count as missed.
+        self._log_sum(f"{split}/failed_keyframes", float(len(batch["failed"])))
         return rows
 
-    def _log_sum(self, name: str, count: Tensor | float) -> None:
-        """Log what the batches of an epoch and all processes add up to."""
-        self.log(name, count, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True)
+    def summarize(self, split: str) -> tuple[dict[str, float], AVAResults]:
+        """The mAP over all keyframes that have ground truth, and the AP of each action."""
+        results: AVAResults = self.metric(split).results()
+        return results.values(), results
 
-    def _log_map(self, split: str) -> None:
-        metric: Any = self.metrics[f"{split}_map"]
-        results: AVAResults = metric.results()
-        for name, value in results.values().items():
-            # The same on all ranks already; sync_dist keeps Lightning from warning.
-            self.log(f"{split}/{name}", torch.tensor(value, dtype=torch.float32), sync_dist=True)
-        if self.trainer.state.fn != "fit":
-            self.results = results
-        metric.reset()
+    def _log_sum(self, name: str, count: Tensor | float) -> None:
+        """Log the sum over the batches of an epoch and all processes."""
+        self.log(name, count, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True)
 
 
 def refuse_true_half(precision: str) -> None:
-    """See that boxes stay float32.
+    """Refuse a ``trainer.precision`` that rounds boxes.
 
     Raises:
-        MisconfigurationException: with this ``trainer.precision`` they would not.
+        MisconfigurationException: it would turn them into 16-bit numbers.
     """
     if precision in ("16-true", "bf16-true"):
         raise MisconfigurationException(
@@ -215,11 +209,11 @@ def action_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: ``(N, classes)``.
-        labels: float ``(N, classes)``, 1 where the box shows the action.
+        labels: float ``(N, classes)``, 1 where the box shows the action, else 0.
 
     Returns:
-        float32 scalar. Of no boxes it is 0, and so are its gradients: all parameters have one, as
-        `DistributedDataParallel` wants it.
+        float32 scalar. Without boxes it is 0 with gradients of 0, since
+        `DistributedDataParallel` expects a gradient for every parameter.
     """
     total = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="sum")
     return total / max(1, labels.numel())

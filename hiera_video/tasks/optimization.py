@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -15,17 +17,18 @@ OptimizerFactory = Callable[..., Optimizer]
 def parameter_groups(
     model: Hiera, lr: float, weight_decay: float, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Groups for an optimiser, one for each (layer, decayed or not).
+    """Groups of parameters for an optimiser, one for each layer and for with or without decay.
 
-    Layer ``i`` learns at ``lr * layer_decay ** (last - i)`` (BEiT; indexing as in PySlowFast's
-    ``get_param_groups``, so that the last block is already one step below the head). Weight decay
-    leaves out 1-D parameters and what ``model.no_weight_decay()`` names.
+    Layer ``i`` learns at ``lr * layer_decay ** (last - i)`` (BEiT; indexed as in PySlowFast's
+    ``get_param_groups``, where the last block is already one step below the head). Weight decay
+    skips 1-D parameters and those that ``model.no_weight_decay()`` names. Frozen parameters are in
+    no group.
 
     Args:
         model: classifier or autoencoder.
         lr: learning rate of the head.
-        weight_decay: for the parameters that decay.
-        layer_decay: factor from one layer to the one before it; 1 treats all alike.
+        weight_decay: of the parameters that decay.
+        layer_decay: factor from one layer to the one before it; 1 treats all layers alike.
 
     Returns:
         Dicts with ``params``, ``names``, ``lr``, ``weight_decay``.
@@ -57,14 +60,18 @@ def warmup_cosine(
 ) -> float:
     """Factor on the learning rate: linear from ``start`` to 1, then half a cosine to ``floor``.
 
-    The first step is one part of the warm-up above the start, the last one just above the floor.
+    ``start`` and ``floor`` themselves are not reached: the first step is already one part of the
+    warm-up above ``start``, the last one still just above ``floor``.
 
     Args:
         step: optimiser steps already made, from 0.
         warmup: steps of the linear part.
         total: all steps.
-        floor: least factor of the cosine, which would come after the last step.
-        start: factor that would come before the first step; None: ``floor``.
+        floor: factor that would follow the last step, in [0, 1].
+        start: factor that would precede the first step, in [0, 1]; None: ``floor``.
+
+    Returns:
+        The factor of the next step, in [0, 1].
     """
     if step < warmup:
         start = floor if start is None else start
@@ -80,8 +87,38 @@ def scheduler(
     floor: float,
     start: float | None = None,
 ) -> dict[str, Any]:
-    """`warmup_cosine` at every step, in the form Lightning's ``configure_optimizers`` returns."""
+    """`warmup_cosine` at every step, in the form that ``configure_optimizers`` returns.
+
+    Args:
+        optimizer: its groups keep the ratio of their learning rates.
+        warmup_steps: ``warmup`` of `warmup_cosine`.
+        total_steps: ``total`` of it.
+        floor: as in `warmup_cosine`.
+        start: as in `warmup_cosine`.
+    """
     factor = LambdaLR(
         optimizer, lambda step: warmup_cosine(step, warmup_steps, total_steps, floor, start)
     )
     return {"scheduler": factor, "interval": "step"}
+
+
+def schedule_length(trainer: Trainer) -> tuple[int, int]:
+    """Optimiser steps of the whole training and of one pass over the videos.
+
+    Raises:
+        MisconfigurationException: they are no finite, whole numbers above 0.
+    """
+    accumulate = trainer.accumulate_grad_batches
+    steps = trainer.estimated_stepping_batches  # makes the loader
+    if not trainer.num_training_batches:
+        raise MisconfigurationException("there are no training batches")
+    if trainer.num_training_batches % accumulate:
+        raise MisconfigurationException(
+            f"trainer.limit_train_batches leaves {trainer.num_training_batches} batches, no "
+            f"multiple of the {accumulate} that make a step"
+        )
+    if math.isinf(steps):
+        raise MisconfigurationException(
+            "the schedule needs an end; set task.epochs.count, or trainer.max_steps"
+        )
+    return int(steps), int(trainer.num_training_batches // accumulate)

@@ -8,17 +8,24 @@ from hiera_video.augment.basic import MASK_STREAM
 from hiera_video.augment.random import uniform
 from hiera_video.models.mae import MAEOutput
 from hiera_video.models.masks import check_mask, kept_units, num_noise
-from hiera_video.tasks.base import Batch, VideoTask
+from hiera_video.tasks.base import VideoTask
+from hiera_video.tasks.evaluation import Batch
 
 
 class PretrainingTask(VideoTask):
     """Reconstruct the hidden part of clips (HIERA section 3 and appendix A).
 
+    ``validate`` and ``test`` log the mean reconstruction loss.
+
     Args:
-        model: factory of a `MaskedAutoencoderHiera`.
-        mask_ratio: share of mask units hidden; None: 0.9 for video, 0.6 for images.
-        mask: which are hidden, a name in `models.masks.MASKS`: random, tube or block.
+        model: returns a `MaskedAutoencoderHiera`.
+        mask_ratio: share of mask units that is hidden, in (0, 1); None: 0.9 for video, 0.6 for
+            images.
+        mask: which units are hidden, a name in `models.masks.MASKS`: random, tube or block.
         **kwargs: as in `VideoTask`.
+
+    Raises:
+        ValueError: the share is outside of (0, 1), or there is no such mask.
     """
 
     def __init__(
@@ -29,26 +36,25 @@ class PretrainingTask(VideoTask):
             raise ValueError(f"mask_ratio must be in (0, 1), not {mask_ratio}")
         check_mask(mask)
         self.mask_ratio, self.mask = mask_ratio, mask
-        self.val_loss = MeanMetric()
 
     def setup(self, stage: str) -> None:
-        """Refuse to predict.
+        """Set up as any task, but refuse to predict.
 
         Raises:
-            MisconfigurationException: there is nothing to predict.
+            MisconfigurationException: ``predict`` was called; the network has no classes.
         """
-        super().setup(stage)
         if stage == "predict":
             raise MisconfigurationException(
                 "pretraining predicts no classes; use --config of a classification"
             )
+        super().setup(stage)
 
     def forward(self, video: Tensor, seed: Tensor) -> MAEOutput:
-        """Hide, encode, reconstruct.
+        """Hide, encode and reconstruct clips.
 
         Args:
             video: normalised float ``(B, 3, T, H, W)``.
-            seed: int64 ``(B,)``; which units are hidden is a function of it alone.
+            seed: int64 ``(B,)``; it alone decides which units are hidden.
         """
         grid, keep = self.model.unit_grid, self.model.num_kept(self.mask_ratio, self.mask)
         noise = uniform(seed, num_noise(self.mask, grid), MASK_STREAM)
@@ -60,9 +66,16 @@ class PretrainingTask(VideoTask):
         self.log("train/loss", loss, batch_size=len(batch["seed"]))
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The same on validation videos, with masks that are equal in every epoch."""
+    def new_metric(self, split: str) -> MeanMetric:
+        """The mean loss over the videos of a split."""
+        return MeanMetric()
+
+    def evaluate(self, batch: Batch, split: str) -> None:
+        """Add the loss of a batch, with masks that are the same in every epoch."""
         if len(batch["video"]):  # else no video of the batch could be decoded
             out = self(self.normalize(batch["video"]), batch["seed"])
-            self.val_loss.update(out.loss, weight=len(batch["seed"]))
-        self.log("val/loss", self.val_loss)
+            self.metric(split).update(out.loss, weight=len(batch["seed"]))
+
+    def summarize(self, split: str) -> tuple[dict[str, Tensor], None]:
+        """The mean loss, a scalar."""
+        return {"loss": self.metric(split).compute()}, None

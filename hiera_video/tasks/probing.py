@@ -1,11 +1,10 @@
-"""How good an encoder is before it is fine-tuned: probes of its frozen features."""
+"""Probes of frozen features: how good an encoder is before it is fine-tuned."""
 
 import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
@@ -13,23 +12,24 @@ from hiera_video.augment.basic import Normalize
 from hiera_video.metrics.probe import FeatureProbe
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
-from hiera_video.tasks.base import Batch
+from hiera_video.tasks.evaluation import Batch, EvaluatedTask
+from hiera_video.tasks.protocols import VideoData
 from hiera_video.weights.load import load_weights
 
 log = logging.getLogger(__name__)
 
 
-class ProbingTask(LightningModule):
-    """kNN and linear probe of an encoder that stays as it is; see `FeatureProbe`.
+class ProbingTask(EvaluatedTask):
+    """kNN and linear probe of a frozen encoder; see `FeatureProbe`.
 
     ``test`` reads the training videos, then the test videos, each with the views of
     ``data.test_views``, and logs ``test/knn_top1`` and ``test/linear_top1``.
 
     Args:
-        model: factory of a `Hiera`; called with ``num_classes``.
+        model: returns a `Hiera`; called with ``num_classes``.
         init_from: weights of a pretraining or a classification, a path or a published name. As in
             fine-tuning, ``encoder_norm`` becomes ``norm``; the head is not used.
-        inflate: as in `load_weights`.
+        inflate: accept weights of an image model, as in `load_weights`.
         k: as in `FeatureProbe`.
         l2: as in `FeatureProbe`.
     """
@@ -43,15 +43,13 @@ class ProbingTask(LightningModule):
         k: int = 20,
         l2: float = 1e-3,
     ) -> None:
-        super().__init__()
-        FeatureProbe(1, 1, k, l2)  # refuses what is wrong before data is read
+        super().__init__(Normalize())
+        FeatureProbe(1, 1, k, l2)  # refuses wrong values before data is read
         self.create_network, self.init_from, self.k, self.l2 = model, init_from, k, l2
         self.inflate = inflate
-        self.normalize = Normalize()
-        self.model: Any = None
 
     def configure_callbacks(self) -> list[Any]:
-        """Refuse what a probe cannot do; the first hook of all, before Lightning misses steps.
+        """Refuse what a probe cannot do, in the first of all hooks.
 
         Raises:
             MisconfigurationException: anything but `test`.
@@ -63,55 +61,46 @@ class ProbingTask(LightningModule):
         return []
 
     def setup(self, stage: str) -> None:
-        """Find the training videos.
+        """Make the loader of the training videos.
 
         Raises:
             MisconfigurationException: there are not enough labels.
         """
-        datamodule: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        self.training_videos = datamodule.evaluation_loader("train")
-        check_classes(datamodule)
+        self.training_videos = self.datamodule.evaluation_loader("train")
+        check_classes(self.datamodule)
 
     def configure_model(self) -> None:
         """Build the network and load its weights, once."""
         if self.model is not None:
             return
-        datamodule: Any = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        classes = len(datamodule.class_names)
+        classes = len(self.datamodule.class_names or ())
         self.model = self.create_network(num_classes=classes)
         if self.init_from is not None:
             quiet = self.global_rank != 0
             load_weights(self.model, self.init_from, quiet=quiet, inflate=self.inflate)
-        self.probe = FeatureProbe(self.model.stage_dims[-1], classes, self.k, self.l2)
+        self.metrics["test"] = FeatureProbe(self.model.stage_dims[-1], classes, self.k, self.l2)
 
     def on_test_epoch_start(self) -> None:
-        """See the training videos."""
+        """Read the training videos."""
         if self.trainer.is_global_zero:
             log.info(f"features of {self.training_videos.sampler.length} training videos first")
-        add_all(self.probe, self, self.training_videos)
+        add_all(self.metric("test"), self, self.training_videos)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """See test videos."""
-        add_videos(self.probe, self, batch, train=False)
-
-    def on_test_epoch_end(self) -> None:
-        """Log what both probes reach."""
-        for name, value in self.probe.compute().items():
-            # The same on all ranks already; sync_dist keeps Lightning from warning.
-            self.log(f"test/{name}", value.float(), sync_dist=True)
-        self.probe.reset()
+    def evaluate(self, batch: Batch, split: str) -> None:
+        """Add test videos to the probes."""
+        add_videos(self.metric(split), self, batch, train=False)
 
 
 def pooled_features(model: Hiera, video: Tensor) -> Tensor:
-    """One feature vector a clip: the mean over the tokens of the last stage, then the norm.
+    """One feature vector a clip: the norm of the mean over the tokens of the last stage.
 
-    Of a classifier that is what its head gets. Of a masked autoencoder it is what a classifier of
-    the same shape would give its head at the start of fine-tuning; all units are seen, and the
-    other stages, which pretraining adds to the last, are left out, as fine-tuning leaves them out.
-    Where pretraining pools once less (``q_pool`` 2, as published), its last stage has more tokens.
+    For a classifier this is the input of its head. For a masked autoencoder it is what a classifier
+    of the same shape would give its head at the start of fine-tuning: no unit is masked, and the
+    other stages, which pretraining adds to the last, are left out, as fine-tuning does. Where
+    pretraining pools once less (``q_pool`` 2, as published), its last stage has more tokens.
 
     Args:
-        model: either.
+        model: a classifier or a `MaskedAutoencoderHiera`.
         video: normalised float ``(B, 3, T, H, W)``.
 
     Returns:
@@ -122,14 +111,14 @@ def pooled_features(model: Hiera, video: Tensor) -> Tensor:
     return norm(tokens.mean(dim=(1, 2))).float()
 
 
-def add_videos(probe: FeatureProbe, task: Any, batch: Batch, train: bool) -> None:
+def add_videos(probe: FeatureProbe, task: EvaluatedTask, batch: Batch, train: bool) -> None:
     """Add the videos of an evaluation batch to a probe of a task's network.
 
     Args:
-        probe: it.
-        task: a LightningModule with ``model`` and ``normalize``.
-        batch: all views of each of its videos.
-        train: they are to train on.
+        probe: takes the features.
+        task: computes them.
+        batch: all views of each of its videos: ``video`` uint8 ``(B, 3, T, H, W)``; B may be 0.
+        train: whether to train on these videos or to test with them.
     """
     if len(batch["video"]):
         features = pooled_features(task.model, task.normalize(batch["video"]))
@@ -141,26 +130,27 @@ def add_videos(probe: FeatureProbe, task: Any, batch: Batch, train: bool) -> Non
             probe.count_as_wrong(failure.video_id, failure.label)
 
 
-def add_all(probe: FeatureProbe, task: Any, loader: Any) -> None:
-    """Add the videos of an evaluation loader as those to train on.
+def add_all(probe: FeatureProbe, task: EvaluatedTask, loader: Any) -> None:
+    """Add the videos of an evaluation loader to a probe, to train on.
 
-    Called within an evaluation: the network is in evaluation mode and nothing is differentiated.
+    Call it within an evaluation, where the network is in evaluation mode and without gradients.
     """
     for batch in loader:
         with task.trainer.precision_plugin.forward_context():
             add_videos(probe, task, task.trainer.strategy.batch_to_device(batch), train=True)
 
 
-def check_classes(datamodule: Any) -> None:
-    """See that a probe can be trained and judged on the splits that were read.
+def check_classes(datamodule: VideoData) -> None:
+    """See that a probe can be trained and tested on the splits that were read.
 
     Raises:
-        MisconfigurationException: fewer than two classes to train on, or no label to judge by.
+        MisconfigurationException: the training split has fewer than two classes, or another split
+            has no labels.
     """
     for split, manifest in datamodule.manifests.items():
         labels = set(manifest.table["label"].to_pylist()) - {-1}
         if len(labels) < (2 if split == "train" else 1):
-            found = "no labels" if not labels else "one class"
+            lack = "no labels" if not labels else "one class"
             raise MisconfigurationException(
-                f"a probe needs labelled videos: data.{split} has {found}"
+                f"a probe needs labelled videos: data.{split} has {lack}"
             )

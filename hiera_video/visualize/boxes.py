@@ -1,4 +1,4 @@
-"""Persons and what they do, drawn on a frame: boxes, and a plate for each action."""
+"""Boxes of persons on a frame, each with a plate that names the person's actions."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# Told apart by all kinds of colour vision (Okabe and Ito 2008), the bright ones.
+# The bright ones of Okabe and Ito (2008), distinct for all kinds of colour vision.
 COLOURS = ((230, 159, 0), (86, 180, 233), (240, 228, 66), (0, 200, 140), (204, 121, 167))
 PLATE_ALPHA = 225
-LEAST_TEXT = 11  # pixels; smaller letters cannot be read after compression
-TEXT_SHARE = 0.026  # of the frame's height
-MOST_LABELS = 5  # of one person
+LEAST_TEXT = 11  # pixels; compression makes smaller letters illegible
+TEXT_SHARE = 0.026  # size of letters by the height of the frame
+MOST_LABELS = 5  # for one person
 
 Rectangle = tuple[int, int, int, int]
 
@@ -29,7 +29,15 @@ class LabelledBox(NamedTuple):
 
 
 def laid_over(picture: np.ndarray, overlay: Image.Image) -> np.ndarray:
-    """A frame uint8 ``(height, width, 3)`` below an overlay of its size."""
+    """Lay an overlay over a frame.
+
+    Args:
+        picture: uint8 ``(height, width, 3)``.
+        overlay: RGBA, of the same size.
+
+    Returns:
+        uint8 ``(height, width, 3)``.
+    """
     image = Image.fromarray(picture)
     if (used := overlay.getbbox()) is not None:
         part = overlay.crop(used)
@@ -38,16 +46,16 @@ def laid_over(picture: np.ndarray, overlay: Image.Image) -> np.ndarray:
 
 
 def box_overlay(width: int, height: int, people: Sequence[LabelledBox]) -> Image.Image:
-    """Boxes and labels on nothing, to be laid over all frames they hold for.
+    """Draw boxes and labels on a transparent picture, to be laid over frames.
 
-    A person's actions stand in rows on one plate, as many as `MOST_LABELS`: above the box, else
-    below it, else in it, where it covers no other plate if there is such a place. Letters grow with
-    the frame and never leave it; a name too long for it is cut.
+    A plate lists the actions of a person, at most `MOST_LABELS`. It is placed above the box, else
+    below it, else inside, where it covers the least of other plates. The size of the letters grows
+    with the frame. A name that is too wide for the frame is cut.
 
     Args:
-        width: of the frame, pixels.
-        height: the same.
-        people: whom to draw.
+        width: width of the frame, pixels.
+        height: height of the frame, pixels.
+        people: the persons to draw.
 
     Returns:
         RGBA, ``(width, height)``, transparent where nothing is drawn.
@@ -56,12 +64,12 @@ def box_overlay(width: int, height: int, people: Sequence[LabelledBox]) -> Image
     draw = ImageDraw.Draw(overlay)
     size = max(LEAST_TEXT, round(height * TEXT_SHARE))
     font, line = ImageFont.load_default(size), max(2, round(size / 8))
-    # From left to right, so that neighbours differ and colours last while nobody overtakes.
+    # From left to right: neighbours differ, and colours stay the same until somebody overtakes.
     people = sorted(people, key=lambda person: person.box[0] + person.box[2])
     boxes = [_pixels(person.box, width, height) for person in people]
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(people))]
     for box, colour in zip(boxes, colours, strict=True):
-        for grown, fill in ((1, (0, 0, 0)), (0, colour)):  # a dark rim shows on bright ground
+        for grown, fill in ((1, (0, 0, 0)), (0, colour)):  # a dark rim for bright backgrounds
             x1, y1, x2, y2 = box
             rim = (x1 - grown, y1 - grown, x2 + grown, y2 + grown)
             draw.rectangle(rim, outline=(*fill, 255), width=line + 2 * grown)
@@ -77,14 +85,14 @@ def box_overlay(width: int, height: int, people: Sequence[LabelledBox]) -> Image
 
 
 def _pixels(box: Sequence[float], width: int, height: int) -> Rectangle:
-    """Corners of a box, inside the frame."""
+    """Corners of a box in pixels, clipped to the frame."""
     x1, x2 = (round(min(max(x, 0.0), 1.0) * (width - 1)) for x in (box[0], box[2]))
     y1, y2 = (round(min(max(y, 0.0), 1.0) * (height - 1)) for y in (box[1], box[3]))
     return x1, y1, max(x1, x2), max(y1, y2)
 
 
 def _rows(labels: Sequence[tuple[str, float]], font: Any, most: float) -> list[tuple[str, str]]:
-    """Names, cut to what has room, and their scores."""
+    """Names, cut to ``most`` pixels with their scores, and the scores as text."""
     rows = []
     for name, score in labels[:MOST_LABELS]:
         shown, number = name, f"{score:.2f}"
@@ -106,7 +114,7 @@ def _row_height(size: int) -> float:
 def _place(
     box: Rectangle, plate: tuple[int, int], others: Sequence[Rectangle], frame: tuple[int, int]
 ) -> Rectangle:
-    """Where a plate goes: the first place that covers the least of other plates."""
+    """Find the first place for a plate that covers the least of other plates."""
     (x1, y1, x2, y2), (w, h) = box, plate
     places = []
     for left in (x1, x2 + 1 - w):
@@ -115,7 +123,7 @@ def _place(
             y = min(max(top, 0), max(0, frame[1] - h))
             place = x, y, x + w, y + h
             covered = sum(_common(place, other) for other in others)
-            places.append((covered, y != top, place))  # moved, it covers more of the person
+            places.append((covered, y != top, place))  # moved into the frame, it covers the person
     return min(places, key=lambda ranked: ranked[:2])[2]
 
 
@@ -134,7 +142,7 @@ def _draw_plate(
     size: int,
     colour: tuple[int, int, int],
 ) -> None:
-    """White names and coloured scores on black, with the person's colour at the left."""
+    """Draw white names and coloured scores on black, with the person's colour at the left."""
     x1, y1, x2, y2 = plate
     draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=(0, 0, 0, PLATE_ALPHA))
     draw.rectangle((x1, y1, x1 + max(2, size // 5), y2 - 1), fill=(*colour, 255))

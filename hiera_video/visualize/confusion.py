@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture in which the name of each class can be read."""
+"""A confusion matrix as a picture with legible names of all classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,23 +6,26 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-LEAST_CELL, GREATEST_CELL, SIDE = 11, 40, 700  # pixels; of a side where cells may be larger
+LEAST_CELL, GREATEST_CELL, SIDE = 11, 40, 700  # pixels; SIDE: of the matrix, if cells allow it
 MOST_LETTERS = 48
 RIGHT, WRONG = np.array([0, 110, 60]), np.array([190, 20, 20])
 GAP = 6
-EVERY = 10  # a line between so many classes
+EVERY = 10  # classes between two lines
 
 
 def confusion_picture(counts: np.ndarray, class_names: Sequence[str]) -> Image.Image:
-    """Rows are labels, columns predictions, both in the order of the class ids.
+    """Paint a confusion matrix: rows are labels, columns predictions, in the order of class ids.
 
-    A cell's depth of colour is the root of its share of the row's videos, so that a few confused
-    videos can be seen: green on the diagonal, red elsewhere.
+    Cells are green on the diagonal and red elsewhere. The depth of their colour is the square root
+    of their share of the row's videos, so that few confused videos are visible, too.
 
     Args:
-        counts: int ``(classes, classes + 1)``; the last column counts videos without a prediction,
-            and is left out where there are none.
-        class_names: of the rows.
+        counts: int ``(classes, classes + 1)``. The last column counts videos without a prediction;
+            it is left out if there are none.
+        class_names: in the order of the rows.
+
+    Returns:
+        RGB, with space for the longest name at the left and on top.
     """
     if not counts[:, -1].any():
         counts = counts[:, :-1]
@@ -49,7 +52,7 @@ def confusion_picture(counts: np.ndarray, class_names: Sequence[str]) -> Image.I
 
 
 def _colours(counts: np.ndarray) -> np.ndarray:
-    """uint8 ``(classes, columns, 3)``."""
+    """Colours of the cells, uint8 ``(classes, columns, 3)``, for counts ``(classes, columns)``."""
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     depth = np.sqrt(share)[..., None]
     diagonal = np.eye(*counts.shape, dtype=bool)[..., None]
@@ -58,7 +61,7 @@ def _colours(counts: np.ndarray) -> np.ndarray:
 
 
 def _turned(names: list[str], length: int, cell: int, font: Any) -> Image.Image:
-    """Names from bottom to top, one a column."""
+    """Write names from bottom to top, one per column."""
     lying = Image.new("RGB", (length, len(names) * cell), "white")
     draw = ImageDraw.Draw(lying)
     for i, name in enumerate(names):

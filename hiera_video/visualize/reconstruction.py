@@ -1,4 +1,4 @@
-"""Pictures of what a masked autoencoder saw and what it made of it."""
+"""Pictures of the input of a masked autoencoder and of its reconstruction."""
 
 import io
 
@@ -10,26 +10,26 @@ from torch import Tensor
 from hiera_video.augment.basic import Normalize
 from hiera_video.models.mae import MAEOutput, MaskedAutoencoderHiera
 
-HIDDEN = 96  # grey level of what the model does not see
+HIDDEN = 96  # grey level of masked pixels
 GAP = 4  # pixels between pictures
 
 
 def reconstruction_sheet(
     mae: MaskedAutoencoderHiera, video: Tensor, out: MAEOutput, normalize: Normalize
 ) -> Tensor:
-    """Video, masked video and reconstruction in three rows for each clip, one column a frame.
+    """Show video, masked video and reconstruction in three rows per clip, one column per frame.
 
-    Only the frames that the model predicts are shown (the first of each two). Visible parts of the
-    reconstruction are the video's own pixels.
+    Only the frames that the model predicts are shown, every ``patch_stride[0]``-th. The visible
+    parts of the reconstruction are the pixels of the video itself.
 
     Args:
         mae: the model.
         video: its input, normalised float ``(B, 3, T, H, W)``.
         out: its output for that input.
-        normalize: the normalisation, to be undone.
+        normalize: the normalisation of the input, which is undone.
 
     Returns:
-        uint8 ``(3, height, width)``.
+        uint8 ``(3, B * 3 * (H + 4), T' * (W + 4))`` with T' shown frames; 4 is the gap.
     """
     step = mae.patch_stride[0]
     original = normalize.invert(video)[:, :, ::step]  # (B, 3, T', H, W)
@@ -43,7 +43,16 @@ def reconstruction_sheet(
 
 
 def visible_pixels(mae: MaskedAutoencoderHiera, mask: Tensor, size: torch.Size) -> Tensor:
-    """Which pixels the model saw: bool ``(B, 1, T, H, W)`` from the mask of units ``(B, U)``."""
+    """The pixels that the model saw.
+
+    Args:
+        mae: the model.
+        mask: bool ``(B, U)``, True for each mask unit that it saw.
+        size: T, H and W of the input.
+
+    Returns:
+        bool ``(B, 1, T, H, W)``.
+    """
     grid = mask.view(len(mask), 1, *mae.unit_grid).float()  # (B, 1, T/2, H/32, W/32)
     return F.interpolate(grid, size=size, mode="nearest") > 0
 
@@ -54,12 +63,15 @@ def to_image(picture: Tensor) -> Image.Image:
 
 
 def clip_gif(sheet: Tensor, frames: int, milliseconds: int = 66) -> bytes:
-    """The columns of a `reconstruction_sheet` one after the other, as an animated GIF file.
+    """Turn the columns of a `reconstruction_sheet` into an animated GIF.
 
     Args:
         sheet: uint8 ``(3, height, frames * width)``.
         frames: columns of the sheet.
-        milliseconds: how long each is shown.
+        milliseconds: duration of a frame.
+
+    Returns:
+        The bytes of the file, which loops for ever.
     """
     images = [to_image(column) for column in sheet.chunk(frames, dim=2)]
     file = io.BytesIO()

@@ -1,12 +1,11 @@
 """A test that is cut off goes on, and ends as if it had not been."""
 
-import warnings
 from functools import partial
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
@@ -19,17 +18,9 @@ from hiera_video.results.prediction_parts import lock_folder
 from hiera_video.tasks.classification import ClassificationTask
 from tests.fake_videos import ColourVideos
 from tests.models.small import tiny_model
+from tests.quick_trainer import quick_trainer, without_advice
 
 BAD = ("/10/3.mp4", "/10/8.mp4")
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    """Lightning's advice on machines."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
-        yield
 
 
 class StopAfter(Callback):
@@ -44,22 +35,14 @@ class StopAfter(Callback):
 
 
 def run_test(folder, callbacks=(), data=None, logger=False, mean=0.45, weights=None, **trainer):
-    """What the task says after a test of ten videos, two of which are bad."""
+    """Summary and data after a test of ten videos, two of which are bad."""
     torch.manual_seed(0)
     augment = Augmentation(normalize=Normalize((mean,) * 3))
     task = ClassificationTask(
         lambda num_classes: tiny_model(num_classes=num_classes), augment=augment
     )
-    trainer = Trainer(
-        accelerator="cpu",
-        callbacks=[PredictionTable(folder / "predictions.parquet", weights), *callbacks],
-        logger=logger,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        **trainer,
-    )
+    table = PredictionTable(folder / "predictions.parquet", weights)
+    trainer = quick_trainer(callbacks=[table, *callbacks], logger=logger, **trainer)
     data = data or ColourVideos(test="10", bad=BAD, test_views=(2, 3), eval_batch_size=2)
     trainer.test(task, datamodule=data, verbose=False)
     return task.results.summary(), data
@@ -69,9 +52,7 @@ def run_test(folder, callbacks=(), data=None, logger=False, mean=0.45, weights=N
 def whole(tmp_path_factory):
     """Results and table of a test that nothing stopped."""
     folder = tmp_path_factory.mktemp("whole")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+    with without_advice():  # this fixture comes before those of a test
         summary, _ = run_test(folder)
     return summary, pq.read_table(folder / "predictions.parquet")
 

@@ -1,41 +1,19 @@
-import warnings
-
 import pytest
 import torch
-from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from hiera_video.callbacks.probe import Probe
 from hiera_video.tasks.pretraining import PretrainingTask
 from tests.fake_videos import ColourVideos
 from tests.models.small import tiny_mae
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    """Lightning's advice on machines."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
-        yield
+from tests.quick_trainer import quick_trainer
 
 
 def fit(callbacks=(), data=None, epochs=2, **trainer):
     """Weights, metrics and task after a short training."""
     torch.manual_seed(0)
     task = PretrainingTask(lambda: tiny_mae(embed_dim=8, drop_path_rate=0.5), mask_ratio=0.5)
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        callbacks=list(callbacks),
-        logger=False,
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        **trainer,
-    )
+    trainer = quick_trainer(max_epochs=epochs, callbacks=list(callbacks), **trainer)
     trainer.fit(task, datamodule=data or ColourVideos())
     return task.model.state_dict(), trainer.callback_metrics, task
 

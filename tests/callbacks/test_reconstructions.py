@@ -1,29 +1,33 @@
-import logging
-from types import SimpleNamespace
+"""Pictures are painted during a real pretraining."""
 
-import pytest
-import torch
+import logging
+
+from PIL import Image
 
 from hiera_video.callbacks.reconstructions import ReconstructionPictures
 from hiera_video.tasks.pretraining import PretrainingTask
+from tests.fake_videos import ColourVideos
 from tests.models.small import tiny_mae
+from tests.quick_trainer import quick_trainer
 
 
-@pytest.mark.parametrize("target", ["pixels", "hog"])
-def test_pictures_are_painted_unless_the_target_has_none(tmp_path, caplog, target):
-    task = PretrainingTask(lambda: tiny_mae(target=target), mask_ratio=0.5)
-    task.model = task.network()
-    trainer = SimpleNamespace(
-        current_epoch=0, global_step=3, sanity_checking=False, is_global_zero=True, loggers=[]
-    )
-    batch = {
-        "video": torch.zeros(2, 3, 4, 64, 64, dtype=torch.uint8),
-        "seed": torch.tensor([1, 2]),
-    }
-    callback = ReconstructionPictures(tmp_path)
+def fit(folder, target="pixels", sanity=0, **kwargs):
+    """Names of the pictures of a training of three epochs, each of three steps."""
+    task = PretrainingTask(lambda: tiny_mae(target=target, embed_dim=8), mask_ratio=0.5)
+    callback = ReconstructionPictures(folder, **kwargs)
+    trainer = quick_trainer(max_epochs=3, num_sanity_val_steps=sanity, callbacks=[callback])
+    trainer.fit(task, datamodule=ColourVideos(bad=("/6/5.mp4",)))
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_pictures_show_the_first_clips_of_due_validations(tmp_path):
+    assert fit(tmp_path, num_clips=3, every_n_epochs=2, sanity=1) == ["step-0000006.png"]
+    with Image.open(tmp_path / "step-0000006.png") as picture:
+        # Two of four frames, and three rows for each of three clips, each with a gap.
+        assert picture.size == (2 * 68, 3 * 3 * 68)
+
+
+def test_a_target_without_a_picture_is_said_once(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
-        callback.on_fit_start(trainer, task)
-        callback.on_validation_batch_end(trainer, task, None, batch, 0)
-    painted = [file.name for file in tmp_path.iterdir()]
-    assert painted == ([] if target == "hog" else ["step-0000003.png"])
-    assert ("target is no picture" in caplog.text) == (target == "hog")
+        assert fit(tmp_path, "hog") == []
+    assert caplog.text.count("target is no picture") == 1

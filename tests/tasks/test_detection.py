@@ -1,149 +1,118 @@
 """Loss, boxes that move with their clip, scores, and what the task refuses."""
 
 import functools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from datamodules.ava.keyframes import GroundTruth
 from datamodules.loading.bad_videos import Failure
 from datamodules.synthetic_ava import SyntheticAVADataModule
 from hiera_video import create_detector
 from hiera_video.augment.pipeline import Augmentation
 from hiera_video.augment.rand_augment import RandAugment
+from hiera_video.callbacks.averaging import ema
 from hiera_video.callbacks.detections import DetectionTable
 from hiera_video.metrics.ava_matching import keyframe_keys
 from hiera_video.tasks.detection import DetectionTask, action_loss
 from tests.models.reference import randomize
 from tests.models.small import TINY
-
-NAMES, IDS = ("sit", "stand", "talk"), (1, 5, 80)
-
-
-# In the first video someone sits, in the second stands and talks; a third keyframe has nobody.
-TRUTH = GroundTruth(
-    video=np.array([0, 1, 1]),
-    second=np.array([902.0, 903, 903]),
-    boxes=np.tile([0.1, 0.2, 0.5, 0.9], (3, 1)),
-    action=np.array([1, 5, 80]),
-    person=np.array([1, np.nan, 3]),
-    empty_video=np.array([1]),
-    empty_second=np.array([904.0]),
-)
+from tests.quick_trainer import quick_trainer
+from tests.tasks.boxes import IDS, NAMES, BoxData, first_keyframe, make_batch
 
 
 def network(num_classes):
-    return create_detector("hiera_tiny_16x224", **TINY, num_classes=num_classes)
+    model = create_detector("hiera_tiny_16x224", **TINY, num_classes=num_classes)
+    randomize(model)
+    return model
 
 
-def make_task(stage="fit", precision="32-true", names=NAMES, ids=IDS, evaluated=IDS, **kwargs):
-    """A task that is set up, with its network, for data with these classes."""
-    task = DetectionTask(network, **kwargs)
-    data = SimpleNamespace(class_names=names, action_ids=ids, batch_size=2, repeats=1)
-    data.evaluated_action_ids = evaluated
-    data.splits = {"train": "train", "val": "val", "test": "val"}
-    data.ground_truth = lambda split: TRUTH
-    # No trainer is needed to ask for its data.
-    task._trainer = SimpleNamespace(
-        datamodule=data,
-        world_size=1,
-        accumulate_grad_batches=1,
-        precision=precision,
-        training=stage == "fit",
-        state=SimpleNamespace(fn=stage),
-    )
-    task.logged = {}
-    task.log = lambda name, value, **kwargs: task.logged.update(
-        {name: float(torch.as_tensor(value).detach())}
-    )
-    task.setup(stage)
-    task.model = task.network()
-    randomize(task.model)
-    return task
+class Keep(Callback):
+    """The last batch as the task gets it, and what the task makes of it."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.batch = batch
+
+    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.batch, self.rows = batch, outputs
 
 
-def make_batch(boxes=3):
-    generator = torch.Generator().manual_seed(0)
-    corners = torch.rand(boxes, 2, 2, generator=generator).sort(1).values
-    return {
-        "video": torch.randint(256, (2, 3, 4, 64, 64), dtype=torch.uint8, generator=generator),
-        "seed": torch.tensor([3, 4]),
-        "video_id": torch.tensor([0, 1]),
-        "second": torch.tensor([902, 903]),
-        "boxes": corners.flatten(1),
-        "box_clip": torch.tensor([1, 0, 1, 1])[:boxes],
-        "box_labels": torch.randint(2, (boxes, 3), generator=generator).float(),
-        "box_score": torch.linspace(0.5, 1, boxes),
-        "boxes_original": torch.tensor([[0.1, 0.2, 0.5, 0.9]]).repeat(boxes, 1),
-        "skipped": torch.tensor([0, 2]),
-        "failed": [],
-    }
+def fit(task, batch=None, **kwargs):
+    """Logged numbers and the batch of a step that changes no weight."""
+    keep, task.lr, task.min_lr, task.warmup_lr = Keep(), 1e-30, 0, 0
+    trainer = quick_trainer(limit_val_batches=0, callbacks=[keep], **kwargs)
+    trainer.fit(task, datamodule=BoxData(batch))
+    return trainer.callback_metrics, keep.batch
+
+
+def run_test(task, batch=None, **kwargs):
+    """Logged numbers, the batch and its rows."""
+    keep = Keep()
+    trainer = quick_trainer(callbacks=[keep])
+    (numbers,) = trainer.test(task, datamodule=BoxData(batch, **kwargs), verbose=False)
+    return numbers, keep.batch, keep.rows
 
 
 def test_loss_is_the_mean_over_boxes_and_actions():
-    task, batch = make_task(), make_batch()
-    task.augment = Augmentation(horizontal_flip=False)
-    loss = task.training_step(task.on_before_batch_transfer(batch, 0), 0)
-    logits = task.model(task.normalize(batch["video"]), batch["boxes"], batch["box_clip"])
+    task, batch = DetectionTask(network, augment=Augmentation(horizontal_flip=False)), make_batch()
+    logged, _ = fit(task, batch)
+    with torch.no_grad():
+        logits = task.model(task.normalize(batch["video"]), batch["boxes"], batch["box_clip"])
     p, y = logits.double().sigmoid(), batch["box_labels"]
     expected = -(y * p.log() + (1 - y) * (1 - p).log()).mean()
-    torch.testing.assert_close(loss.double(), expected)
-    assert task.logged["train/loss"] == pytest.approx(float(expected.detach()))
-    assert task.logged["train/skipped"] == 2
+    assert float(logged["train/loss"]) == pytest.approx(float(expected), rel=1e-5)
+    assert logged["train/skipped"] == 2
 
 
 def test_a_batch_without_boxes_trains_nothing():
-    task = make_task()
-    loss = task.training_step(task.on_before_batch_transfer(make_batch(boxes=0), 0), 0)
-    assert loss == 0
-    loss.backward()
+    task = DetectionTask(network)
+    logged, _ = fit(task, make_batch(boxes=0))
+    assert logged["train/loss"] == 0
+    assert logged["train/grad_norm"] == 0
     assert all((p.grad == 0).all() for p in task.model.parameters())
     assert action_loss(torch.zeros(0, 3), torch.zeros(0, 3)) == 0
 
 
 def test_boxes_move_with_their_clips():
-    task = make_task()
     clips, side = 16, 64
-    video = torch.zeros(clips, 3, 2, side, side, dtype=torch.uint8)
+    video = torch.zeros(clips, 3, 4, side, side, dtype=torch.uint8)
     pixels = []
     for i in range(clips):  # each clip has a white box somewhere
         x1, y1 = 3 * i % 40, 5 * i % 30
         video[i, :, :, y1 : y1 + 20, x1 : x1 + 12 + i % 4] = 255
         pixels.append([x1, y1, x1 + 12 + i % 4, y1 + 20])
-    batch = {
+    batch = make_batch(boxes=0) | {
         "video": video,
         "seed": torch.arange(clips),
         "boxes": torch.tensor(pixels) / side,
         "box_clip": torch.arange(clips),
+        "box_labels": torch.zeros(clips, 3),
     }
-    moved = task.on_before_batch_transfer(batch, 0)
-    seen = task.training_video(moved)[:, 0, 0] > 0
+    task = DetectionTask(network)
+    _, moved = fit(task, batch)
+    white = task.training_video(moved)[:, 0, 0] > 0
     flips = moved["augment"].flip
     assert 0 < sum(flips) < clips
     for i, box in enumerate((moved["boxes"] * side).round().long().tolist()):
-        white = seen[i].nonzero()
-        found = [*white.min(0).values.tolist()[::-1], *(white.max(0).values + 1).tolist()[::-1]]
-        assert box == found
+        places = white[i].nonzero()
+        rows, columns = places.unbind(1)
+        assert box == [
+            *(int(columns.min()), int(rows.min())),
+            *(int(columns.max()) + 1, int(rows.max()) + 1),
+        ]
         assert (box != pixels[i]) == flips[i] or pixels[i][0] + pixels[i][2] == side
 
 
-def test_boxes_stay_in_evaluation():
-    task, batch = make_task("test"), make_batch()
-    boxes = batch["boxes"].clone()
-    assert torch.equal(task.on_before_batch_transfer(batch, 0)["boxes"], boxes)
-
-
-@torch.no_grad()
 @pytest.mark.parametrize("person_score", [False, True])
 def test_scores(person_score):
-    task, batch = make_task("test", person_score=person_score), make_batch()
+    task = DetectionTask(network, person_score=person_score)
+    _, batch, rows = run_test(task)
+    assert torch.equal(batch["boxes"], make_batch()["boxes"])  # which only training moves
     task.eval()
-    rows = task.test_step(batch, 0)
-    logits = task.model(task.normalize(batch["video"]), batch["boxes"], batch["box_clip"])
+    with torch.no_grad():
+        logits = task.model(task.normalize(batch["video"]), batch["boxes"], batch["box_clip"])
     factor = torch.tensor([0.5, 0.75, 1.0])[:, None] if person_score else 1
     torch.testing.assert_close(rows["scores"], logits.sigmoid() * factor)
     assert rows["video_id"].tolist() == [1, 0, 1]
@@ -164,40 +133,29 @@ class Says(torch.nn.Module):
 
 def test_map_counts_keyframes_that_were_never_seen():
     """One right box of the first keyframe; the second could not be decoded."""
-    task = make_task("test")
-    task.model = Says([3.0, -3.0, -3.0])
-    batch = make_batch()
-    some = {k: v[1:2] for k, v in batch.items() if k.startswith("box")}
-    batch |= some | {"failed": [Failure(1, -1, "damaged")]}
-    task.test_step(batch, 0)
-    task.on_test_epoch_end()
-    assert task.logged["test/mAP_official"] == pytest.approx(1 / 3)  # of three actions one
-    assert task.logged["test/failed_keyframes"] == 1
+    task = DetectionTask(lambda num_classes: Says([3.0, -3.0, -3.0]))
+    numbers, _, _ = run_test(task, first_keyframe([Failure(1, -1, "damaged")]))
+    assert numbers["test/mAP_official"] == pytest.approx(1 / 3)  # of three actions one
+    assert numbers["test/failed_keyframes"] == 1
     assert task.results.summary()["per_class"] == {"sit": 1.0, "stand": 0.0, "talk": 0.0}
-    task.on_test_epoch_end()
-    assert task.logged["test/mAP_official"] == 0  # begins anew
 
 
 def test_fewer_actions_can_be_evaluated():
-    task = make_task("test", evaluated=(1, 80))
-    task.model = Says([3.0, 9.0, -3.0])
-    batch = make_batch()
-    batch |= {k: v[1:2] for k, v in batch.items() if k.startswith("box")}
-    assert task.test_step(batch, 0)["scores"].shape == (1, 3)  # for the file all of them
-    task.on_test_epoch_end()
+    task = DetectionTask(lambda num_classes: Says([3.0, 9.0, -3.0]))
+    _, _, rows = run_test(task, first_keyframe(), evaluated=(1, 80))
+    assert rows["scores"].shape == (1, 3)  # for the file all of them
     assert task.results.summary()["per_class"] == {"sit": 1.0, "talk": 0.0}
 
 
 def test_the_protocols_name_is_in_the_number():
-    task = make_task("validate", protocol="pyslowfast")
-    task.on_validation_epoch_end()
-    assert task.logged["val/mAP_pyslowfast"] == 0
+    numbers, _, _ = run_test(DetectionTask(network, protocol="pyslowfast"))
+    assert "test/mAP_pyslowfast" in numbers
 
 
 def test_no_clip_of_a_batch_could_be_decoded():
-    task, batch = make_task("test"), make_batch(boxes=0)
-    empty = {k: v[:0] for k, v in batch.items() if k != "failed"} | {"failed": []}
-    rows = task.test_step(empty, 0)
+    batch = {k: v[:0] for k, v in make_batch(boxes=0).items()}
+    numbers, _, rows = run_test(DetectionTask(network), batch)
+    assert numbers["test/mAP_official"] == 0
     assert {k: tuple(v.shape) for k, v in rows.items()} == {
         "video_id": (0,),
         "second": (0,),
@@ -206,27 +164,37 @@ def test_no_clip_of_a_batch_could_be_decoded():
     }
 
 
-def test_actions_are_those_of_the_data_and_must_agree():
-    task = make_task()
+def test_actions_are_those_of_the_data_and_are_saved(tmp_path):
+    task, trainer = DetectionTask(network), quick_trainer(max_epochs=0)
+    trainer.fit(task, datamodule=BoxData())
     assert (task.class_names, task.action_ids) == (NAMES, IDS)
     assert task.model.head.projection.out_features == 3
-    checkpoint = {}
-    task.on_save_checkpoint(checkpoint)
-    assert checkpoint == {"class_names": list(NAMES), "action_ids": list(IDS)}
-    make_task(class_names=NAMES, action_ids=IDS)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert checkpoint["class_names"] == list(NAMES)
+    assert checkpoint["action_ids"] == list(IDS)
+
+
+def test_actions_must_agree_with_those_of_the_data():
+    def set_up(class_names=None, action_ids=None, **kwargs):
+        task = DetectionTask(network, class_names=class_names, action_ids=action_ids)
+        quick_trainer(max_epochs=0).fit(task, datamodule=BoxData(**kwargs))
+
+    set_up(NAMES, IDS)
     with pytest.raises(MisconfigurationException, match="in another order or number"):
-        make_task(class_names=NAMES, action_ids=(1, 5, 79))
+        set_up(NAMES, (1, 5, 79))
     with pytest.raises(MisconfigurationException, match="in another order or number"):
-        make_task(class_names=("stand", "sit", "talk"), action_ids=IDS)
+        set_up(("stand", "sit", "talk"), IDS)
     with pytest.raises(MisconfigurationException, match="no class names"):
-        make_task(names=None, ids=None)
+        set_up(names=None, ids=None)
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
 def test_boxes_are_not_rounded(precision):
     mixed = precision.replace("true", "mixed")
+    trainer = quick_trainer(precision=precision)
     with pytest.raises(MisconfigurationException, match=f"use {mixed}"):
-        make_task(precision=precision)
+        trainer.fit(DetectionTask(network), datamodule=BoxData())
 
 
 def test_pictures_that_move_without_their_boxes_are_refused():
@@ -236,19 +204,24 @@ def test_pictures_that_move_without_their_boxes_are_refused():
 
 
 def test_a_head_stays_for_the_same_actions_alone():
-    task = make_task()
-    said = {"class_names": list(NAMES), "action_ids": list(IDS)}
-    assert task.same_classes(said)
+    task = DetectionTask(network, class_names=NAMES, action_ids=IDS)
+    description = {"class_names": list(NAMES), "action_ids": list(IDS)}
+    assert task.same_classes(description)
     assert not task.same_classes({"class_names": list(NAMES)})  # of a classifier
-    assert not task.same_classes(said | {"action_ids": [1, 5, 79]})
+    assert not task.same_classes(description | {"action_ids": [1, 5, 79]})
     assert not task.same_classes({})
 
 
-# Lightning 2.6 with torch 2.13; and it would rather have more workers than two videos need.
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated")
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
-@pytest.mark.filterwarnings("ignore:You have overridden `on_before_batch_transfer`")
-@pytest.mark.filterwarnings("ignore:.*number of training batches")
+def test_an_average_of_weights_is_evaluated():
+    task, data = DetectionTask(network, lr=1e-3), BoxData(evaluated=(1, 80))
+    trainer = quick_trainer(max_epochs=2, callbacks=[ema(0.5)])
+    trainer.fit(task, datamodule=data)
+    in_training = trainer.callback_metrics["val/mAP_official"].item()
+    (after,) = trainer.validate(task, datamodule=data, verbose=False)
+    assert after["val/mAP_official"] == in_training  # the average stays when training ends
+    assert task.normalize(torch.zeros(1, 3, 1, 1, 1)).unique().tolist() == [-2]
+
+
 def test_trains_and_tests_on_files(tmp_path):
     """Videos in AVA's format; the csv of the test is judged as the test was."""
     arguments = TINY | {"stages": (1, 1, 1, 1), "multi_scale": True}
@@ -256,18 +229,7 @@ def test_trains_and_tests_on_files(tmp_path):
     data = SyntheticAVADataModule(tmp_path, (3, 1, 2), 3, 64, **clip, batch_size=2)
     model = functools.partial(create_detector, "hiera_tiny_16x224", **arguments)
     task = DetectionTask(model, lr=1e-3, augment=Augmentation(horizontal_flip=False))
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        callbacks=[DetectionTable(tmp_path / "run" / "predictions.csv")],
-    )
+    trainer = quick_trainer(callbacks=[DetectionTable(tmp_path / "run" / "predictions.csv")])
     trainer.fit(task, datamodule=data)
     assert "val/mAP_official" in trainer.callback_metrics
     assert trainer.callback_metrics["train/loss"].isfinite()
@@ -283,7 +245,7 @@ def test_trains_and_tests_on_files(tmp_path):
     keys = keyframe_keys(
         np.array([names.index(row[0]) for row in rows]), np.array([float(row[1]) for row in rows])
     )
-    found = task.metrics["test_map"].annotations.evaluate_rows(
+    found = task.metric("test").annotations.evaluate_rows(
         keys, boxes, action, score.astype(np.float32), "official"
     )
     np.testing.assert_array_equal(found, task.results.average_precision)

@@ -1,8 +1,5 @@
-import warnings
-
 import pytest
 import torch
-from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from hiera_video.tasks.probing import ProbingTask, pooled_features
@@ -10,26 +7,7 @@ from hiera_video.weights.load import load_weights
 from tests.fake_videos import ColourVideos
 from tests.models.reference import make_video
 from tests.models.small import tiny_mae, tiny_model
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    """Lightning's advice on machines."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
-        yield
-
-
-def trainer():
-    return Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+from tests.quick_trainer import quick_trainer
 
 
 @pytest.fixture
@@ -56,7 +34,7 @@ def test_test_reads_the_training_videos_first(pretrained):
     data = ColourVideos(test="6", bad=("/6/4.mp4",), test_views=(2, 3))
     task = ProbingTask(lambda num_classes: tiny_model(num_classes=num_classes), k=3)
     task.init_from = str(pretrained[1])
-    (results,) = trainer().test(task, data, verbose=False)
+    (results,) = quick_trainer().test(task, data, verbose=False)
     assert data.loaded == [12, 6]
     # Colours are easy; what cannot be decoded is wrong.
     assert results == pytest.approx({"test/knn_top1": 5 / 6, "test/linear_top1": 5 / 6})
@@ -66,9 +44,9 @@ def test_test_reads_the_training_videos_first(pretrained):
 def test_all_other_commands_are_refused(command):
     task = ProbingTask(tiny_model)
     with pytest.raises(MisconfigurationException, match="use the command test"):
-        getattr(trainer(), command)(task, datamodule=ColourVideos())
+        getattr(quick_trainer(), command)(task, datamodule=ColourVideos())
 
 
 def test_labels_are_needed():
     with pytest.raises(MisconfigurationException, match="data.train has no labels"):
-        trainer().test(ProbingTask(tiny_model), ColourVideos(train="12 unlabelled"))
+        quick_trainer().test(ProbingTask(tiny_model), ColourVideos(train="12 unlabelled"))

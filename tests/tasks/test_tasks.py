@@ -1,132 +1,195 @@
-"""What tasks refuse."""
+"""What all tasks that train do and refuse, in a real trainer."""
 
-from types import SimpleNamespace
+import math
+from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
+from torch.multiprocessing import ProcessRaisedException
+from torch.optim import AdamW
 
-from datamodules.errors import TooManyBadVideos
-from datamodules.loading.bad_videos import Failure
-from datamodules.loading.loader import EpochSampler, Loader
-from hiera_video import create_model
+from datamodules.loading.loader import EpochSampler
+from datamodules.manifests.splits import make_manifest
 from hiera_video.augment.mixing import Mixing
 from hiera_video.errors import CheckpointError
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.pretraining import PretrainingTask
-from tests.datamodules.loading.numbers import Numbers
+from tests.fake_videos import ColourVideos
 from tests.models.small import tiny_mae, tiny_model
+from tests.quick_trainer import quick_trainer
+
+COLOURS = ("red", "green", "blue")
+small_mae = partial(tiny_mae, embed_dim=8)
+small_model = partial(tiny_model, embed_dim=8)
 
 
-class Labels(SimpleNamespace):
-    def __len__(self):
-        return len(self.table["label"])
+class Labels(ColourVideos):
+    """Videos with these labels in each split, and names for them."""
+
+    def __init__(self, names=("a", "b"), batch_size=2, **labels):
+        splits = {split: split if split in labels else None for split in ("train", "val", "test")}
+        super().__init__(**splits, batch_size=batch_size)
+        self.names, self.labels = names, labels
+
+    def list_split(self, split, class_names):
+        paths = [f"/{split}/{i}.mp4" for i in range(len(self.labels[split]))]
+        return make_manifest(paths, self.labels[split], self.names or ())
 
 
-class Column(list):
-    def to_numpy(self):
-        return np.array(self)
-
-
-def classification(labels, names=("a", "b"), **kwargs):
-    """A task that is set up for data with some labels."""
-    task = ClassificationTask(create_model, **kwargs)
-    manifests = {split: Labels(table={"label": Column(column)}) for split, column in labels.items()}
-    data = SimpleNamespace(class_names=names, manifests=manifests, batch_size=1, repeats=2)
-    data.views = lambda split: (1, 1)
-    # No trainer is needed to ask for its data.
-    task._trainer = SimpleNamespace(datamodule=data, world_size=1, accumulate_grad_batches=1)
-    task.setup("fit")
+def set_up(task, data=None, **kwargs):
+    """The task as it is when its first epoch would begin."""
+    quick_trainer(max_epochs=0, **kwargs).fit(task, datamodule=data or ColourVideos())
     return task
 
 
+def trained(task, data=None, **kwargs):
+    """The numbers logged by a training of one step."""
+    trainer = quick_trainer(limit_train_batches=1, limit_val_batches=0, **kwargs)
+    trainer.fit(task, datamodule=data or ColourVideos())
+    return trainer.callback_metrics
+
+
 def test_class_names_are_those_of_the_data_and_must_agree():
-    assert classification({"train": [0, 1]}).class_names == ("a", "b")
-    assert classification({"train": [0]}, names=None, class_names=["x"]).class_names == ("x",)
+    task = set_up(ClassificationTask(small_model))
+    assert task.class_names == COLOURS
+    assert task.model.head.projection.out_features == 3
+    unnamed = Labels(names=None, train=[0, 0])
+    task = set_up(ClassificationTask(small_model, class_names=["x"]), unnamed)
+    assert task.class_names == ("x",)
     with pytest.raises(MisconfigurationException, match="in another order or number"):
-        classification({"train": [0, 1]}, class_names=["b", "a"])
+        set_up(ClassificationTask(small_model, class_names=COLOURS[::-1]))
     with pytest.raises(MisconfigurationException, match="no class names"):
-        classification({"train": [0]}, names=None)
+        set_up(ClassificationTask(small_model), Labels(names=None, train=[0, 0]))
 
 
-def test_a_head_is_not_taken_from_other_classes():
-    task = classification({"train": [0, 1]})
-    assert task.same_classes({"class_names": ["a", "b"]})
-    assert task.same_classes({})  # published weights do not say
-    assert not task.same_classes({"class_names": ["b", "a"]})
+@pytest.mark.parametrize(("names", "same"), [(COLOURS, True), (None, True), (COLOURS[::-1], False)])
+def test_a_head_is_not_taken_from_other_classes(tmp_path, names, same):
+    source = small_model(num_classes=3)
+    checkpoint = {"state_dict": {f"model.{k}": v for k, v in source.state_dict().items()}}
+    if names:  # published weights do not say
+        checkpoint["class_names"] = list(names)
+    torch.save(checkpoint, tmp_path / "source.ckpt")
+    torch.manual_seed(1)
+    model = set_up(ClassificationTask(other_head, init_from=str(tmp_path / "source.ckpt"))).model
+    assert torch.equal(model.patch_embed.proj.weight, source.patch_embed.proj.weight)
+    assert torch.equal(model.head.projection.weight, source.head.projection.weight) == same
+
+
+def other_head(num_classes):
+    model = small_model(num_classes=num_classes)
+    nn.init.ones_(model.head.projection.weight)
+    return model
 
 
 def test_labels_are_needed():
-    classification({"train": [0, 1], "val": [0, -1], "predict": [-1]})
+    set_up(ClassificationTask(small_model), Labels(train=[0, 1], val=[0, -1]))
     with pytest.raises(MisconfigurationException, match=r"data\.train: 1 of 2 videos have no lab"):
-        classification({"train": [0, -1]})
+        set_up(ClassificationTask(small_model), Labels(train=[0, -1]))
     with pytest.raises(MisconfigurationException, match=r"data\.test: 2 of 2 videos have no label"):
-        classification({"test": [-1, -1]})
+        quick_trainer().test(ClassificationTask(small_model), Labels(test=[-1, -1]))
 
 
 def test_mixing_needs_two_videos():
     with pytest.raises(MisconfigurationException, match=r"data\.batch_size=2"):
-        classification({"train": [0, 1]}, mixing=Mixing())
+        set_up(ClassificationTask(small_model, mixing=Mixing()), ColourVideos(batch_size=1))
 
 
-def test_pretraining_does_not_predict():
+def test_pretraining_is_tested_but_does_not_predict():
+    task = PretrainingTask(small_mae, mask_ratio=0.5)
+    data = ColourVideos(test="6", bad=("/6/2.mp4",))
+    (numbers,) = quick_trainer().test(task, datamodule=data, verbose=False)
+    assert math.isfinite(numbers["test/loss"])
+    assert task.results is None
     with pytest.raises(MisconfigurationException, match="predicts no classes"):
-        PretrainingTask(create_model).setup("predict")
+        quick_trainer().predict(task, dataloaders=[torch.zeros(1)])
 
 
-def test_bad_videos_are_counted_once_on_all_ranks_together():
-    loader = Loader(Numbers(400), EpochSampler(400, training=True, world_size=2), 4)  # 4 may fail
-    strategy = SimpleNamespace(reduce=lambda count, reduce_op: count * 2)  # as many on the other
-    task = PretrainingTask(create_model)
-    task._trainer = SimpleNamespace(world_size=2, strategy=strategy, train_dataloader=loader)
-    for video in (1, 2, 1):
-        task.on_train_batch_end(None, {"failed": [Failure(video, 0, "damaged")]}, 0)
-    assert task._count_bad_videos() == 4
-    batch = {"failed": [Failure(3, 0, "damaged")]}
-    task.on_train_batch_end(None, batch, 1)
-    with pytest.raises(TooManyBadVideos, match="6 of this epoch's 400 videos"):
-        task.on_train_batch_end(None, batch, 49)
+def two_ranks(videos, bad, **kwargs):
+    """Arguments of a fit on two processes, each of which meets half of the bad videos at once."""
+    order = EpochSampler(videos, training=True).order()
+    paths = [f"/{videos}/{order[3 * i]}.mp4" for i in range(bad)]  # even places are of rank 0
+    data = ColourVideos(train=str(videos), bad=paths, **kwargs)
+    task = PretrainingTask(partial(small_mae, decoder_embed_dim=8), mask_ratio=0.5)
+    trainer = quick_trainer(devices=2, strategy="ddp_fork", limit_val_batches=0)
+    return trainer, task, data
 
 
-def test_gradients_that_cannot_be_clipped():
-    task = PretrainingTask(create_model)
-    task._trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler="a scaler"))
+def test_bad_videos_are_counted_on_all_ranks_together():
+    trainer, task, data = two_ranks(20, 4, batch_size=2, max_bad_share=0.2)
+    trainer.fit(task, datamodule=data)
+    assert trainer.callback_metrics["train/bad_videos"] == 4
+
+
+def test_too_many_bad_videos_stop_all_ranks_within_the_epoch():
+    """Three of them on each rank alone would not be too many."""
+    trainer, task, data = two_ranks(104, 6, batch_size=1, max_bad_share=0.05)
+    with pytest.raises(ProcessRaisedException, match="6 of this epoch's 104 videos") as error:
+        trainer.fit(task, datamodule=data)
+    assert "TooManyBadVideos" in str(error.value)
+    assert "on_train_batch_end" in str(error.value)
+
+
+def test_gradients_are_clipped_by_their_norm():
+    task = PretrainingTask(small_mae, mask_ratio=0.5)
+    norm = trained(task, gradient_clip_val=0.01)["train/grad_norm"]
+    assert norm > 0.01
+    clipped = torch.stack([p.grad.norm() for p in task.parameters() if p.grad is not None])
+    torch.testing.assert_close(clipped.norm(), torch.tensor(0.01), rtol=1e-3, atol=0)
     with pytest.raises(MisconfigurationException, match="clipped by norm"):
-        task.configure_gradient_clipping(None, 1.0, "value")
-    fused = SimpleNamespace(_step_supports_amp_scaling=True)
+        trained(task, gradient_clip_val=1.0, gradient_clip_algorithm="value")
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
+def test_scaled_gradients_cannot_be_clipped(precision):
+    scaler = torch.amp.GradScaler("cpu") if precision == "16-mixed" else None
+    plugins = [MixedPrecision(precision, "cpu", scaler)]
+    fused = partial(AdamW, fused=True)
+    trained(PretrainingTask(small_mae, mask_ratio=0.5, optimizer=fused), plugins=plugins)
+    task = PretrainingTask(small_mae, mask_ratio=0.5, optimizer=fused)
+    if scaler is None:
+        trained(task, plugins=plugins, gradient_clip_val=1.0)
+        return
     with pytest.raises(MisconfigurationException, match="cannot clip under 16-mixed"):
-        task.configure_gradient_clipping(fused, 1.0, "norm")
+        trained(task, plugins=plugins, gradient_clip_val=1.0)
 
 
 def test_compiling_in_place_keeps_names_and_numbers(monkeypatch):
-    compile_ = nn.Module.compile  # with inductor's code generator this takes a minute
-    monkeypatch.setattr(nn.Module, "compile", lambda m: compile_(m, backend="aot_eager"))
-    tasks = [PretrainingTask(tiny_mae, compile=flag, mask_ratio=0.5) for flag in (False, True)]
+    compile_, compiled = nn.Module.compile, []
+
+    def compile_eagerly(module):  # with inductor's code generator this takes a minute
+        compiled.append(module)
+        compile_(module, backend="aot_eager")
+
+    monkeypatch.setattr(nn.Module, "compile", compile_eagerly)
+    tasks = [PretrainingTask(small_mae, compile=flag, mask_ratio=0.5) for flag in (False, True)]
+    losses = []
     for task in tasks:
-        task._trainer = SimpleNamespace(training=True)
         torch.manual_seed(0)
-        task.configure_model()
-    plain, compiled = tasks
-    assert compiled.model._compiled_call_impl is not None
-    assert plain.state_dict().keys() == compiled.state_dict().keys()
-    video, seed = torch.randn(2, 3, *plain.model.input_size), torch.tensor([1, 2])
-    expected, found = plain(video, seed), compiled(video, seed)
-    torch.testing.assert_close(found.loss, expected.loss)
-    found.loss.backward()
-    assert compiled.model.decoder_pred.weight.grad.abs().sum() > 0
+        losses.append(trained(task)["train/loss"])
+    assert compiled == [tasks[1].model]
+    torch.testing.assert_close(*losses)
+    plain, other = (task.state_dict() for task in tasks)
+    assert plain.keys() == other.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(other[name], value, msg=name)
 
 
 def test_weights_of_images_are_inflated_if_the_task_says_so(tmp_path):
-    image = tiny_model(input_size=(64, 64))
+    image = small_model(input_size=(64, 64), num_classes=3)
     torch.save(image.state_dict(), tmp_path / "image.pth")
-    for inflate in (False, True):
-        task = PretrainingTask(tiny_model, init_from=str(tmp_path / "image.pth"), inflate=inflate)
-        task._trainer = SimpleNamespace(training=True, global_rank=0)
-        if not inflate:
-            with pytest.raises(CheckpointError, match=r"task\.inflate=true"):
-                task.configure_model()
-            continue
-        task.configure_model()
-        assert torch.equal(task.model.pos_embed_spatial, image.pos_embed)
+    task = partial(ClassificationTask, small_model, init_from=str(tmp_path / "image.pth"))
+    with pytest.raises(CheckpointError, match=r"task\.inflate=true"):
+        set_up(task())
+    assert torch.equal(set_up(task(inflate=True)).model.pos_embed_spatial, image.pos_embed)
+
+
+def test_an_evaluation_needs_all_weights(tmp_path):
+    weights = small_model(num_classes=3).state_dict()
+    del weights["head.projection.weight"]
+    torch.save(weights, tmp_path / "headless.pth")
+    task = ClassificationTask(small_model, init_from=str(tmp_path / "headless.pth"))
+    with pytest.raises(MisconfigurationException, match=r"lacks head.projection.weight"):
+        quick_trainer().test(task, datamodule=ColourVideos())

@@ -1,0 +1,39 @@
+"""A real trainer for a test: on the CPU, quiet, and without files."""
+
+import warnings
+from contextlib import contextmanager
+
+import pytest
+from lightning import Trainer
+
+
+def quick_trainer(**kwargs):
+    """A `Trainer` with these arguments, for one epoch unless they say otherwise."""
+    quiet = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_epochs": 1,
+        "logger": False,
+        "num_sanity_val_steps": 0,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+    }
+    return Trainer(**{**quiet, **kwargs})
+
+
+@contextmanager
+def without_advice():
+    """Ignore Lightning's advice on machines, and a warning about its own use of torch."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _quiet_lightning():
+    """The same for each test of a package whose ``conftest.py`` imports this."""
+    with without_advice():
+        yield

@@ -1,0 +1,29 @@
+"""The classes of this project have what its callbacks and tasks ask for."""
+
+import pytest
+
+from datamodules.synthetic_ava import SyntheticAVADataModule
+from hiera_video.tasks.classification import ClassificationTask
+from hiera_video.tasks.detection import DetectionTask
+from hiera_video.tasks.protocols import ActionData, ClassifyingTask, VideoData, Videos
+from tests.fake_videos import ColourVideos
+from tests.models.small import tiny_model
+
+
+def test_data_modules():
+    data = ColourVideos()
+    data.setup("test")
+    assert isinstance(data, VideoData)
+    assert not isinstance(data, ActionData)
+    assert isinstance(data.manifests["test"], Videos)
+
+
+def test_keyframes_are_videos_too(tmp_path):
+    data = SyntheticAVADataModule(tmp_path, (1, 1, 1), 3, 64)
+    assert isinstance(data, ActionData)
+    assert isinstance(data, VideoData)
+
+
+@pytest.mark.parametrize("task", [ClassificationTask, DetectionTask])
+def test_tasks(task):
+    assert isinstance(task(tiny_model), ClassifyingTask)
