@@ -33,6 +33,7 @@ class Normalize(nn.Module):
         std: tuple[float, float, float] = VIDEO_STD,
     ) -> None:
         super().__init__()
+        self.mean, self.std = tuple(mean), tuple(std)
         mean_, std_ = torch.tensor(mean), torch.tensor(std)
         # As x * scale + shift, which is one pass over the pixels.
         self.register_buffer("scale", 1 / (255 * std_), persistent=False)

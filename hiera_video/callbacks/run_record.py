@@ -5,7 +5,6 @@ import platform
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
 from datamodules.files import atomic_file
-
-PACKAGES = ("hiera-video", "torch", "torchvision", "lightning", "av", "numpy", "hydra-core")
+from hiera_video.tasks.description import package_versions
 
 
 class RunRecord(Callback):
@@ -62,7 +60,7 @@ def run_record() -> dict[str, Any]:
         "git": git_revision(Path(__file__).parent),
         "host": platform.node(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": package_versions(),
         "cuda": torch.version.cuda,
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "threads": torch.get_num_threads(),
@@ -87,11 +85,4 @@ def git_revision(folder: Path) -> str | None:
             command, capture_output=True, text=True, check=True, timeout=20
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except ImportError:
         return None

@@ -14,6 +14,7 @@ from torchmetrics import Metric
 
 from hiera_video.augment.pipeline import Augmentation
 from hiera_video.tasks.budget import Budget
+from hiera_video.tasks.description import describe
 from hiera_video.tasks.evaluation import Batch, EvaluatedTask
 from hiera_video.tasks.lightning_private import unscales_gradients
 from hiera_video.tasks.optimization import (
@@ -22,9 +23,10 @@ from hiera_video.tasks.optimization import (
     schedule_length,
     scheduler,
 )
+from hiera_video.weights.description import RECORD, to_record
 from hiera_video.weights.files import find_weights
 from hiera_video.weights.load import load_weights
-from hiera_video.weights.trained import read_classes
+from hiera_video.weights.trained import Classes, read_classes
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class VideoTask(EvaluatedTask):
         compile: compile the network for training (``torch.compile``, in place, so that the names
             in checkpoints stay).
         seed: of everything random in the network, such as drop path.
+        recipe: name of the configuration, for the record in checkpoints.
 
     Raises:
         ValueError: ``min_lr`` or ``warmup_lr`` is outside [0, lr].
@@ -80,6 +83,7 @@ class VideoTask(EvaluatedTask):
         augment: Augmentation | None = None,
         compile: bool = False,
         seed: int = 0,
+        recipe: str | None = None,
     ) -> None:
         augment = augment or Augmentation()
         super().__init__(augment.normalize)
@@ -93,6 +97,7 @@ class VideoTask(EvaluatedTask):
         self.lr, self.weight_decay, self.layer_decay = lr, weight_decay, layer_decay
         self.warmup_epochs, self.warmup_lr, self.min_lr = warmup_epochs, warmup_lr, min_lr
         self.augment, self.compile_network, self.seed = augment, compile, seed
+        self.recipe = recipe
         self._bad_videos: set[int] = set()  # of this epoch, on this rank
 
     def network(self) -> nn.Module:
@@ -103,13 +108,30 @@ class VideoTask(EvaluatedTask):
     def new_metric(self, split: str) -> Metric:
         """A metric for the evaluation of ``val`` or ``test``."""
 
-    def same_classes(self, description: Mapping[str, Any]) -> bool:
+    def same_classes(self, classes: Classes) -> bool:
         """Whether training may start with the head of other weights, if its shape fits.
 
         Args:
-            description: the classes of those weights, as `read_classes` returns them.
+            classes: of those weights, as `read_classes` returns them.
         """
         return True
+
+    def classes(self) -> Classes:
+        """What the outputs of the network mean; none for a task without classes."""
+        return Classes()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the record of what the model is."""
+        checkpoint[RECORD] = to_record(
+            describe(
+                self.model,
+                self.create_network,
+                self.datamodule,
+                self.classes(),
+                self.normalize,
+                self.recipe,
+            )
+        )
 
     def setup(self, stage: str) -> None:
         """Make the metric of the split that is evaluated; fix how many batches make a step.
@@ -148,13 +170,13 @@ class VideoTask(EvaluatedTask):
         if self.init_from is None:
             return
         file = find_weights(self.init_from)
-        description = read_classes(file) if file.is_file() else {}
+        classes = read_classes(file) if file.is_file() else Classes()
         report = load_weights(
             self.model,
             self.init_from,
             quiet=self.global_rank != 0,
             inflate=self.inflate,
-            head=not self.trainer.training or self.same_classes(description),
+            head=not self.trainer.training or self.same_classes(classes),
         )
         if report.missing and not self.trainer.training:
             raise MisconfigurationException(

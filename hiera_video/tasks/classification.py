@@ -1,8 +1,7 @@
 """Classification of videos, evaluated over several views of each."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from hiera_video.metrics.multi_view import MultiViewAccuracy
 from hiera_video.metrics.results import Results
 from hiera_video.tasks.base import VideoTask
 from hiera_video.tasks.evaluation import Batch
+from hiera_video.weights.trained import Classes
 
 log = logging.getLogger(__name__)
 
@@ -86,18 +86,18 @@ class ClassificationTask(VideoTask):
             )
         return self.class_names
 
-    def same_classes(self, description: Mapping[str, Any]) -> bool:
+    def same_classes(self, classes: Classes) -> bool:
         """Whether the names are the same, or missing, as they are with published weights."""
-        return tuple(description.get("class_names") or ()) in ((), self.class_names)
+        return classes.names in ((), self.class_names)
 
     def network(self) -> nn.Module:
         """A network with one logit for each class name."""
         # Asked for here because an average of weights copies the network before `setup`.
         return self.create_network(num_classes=len(self._agreed_class_names()))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the class names."""
-        checkpoint["class_names"] = list(self.class_names or ())
+    def classes(self) -> Classes:
+        """The class names."""
+        return Classes(self.class_names or ())
 
     def forward(self, video: Tensor) -> Tensor:
         """Logits ``(B, classes)`` of normalised float clips ``(B, 3, T, H, W)``."""

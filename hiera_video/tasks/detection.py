@@ -1,7 +1,6 @@
 """Detection of actions: which actions the person in each box performs at a keyframe."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from hiera_video.metrics.ava_results import AVAResults
 from hiera_video.tasks.base import VideoTask
 from hiera_video.tasks.evaluation import Batch
 from hiera_video.tasks.protocols import ActionData, action_data_of
+from hiera_video.weights.trained import Classes
 
 
 class DetectionTask(VideoTask):
@@ -108,20 +108,18 @@ class DetectionTask(VideoTask):
             )
         return self.class_names
 
-    def same_classes(self, description: Mapping[str, Any]) -> bool:
-        """Whether names and ids are the same; the head of a classifier, without ids, is not."""
-        names, ids = (tuple(description.get(key) or ()) for key in ("class_names", "action_ids"))
-        return (names, ids) == (self.class_names, self.action_ids)
+    def same_classes(self, classes: Classes) -> bool:
+        """Whether the actions are the same: a classifier's head has other classes."""
+        return classes == self.classes()
 
     def network(self) -> nn.Module:
         """A network with one logit for each action."""
         # Asked for here because an average of weights copies the network before `setup`.
         return self.create_network(num_classes=len(self._agreed_classes()))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the actions."""
-        checkpoint["class_names"] = list(self.class_names or ())
-        checkpoint["action_ids"] = list(self.action_ids or ())
+    def classes(self) -> Classes:
+        """The actions and their ids."""
+        return Classes(self.class_names or (), self.action_ids or ())
 
     def forward(self, video: Tensor, boxes: Tensor, box_clip: Tensor) -> Tensor:
         """Logits ``(N, classes)`` of boxes.

@@ -1,0 +1,88 @@
+"""The record of what a model is, which a task writes into its checkpoints."""
+
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from torch import nn
+
+from hiera_video.augment.basic import Normalize
+from hiera_video.models.action_detector import HieraActionDetector
+from hiera_video.models.hiera import Hiera
+from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.names import MODELS
+from hiera_video.weights.description import CUSTOM, UNKNOWN, Description
+from hiera_video.weights.trained import Classes
+
+KIND_OF: dict[type[nn.Module], str] = {
+    Hiera: "classifier",
+    MaskedAutoencoderHiera: "masked_autoencoder",
+    HieraActionDetector: "action_detector",
+}
+PACKAGES = ("hiera-video", "torch", "torchvision", "lightning", "av", "numpy", "hydra-core")
+
+
+def describe(
+    model: nn.Module,
+    factory: Any,
+    data: Any,
+    classes: Classes = Classes(),  # noqa: B008  (a tuple)
+    normalize: Normalize | None = None,
+    recipe: str | None = None,
+) -> Description:
+    """What a model is that a task trains.
+
+    Args:
+        model: the network.
+        factory: what made it: a ``functools.partial`` of `create_model`, `create_mae` or
+            `create_detector`; of anything else, the description says that only its own program can
+            build it.
+        data: the data module, whose ``clip`` and ``test_views`` say how a video becomes an input.
+        classes: of the outputs.
+        normalize: from uint8 to the network's input; None: as published video models.
+        recipe: name of the configuration; None: not known.
+    """
+    arguments = dict(factory.keywords) if isinstance(factory, partial) else {}
+    name, kind = arguments.pop("name", None), KIND_OF.get(type(model), CUSTOM)
+    if name not in MODELS:
+        name, kind, arguments = type(model).__qualname__, CUSTOM, {}
+    if kind in ("classifier", "action_detector"):
+        arguments["num_classes"] = len(classes.names)
+    normalize = normalize or Normalize()
+    return Description(
+        kind=kind,
+        name=name,
+        arguments=arguments,
+        class_names=classes.names,
+        clip=_clip(data),
+        mean=normalize.mean,
+        std=normalize.std,
+        source=recipe or UNKNOWN,
+        action_ids=classes.ids,
+        versions=package_versions(),
+    )
+
+
+def _clip(data: Any) -> dict[str, Any] | None:
+    clip = getattr(data, "clip", None)
+    if clip is None:
+        return None
+    return {
+        "num_frames": clip.num_frames,
+        "stride": clip.stride,
+        "fps": clip.fps,
+        "size": [clip.height, clip.width],
+        "sampling": clip.sampling,
+        "test_views": list(getattr(data, "test_views", (1, 1))),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide on what a training computes, where installed."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
