@@ -9,8 +9,8 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from hiera_video.running.hydra_app import register_resolvers
-from hiera_video.running.words import conf_dir, configs
+from hiera_video.running.compose import register_resolvers
+from hiera_video.running.configurations import conf_dir, configurations
 
 PAGE = Path(__file__).with_suffix(".md")
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
@@ -26,7 +26,7 @@ HEADER = (
 
 def recipes() -> list[str]:
     """Names of the configurations that have a row."""
-    return [name for name in configs() if not name.startswith(OWN_DATA)]
+    return [name for name in configurations() if not name.startswith(OWN_DATA)]
 
 
 def composed(name: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from hydra.utils import instantiate
 
 from docs.recipes import PAGE, composed, page, recipes
 from hiera_video.models.action_detector import HieraActionDetector
-from hiera_video.running.words import configs
+from hiera_video.running.configurations import configurations
 from hiera_video.tasks.base import VideoTask
 
 # Columns of table 11a for 3200 epochs, and table 12a. Passes = epochs / repeated sampling.
@@ -234,7 +234,7 @@ def check_augmentation(task, mixup, cutmix, smoothing, flip):
         assert {key: getattr(task.mixing, key) for key in OURS["mixing"]} == OURS["mixing"]
 
 
-@pytest.mark.parametrize("name", configs())
+@pytest.mark.parametrize("name", configurations())
 def test_every_configuration_can_be_instantiated(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = composed(name)

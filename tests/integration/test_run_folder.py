@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from hiera_video.running.hydra_app import RUN_ID_VARIABLES, run_folder
+from hiera_video.running.folders import RUN_ID_VARIABLES, run_folder
 
 
 @pytest.fixture

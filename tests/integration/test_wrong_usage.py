@@ -97,7 +97,8 @@ def test_the_real_command_says_it_in_the_same_way(tmp_path):
 
 
 def test_a_search_path_of_the_user_is_kept_beside_ours(tmp_path):
-    from hiera_video.running.words import conf_dir, translate
+    from hiera_video.running.configurations import conf_dir
+    from hiera_video.running.words import translate
 
     file = tmp_path / "mine.yaml"
     file.write_text("defaults: [/experiment/demo/pretrain, /data/other, _self_]\n")
