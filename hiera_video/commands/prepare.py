@@ -39,7 +39,7 @@ class Split(NamedTuple):
         read: gives their manifest, from an earlier `prepare` where there is one.
         list: gives it from what is there without that.
         missing: gives the videos that an annotation names and the disk lacks, after reading.
-        diagnose: gives what is to be said of annotations of boxes; None of other data.
+        diagnose: gives what there is to say about the annotation, if anything.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Split(NamedTuple):
     read: Callable[[], Any]
     list: Callable[[], Any]
     missing: Callable[[], Sequence[Any]] = tuple
-    diagnose: Callable[[], Sequence[Any]] | None = None
+    diagnose: Callable[[], Sequence[Any]] = tuple
 
 
 def run(command: str, words: Sequence[str]) -> None:
@@ -235,11 +235,12 @@ def _check(words: Sequence[str]) -> None:
     lines: list[str] = []
     for split in _splits(arguments):
         manifest, found, annotation = (), [], []
+        diagnoses = split.diagnose()
         with progress_line(f"check {split.name}") as progress:
             try:
                 manifest = split.read()
             except DatasetError as error:
-                if split.diagnose is None:
+                if not diagnoses:
                     raise
                 annotation.append(Fault("wrong", str(error)))
             else:
@@ -253,7 +254,7 @@ def _check(words: Sequence[str]) -> None:
                 )
         gone = [Fault("missing", m.video, f"{m.file}, row {m.row}") for m in split.missing()]
         faults, videos = faults + len(gone + found), videos + len(gone) + len(manifest)
-        for diagnosis in split.diagnose() if split.diagnose else ():
+        for diagnosis in diagnoses:
             annotation += diagnosis.faults
             lines += diagnosis.lines
         new = [fault for fault in dict.fromkeys(annotation) if fault not in wrong]
@@ -328,7 +329,6 @@ def _splits(arguments: argparse.Namespace) -> list[Split]:
     for name, split in data.splits.items():
         if split is not None:
             names.setdefault(split, []).append(name)
-    diagnose = _diagnosis(data)
     found: dict[str, Split] = {}
     for name, split in data.splits.items():
         if split is not None and split not in found:
@@ -339,20 +339,9 @@ def _splits(arguments: argparse.Namespace) -> list[Split]:
                 partial(data.read_split, name),
                 partial(data.list_split, split, data.class_names),
                 partial(_missing, data, split),
-                diagnose and partial(diagnose, data, names[split]),
+                partial(data.diagnose, names[split]),
             )
     return list(found.values())
-
-
-def _diagnosis(data: Any) -> Callable[[Any, Sequence[str]], Sequence[Any]] | None:
-    """What looks at the annotation of some data, if it is of boxes."""
-    from datamodules.ava.data_module import AVADataModule
-
-    if not isinstance(data, AVADataModule):
-        return None
-    from datamodules.ava.diagnosis import diagnose_all
-
-    return diagnose_all
 
 
 def _missing(data: Any, split: str) -> list[Any]:
