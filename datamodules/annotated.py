@@ -1,4 +1,4 @@
-"""Data sets whose videos a published annotation file names, and of which some may be gone."""
+"""Data sets whose videos are named by annotation files; some of the videos may be missing."""
 
 import csv
 import logging
@@ -27,32 +27,32 @@ from datamodules.manifests.splits import Manifest, list_split, make_manifest
 
 log = logging.getLogger(__name__)
 
-# Which file is each row's, if it is there; given the annotation file, too, for messages.
+# From an annotation file (for messages) and its rows to each row's video, None where it is missing.
 Find = Callable[[Path, Sequence[Row]], list[str | None]]
 
 
 class AnnotatedVideoDataModule(VideoDataModule):
     """Videos that annotation files name.
 
-    A split is a name such as ``train``, of which the file is looked for, or the path of an
-    annotation file, a list or a folder of class folders, relative to ``root``.
+    A split is a name such as ``train``, for which an annotation file is looked for, or the path of
+    an annotation file, a list or a folder of class folders, relative to ``root``.
 
-    Videos that are named and not there are left out: in years of downloads, some always are. They
-    are counted, and listed in a file.
+    Published videos disappear over the years, so videos that are named but missing are left out.
+    They are counted and listed in a file.
 
     Args:
-        root: folder of the data set; no named video may lie outside of it.
+        root: folder of the data set; all named videos must lie in it.
         train: training split.
         val: validation split.
-        test: test split.
-        predict: video files, folders and annotation files, whose labels are not read.
-        annotations: folder of the annotation files, relative to ``root``; None: one of the usual
-            places.
-        num_classes: that the annotation must have; None: any number, as in a subset.
-        missing_videos: CSV file to write, with the columns split, video, file and row, that lists
-            the videos that are missing. None: they are only counted.
+        test: test split; by default the validation split, on which results are published.
+        *args: see `VideoDataModule`.
+        annotations: folder of the annotation files, relative to ``root``; None: ``annotations``,
+            ``labels`` and ``root`` are searched.
+        num_classes: number of classes that the annotation must have; None: any, as in a subset.
+        missing_videos: CSV file to write that lists the missing videos, with the columns split,
+            video, file and row; None: they are only counted.
         max_missing_share: share of a split's videos, in [0, 1], that may be missing.
-        **kwargs: as in `VideoDataModule`.
+        **kwargs: see `VideoDataModule`.
     """
 
     def __init__(
@@ -61,39 +61,38 @@ class AnnotatedVideoDataModule(VideoDataModule):
         train: str | None = "train",
         val: str | None = "val",
         test: str | None = "val",
-        predict: Sequence[str] = (),
-        *,
+        *args,
         annotations: str | None = None,
         num_classes: int | None = None,
         missing_videos: str | Path | None = None,
         max_missing_share: float = 0.05,
         **kwargs,
     ) -> None:
-        super().__init__(root, train, val, test, predict, **kwargs)
+        super().__init__(root, train, val, test, *args, **kwargs)
         if not 0 <= max_missing_share <= 1:
             raise ValueError(f"max_missing_share must be in [0, 1], not {max_missing_share}")
         self.annotations, self.num_classes = annotations, num_classes
         self.missing_videos = None if missing_videos is None else Path(missing_videos)
         self.max_missing_share = max_missing_share
         if self.class_names is not None:
-            self._check_number(self.class_names, "data.class_names")
+            self._check_num_classes(self.class_names, "data.class_names")
 
     @abstractmethod
     def annotation_file(self, split: str) -> str:
-        """Regular expression of the names of a split's annotation file."""
+        """Regular expression that the names of a split's annotation files match."""
 
     def annotation_folders(self) -> list[Path]:
-        """Where annotation files are looked for."""
-        usual = ["annotations", "labels", "."]
-        return [
-            self.root / folder for folder in ([self.annotations] if self.annotations else usual)
-        ]
+        """The folders in which annotation files are looked for."""
+        folders = [self.annotations] if self.annotations else ["annotations", "labels", "."]
+        return [self.root / folder for folder in folders]
 
     def read_annotation(self, file: Path) -> tuple[list[Row], Find]:
-        """The rows of an annotation file, and what finds their videos; here of a list of paths.
+        """The rows of an annotation file, and the function that finds their videos.
+
+        Here the file is a list of paths; subclasses also read published formats.
 
         Raises:
-            DatasetError: it is wrong; names the file and the row.
+            DatasetError: the file is wrong; names the file and the row.
         """
         return read_list(file, self.root), find_by_path
 
@@ -101,32 +100,32 @@ class AnnotatedVideoDataModule(VideoDataModule):
         """The annotation file or folder that a split's name or path stands for.
 
         Raises:
-            DatasetError: several files fit.
+            DatasetError: several files match.
         """
         if (self.root / split).is_file():
             return self.root / split
         pattern = re.compile(self.annotation_file(re.escape(split)), re.IGNORECASE)
-        found = [
+        files = [
             folder / name
             for folder in self.annotation_folders()
             if folder.is_dir()
             for name in sorted(os.listdir(folder))
             if pattern.fullmatch(name)
         ]
-        if len(found) > 1:
+        if len(files) > 1:
             raise DatasetError(
-                f"{found[0]} and {found[1]} are both annotations of the split {split!r}; name the "
-                "one to use in its place"
+                f"{files[0]} and {files[1]} are both annotations of the split {split!r}; set the "
+                "split to the path of one of them"
             )
-        if not found and self.annotations is not None:
+        if not files and self.annotations is not None:
             raise DatasetError(
                 f"{self.annotation_folders()[0]}: no annotation of the split {split!r} here; set "
-                "data.annotations, or null to look for it"
+                "data.annotations to its folder, or to null to search the usual ones"
             )
-        return found[0] if found else self.root / split
+        return files[0] if files else self.root / split
 
     def list_split(self, split: str, class_names: Sequence[str] | None) -> Manifest:
-        """The videos of a split that are there, from its annotation file, list or class folders.
+        """The videos of a split that exist, from its annotation file, list or class folders.
 
         Raises:
             DatasetError: the split is missing, empty or wrong, or too many of its videos are
@@ -146,15 +145,15 @@ class AnnotatedVideoDataModule(VideoDataModule):
         labels, names = label_ids(file, rows, class_names)
         paths = find(file, rows)
         self._note_missing(split, file, rows, paths)
-        there = [(path, label) for path, label in zip(paths, labels, strict=True) if path]
-        paths, labels = zip(*there, strict=True)
+        existing = [(path, label) for path, label in zip(paths, labels, strict=True) if path]
+        paths, labels = zip(*existing, strict=True)
         return make_manifest(paths, labels, names, os.path.abspath(self.root))
 
     def list_class_names(self, name: str) -> tuple[str, ...]:
-        """As in the base class, without a look at the videos.
+        """As in the base class, but without looking for the videos.
 
         Raises:
-            DatasetError: there are not `num_classes`.
+            DatasetError: the number of classes is not `num_classes`.
         """
         source = self.source(name)
         if source.is_file() and not find_manifest(source):
@@ -162,14 +161,14 @@ class AnnotatedVideoDataModule(VideoDataModule):
         else:
             names = super().list_class_names(name)
         if names:
-            self._check_number(names, str(source))
+            self._check_num_classes(names, str(source))
         return names
 
     def annotated_classes(self, file: Path) -> tuple[str, ...]:
-        """Classes that an annotation file names, in the order of their ids; none: unlabelled."""
+        """Classes that an annotation file names, in the order of their ids; empty if unlabelled."""
         return class_names_of(file, self.read_annotation(file)[0])
 
-    def _check_number(self, names: Sequence[str], source: str) -> None:
+    def _check_num_classes(self, names: Sequence[str], source: str) -> None:
         if self.num_classes not in (None, len(names)):
             raise DatasetError(
                 f"{source}: {len(names)} classes, not {self.num_classes}; set "
@@ -179,7 +178,11 @@ class AnnotatedVideoDataModule(VideoDataModule):
     def _note_missing(
         self, split: str, file: Path, rows: Sequence[Row], paths: Sequence[str | None]
     ) -> None:
-        """Count, list and judge what is not there."""
+        """Record the missing videos in `missing` and in the CSV file.
+
+        Raises:
+            DatasetError: too many are missing.
+        """
         base = os.path.abspath(self.root)
         missing = [
             MissingVideo(split, os.path.relpath(row.video, base), str(file), row.number)
@@ -191,16 +194,16 @@ class AnnotatedVideoDataModule(VideoDataModule):
         if not missing:
             return
         first, share = missing[0], len(missing) / len(rows)
-        found = (
+        message = (
             f"{file}: {len(missing)} of {len(rows)} videos are not there, the first in row "
             f"{first.row}: {first.video}"
         )
         listed = f"; listed in {self.missing_videos}" if self.missing_videos else ""
         if share > self.max_missing_share or len(missing) == len(rows):
             if share > self.max_missing_share:
-                found += f" ({share:.1%}, and data.max_missing_share={self.max_missing_share:g})"
-            raise DatasetError(f"{found}{listed}")
-        log.warning(f"{found} ({share:.2%}){listed}")
+                message += f" ({share:.1%}, and data.max_missing_share={self.max_missing_share:g})"
+            raise DatasetError(f"{message}{listed}")
+        log.warning(f"{message} ({share:.2%}){listed}")
 
     @rank_zero_only
     def _write_missing(self) -> None:

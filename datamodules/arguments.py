@@ -1,4 +1,4 @@
-"""Checks of arguments that several classes take; their messages are for users."""
+"""Checks of arguments, shared by the data modules; their messages are for users."""
 
 import math
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ def check_positive(**values: float) -> None:
 
 
 def check_whole(**values: float) -> None:
-    """Raise a ValueError that names the first value that is no whole number."""
+    """Raise a ValueError that names the first value that is not a whole number."""
     for name, value in values.items():
         if value != int(value):
             raise ValueError(f"{name} must be a whole number, not {value}")
 
 
 def check_range(name: str, values: Sequence[float], most: float = math.inf) -> None:
-    """Raise a ValueError unless the values are [least, greatest], both above 0."""
-    if isinstance(values, int | float) or len(values) != 2:
+    """Raise a ValueError unless the values are [least, greatest], in (0, ``most``]."""
+    if isinstance(values, int | float | None) or len(values) != 2:
         raise ValueError(f"{name} must be [least, greatest], not {values}")
     if not 0 < values[0] <= values[1] <= most:
         limit = f" and at most {most:g}" if most < math.inf else ""
@@ -28,7 +28,12 @@ def check_range(name: str, values: Sequence[float], most: float = math.inf) -> N
 
 
 def check_short_side(values: Sequence[int], crop: int) -> None:
-    """Raise a ValueError unless the range is of whole numbers that hold a crop of those pixels."""
+    """Raise a ValueError unless the values are a range of whole pixels that the crop fits in.
+
+    Args:
+        values: least and greatest short side, pixels.
+        crop: longer side of the crop, pixels.
+    """
     check_range("short_side", values)
     check_whole(**{"short_side": values[0], "greatest short_side": values[1]})
     if values[0] < crop:

@@ -1,4 +1,4 @@
-"""What all data modules are: clips, loaders and their position; each reads its splits itself."""
+"""The base of all data modules: clips, loaders and their position in the training data."""
 
 import logging
 import os
@@ -26,49 +26,56 @@ log = logging.getLogger(__name__)
 class VideoDataModule(LightningDataModule):
     """Videos in splits, as random clips to train on and as views to evaluate.
 
-    A subclass says how a split is read, in `list_split`. A manifest that `prepare` wrote for a
-    split is read in its place, by all of them.
+    A subclass implements `list_split`, which reads a split. Where `prepare` wrote a manifest for a
+    split, every data module reads that instead.
 
-    Batches are those of the project: ``video`` uint8 ``(B, 3, T, H, W)``, ``seed``, ``video_id``,
-    ``label`` int64 ``(B,)``, in evaluation also ``view``; see the package's documentation.
+    A batch is a dict with ``video`` uint8 ``(B, 3, T, H, W)``, and ``seed``, ``video_id`` and
+    ``label`` (-1 = unknown) int64 ``(B,)``; in evaluation also ``view`` int64 ``(B,)``. All keys
+    stand in docs/extending.md, "The batch".
 
     Args:
-        root: folder of the data set; no listed path may leave it.
-        train: training split, in most cases a path relative to ``root``; None where there is none.
+        root: folder of the data set; listed paths must lie in it.
+        train: training split, usually a path relative to ``root``; None where there is none.
         val: validation split.
         test: test split.
-        predict: video files, folders and annotation files, whose labels are not read.
-        class_names: classes in the order of their ids, or a text file with one a line, relative to
-            ``root``; None: found in the first split that exists.
+        predict: video files, folders and annotation files; labels are not read.
+        class_names: classes in the order of their ids, or a text file with one name a line,
+            relative to ``root``; None: those of the first split that exists.
         num_frames: frames of a clip.
-        sampling: ``clip``: frames at equal steps from a random moment on, in evaluation from
-            equally spaced ones; ``segments``: one frame from each of ``num_frames`` equal parts of
-            the video (TSN, Wang et al. 2016), at random, in evaluation at one place of each part.
-        stride: a clip takes every ``stride``-th frame of a video of ``fps``.
-        fps: nominal frame rate that ``stride`` counts in; files of another rate are sampled in the
-            same seconds.
+        sampling: ``clip``: frames at equal steps, which start at a random moment in training and at
+            equally spaced ones in evaluation; ``segments``: one frame from each of ``num_frames``
+            equal parts of the video (TSN, Wang et al. 2016), at a random place of each part in
+            training and at the same place of all parts in evaluation.
+        stride: a clip takes every ``stride``-th frame of a nominal ``fps``.
+        fps: nominal frames a second; a file of another rate is sampled at the same seconds.
         size: height and width of a clip, pixels.
-        batch_size: videos in a training batch of one process; its clips are ``repeats`` times that.
+        batch_size: videos in a training batch of one process, which holds ``batch_size * repeats``
+            clips.
         repeats: random clips of one video in a training batch.
-        crop_scale: least and greatest share of the picture that a training crop keeps.
-        crop_ratio: least and greatest distortion of its aspect.
-        short_side: crop in another way: scale the short side to a random number of pixels, from the
-            least to the greatest given here, and cut ``size`` out at random (PySlowFast
-            ``TRAIN_JITTER_SCALES``).
+        crop_scale: least and greatest share of the picture that a training crop keeps, in (0, 1].
+        crop_ratio: least and greatest factor by which a training crop distorts the aspect ratio.
+        short_side: least and greatest pixels of the short side. Instead of the crop above, the
+            picture is scaled to a random short side in this range, and ``size`` is cropped from it
+            at random (PySlowFast ``TRAIN_JITTER_SCALES``).
         eval_batch_size: videos in an evaluation batch of one process, each with all its views.
         val_views: temporal and spatial views of a video during `fit`.
         test_views: temporal and spatial views of a video in `validate`, `test` and `predict`.
-        num_workers: decoding processes for each training process; 0 decodes in the process itself.
-        decode_timeout: seconds that a worker may take for one video before it is ended.
-        bad_videos: CSV file that lists the videos that cannot be decoded. None: they are only
+        num_workers: decoding processes of each training process; 0 decodes in the process itself.
+        decode_timeout: seconds that a worker may take for one video before it is killed.
+        bad_videos: CSV file that lists the videos that cannot be decoded; None: they are only
             logged.
-        killed_videos: CSV file that lists the videos that hung or crashed the decoder, also in
-            earlier runs; they are not opened again until they change. None: not kept.
+        killed_videos: CSV file that lists the videos that hung or crashed the decoder, in this run
+            or an earlier one; they are not opened again until they change. None: no list is kept.
         max_bad_share: share of an epoch's videos, in [0, 1), that may fail and be replaced in
-            training; more of them stop it. In evaluation nothing is replaced.
-        stop_on_kill: stop when a worker hangs or dies, rather than go on without its video.
-        seed: seed of order and of every random choice.
+            training; if more fail, training stops. In evaluation nothing is replaced.
+        stop_on_kill: stop when a worker hangs or dies, instead of going on without its video.
+        seed: seed of the order and of every random choice.
+
+    Attributes:
+        unit: what a row of the training manifest is, in the plural.
     """
+
+    unit: str = "videos"
 
     def __init__(
         self,
@@ -137,7 +144,7 @@ class VideoDataModule(LightningDataModule):
         self.missing: list[MissingVideo] = []  # of the splits that were listed
         self._left_out: dict[str, np.ndarray] = {}  # ids of the videos of a split not to evaluate
         self._train_loader: Loader | None = None
-        self._position: dict[str, int] | None = None  # in the training data, of a resumed run
+        self._position: dict[str, int] | None = None  # of a resumed run, in the training data
 
     @abstractmethod
     def list_split(self, split: str, class_names: Sequence[str] | None) -> Manifest:
@@ -145,7 +152,7 @@ class VideoDataModule(LightningDataModule):
 
         Args:
             split: as the configuration names it, or an absolute path.
-            class_names: the known classes in the order of their ids; None: found here.
+            class_names: the known classes in the order of their ids; None: those of this split.
 
         Raises:
             DatasetError: the split is missing, empty or wrong; names the file and the row.
@@ -156,37 +163,56 @@ class VideoDataModule(LightningDataModule):
         return self.root / split
 
     def source(self, name: str) -> Path:
-        """The folder or file that ``train``, ``val`` or ``test`` is read from now."""
+        """The folder or file from which `read_split` reads ``train``, ``val`` or ``test``."""
         return self._prepared(name) or self.source_of(self._named(name))
 
     def read_split(self, name: str) -> Manifest:
-        """The videos of ``train``, ``val`` or ``test``; a manifest of `prepare` comes first.
+        """The videos of ``train``, ``val`` or ``test``, from a manifest of `prepare` if possible.
 
         Raises:
-            DatasetError: there is no such split, or it is missing, empty or wrong.
+            DatasetError: the split is null, missing, empty or wrong.
         """
         if prepared := self._prepared(name):
             return read_split(prepared, self.root, self.class_names)
         return self.list_split(self._named(name), self.class_names)
 
     def prepared_name(self, name: str) -> str:
-        """Where `prepare` writes the manifest of a split, below the folder that it writes to."""
+        """The folder of the manifest that `prepare` writes for a split, relative to ``--out``."""
         split = self._named(name)
-        # A split is found again below another root unless it is a path of its own.
+        # A split's name also works below another root; an absolute path or one with .. does not.
         return name if os.path.isabs(split) or ".." in Path(split).parts else split
 
     def find_class_names(self) -> None:
-        """Set the class names, unless they are known, to those of the first split that exists."""
+        """If the class names are not known, set them to those of the first split that exists."""
         if self.class_names is None:
             first = next((name for name, split in self.splits.items() if split), "train")
             self.class_names = self.list_class_names(first) or None
 
     def list_class_names(self, name: str) -> tuple[str, ...]:
-        """Classes of a split in the order of their ids; none if it has no labels."""
+        """Classes of a split in the order of their ids; empty if it has no labels."""
         return self._manifest(name).class_names
 
+    def training_manifest(self) -> Manifest:
+        """What `fit` trains on: the rows of ``train`` that are not known to be bad, read once.
+
+        Raises:
+            DatasetError: the split is null, missing, empty or wrong.
+        """
+        return self._manifest("train")
+
+    def diagnose(self, splits: Sequence[str]) -> Sequence[Any]:
+        """What `check` says about annotation beyond the videos' own faults; here nothing.
+
+        Args:
+            splits: those of ``train``, ``val`` and ``test`` that share a source.
+
+        Returns:
+            Objects with ``faults`` and ``lines`` for people (`datamodules.ava.diagnosis`).
+        """
+        return ()
+
     def setup(self, stage: str) -> None:
-        """Read the splits that ``stage`` needs; the classes first."""
+        """Read the class names, then the splits that ``stage`` needs."""
         if stage == "predict":
             self._manifest("predict")
             return
@@ -197,12 +223,12 @@ class VideoDataModule(LightningDataModule):
                 self._manifest(name)
 
     def views(self, split: str) -> tuple[int, int]:
-        """Temporal and spatial views with which a split is evaluated now."""
+        """Temporal and spatial views of a split's videos in the trainer's current stage."""
         fitting = self.trainer is not None and self.trainer.state.fn == "fit"
         return self.val_views if split in ("train", "val") and fitting else self.test_views
 
     def train_dataloader(self) -> Loader:
-        """Random clips in a new order each epoch."""
+        """Random clips of the training videos, in a new order each epoch."""
         clips = self.training_clips(self._manifest("train"))
         self._train_loader = self._loader(clips, self.batch_size, training=True)
         if self._position is not None:
@@ -210,7 +236,7 @@ class VideoDataModule(LightningDataModule):
         return self._train_loader
 
     def training_clips(self, manifest: Manifest) -> ClipDataset:
-        """What training loads of a split's videos: random clips."""
+        """The random clips that training loads of a split's videos."""
         crop = self.crop_scale, self.crop_ratio
         short_side = self.short_side
         return TrainingClips(
@@ -218,23 +244,23 @@ class VideoDataModule(LightningDataModule):
         )
 
     def evaluation_views(self, manifest: Manifest, split: str) -> ClipDataset:
-        """What evaluation loads of a split's videos: their views."""
+        """The views that evaluation loads of a split's videos."""
         return EvaluationViews(manifest, self.clip, self.views(split), self.seed)
 
     def state_dict(self) -> dict[str, int]:
-        """Position in the training data, for a checkpoint."""
+        """The position in the training data, for a checkpoint: ``epoch`` and ``used`` samples."""
         return {} if self._train_loader is None else self._train_loader.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the training data begin where it was.
+        """Let training go on at a saved position.
 
-        Lightning restores loaders, too, but not one that was made before, as it is where the
-        schedule asks for the number of steps.
+        Lightning restores loaders, too, but not one that exists already, and one does where the
+        schedule asked for the number of steps.
         """
         self._position = state_dict
 
     def val_dataloader(self) -> Loader | list[Loader]:
-        """All views of the validation videos, each once; nothing where the split is None."""
+        """All views of the validation videos, each once; empty where the split is None."""
         return [] if self.splits["val"] is None else self.evaluation_loader("val")
 
     def test_dataloader(self) -> Loader:
@@ -246,11 +272,11 @@ class VideoDataModule(LightningDataModule):
         return self.evaluation_loader("predict")
 
     def evaluation_loader(self, split: str, max_videos: int | None = None) -> Loader:
-        """All views of the videos of any split, also the training split, each once.
+        """All views of the videos of any split, also of the training split, each once.
 
         Args:
             split: train, val, test or predict.
-            max_videos: of so many videos, at equal steps through the split; None: of all.
+            max_videos: number of videos, taken at equal steps through the split; None: all.
         """
         manifest = self._manifest(split)
         if max_videos is not None:
@@ -275,7 +301,7 @@ class VideoDataModule(LightningDataModule):
         return split
 
     def _prepared(self, name: str) -> Path | None:
-        """What holds the manifest of a split, if it was prepared; it counts before all else."""
+        """The file or folder with the manifest that `prepare` wrote for a split, if it did."""
         places = (self.root / self._named(name), self.root / self.prepared_name(name))
         return next((place for place in places if find_manifest(place)), None)
 
@@ -285,7 +311,7 @@ class VideoDataModule(LightningDataModule):
         return self.manifests[name]
 
     def _read_once(self, name: str) -> Manifest:
-        """Read by the main process and sent to the others: all have the same rows in any case."""
+        """Read in the main process and sent to the others, so that all have the same rows."""
         trainer = self.trainer
         if trainer is None or trainer.world_size == 1:
             return self._read(name)
@@ -293,7 +319,7 @@ class VideoDataModule(LightningDataModule):
         if trainer.is_global_zero:
             try:
                 result = self._read(name)
-            except Exception as error:  # raised in all processes: none may wait for this one
+            except Exception as error:  # to be raised in all processes, or the others would wait
                 result = error
         result = trainer.strategy.broadcast(result)
         if isinstance(result, Exception):
@@ -346,5 +372,5 @@ class VideoDataModule(LightningDataModule):
 def _read_class_names(file: Path) -> tuple[str, ...]:
     names = tuple(line.strip() for line in read_text(file).split("\n") if line.strip())
     if not names or len(set(names)) < len(names):
-        raise DatasetError(f"{file}: expected the name of one class a line, each once")
+        raise DatasetError(f"{file}: expected one class name a line, each only once")
     return names

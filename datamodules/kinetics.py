@@ -1,4 +1,4 @@
-"""Kinetics-400, -600 and -700 as DeepMind, PySlowFast and the usual tools publish or leave them."""
+"""Kinetics-400, -600 and -700, as published by DeepMind or listed by PySlowFast and VideoMAE."""
 
 import csv
 import io
@@ -14,43 +14,41 @@ from datamodules.manifests.lists import Row, at, find_by_stem, inside, read_text
 HEADER = ("label", "youtube_id", "time_start", "time_end", "split", "is_cc")
 _EXPECTED = "label,youtube_id,time_start,time_end,split[,is_cc], without label in a test split"
 _OPTIONAL = {"label", "is_cc"}
-# Of the published files, some say "validate".
+# Some of the published files call the validation split "validate".
 _SAME_SPLIT = {"validate": "val", "validation": "val"}
 
 
 class KineticsDataModule(AnnotatedVideoDataModule):
-    """Kinetics: ten seconds of YouTube each, one of 400, 600 or 700 actions.
+    """Kinetics: ten-second clips from YouTube, each with one of 400, 600 or 700 actions.
 
     For a split named ``train``, an annotation file ``train.csv`` (or ``kinetics-400_train.csv``) is
-    looked for in ``annotations``, ``labels`` and the root, for ``val`` also ``validate.csv``; else
-    ``train`` is the path of a folder. A file may be
+    looked for in ``annotations``, ``labels`` and the root, for ``val`` also ``validate.csv``; if
+    there is none, ``train`` is the path of a folder. A file may be
 
     - DeepMind's csv with the header ``label,youtube_id,time_start,time_end,split[,is_cc]``. The
-      videos are ``<label>/<youtube_id>_000417_000427.mp4`` (start and end in seconds, six digits),
-      or the same without the folder, in the folder of the row's split. Any suffix of a video will
-      do, and any name of the label's folder.
-    - a list ``path label`` as of PySlowFast and VideoMAE, or a csv ``path,label``.
+      videos are ``<label>/<youtube_id>_000417_000427.mp4`` (start and end in seconds, six digits)
+      in the folder of the row's split, or lie there without the label's folder. A video may have
+      any suffix, and the label's folder any name.
+    - a list ``path label`` as in PySlowFast and VideoMAE, or a csv ``path,label``.
 
-    Class ids are the alphabetical order of the training split's labels, as everywhere.
+    Classes are numbered in the alphabetical order of the training split's labels, as is usual.
 
     Args:
-        root: folder of the data set; no named video may lie outside of it.
-        videos: folder of the videos of DeepMind's ``train``, ``val`` and ``test``, relative to
-            ``root``; by default, that name.
-        num_classes: that the training split must have; None: any number, as in a subset.
-        **kwargs: as in `AnnotatedVideoDataModule` and `VideoDataModule`. ``test`` is ``val`` by
-            default: published accuracies are of the validation split.
+        *args: see `AnnotatedVideoDataModule`.
+        videos: for each of DeepMind's ``train``, ``val`` and ``test`` the folder of its videos,
+            relative to ``root``; by default the split's name.
+        num_classes: number of classes of the training split; None: any, as in a subset.
+        **kwargs: see `AnnotatedVideoDataModule` and `VideoDataModule`.
     """
 
     def __init__(
         self,
-        root: str | Path,
-        *,
+        *args,
         videos: Mapping[str, str] | None = None,
         num_classes: int | None = 400,
         **kwargs,
     ) -> None:
-        super().__init__(root, num_classes=num_classes, **kwargs)
+        super().__init__(*args, num_classes=num_classes, **kwargs)
         self.videos = dict(videos or {})
 
     def annotation_file(self, split: str) -> str:
@@ -85,9 +83,9 @@ class KineticsDataModule(AnnotatedVideoDataModule):
             raise DatasetError(f"{where}: {empty[0]} is empty")
         label, name = row.get("label", ""), row["youtube_id"]
         if name in (".", "..") or not {"/", "\0"}.isdisjoint(name):
-            raise DatasetError(f"{where}: {name!r} is no youtube_id")
+            raise DatasetError(f"{where}: {name!r} is not a youtube_id")
         if label.startswith("/") or ".." in label.split("/") or "\0" in label:
-            raise DatasetError(f"{where}: {label!r} is no label")
+            raise DatasetError(f"{where}: {label!r} is not a label")
         if (split := row["split"]) not in folders:
             same = _SAME_SPLIT.get(split, split)
             folders[split] = inside(os.path.abspath(self.root), self.videos.get(same, same), where)
@@ -96,7 +94,7 @@ class KineticsDataModule(AnnotatedVideoDataModule):
 
 
 def _cells(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells without spaces around them) of every line that is not empty."""
+    """The number and the stripped cells of every line that is not empty."""
     reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
     while True:
         number = reader.line_num + 1
@@ -105,7 +103,7 @@ def _cells(file: Path) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise DatasetError(f"{at(file, number)}: no line of a csv file ({error})") from None
+            raise DatasetError(f"{at(file, number)}: not a line of a csv file ({error})") from None
         if len(cells) > 1 or any(cells):
             yield number, cells
 
@@ -113,5 +111,5 @@ def _cells(file: Path) -> Iterator[tuple[int, list[str]]]:
 def _seconds(text: str, key: str, where: str) -> int:
     whole = re.fullmatch(r"([0-9]{1,9})(\.0*)?", text)
     if whole is None:
-        raise DatasetError(f"{where}: {key} {text!r} is no whole number of seconds")
+        raise DatasetError(f"{where}: {key} {text!r} is not a whole number of seconds")
     return int(whole.group(1))

@@ -1,9 +1,8 @@
-"""Something-Something V2 as Qualcomm publishes it."""
+"""Something-Something V2, as Qualcomm publishes it."""
 
 import csv
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +10,29 @@ from datamodules.annotated import AnnotatedVideoDataModule, Find
 from datamodules.errors import DatasetError
 from datamodules.manifests.lists import Row, at, find_by_stem, inside, read_text
 
-PREFIX = "something-something-v2-"  # of the older file names
+PREFIX = "something-something-v2-"  # older file names begin with it
 
 
 class SSv2DataModule(AnnotatedVideoDataModule):
     """Something-Something V2: short clips of what hands do to things, in 174 classes.
 
     For a split named ``train`` the file ``something-something-v2-train.json`` or ``train.json`` is
-    looked for in ``labels``, ``annotations`` and the root; the classes and their ids are those of
+    looked for in ``annotations``, ``labels`` and the root; the classes and their ids are those of
     ``something-something-v2-labels.json`` or ``labels.json`` beside it. The videos are
-    ``<id>.webm``, or of another suffix. Lists ``path label`` and class folders are read, too. The
+    ``<id>.webm``, or have another suffix. Lists ``path label`` and class folders are read, too. The
     test split has no labels, unless ``test-answers.csv`` (lines ``id;label``) lies beside it.
 
     Args:
-        root: folder of the data set; no named video may lie outside of it.
+        root: folder of the data set; all named videos must lie in it.
         train: training split.
         val: validation split.
-        test: split for `test`; published accuracies are of the validation split.
-        predict: video files, folders and annotation files, whose labels are not read.
+        test: test split; by default the validation split, on which results are published.
+        *args: see `VideoDataModule`.
         videos: folder of the videos, relative to ``root``.
-        num_classes: that there must be; None: any number, as in a subset.
-        sampling: as in `VideoDataModule`.
-        test_views: as in `VideoDataModule`.
-        **kwargs: as in `AnnotatedVideoDataModule` and `VideoDataModule`.
+        num_classes: number of classes that there must be; None: any, as in a subset.
+        sampling: see `VideoDataModule`.
+        test_views: see `VideoDataModule`.
+        **kwargs: see `AnnotatedVideoDataModule` and `VideoDataModule`.
     """
 
     def __init__(
@@ -42,8 +41,7 @@ class SSv2DataModule(AnnotatedVideoDataModule):
         train: str | None = "train",
         val: str | None = "validation",
         test: str | None = "validation",
-        predict: Sequence[str] = (),
-        *,
+        *args,
         videos: str = "20bn-something-something-v2",
         num_classes: int | None = 174,
         sampling: str = "segments",
@@ -51,7 +49,7 @@ class SSv2DataModule(AnnotatedVideoDataModule):
         **kwargs,
     ) -> None:
         kwargs |= {"num_classes": num_classes, "sampling": sampling, "test_views": test_views}
-        super().__init__(root, train, val, test, predict, **kwargs)
+        super().__init__(root, train, val, test, *args, **kwargs)
         self.videos = videos
 
     def annotation_file(self, split: str) -> str:
@@ -59,7 +57,7 @@ class SSv2DataModule(AnnotatedVideoDataModule):
         return rf"({PREFIX})?{split}\.json"
 
     def read_annotation(self, file: Path) -> tuple[list[Row], Find]:
-        """The published JSON, or a list of paths."""
+        """The rows of the published JSON file or of a list of paths."""
         if file.suffix.lower() != ".json":
             return super().read_annotation(file)
         records = _load(file)
@@ -75,18 +73,18 @@ class SSv2DataModule(AnnotatedVideoDataModule):
             where = at(file, number)
             name = _text(record, "id", where)
             if name in (".", "..") or not {"/", "\0"}.isdisjoint(name):
-                raise DatasetError(f"{where}: {name!r} is no id of a video")
+                raise DatasetError(f"{where}: {name!r} is not the id of a video")
             if labels is None:
                 label = _class_of(_text(record, "template", where))
             elif labels and name not in labels:
-                raise DatasetError(f"{where}: the answers beside it have no {name!r}")
+                raise DatasetError(f"{where}: {file.stem}-answers.csv has no {name!r}")
             else:
                 label = labels.get(name, "")
             rows.append(Row(number, os.path.join(folder, name), label))
         return rows, find_by_stem
 
     def annotated_classes(self, file: Path) -> tuple[str, ...]:
-        """Those of the published labels, in the order of their ids; without such a file, found."""
+        """The classes of the published labels file; without one, those of the annotation itself."""
         names = (f"{PREFIX}labels.json", "labels.json")
         if not file.name.startswith(PREFIX):
             names = names[::-1]
@@ -97,19 +95,19 @@ class SSv2DataModule(AnnotatedVideoDataModule):
 
 
 def read_labels(file: Path) -> tuple[str, ...]:
-    """Classes in the order of their ids, from a JSON object of them with their ids.
+    """Classes in the order of their ids, from a JSON object that maps each class to its id.
 
     Raises:
-        DatasetError: it is none, or the ids are not 0, 1, 2 and so on.
+        DatasetError: the file is not such an object, or the ids are not 0, 1, 2 and so on.
     """
     labels = _load(file)
     if not isinstance(labels, dict) or not labels:
-        raise DatasetError(f"{file}: expected an object of classes with their ids")
+        raise DatasetError(f"{file}: expected an object that maps classes to ids")
     by_id = {str(number): _class_of(name) for name, number in labels.items()}
     if set(by_id) != set(map(str, range(len(labels)))):
         raise DatasetError(f"{file}: the {len(labels)} classes do not have the ids from 0 on")
     if "" in by_id.values() or len(set(by_id.values())) < len(by_id):
-        raise DatasetError(f"{file}: a class is empty, or there twice")
+        raise DatasetError(f"{file}: a class is empty or occurs twice")
     return tuple(by_id[str(i)] for i in range(len(by_id)))
 
 
@@ -135,7 +133,7 @@ def _text(record: Any, key: str, where: str) -> str:
 
 
 def _answers(file: Path) -> dict[str, str]:
-    """Labels of a test split's ids, from the file beside it; nothing without that."""
+    """Labels by id, from the file of answers beside a test split; empty without one."""
     answers = file.with_name(f"{file.stem}-answers.csv")
     if not answers.is_file():
         return {}

@@ -1,9 +1,9 @@
-"""Videos of textured shapes whose motion is the class: a small data set that makes itself.
+"""Videos of textured shapes whose motion is the class: a small data set that writes itself.
 
-The class is in the motion. Position, angle, size, shape, texture, colours and background have the
-same distribution in every class at every moment, so no single frame tells the class. For that the
-picture is a torus, where a moving shape never reaches a border, and so is the size: a growing shape
-that has reached the largest one starts again from the smallest.
+Position, angle, size, shape, texture, colours and background have the same distribution in every
+class at every moment, so no single frame tells the class. To that end the picture is a torus, where
+a moving shape never reaches a border, and the size is cyclic: a growing shape that has reached the
+largest size starts again from the smallest.
 """
 
 import hashlib
@@ -35,18 +35,18 @@ MOTIONS: dict[str, tuple[float, float, float, float]] = {
 }
 CLASS_NAMES = tuple(MOTIONS)
 FPS = 30
-VERSION = 2  # of what `render` draws; another one is another data set
+VERSION = 2  # of what `render` draws; a new version is a new data set
 
 
 class Difficulty(NamedTuple):
-    """What makes the classes easy or hard to tell apart; ranges are uniform.
+    """What makes the classes easy or hard to tell apart; values are drawn uniformly from ranges.
 
     Attributes:
-        radius: of the shape, pixels; its logarithm is uniform.
+        radius: of the shape, pixels; its logarithm is drawn uniformly.
         shift: speed of the moving classes, pixels a frame.
         turn: speed of the turning classes, radians a frame.
         growth: speed of the growing classes, share of the radius a frame.
-        background: brightness of the still background; 1 is that of the shape.
+        background: brightness of the still background, relative to the shape's.
     """
 
     radius: tuple[float, float] = (12.0, 24.0)
@@ -63,7 +63,18 @@ def render(
     size: int = 64,
     difficulty: Difficulty = Difficulty(),  # noqa: B008  (immutable)
 ) -> np.ndarray:
-    """One video as uint8 ``(num_frames, size, size, 3)``; ``motion`` is one of CLASS_NAMES."""
+    """Draw one video.
+
+    Args:
+        motion: one of CLASS_NAMES.
+        rng: source of randomness.
+        num_frames: frames of the video, 30 a second.
+        size: height and width, pixels.
+        difficulty: see `Difficulty`.
+
+    Returns:
+        uint8 ``(num_frames, size, size, 3)``, RGB.
+    """
     right, down, turn, growth = MOTIONS[motion]
     shift = rng.uniform(*difficulty.shift)
     turn *= rng.uniform(*difficulty.turn)
@@ -76,6 +87,7 @@ def render(
     angle = rng.uniform(0, 2 * np.pi) + turn * time
 
     grid = np.arange(size, dtype=np.float32) + 0.5
+    # Offsets of the pixels from the shape's centre, (n, 1, size) and (n, size, 1).
     dx = _wrap(grid[None, None, :] - (x0 + right * shift * time)[:, None, None], size)
     dy = _wrap(grid[None, :, None] - (y0 + down * shift * time)[:, None, None], size)
     cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
@@ -99,7 +111,18 @@ def _wrap(offset: np.ndarray, size: int) -> np.ndarray:
 def coverage(
     u: np.ndarray, v: np.ndarray, radius: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Share of each pixel inside the shape: a polygon or an ellipse, with soft borders."""
+    """Share of each pixel that lies inside a random polygon or ellipse with soft borders.
+
+    Args:
+        u: first coordinate of the pixels in the shape's own axes, in units of its radius,
+            ``(n, H, W)``.
+        v: second coordinate, ``(n, H, W)``.
+        radius: of the shape, pixels, ``(n, 1, 1)``.
+        rng: source of randomness.
+
+    Returns:
+        ``(n, H, W)`` in [0, 1].
+    """
     corners = int(rng.choice([2, 3, 4, 5]))
     if corners == 2:
         distance = np.hypot(u, v * rng.uniform(1.2, 1.6))
@@ -111,7 +134,10 @@ def coverage(
 
 
 def texture(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A sum of four random waves, in [0, 1]; it has no axis of symmetry, so that turning shows."""
+    """Brightness at the coordinates ``u`` and ``v``: float32 in [0, 1], of their common shape.
+
+    It is a squashed sum of four random waves. It has no axis of symmetry, so that turning shows.
+    """
     total = np.zeros(np.broadcast_shapes(u.shape, v.shape), np.float32)
     for _ in range(4):
         fu, fv = rng.normal(0, 1, 2).tolist()
@@ -120,7 +146,7 @@ def texture(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 
 def paint(texture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Colour a texture with a dark and a bright colour: ``(..., 3)`` in [0, 1]."""
+    """Colour a texture in [0, 1] from a dark to a bright colour: ``(...)`` to ``(..., 3)``."""
     dark = rng.uniform(0, 0.45, 3).astype(np.float32)
     bright = rng.uniform(0.55, 1, 3).astype(np.float32)
     return dark + texture[..., None] * (bright - dark)
@@ -133,7 +159,7 @@ def write_h264(path: Path, frames: np.ndarray) -> None:
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1  # the same bytes on every machine
-        # x264's lookahead differs from run to run on pictures of 32 pixels; without it, none does.
+        # On pictures of 32 pixels, x264's lookahead makes the bytes differ from run to run.
         x264 = "mbtree=0:rc-lookahead=0"
         stream.options = {"crf": "20", "preset": "veryfast", "x264-params": x264}
         for frame in frames:
@@ -142,12 +168,12 @@ def write_h264(path: Path, frames: np.ndarray) -> None:
 
 
 def write_once(root: Path, description: dict, write: Callable[[Path], None]) -> None:
-    """Write a folder of data unless it is there; one that exists is complete.
+    """Write a folder of data unless it exists; a folder that exists is complete.
 
     Args:
         root: the folder.
-        description: of the data, written beside it.
-        write: writes the data to the folder that it is given.
+        description: of the data; written to ``description.json`` in it.
+        write: writes the data to the folder that it is called with.
     """
     if root.exists():
         return
@@ -159,14 +185,14 @@ def write_once(root: Path, description: dict, write: Callable[[Path], None]) -> 
         unfinished.chmod(0o755)
         os.rename(unfinished, root)
     except OSError:
-        if not root.exists():  # else another process was faster
+        if not root.exists():  # otherwise another process was faster
             raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def described_folder(root: str | Path, kind: str, description: dict) -> Path:
-    """The folder below ``root`` for data of a kind and a description."""
+    """The folder below ``root`` for data of this kind and description: each has its own."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
     return Path(root) / f"{kind}-{digest[:12]}"
 
@@ -174,16 +200,16 @@ def described_folder(root: str | Path, kind: str, description: dict) -> Path:
 class SyntheticMotionDataModule(VideoFolderDataModule):
     """Eight classes of motion in H.264 files, written once into a cache folder.
 
-    After that it is a folder of class folders like any other: nothing else about it is special.
+    Once written, it is a folder of class folders like any other.
 
     Args:
-        root: folder for such data sets; each description gets a folder of its own below it.
-        videos: videos in the train, val and test split, multiples of 8.
-        video_frames: frames of a video at 30 frames a second.
+        root: folder for such data sets; each description gets its own folder below it.
+        videos: numbers of videos in the train, val and test split, multiples of 8.
+        video_frames: frames of a video, 30 a second.
         video_size: height and width of a video, pixels.
         video_seed: seed of the videos' content.
-        difficulty: see `Difficulty`; only what differs from the default.
-        **kwargs: as in `VideoFolderDataModule`.
+        difficulty: attributes of `Difficulty` that differ from the default.
+        **kwargs: see `VideoDataModule`.
     """
 
     def __init__(
@@ -213,7 +239,7 @@ class SyntheticMotionDataModule(VideoFolderDataModule):
         super().__init__(root=described_folder(root, "motion", self.description), **kwargs)
 
     def prepare_data(self) -> None:
-        """Write the videos if they are not there; a folder that exists is complete."""
+        """Write the videos unless they exist already."""
         write_once(self.root, self.description, self._write)
 
     def _write(self, folder: Path) -> None:
@@ -233,6 +259,6 @@ class SyntheticMotionDataModule(VideoFolderDataModule):
 
         for motion in CLASS_NAMES:
             (folder / motion).mkdir(parents=True)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy and x264 work without the lock
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy and x264 release the GIL
             for _ in pool.map(write, range(count)):
                 pass

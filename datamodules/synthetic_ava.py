@@ -1,11 +1,11 @@
-"""Videos of moving shapes, each with several motions at once, in AVA's format: it makes itself.
+"""Videos of moving shapes with several motions at once, in AVA's format: it writes itself.
 
 Two to four shapes move in each video; they stand for persons. Each keyframe, once a second, has
 their boxes and their motions, which last from half a second before to half a second after it.
 
-The motions do not show in a single frame. A shape's place is between two ends on each axis, and its
-size between two sizes; in each second it either goes from one end to the other or stays, so it is
-halfway at the keyframes of both directions. Where its ends are is random, and so is its angle.
+No single frame shows the motions. A shape has two ends on each axis, and likewise two sizes. In
+each second it either goes from one to the other or stays, so it is halfway at the keyframes of both
+directions. Its ends and its angle are random.
 """
 
 import csv
@@ -30,31 +30,31 @@ from datamodules.synthetic import (
 
 ACTIONS = ("down", "growing", "left", "right", "shrinking", "still", "turning", "up")
 OFFSET = 900  # second of the annotation at which the files begin, as in AVA's 15 minutes
-VERSION = 1  # of what `render_shapes` draws; another one is another data set
+VERSION = 1  # of what `render_shapes` draws; a new version is a new data set
 SPLITS = ("train", "val", "test")
 
-# Of a cell, which is half as wide as the picture: a shape's largest radius, its way in a second,
-# and together less than half of the cell.
+# A shape's largest radius and its way in a second, in shares of its cell, which is half as wide as
+# the picture.
 _RADIUS = (0.14, 0.2)
 _WAY = (0.3, 0.38)
-_GROWTH = 1.4  # largest radius in shares of the smallest
+_GROWTH = 1.4  # largest radius / smallest radius
 _TURN = (0.06, 0.1)  # radians a frame
-_MOVES = 0.4  # probability that a shape moves along an axis; also of the others
+_MOVES = 0.4  # probability of a motion along an axis, of a change of size and of a turn
 
 
 class Motion(NamedTuple):
-    """State of a shape at the borders of seconds, from which all frames follow.
+    """State of a shape at the start and end of each second; all frames follow from it.
 
     Attributes:
-        ends: at which end it is in x, y and size, 0 or 1, int ``(seconds + 1, 3)``.
-        turns: radians a frame in each second, ``(seconds,)``.
+        ends: at which end the shape is in x, y and size, 0 or 1, int ``(seconds + 1, 3)``.
+        turns: turn in each second, radians a frame, float ``(seconds,)``.
     """
 
     ends: np.ndarray
     turns: np.ndarray
 
     def actions(self, second: int) -> list[str]:
-        """What it does around the second's middle."""
+        """Names of the shape's actions in a second, sorted."""
         x, y, size = (self.ends[second + 1] - self.ends[second]).tolist()
         names = [("left", None, "right")[x + 1], ("up", None, "down")[y + 1]]
         names += [("shrinking", None, "growing")[size + 1]]
@@ -63,12 +63,13 @@ class Motion(NamedTuple):
 
 
 class Shapes(NamedTuple):
-    """A video and what is in it.
+    """A video and the shapes in it.
 
     Attributes:
         frames: uint8 ``(T, size, size, 3)``.
-        boxes: of each shape at each keyframe, shares of the picture, ``(shapes, seconds - 1, 4)``.
-        actions: names, for each shape and keyframe.
+        boxes: of each shape at each keyframe: x1, y1, x2, y2 in shares of the picture, float64
+            ``(shapes, seconds - 1, 4)``.
+        actions: names of the actions of each shape at each keyframe.
     """
 
     frames: np.ndarray
@@ -77,7 +78,7 @@ class Shapes(NamedTuple):
 
 
 def random_motion(seconds: int, rng: np.random.Generator) -> Motion:
-    """A motion with at most three actions at a time, each as likely in both directions."""
+    """A motion with at most three actions at a time, as likely in one direction as in the other."""
     moves = rng.random((seconds, 3)) < _MOVES
     turns = (rng.random(seconds) < _MOVES) & (moves.sum(axis=1) < 3)
     speed = rng.uniform(*_TURN, seconds) * rng.choice([-1, 1], seconds)
@@ -86,7 +87,13 @@ def random_motion(seconds: int, rng: np.random.Generator) -> Motion:
 
 
 def render_shapes(rng: np.random.Generator, seconds: int, size: int) -> Shapes:
-    """Draw one video; the keyframes are at 1, 2, ... ``seconds - 1``, the picture is square."""
+    """Draw one video with keyframes at the seconds 1, 2, ... ``seconds - 1``.
+
+    Args:
+        rng: source of randomness.
+        seconds: length of the video.
+        size: height and width, pixels.
+    """
     num_frames = seconds * FPS
     grid = np.arange(size, dtype=np.float32) + 0.5
     still = texture(*np.meshgrid(grid / 8, grid / 8), rng)
@@ -106,7 +113,11 @@ def render_shapes(rng: np.random.Generator, seconds: int, size: int) -> Shapes:
 
 
 def _draw(picture: np.ndarray, motion: Motion, rng: np.random.Generator) -> np.ndarray:
-    """Draw a shape into its cell, float32 ``(T, side, side, 3)``; returns its share of pixels."""
+    """Draw a shape into its cell, float32 ``(T, side, side, 3)``, in place.
+
+    Returns:
+        The share of each pixel that the shape covers, ``(T, side, side)`` in [0, 1].
+    """
     side = picture.shape[1]
     # Second s of a motion begins half a second before keyframe s.
     time = np.arange(len(picture)) / FPS + 0.5
@@ -120,7 +131,7 @@ def _draw(picture: np.ndarray, motion: Motion, rng: np.random.Generator) -> np.n
     steps = motion.turns[second].cumsum()
     angle = (rng.uniform(0, 2 * np.pi) + steps)[:, None, None]
     grid = np.arange(side, dtype=np.float32) + 0.5
-    # Arrays of all pixels are float32: that halves the time.
+    # The arrays with one value for each pixel are float32, which halves the time.
     dx = grid[None, None, :] - centre[:, 0, None, None].astype(np.float32)
     dy = grid[None, :, None] - centre[:, 1, None, None].astype(np.float32)
     radius = radius[:, None, None].astype(np.float32)
@@ -133,7 +144,7 @@ def _draw(picture: np.ndarray, motion: Motion, rng: np.random.Generator) -> np.n
 
 
 def _box(shape: np.ndarray, left: int, top: int, size: int) -> list[float]:
-    """Box of a bool picture of a cell, in shares of the whole picture."""
+    """Box around the True pixels of a cell, ``(side, side)``, in shares of the whole picture."""
     x, y = np.flatnonzero(shape.any(axis=0)), np.flatnonzero(shape.any(axis=1))
     pixels = [left + x[0], top + y[0], left + x[-1] + 1, top + y[-1] + 1]
     return [float(value) / size for value in pixels]
@@ -142,18 +153,18 @@ def _box(shape: np.ndarray, left: int, top: int, size: int) -> list[float]:
 class SyntheticAVADataModule(AVADataModule):
     """Moving shapes with eight motions in H.264 files, written once into a cache folder.
 
-    After that it is a folder in AVA's format like any other: ground truth, excluded timestamps, a
-    label map, and a detector's boxes with errors and scores.
+    Once written, it is a folder in AVA's format like any other, with ground truth, excluded
+    timestamps, a label map, and a detector's boxes with errors and scores.
 
     Args:
-        root: folder for such data sets; each description gets a folder of its own below it.
-        videos: videos in the train, val and test split.
-        video_seconds: length of a video, whole seconds; it has one keyframe less than that.
-        video_size: height and width of a video, pixels; even.
+        root: folder for such data sets; each description gets its own folder below it.
+        videos: numbers of videos in the train, val and test split.
+        video_seconds: length of a video, whole seconds, at least 2; one more than its keyframes.
+        video_size: height and width of a video, pixels, at least 32 and a multiple of 4.
         video_seed: seed of the videos' content.
-        size: height and width of a clip, pixels.
-        short_side: as in `AVADataModule`.
-        **kwargs: as in `AVADataModule`, but what names its files.
+        size: see `VideoDataModule`.
+        short_side: see `AVADataModule`.
+        **kwargs: see `AVADataModule`, except the arguments that name its files.
     """
 
     def __init__(
@@ -183,9 +194,7 @@ class SyntheticAVADataModule(AVADataModule):
         }
         super().__init__(
             described_folder(root, "ava", self.description),
-            "train",
-            "val",
-            "test",
+            test="test",
             timestamp_offset=OFFSET,
             excluded={split: f"ava_{split}_excluded_timestamps_v2.2.csv" for split in SPLITS},
             person_boxes={split: f"person_boxes_{split}.csv" for split in SPLITS},
@@ -195,7 +204,7 @@ class SyntheticAVADataModule(AVADataModule):
         )
 
     def prepare_data(self) -> None:
-        """Write the videos and their annotation if they are not there."""
+        """Write the videos and their annotation unless they exist already."""
         write_once(self.root, self.description, self._write)
 
     def _write(self, folder: Path) -> None:
@@ -219,7 +228,7 @@ class SyntheticAVADataModule(AVADataModule):
     def _write_split(
         self, folder: Path, split: int, names: Sequence[str]
     ) -> list[tuple[tuple, list[tuple]]]:
-        """Write videos; returns rows of ground truth, each with the detector's rows after it."""
+        """Write the videos; returns rows of ground truth, each with the detector's rows for it."""
         seconds, size = self.description["seconds"], self.description["size"]
 
         def write(number: int) -> list[tuple[tuple, list[tuple]]]:
@@ -228,14 +237,14 @@ class SyntheticAVADataModule(AVADataModule):
             write_h264(folder / f"{names[number]}.mp4", shapes.frames)
             return list(_rows(names[number], shapes, rng))
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy and x264 work without the lock
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy and x264 release the GIL
             return [row for rows in pool.map(write, range(len(names))) for row in rows]
 
 
 def _rows(
     name: str, shapes: Shapes, rng: np.random.Generator
 ) -> Iterator[tuple[tuple, list[tuple]]]:
-    """Rows of ground truth, and of a detector: boxes slightly off, now and then a false one."""
+    """Rows of ground truth, each with a detector's rows: boxes slightly off, some of them false."""
     for person, (boxes, actions) in enumerate(zip(shapes.boxes, shapes.actions, strict=True)):
         for second, (box, labels) in enumerate(zip(boxes, actions, strict=True), OFFSET + 1):
             key = name, f"{second:04d}"

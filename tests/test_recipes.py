@@ -2,11 +2,15 @@
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from docs.recipes import PAGE, composed, page, recipes
 from hiera_video.models.action_detector import HieraActionDetector
 from hiera_video.running.configurations import configurations
+from hiera_video.running.hydra_app import register_resolvers
+from hiera_video.running.words import conf_dir
 from hiera_video.tasks.base import VideoTask
 
 # Columns of table 11a for 3200 epochs, and table 12a. Passes = epochs / repeated sampling.
@@ -250,6 +254,29 @@ def test_every_configuration_can_be_instantiated(name, tmp_path, monkeypatch):
     with torch.device("meta"):
         size = tuple(model().input_size)
     assert size == (config["data"]["num_frames"], *config["data"]["size"])
+
+
+def test_a_file_of_ones_own_may_name_every_part_itself(tmp_path):
+    register_resolvers()
+    (tmp_path / "own.yaml").write_text("""# @package _global_
+defaults:
+  - /hiera_video
+  - /model: detector
+  - /data: kinetics
+  - /task: detection
+  - /trainer: default
+  - /callbacks: detection
+  - /logger: default
+  - override /data: ava
+  - _self_
+name: own
+data: {batch_size: 3}
+""")
+    words = [f"hydra.searchpath=[file://{conf_dir()}]", "run_dir=runs/any", "++command=fit"]
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        config = compose("own", words)
+    own = OmegaConf.to_container(config.data, resolve=True)
+    assert own == composed("ava/finetune_base")["data"] | {"batch_size": 3}
 
 
 def test_the_page_of_recipes_is_up_to_date():

@@ -43,84 +43,76 @@ from datamodules.manifests.splits import Manifest, make_manifest
 
 EVAL_BOXES = ("predicted", "ground_truth")
 SPLITS = ("train", "val", "test")
+NOT_FOR_KEYFRAMES = {
+    "class_names",
+    "crop_ratio",
+    "crop_scale",
+    "num_classes",
+    "predict",
+    "sampling",
+    "test_views",
+    "val_views",
+}
 
 
 class AVADataModule(AnnotatedVideoDataModule):
     """Keyframes of videos with boxes of persons and their actions, in AVA's format.
 
-    Batches are those of detection: ``video`` uint8 ``(B, 3, T, H, W)``, ``seed``, ``video_id`` (row
-    of `video_names`) and ``second`` int64 ``(B,)``; of all boxes ``boxes`` float32 ``(N, 4)`` as
-    the model sees them, ``box_clip`` int64 ``(N,)``, ``box_labels`` float32 ``(N, classes)`` (zeros
-    where unknown), ``box_score`` float32 ``(N,)`` and ``boxes_original`` float32 ``(N, 4)`` of the
-    full frame. ``skipped`` counts, in training, keyframes whose crop kept no box. The ``video_id``
-    of a `Failure` is a row of the manifest, which is one keyframe.
+    A batch is a dict with, for its B clips, ``video`` uint8 ``(B, 3, T, H, W)``, and ``seed``,
+    ``video_id`` (row of `video_names`) and ``second`` int64 ``(B,)``; for their N boxes ``boxes``
+    float32 ``(N, 4)`` in the frame as the model sees it, ``box_clip`` int64 ``(N,)``,
+    ``box_labels`` float32 ``(N, classes)`` (zeros where unknown), ``box_score`` float32 ``(N,)``
+    and ``boxes_original`` float32 ``(N, 4)`` in the full frame. In training, ``skipped`` counts the
+    keyframes whose crop kept no box. In a `Failure`, ``video_id`` is a row of the manifest, which
+    is one keyframe. All keys stand in docs/extending.md, "The batch".
 
-    A split is a name such as ``train``, of which ``ava_train_v2.2.csv`` is looked for in
-    ``annotations``, ``labels`` and the root, or the path of a csv, relative to ``root``. Other
+    A split is a name such as ``train``, for which ``ava_train_v2.2.csv`` is looked for in
+    ``annotations``, ``labels`` and the root, or the path of a csv, relative to ``root``. The other
     files are looked for in the same folders.
 
-    Training is on ground truth and on the detector's boxes together. Evaluation is on the
-    detector's boxes, while `ground_truth` has everything there is to find.
+    Training uses ground truth and the detector's boxes together. Evaluation uses the detector's
+    boxes alone, while `ground_truth` has every box that there is to find.
 
     Args:
-        root: folder of the data set.
-        train: training split.
-        val: validation split.
-        test: split for `test`; AVA publishes no annotation of its test split.
-        videos: folder of the videos, relative to ``root``: files named by their id, or a folder for
-            each with its frames, named ``<id>_000001.jpg`` and so on (PySlowFast).
-        frame_rate: pictures a second of such folders.
+        *args: ``root`` and, if given, the splits, as in `VideoDataModule`. AVA publishes no
+            annotation of its test split, so ``test`` is ``val`` by default.
+        videos: folder of the videos, relative to ``root``: files named by their id, or one folder
+            for each with its frames, named ``<id>_000001.jpg`` and so on (PySlowFast).
+        frame_rate: pictures a second in such folders.
         timestamp_offset: second of the annotation at which the videos begin: 0 for whole movies,
-            900 for the usual 15 minutes cut out of them, and PySlowFast's frames.
-        annotations: folder of the annotation files, relative to ``root``; None: one of the usual
-            places.
-        label_map: names of the action ids in the annotation, a pbtxt.
-        eval_label_map: a pbtxt with the actions that are evaluated; None: all of them.
-        excluded: of each split, the csv of its excluded timestamps, or None.
-        person_boxes: of each split, the csv or json of a detector's boxes, or None. Those of
+            900 for the usual 15 minutes cut out of them, and for PySlowFast's frames.
+        label_map: pbtxt file that names the action ids of the annotation.
+        eval_label_map: pbtxt file of the actions that are evaluated; None: all of them.
+        excluded: for each split, the csv of its excluded timestamps, or None.
+        person_boxes: for each split, the csv or json of a detector's boxes, or None. Those of
             training need labels.
         person_box_images: for AlphAction's json, the json that has its list of images.
-        min_person_score: least score of a detector's box.
-        eval_boxes: ``predicted``, or ``ground_truth`` for an evaluation that no detector limits.
-        num_frames: frames of a clip.
-        stride: a clip takes every ``stride``-th frame of a video of ``fps``, around the keyframe.
-        fps: nominal frame rate that ``stride`` counts in.
-        size: height and width of a clip, pixels.
-        batch_size: keyframes in a training batch of one process.
-        repeats: random crops of one keyframe in a training batch.
-        short_side: range of the random length of the short side before the training crop.
-        box_jitter: move the sides of training boxes at random, by up to these shares of width and
-            height, inwards by half of that; None: leave them.
-        eval_batch_size: keyframes in an evaluation batch of one process.
+        min_person_score: least score of a detector's box, in [0, 1].
+        eval_boxes: ``predicted``, or ``ground_truth`` for an evaluation without the detector's
+            errors.
+        short_side: least and greatest pixels of the random short side before the training crop.
+        box_jitter: greatest random shift of the sides of a training box, in shares of its width and
+            height, each in [0, 0.5]; inwards at most half of that. None: no shift.
         eval_short_side: pixels to which the short side is scaled in evaluation; None: ``size`` just
             fits in.
-        eval_pad: instead of the centre crop of ``size``, evaluate the whole picture, padded to this
-            height and width, multiples of 32.
-        missing_videos: CSV file to write that lists the videos that are missing.
+        eval_pad: height and width, multiples of 32, to which the whole picture is padded in
+            evaluation, instead of the centre crop of ``size``.
         max_missing_share: share of a split's videos, in [0, 1], that may be missing.
-        num_workers: decoding processes for each training process.
-        decode_timeout: seconds that a worker may take for one keyframe before it is ended.
-        bad_videos: CSV file that lists the videos that cannot be decoded.
-        killed_videos: CSV file that lists the videos that hung or crashed the decoder.
-        max_bad_share: share of an epoch's keyframes that may fail and be replaced in training.
-        stop_on_kill: stop when a worker hangs or dies.
-        seed: seed of order and of every random choice.
+        **kwargs: see `AnnotatedVideoDataModule` and `VideoDataModule`, with keyframes in place of
+            videos. The arguments in `NOT_FOR_KEYFRAMES` are refused: a clip lies around its
+            keyframe, and the classes are those of the label map.
     """
 
+    unit = "keyframes"
     action_ids: tuple[int, ...] = ()
     evaluated_action_ids: tuple[int, ...] = ()
 
     def __init__(
         self,
-        root: str | Path,
-        train: str | None = "train",
-        val: str | None = "val",
-        test: str | None = "val",
-        *,
+        *args,
         videos: str = "videos",
         frame_rate: float = 30.0,
         timestamp_offset: float = 0.0,
-        annotations: str | None = None,
         label_map: str = "ava_action_list_v2.2.pbtxt",
         eval_label_map: str | None = None,
         excluded: Mapping[str, str | None] | None = None,
@@ -128,57 +120,25 @@ class AVADataModule(AnnotatedVideoDataModule):
         person_box_images: str | None = None,
         min_person_score: float = 0.8,
         eval_boxes: str = "predicted",
-        num_frames: int = 16,
-        stride: int = 4,
-        fps: float = 30.0,
-        size: tuple[int, int] = (224, 224),
-        batch_size: int = 8,
-        repeats: int = 1,
         short_side: tuple[int, int] = (256, 320),
         box_jitter: tuple[float, float] | None = None,
-        eval_batch_size: int = 4,
         eval_short_side: int | None = None,
         eval_pad: tuple[int, int] | None = None,
-        missing_videos: str | Path | None = None,
         max_missing_share: float = 0.0,
-        num_workers: int = 0,
-        decode_timeout: float = 60.0,
-        bad_videos: str | Path | None = None,
-        killed_videos: str | Path | None = None,
-        max_bad_share: float = 0.01,
-        stop_on_kill: bool = False,
-        seed: int = 0,
+        **kwargs,
     ) -> None:
-        super().__init__(
-            root,
-            train,
-            val,
-            test,
-            annotations=annotations,
-            missing_videos=missing_videos,
-            max_missing_share=max_missing_share,
-            num_frames=num_frames,
-            stride=stride,
-            fps=fps,
-            size=size,
-            batch_size=batch_size,
-            repeats=repeats,
-            eval_batch_size=eval_batch_size,
-            val_views=(1, 1),
-            test_views=(1, 1),
-            num_workers=num_workers,
-            decode_timeout=decode_timeout,
-            bad_videos=bad_videos,
-            killed_videos=killed_videos,
-            max_bad_share=max_bad_share,
-            stop_on_kill=stop_on_kill,
-            seed=seed,
-        )
+        if refused := sorted(kwargs.keys() & NOT_FOR_KEYFRAMES):
+            raise TypeError(
+                f"AVADataModule.__init__() got an unexpected keyword argument {refused[0]!r}"
+            )
+        kwargs |= {"val_views": (1, 1), "test_views": (1, 1)}
+        super().__init__(*args, max_missing_share=max_missing_share, **kwargs)
+        crop = max(self.clip.height, self.clip.width)
         check_positive(frame_rate=frame_rate)
         for key, value in (("frame_rate", frame_rate), ("timestamp_offset", timestamp_offset)):
             if not math.isfinite(value):
                 raise ValueError(f"{key} must be a finite number, not {value}")
-        check_short_side(short_side, max(size))
+        check_short_side(short_side, crop)
         if not 0 <= min_person_score <= 1:
             raise ValueError(f"min_person_score must be in [0, 1], not {min_person_score}")
         if eval_boxes not in EVAL_BOXES:
@@ -189,7 +149,7 @@ class AVADataModule(AnnotatedVideoDataModule):
             )
         if eval_pad is not None and (len(eval_pad) != 2 or any(n < 1 or n % 32 for n in eval_pad)):
             raise ValueError(f"eval_pad must be two multiples of 32, not {list(eval_pad)}")
-        least = max(size) if eval_pad is None else 1
+        least = crop if eval_pad is None else 1
         if eval_short_side is not None and eval_short_side < least:
             raise ValueError(f"eval_short_side must be at least {least}, not {eval_short_side}")
         for name, files in (("excluded", excluded), ("person_boxes", person_boxes)):
@@ -236,6 +196,12 @@ class AVADataModule(AnnotatedVideoDataModule):
                     raise DatasetError(f"{other}: {file} has no action {action}, {name!r}")
         self.class_names, self.action_ids = tuple(names.values()), tuple(names)
         self.evaluated_action_ids = tuple(evaluated)
+
+    def diagnose(self, splits: Sequence[str]) -> Sequence[Any]:
+        """See `datamodules.ava.diagnosis`: what is wrong with the annotation, and what it holds."""
+        from datamodules.ava.diagnosis import diagnose_all  # which reads this class
+
+        return diagnose_all(self, splits)
 
     def annotation_file(self, split: str) -> str:
         """``ava_train_v2.2.csv``, of any version."""

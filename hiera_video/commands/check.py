@@ -37,11 +37,12 @@ def run(words: Sequence[str]) -> None:
     lines: list[str] = []
     for split in splits(arguments):
         manifest, found, annotation = (), [], []
+        diagnoses = split.diagnose()
         with progress_line(f"check {split.name}") as progress:
             try:
                 manifest = split.read()
             except DatasetError as error:
-                if split.diagnose is None:
+                if not diagnoses:
                     raise
                 annotation.append(Fault("wrong", str(error)))
             else:
@@ -55,7 +56,7 @@ def run(words: Sequence[str]) -> None:
                 )
         gone = [Fault("missing", m.video, f"{m.file}, row {m.row}") for m in split.missing()]
         faults, videos = faults + len(gone + found), videos + len(gone) + len(manifest)
-        for diagnosis in split.diagnose() if split.diagnose else ():
+        for diagnosis in diagnoses:
             annotation += diagnosis.faults
             lines += diagnosis.lines
         new = [fault for fault in dict.fromkeys(annotation) if fault not in wrong]

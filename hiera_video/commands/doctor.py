@@ -65,18 +65,15 @@ def run(words: Sequence[str]) -> None:
 
 def _sample(data: Any, count: int, folder: Path) -> str:
     """Put some files into the data module's training split; returns what they are."""
-    from datamodules.ava.data_module import AVADataModule
     from datamodules.manifests.splits import make_manifest
     from hiera_video.commands.decode_rate import sampled, write_kinetics_like
 
     data.prepare_data()
     source = None if data.splits["train"] is None else data.source("train")
-    if isinstance(data, AVADataModule):
-        manifest = data.keyframes("train")
-        described = f"{min(count, len(manifest))} of the {len(manifest)} keyframes of {source}"
-    elif source is not None and source.exists():
-        manifest = data.read_split("train")
-        described = f"{min(count, len(manifest))} of the {len(manifest)} files of {source}"
+    exists = source is not None and source.exists()
+    if exists or data.unit != "videos":  # keyframes need their annotation
+        manifest = data.training_manifest()
+        described = f"{min(count, len(manifest))} of the {len(manifest)} {data.unit} of {source}"
     else:
         paths = [str(folder / f"{i}.mp4") for i in range(2)]
         for i, path in enumerate(paths):

@@ -35,7 +35,7 @@ class Split(NamedTuple):
         read: gives their manifest, from an earlier `prepare` where there is one.
         list: gives it from what is there without that.
         missing: gives the videos that an annotation names and the disk lacks, after reading.
-        diagnose: gives what is to be said of annotations of boxes; None of other data.
+        diagnose: gives what there is to say about the annotation, if anything.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Split(NamedTuple):
     read: Callable[[], Any]
     list: Callable[[], Any]
     missing: Callable[[], Sequence[Any]] = tuple
-    diagnose: Callable[[], Sequence[Any]] | None = None
+    diagnose: Callable[[], Sequence[Any]] = tuple
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +95,6 @@ def splits(arguments: argparse.Namespace) -> list[Split]:
     for name, split in data.splits.items():
         if split is not None:
             names.setdefault(split, []).append(name)
-    diagnose = _diagnosis(data)
     found: dict[str, Split] = {}
     for name, split in data.splits.items():
         if split is not None and split not in found:
@@ -106,20 +105,9 @@ def splits(arguments: argparse.Namespace) -> list[Split]:
                 partial(data.read_split, name),
                 partial(data.list_split, split, data.class_names),
                 partial(_missing, data, split),
-                diagnose and partial(diagnose, data, names[split]),
+                partial(data.diagnose, names[split]),
             )
     return list(found.values())
-
-
-def _diagnosis(data: Any) -> Callable[[Any, Sequence[str]], Sequence[Any]] | None:
-    """What looks at the annotation of some data, if it is of boxes."""
-    from datamodules.ava.data_module import AVADataModule
-
-    if not isinstance(data, AVADataModule):
-        return None
-    from datamodules.ava.diagnosis import diagnose_all
-
-    return diagnose_all
 
 
 def _missing(data: Any, split: str) -> list[Any]:

@@ -133,7 +133,7 @@ def test_class_names_of_a_file(root, tmp_path):
     assert data.class_names == ("z", "b", "a")
     assert [data.manifests["test"].label(i) for i in range(3)] == [1, 2, 2]
     (tmp_path / "names.txt").write_text("a\na\n")
-    with pytest.raises(DatasetError, match="names.txt: expected the name of one class a line"):
+    with pytest.raises(DatasetError, match="names.txt: expected one class name a line"):
         VideoFolderDataModule(tmp_path, class_names="names.txt")
 
 

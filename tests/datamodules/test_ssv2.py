@@ -142,7 +142,7 @@ def test_answers_of_the_test_split(tmp_path):
     answers = write(tmp_path / "test-answers.csv", "101;Pushing something\n100;Pushing something\n")
     assert data.list_split("test", tuple(LABELS)).label(0) == 1
     answers.write_text("101;Pushing something\n")
-    with pytest.raises(DatasetError, match=r"test.json, record 1: the answers .* no '100'"):
+    with pytest.raises(DatasetError, match=r"test.json, record 1: test-answers.csv has no '100'"):
         data.list_split("test", tuple(LABELS))
     answers.write_text("100,Pushing something\n")
     with pytest.raises(DatasetError, match=r"test-answers.csv, row 1: expected 'id;label'"):
@@ -189,9 +189,9 @@ def test_missing_and_repeated_videos(tmp_path, caplog):
         ([{"id": "1", "template": " "}], "record 1: expected an object whose template"),
         ([{"id": ["1"], "template": TEMPLATES[0]}], "record 1: expected an object whose id"),
         (records("Flying [something]"), "record 1: label 'Flying something' is not one of the 2"),
-        ([{"id": "../x", "template": TEMPLATES[0]}], "record 1: '../x' is no id"),
-        ([{"id": "/x", "template": TEMPLATES[0]}], "record 1: '/x' is no id"),
-        ([{"id": ".."}], "record 1: '..' is no id"),
+        ([{"id": "../x", "template": TEMPLATES[0]}], "record 1: '../x' is not the id"),
+        ([{"id": "/x", "template": TEMPLATES[0]}], "record 1: '/x' is not the id"),
+        ([{"id": ".."}], "record 1: '..' is not the id"),
         (
             records(TEMPLATES[0]) + records(TEMPLATES[1]),
             r"record 2: .*100 is 'Pushing something', and 'Holding .*' in record 1",
@@ -211,10 +211,10 @@ def test_a_wrong_record_names_file_and_number(tmp_path, value, message):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([], "expected an object of classes"),
+        ([], "expected an object that maps classes to ids"),
         ({"a": "0", "b": "2"}, "the 2 classes do not have the ids from 0 on"),
         ({"a": "0", "b": "0"}, "the 2 classes do not have the ids from 0 on"),
-        ({"a": "0", "[a]": "1"}, "a class is empty, or there twice"),
+        ({"a": "0", "[a]": "1"}, "a class is empty or occurs twice"),
         (LABELS, r"train.json: 2 classes, not 174; set data.num_classes=null"),
     ],
 )

@@ -139,3 +139,29 @@ def test_shapes_stay_within_their_cells_and_their_boxes_within_the_picture():
 def test_wrong_arguments(kwargs):
     with pytest.raises(ValueError, match="video"):
         SyntheticAVADataModule("/nowhere", **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"sampling": "segments"}, TypeError, "unexpected keyword argument 'sampling'"),
+        ({"test_views": (5, 3)}, TypeError, "unexpected keyword argument 'test_views'"),
+        ({"num_framess": 8}, TypeError, "unexpected keyword argument 'num_framess'"),
+        ({"short_side": None}, ValueError, r"short_side must be \[least, greatest\], not None"),
+        ({"short_side": (64, 80)}, ValueError, "less than the crop of 128 pixels"),
+        ({"eval_short_side": 100}, ValueError, "eval_short_side must be at least 128"),
+        ({"batch_size": 0}, ValueError, "batch_size must be positive"),
+        ({"max_missing_share": 2}, ValueError, "max_missing_share must be in"),
+    ],
+)
+def test_wrong_arguments_of_the_base_classes(wrong, error, message):
+    with pytest.raises(error, match=message):
+        SyntheticAVADataModule("/nowhere", **wrong)
+
+
+def test_training_and_the_diagnosis_count_the_same_keyframes(data):
+    (diagnosis,) = data.diagnose(["train"])
+    assert not diagnosis.faults
+    keyframes = len(data.training_manifest())
+    assert f"{keyframes} keyframes with boxes" in diagnosis.lines[0]
+    assert data.unit == "keyframes"

@@ -116,7 +116,7 @@ def test_a_published_annotation_is_prepared_checked_and_read(data, command, capl
     assert val.label(0) == 1
     size = ("data.num_frames=4", "data.size=[32,32]", "--seconds", "0.1")
     out, _ = command("doctor", *config, "data.root=k400", *size)
-    assert f"17 of the 17 files of {file}" in out
+    assert f"17 of the 17 videos of {file}" in out
     _, err = command("prepare", *config, "data.root=k400", "--out", "x", code=2)
     assert err.endswith("data.max_missing_share=0.05); listed in x/missing_videos.csv\n")
     # In place, the manifest is made of what is annotated, not of what the last one says.
@@ -158,7 +158,7 @@ def test_doctor_measures_the_files_of_a_configuration(data, command):
     words = ("--config", "folder/finetune", "data.root=videos", "--seconds", "0.1")
     size = ("data.num_frames=4", "data.stride=1", "data.size=[32,32]")
     out, _ = command("doctor", *words, *size, "--clips-per-second", "1e9")
-    assert "4 of the 4 files of videos/train" in out
+    assert "4 of the 4 videos of videos/train" in out
     assert "clips of 4 frames, stride 1, 32x32, 2 of each opened file" in out
     assert "one worker: " in out
     assert "1e+09" in out
