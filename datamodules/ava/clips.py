@@ -77,7 +77,7 @@ class _KeyframeClips:
             "video": torch.from_numpy(np.ascontiguousarray(clips)),
             "seed": torch.tensor(seeds, dtype=torch.int64),
             "video_id": torch.full((len(clips),), int(frames.video[frame])),
-            "second": torch.full((len(clips),), int(frames.second[frame])),
+            "second": torch.full((len(clips),), frames.second[frame], dtype=torch.float64),
             "boxes": torch.from_numpy(places.astype(np.float32)),
             "box_clip": torch.from_numpy(clip.astype(np.int64)),
             "box_labels": torch.from_numpy(frames.labels[rows].astype(np.float32)),

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -67,22 +66,14 @@ class DetectionTask(VideoTask):
         return self.datamodule.splits[split] is not None
 
     def _metric(self, split: str) -> AVAMeanAveragePrecision:
-        """Of the actions that are evaluated, which may be fewer than the model has."""
+        """The mAP of the evaluated actions, which may be fewer than the model has."""
         evaluated, names = self.datamodule.evaluated_action_ids, self._agreed_classes()
         assert self.action_ids is not None
         columns = [self.action_ids.index(action_id) for action_id in evaluated]
         self.register_buffer("evaluated", torch.tensor(columns), persistent=False)
         metric = AVAMeanAveragePrecision([names[i] for i in columns], evaluated, self.protocol)
         truth = self.datamodule.ground_truth(split)
-        # Keyframes without a box are rows of no action.
-        empty = len(truth.empty_video)
-        metric.set_ground_truth(
-            np.concatenate([truth.video, truth.empty_video]),
-            np.concatenate([truth.second, truth.empty_second]),
-            np.concatenate([truth.boxes, np.zeros((empty, 4))]),
-            np.concatenate([truth.action, np.full(empty, -1)]),
-            np.nan_to_num(np.concatenate([truth.person, np.zeros(empty)])),
-        )
+        metric.set_ground_truth(truth.video, truth.second, truth.boxes, truth.action, truth.score)
         return metric
 
     def _agreed_classes(self) -> tuple[str, ...]:

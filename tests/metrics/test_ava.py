@@ -435,7 +435,7 @@ def test_groups_and_summary():
 
 
 def test_wrong_use():
-    with pytest.raises(ValueError, match="one of official, pyslowfast"):
+    with pytest.raises(ValueError, match="must be one of official, pyslowfast"):
         AVAMeanAveragePrecision(["a"], [1], "coco")
     for ids in ([1], [1, 1]):
         with pytest.raises(ValueError, match="id of its own"):

@@ -1,6 +1,7 @@
 """Loss, boxes that move with their clip, scores, and what the task refuses."""
 
 import functools
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,14 +10,13 @@ import torch
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from datamodules.ava.keyframes import GroundTruth
+from datamodules.ava.box_table import BoxTable, keyframe_keys
 from datamodules.loading.bad_videos import Failure
 from datamodules.synthetic_ava import SyntheticAVADataModule
 from hiera_video import create_detector
 from hiera_video.augment.pipeline import Augmentation
 from hiera_video.augment.rand_augment import RandAugment
 from hiera_video.callbacks.detections import DetectionTable
-from hiera_video.metrics.ava_matching import keyframe_keys
 from hiera_video.tasks.detection import DetectionTask, action_loss
 from tests.models.reference import randomize
 from tests.models.small import TINY
@@ -25,14 +25,15 @@ NAMES, IDS = ("sit", "stand", "talk"), (1, 5, 80)
 
 
 # In the first video someone sits, in the second stands and talks; a third keyframe has nobody.
-TRUTH = GroundTruth(
-    video=np.array([0, 1, 1]),
-    second=np.array([902.0, 903, 903]),
-    boxes=np.tile([0.1, 0.2, 0.5, 0.9], (3, 1)),
-    action=np.array([1, 5, 80]),
-    person=np.array([1, np.nan, 3]),
-    empty_video=np.array([1]),
-    empty_second=np.array([904.0]),
+TRUTH = BoxTable(
+    file=Path("truth.csv"),
+    names=("a", "b"),
+    video=np.array([0, 1, 1, 1]),
+    second=np.array([902.0, 903, 903, 904]),
+    boxes=np.array([[0.1, 0.2, 0.5, 0.9]] * 3 + [[np.nan] * 4]),
+    action=np.array([1, 5, 80, -1]),
+    score=np.array([1, np.nan, 3, np.nan]),
+    row=np.arange(1, 5),
 )
 
 
