@@ -11,6 +11,7 @@ A csv is read in blocks, parsed by PyArrow: six million rows take seconds.
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -190,9 +191,7 @@ def _parsed_or_fail(text: bytes, numbers: np.ndarray, path: Path) -> pa.Table:
     try:
         table = _parsed(text, len(numbers))
     except pa.ArrowInvalid:
-        lines = [line + b"\n" for line in text.split(b"\n")[:-1]]
-        i = _first_unparsable(lines)
-        fail(path, numbers[i], _what_is_wrong(lines[i]))
+        _fail_at_first([line + b"\n" for line in text.split(b"\n")[:-1]], numbers, path)
     for name in table.column_names[1:]:
         wrong = pc.invert(pc.fill_null(pc.is_finite(table[name]), name in _OPTIONAL))
         if pc.any(wrong).as_py():
@@ -222,31 +221,27 @@ def _parsed(text: bytes, rows: int) -> pa.Table:
     return table
 
 
-def _first_unparsable(lines: list[bytes]) -> int:
-    """Index of the first line that cannot be parsed, by bisection; there is one."""
-    good, bad = 0, len(lines)  # lines[:good] can be parsed, lines[:bad] cannot
-    while bad - good > 1:
-        middle = (good + bad) // 2
+def _fail_at_first(lines: list[bytes], numbers: np.ndarray, path: Path) -> NoReturn:
+    """Name the first line that cannot be parsed, found by bisection, and its problem."""
+    while len(lines) > 1:
+        half = len(lines) // 2
         try:
-            _parsed(b"".join(lines[good:middle]), middle - good)
-            good = middle
+            _parsed(b"".join(lines[:half]), half)
         except pa.ArrowInvalid:
-            bad = middle
-    return good
-
-
-def _what_is_wrong(line: bytes) -> str:
-    """What keeps a line with a right number of commas from being parsed."""
+            lines, numbers = lines[:half], numbers[:half]
+        else:
+            lines, numbers = lines[half:], numbers[half:]
+    problem = ""
     try:
-        _parsed(line, 1)
-        problem = ""
+        _parsed(lines[0], 1)
     except pa.ArrowInvalid as error:
         problem = str(error)
-    text = line.decode("utf-8", "replace").strip()
+    text = lines[0].decode("utf-8", "replace").strip()
+    what = f"quotes are not around whole cells: {text[:80]!r}"
     if "\r" in text:
-        return "a carriage return within the row"
-    if match := re.search(r"column #(\d)", problem):
+        what = "a carriage return within the row"
+    elif match := re.search(r"column #(\d)", problem):
         name, cell = COLUMNS[int(match[1])], text.split(",")[int(match[1])]
         kind = "text in UTF-8" if name == "video" else "a number"
-        return f"{name} is not {kind}: {cell[:40]!r}"
-    return f"quotes are not around whole cells: {text[:80]!r}"
+        what = f"{name} is not {kind}: {cell[:40]!r}"
+    fail(path, numbers[0], what)

@@ -24,13 +24,11 @@ from datamodules.ava.keyframes import KeyframeManifest, make_keyframes
 from datamodules.ava.label_map import read_label_map
 from datamodules.ava.tables import (
     Scored,
-    SplitTables,
     check_seconds,
-    evaluation_sources,
     first_rows,
     locate_videos,
     of_split,
-    training_sources,
+    sources_of,
     video_durations,
 )
 from datamodules.manifests.lists import UNKNOWN, Row, inside
@@ -281,8 +279,10 @@ class AVADataModule(AnnotatedVideoDataModule):
         file = self.excluded.get(name)
         return read_excluded(self.annotation(f"excluded.{name}", file)) if file else None
 
-    def tables(self, name: str) -> SplitTables:
-        """Read and check the annotation of ``train``, ``val`` or ``test``, but not its videos.
+    def tables(self, name: str) -> tuple[BoxTable, BoxTable | None]:
+        """Read and check ground truth and person boxes of ``train``, ``val`` or ``test``.
+
+        Excluded keyframes are left out. Whether the videos exist is not checked.
 
         Raises:
             DatasetError: a file is missing or wrong; names the file and the row.
@@ -300,7 +300,7 @@ class AVADataModule(AnnotatedVideoDataModule):
             check_actions(persons, self.action_ids)
             check_scores(persons)
             persons = persons.without(excluded)
-        return SplitTables(truth.without(excluded), persons)
+        return truth.without(excluded), persons
 
     def find_videos(self, names: Sequence[str], rows: Mapping[str, int], file: Path) -> list[str]:
         """Path of each video, a file or else a folder of frames; empty where it is missing.
@@ -370,15 +370,8 @@ class AVADataModule(AnnotatedVideoDataModule):
         )
 
     def sources(self, name: str, truth: BoxTable, persons: BoxTable | None) -> list[Scored]:
-        """The boxes that ``train``, ``val`` or ``test`` loads, with their person scores.
-
-        Raises:
-            DatasetError: person boxes are missing, or none of those to train on has an action.
-        """
-        if name == "train":
-            return training_sources(truth, persons, self.min_person_score)
-        predicted = self.eval_boxes == "predicted"
-        return evaluation_sources(name, truth, persons, self.min_person_score, predicted)
+        """The boxes that ``train``, ``val`` or ``test`` loads; see `tables.sources_of`."""
+        return sources_of(name, truth, persons, self.min_person_score, self.eval_boxes)
 
     def training_clips(self, manifest: Manifest) -> Any:
         """The clips that training loads: random crops around keyframes."""

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,69 +16,45 @@ from datamodules.video.frame_folder import holds_pictures
 
 log = logging.getLogger(__name__)
 
-Scored = tuple[BoxTable, np.ndarray]  # boxes, and the person score of each, float32 (R,)
+Scored = tuple[BoxTable, np.ndarray]  # R rows, and the person score of each, float32 (R,)
 
 
-class SplitTables(NamedTuple):
-    """The annotation of a split, without excluded keyframes.
-
-    Attributes:
-        truth: ground truth.
-        persons: boxes of a person detector; None: there are none.
-    """
-
-    truth: BoxTable
-    persons: BoxTable | None
-
-
-def training_sources(truth: BoxTable, persons: BoxTable | None, min_score: float) -> list[Scored]:
-    """The boxes to train on: those of the ground truth, and detected persons above a score.
-
-    Raises:
-        DatasetError: no detected person has an action.
-    """
-    if persons is None:
-        return [_certain(truth)]
-    if len(persons.row) and (persons.action == NO_ACTION).all():
-        raise DatasetError(
-            f"{persons.file}: has no actions, and would teach that nobody does anything; "
-            "set data.person_boxes.train to a file with labels, or null"
-        )
-    return [_certain(truth), _confident(persons, min_score)]
-
-
-def evaluation_sources(
-    name: str, truth: BoxTable, persons: BoxTable | None, min_score: float, predicted: bool
+def sources_of(
+    name: str, truth: BoxTable, persons: BoxTable | None, min_score: float, eval_boxes: str
 ) -> list[Scored]:
-    """The boxes to evaluate: detected persons above a score, or the ground truth's.
+    """Choose the boxes that a split loads.
+
+    Training takes the ground truth, and detected persons if there are any. Evaluation takes either.
 
     Args:
-        name: ``train``, ``val`` or ``test``, for the message.
+        name: ``train``, ``val`` or ``test``.
         truth: ground truth.
-        persons: boxes of a person detector.
-        min_score: lowest score of a person, in [0, 1].
-        predicted: take the detected persons.
+        persons: boxes of a person detector; None: there are none.
+        min_score: least score of a detected person.
+        eval_boxes: ``predicted`` or ``ground_truth``, to evaluate.
 
     Raises:
-        DatasetError: ``predicted``, and there are none.
+        DatasetError: the detected persons are missing, or none of those to train on has an action.
     """
-    if not predicted:
-        return [_certain(truth)]
-    if persons is None:
+    certain = truth, np.ones(len(truth.row), np.float32)
+    if persons is not None:
+        kept = persons.where(persons.score >= min_score)
+        confident = kept, kept.score.astype(np.float32)
+        if name == "train":
+            if len(persons.row) and (persons.action == NO_ACTION).all():
+                raise DatasetError(
+                    f"{persons.file}: has no actions, and would teach that nobody does anything; "
+                    "set data.person_boxes.train to a file with labels, or null"
+                )
+            return [certain, confident]
+        if eval_boxes == "predicted":
+            return [confident]
+    elif name != "train" and eval_boxes == "predicted":
         raise DatasetError(
             f"data.person_boxes.{name} is null: set it to a detector's boxes, or "
             "data.eval_boxes=ground_truth"
         )
-    return [_confident(persons, min_score)]
-
-
-def _certain(table: BoxTable) -> Scored:
-    return table, np.ones(len(table.row), np.float32)
-
-
-def _confident(persons: BoxTable, min_score: float) -> Scored:
-    kept = persons.where(persons.score >= min_score)
-    return kept, kept.score.astype(np.float32)
+    return [certain]
 
 
 def first_rows(table: BoxTable) -> dict[str, int]:

@@ -19,16 +19,13 @@ from datamodules.ava.box_table import (
 )
 from hiera_video.metrics.ava_matching import (
     PROTOCOLS,
-    ROWS_PER_KEYFRAME,
     Detections,
     GroundTruth,
     average_precisions,
     highest_rows,
-    run_lengths,
+    highest_scores,
 )
 from hiera_video.metrics.ava_results import AVAResults
-
-_SCORES_AT_ONCE = 2_000_000  # bounds the memory of `Annotations._highest`
 
 
 class DetectedBoxes(NamedTuple):
@@ -121,9 +118,11 @@ class Annotations:
             float64 ``(classes,)``; NaN of classes without ground truth.
         """
         column, keyframe = columns_of(action_id, self.action_ids), self.keyframes_of(keys)
-        rows = np.flatnonzero((column >= 0) & self._counts(keyframe, protocol))
-        detections = Detections(keyframe[rows], box[rows], score[rows])
-        column = column[rows]
+        counts = column >= 0
+        if protocol == "official":
+            counts &= keyframe < len(self.keys)
+        rows = np.flatnonzero(counts)
+        detections, column = Detections(keyframe[rows], box[rows], score[rows]), column[rows]
         if protocol == "official":
             rows = highest_rows(detections, self.action_ids[column])
             detections, column = detections.rows(rows), column[rows]
@@ -131,65 +130,22 @@ class Annotations:
 
     def evaluate_scores(self, detected: DetectedBoxes, protocol: str) -> np.ndarray:
         """As `evaluate_rows`, from boxes with a score for each class; NaN scores do not count."""
-        keyframe = self.keyframes_of(keyframe_keys(detected.video, detected.second))
-        rows = np.flatnonzero(self._counts(keyframe, protocol))
-        keyframe, scores = keyframe[rows], detected.scores[rows]
-        box = decimal_boxes(detected.boxes[rows])
+        keys, scores = keyframe_keys(detected.video, detected.second), detected.scores
+        box = decimal_boxes(detected.boxes)
         if protocol == "official":
-            # An empty part, so that there is one to concatenate.
-            none = Detections(keyframe[:0], box[:0], scores[:0].reshape(-1)), keyframe[:0]
-            parts = [none, *self._highest(keyframe, box, scores)]
-            detections = Detections(*map(np.concatenate, zip(*(d for d, _ in parts), strict=True)))
-            classes = self._by_class(detections, np.concatenate([c for _, c in parts]))
-        else:
-            columns = (Detections(keyframe, box, column) for column in scores.T)
-            classes = (d.rows(~np.isnan(d.score)) for d in columns)
-        return self._evaluate(classes, protocol)
-
-    def _counts(self, keyframe: np.ndarray, protocol: str) -> np.ndarray:
-        return (keyframe < len(self.keys)) | (protocol != "official")
+            row, column = highest_scores(keys, scores)
+            action_id, score = self.action_ids[column], scores[row, column]
+            return self.evaluate_rows(keys[row], box[row], action_id, score, protocol)
+        # All scores count, too many to be rows at once.
+        keyframe = self.keyframes_of(keys)
+        columns = (Detections(keyframe, box, column) for column in scores.T)
+        return self._evaluate((d.rows(~np.isnan(d.score)) for d in columns), protocol)
 
     def _by_class(self, detections: Detections, column: np.ndarray) -> Iterator[Detections]:
         order = np.argsort(column, kind="stable")
         ends = np.cumsum(np.bincount(column, minlength=len(self.action_ids)))
         for rows in np.split(order, ends[:-1]):
             yield detections.rows(rows)
-
-    def _highest(
-        self, keyframe: np.ndarray, box: np.ndarray, scores: np.ndarray
-    ) -> Iterator[tuple[Detections, np.ndarray]]:
-        """Yield the 50 detections of each keyframe and their classes, for some keyframes at a time.
-
-        Each score of a box is a candidate. Most of them are far from the 50, so they are discarded
-        before the rest become rows that `highest_rows` chooses from: with keyframes that have
-        equally many boxes, the candidates are a matrix of one line for each keyframe, in which a
-        partition finds the 50th highest score.
-
-        Args:
-            keyframe: int64 ``(n,)``, ascending.
-            box: float64 ``(n, 4)``.
-            scores: float32 ``(n, classes)``.
-        """
-        sizes, classes = run_lengths(keyframe), scores.shape[1]
-        starts = np.cumsum(sizes) - sizes
-        for size in np.unique(sizes):
-            first_boxes, candidates = starts[sizes == size], size * classes
-            step = max(1, _SCORES_AT_ONCE // candidates)  # keyframes at a time
-            for begin in range(0, len(first_boxes), step):
-                rows = first_boxes[begin : begin + step, None] + np.arange(size)  # (k, size)
-                lines = scores[rows].reshape(-1, candidates)  # (k, size * classes)
-                # A score that is NaN never counts: -inf ranks it below all others.
-                ranked = np.where(np.isnan(lines), -np.inf, lines)
-                last = candidates - min(ROWS_PER_KEYFRAME, candidates)  # place in ascending order
-                lowest = np.partition(ranked, last)[:, last, None]  # (k, 1)
-                # NaN is not >= anything, so it is not chosen even where the 50th score is -inf.
-                # Candidates with the 50th score are all kept; `highest_rows` settles the tie.
-                chosen = (lines >= lowest).reshape(-1, classes)  # (k * size, classes)
-                index, column = np.nonzero(chosen)
-                row = rows.reshape(-1)[index]
-                detections = Detections(keyframe[row], box[row], scores[row, column])
-                best = highest_rows(detections, self.action_ids[column])
-                yield detections.rows(best), column[best]
 
     def _evaluate(self, classes: Iterator[Detections], protocol: str) -> np.ndarray:
         return average_precisions(classes, self.truth, len(self.keys) + 1, protocol)

@@ -32,6 +32,7 @@ from datamodules.clips.boxes import intersection_over_union
 
 PROTOCOLS = ("official", "pyslowfast")
 ROWS_PER_KEYFRAME = 50  # of the official protocol
+SCORES_AT_ONCE = 2_000_000  # bounds the memory of `highest_scores`
 IOU = 0.5
 
 
@@ -105,6 +106,39 @@ def highest_rows(detections: Detections, action_id: np.ndarray) -> np.ndarray:
     places = ROWS_PER_KEYFRAME - np.add.reduceat(score > lowest, starts, dtype=np.int64)
     selected = count_up(rivals) < np.repeat(places, rivals)
     return np.concatenate([above, tied[selected]])
+
+
+def highest_scores(keyframe: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Select the scores that can be among the 50 rows of their keyframe.
+
+    Most scores are far from the 50. They are discarded here, before each score becomes a row of its
+    own that `highest_rows` chooses from. Scores that tie with the 50th are all selected.
+
+    Args:
+        keyframe: int64 ``(n,)``, ascending.
+        scores: float ``(n, classes)``; NaN is never selected.
+
+    Returns:
+        Row and column of each selected score, int64 ``(2, m)``.
+    """
+    sizes, classes = run_lengths(keyframe), scores.shape[1]
+    starts = np.cumsum(sizes) - sizes
+    selected = [np.zeros((2, 0), np.int64)]
+    # Keyframes that have the same number of boxes are the lines of one matrix.
+    for size in np.unique(sizes):
+        first_boxes, candidates = starts[sizes == size], size * classes
+        step = max(1, SCORES_AT_ONCE // candidates)
+        for begin in range(0, len(first_boxes), step):
+            rows = first_boxes[begin : begin + step, None] + np.arange(size)  # (k, size)
+            lines = scores[rows].reshape(-1, candidates)  # (k, size * classes)
+            # -inf ranks a NaN below all scores; a partition would put it above them.
+            ranked = np.where(np.isnan(lines), -np.inf, lines)
+            last = candidates - min(ROWS_PER_KEYFRAME, candidates)  # 50th place, ascending
+            lowest = np.partition(ranked, last)[:, last, None]  # (k, 1)
+            # No NaN is >= anything, so that none is selected even where the 50th score is -inf.
+            index, column = np.nonzero((lines >= lowest).reshape(-1, classes))
+            selected.append(np.stack([rows.reshape(-1)[index], column]))
+    return np.concatenate(selected, axis=1)
 
 
 def run_lengths(values: np.ndarray) -> np.ndarray:
