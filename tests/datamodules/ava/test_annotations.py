@@ -86,36 +86,6 @@ def test_spaces_and_quotes_around_cells(file):
 @pytest.mark.parametrize(
     ("row", "what"),
     [
-        ("a,2,0.1,0.2,0.3", "expected video,second,x1"),
-        ("a,2,0.1,0.2,0.3,0.4,1,2,3", "expected video,second,x1"),
-        ("a,two", "second is not a number: 'two'"),
-        ("a,,0.1,0.2,0.3,0.4,1,0", "second is empty"),
-        ("a,2,0.1,x,0.3,0.4,1,0", "y1 is not a number: 'x'"),
-        ("a,2,0.1,nan,0.3,0.4,1,0", "y1 is not a finite number: nan"),
-        ("a,2,0.1,0.2,0.3,0.4,one,0", "action is not a number: 'one'"),
-        ("a,2,0.1,0.2,0.3,0.4,nan,0", "action is not a finite number: nan"),
-        ("a,2,0.1,0.2,0.3,0.4,1.5,0", "action 1.5 is not a whole number"),
-        ("a,2,0.1,0.2,0.3,0.4,9999999999,0", "action 9999999999 is not a whole number"),
-        ("a,2,0.1,0.2,0.3,0.4,-2,0", "action -2 is below 0"),
-        ("a,2,0.1,0.2,0.3,0.4,1,inf", "score is not a finite number: inf"),
-        (",2,0.1,0.2,0.3,0.4,1,0", "name of the video is empty"),
-        (" ,2", "name of the video is empty"),
-        ("a,9" + "9" * 5000, "second is not a finite number: inf"),
-        ("a,-1", r"second -1 is not in \[0, "),
-        ("a,1099512", r"second 1099512 is not in \[0, "),
-        ("a,1099512,0.1,0.2,0.3,0.4,1,0", r"second 1099512 is not in \[0, "),
-        ("a,-1,0.1,0.2,0.3,0.4,1,0", r"second -1 is not in \[0, "),
-    ],
-)
-def test_malformed_rows_are_named(file, row, what):
-    path = file(f"a,1,0.1,0.2,0.3,0.4,1,0\n\nb,0001\n{row}\na,3,0.1,0.2,0.3,0.4,1,0\n")
-    with pytest.raises(DatasetError, match=rf"{path}, row 4: .*{what}"):
-        read_boxes(path)
-
-
-@pytest.mark.parametrize(
-    ("row", "what"),
-    [
         ("a,2,0.3,0.2,0.3,0.4,1,0", "is empty"),
         ("a,2,0.1,0.5,0.3,0.4,1,0", "is empty"),
         ("a,2,-0.1,0.2,0.3,0.4,1,0", r"not within \[0, 1\]"),
@@ -345,6 +315,19 @@ def test_reads_what_python_reads(tmp_path_factory, lines, end, closed, mark, blo
         ("video,second,x1,y1,x2,y2,action,score", "second is not a number: 'second'"),
         (ROW.replace("0.1", "left"), "x1 is not a number: 'left'"),
         (ROW.replace("0.1", ""), "x1 is empty"),
+        ("a,two", "second is not a number: 'two'"),
+        ("a,2,0.1,nan,0.3,0.4,1,0", "y1 is not a finite number: nan"),
+        ("a,2,0.1,0.2,0.3,0.4,one,0", "action is not a number: 'one'"),
+        ("a,2,0.1,0.2,0.3,0.4,nan,0", "action is not a finite number: nan"),
+        ("a,2,0.1,0.2,0.3,0.4,1.5,0", "action 1.5 is not a whole number"),
+        ("a,2,0.1,0.2,0.3,0.4,9999999999,0", "action 9999999999 is not a whole number"),
+        ("a,2,0.1,0.2,0.3,0.4,-2,0", "action -2 is below 0"),
+        ("a,2,0.1,0.2,0.3,0.4,1,inf", "score is not a finite number: inf"),
+        (",2,0.1,0.2,0.3,0.4,1,0", "name of the video is empty"),
+        (" ,2", "name of the video is empty"),
+        ("a,9" + "9" * 5000, "second is not a finite number: inf"),
+        ("a,1099512,0.1,0.2,0.3,0.4,1,0", r"second 1099512 is not in \[0, "),
+        ("a,-1,0.1,0.2,0.3,0.4,1,0", r"second -1 is not in \[0, "),
         (ROW.replace("0902", "nan"), "second is not a finite number: nan"),
         (ROW.replace("v", "\udcff"), "video is not text in UTF-8"),
         (ROW.replace("v", '"a,b"'), "expected video,second"),
@@ -359,7 +342,7 @@ def test_wrong_rows_are_named(tmp_path, monkeypatch, line, message, block):
     path = tmp_path / "rows.csv"
     lines = [ROW, "v,0903", "", ROW, line, ROW, line]
     path.write_bytes("\n".join(lines).encode(errors="surrogateescape"))
-    with pytest.raises(DatasetError, match=f"rows.csv, row 5: {message}") as error:
+    with pytest.raises(DatasetError, match=f"rows.csv, row 5: .*{message}") as error:
         read_csv(path)
     assert "\n" not in str(error.value)
 
