@@ -1,7 +1,7 @@
-"""Time and memory of AVA's metric on as many boxes as its validation split has with a detector.
+"""Time and memory of AVA's metric on as many boxes as a detector finds in the validation split.
 
 57,000 keyframes with about 16 boxes each, as arrays with a score for each of 60 classes, or as a
-csv with as many rows as asked for; a fifth as much ground truth.
+csv with a given number of rows. There are a fifth as many rows of ground truth.
 
     python benchmarks/ava_metric.py arrays --protocol official
     python benchmarks/ava_metric.py csv --rows 6300000
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from datamodules.ava.box_table import keyframe_keys
 from hiera_video.metrics.ava import AVAMeanAveragePrecision, sorted_boxes
-from hiera_video.metrics.ava_matching import keyframe_keys
 from hiera_video.results.ava import evaluate_files
 from hiera_video.results.ava_csv import write_ava_csv
 
@@ -26,7 +26,12 @@ IDS = tuple(range(1, CLASSES + 1))
 
 
 def truth_and_boxes(rng: np.random.Generator, count: int) -> tuple[tuple, tuple]:
-    """Ground truth, and boxes and scores that are right more often than not."""
+    """Arrays for `set_ground_truth` and for `update`; most boxes are right.
+
+    Args:
+        rng: source of randomness.
+        count: number of boxes; a fifth of it is the number of ground-truth rows.
+    """
     keyframe = np.sort(rng.integers(0, VIDEOS * SECONDS, count))
     video, second = keyframe // SECONDS, 902.0 + keyframe % SECONDS
     corner, size = rng.uniform(0, 0.6, (count, 2)), rng.uniform(0.1, 0.4, (count, 2))
@@ -56,8 +61,8 @@ def arrays(count: int, protocol: str) -> None:
 
 
 def csv(count: int, protocol: str) -> None:
-    """``evaluate --task ava`` on a file of that many rows."""
-    # As many rows of each box as give the number: classes are cut off, not boxes.
+    """``evaluate --task ava`` on a file of ``count`` rows."""
+    # All boxes are kept, each with as many classes as give the number of rows.
     boxes = 900_000
     truth, (near, scores, video, second) = truth_and_boxes(np.random.default_rng(0), boxes)
     kept = max(1, count // boxes)
@@ -84,19 +89,19 @@ def csv(count: int, protocol: str) -> None:
 
 
 def tell(what: str, protocol: str, results, started: float, before: float) -> None:
-    """Print what came out."""
+    """Print the mAP, the time since ``started`` and the memory."""
     seconds = time.perf_counter() - started
     print(f"{what}, {protocol} protocol: mAP@0.5IOU {results.mean():.4f}")
     print(f"| {seconds:.1f} s | peak {peak():.0f} MiB, {before:.0f} MiB of it before |")
 
 
 def peak() -> float:
-    """MiB, the most that was resident so far."""
+    """Peak resident memory so far, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
-    """Run one of them."""
+    """Run the benchmark that the command line names."""
     parser = argparse.ArgumentParser(description="Time and memory of AVA's metric.")
     parser.add_argument("what", choices=("arrays", "csv"))
     parser.add_argument("--boxes", type=int, default=900_000)

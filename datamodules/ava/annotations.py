@@ -1,290 +1,248 @@
-"""AVA's annotation files: boxes with actions, person boxes and excluded timestamps.
+"""Readers of AVA's annotation files: ground truth, detections and excluded keyframes.
 
-The files are those that AVA v2.2 and its detectors publish. All errors name the file and the row.
-Rows are read as arrays: a million of them take a few seconds.
+A csv has no header and the columns ``video,second,x1,y1,x2,y2,action`` and, if there is an eighth,
+the person id in ground truth or the score in detections. AVA publishes files of seven and of eight
+columns; rows of both may be mixed. A row of two columns names a keyframe without a box. Action and
+eighth column may be empty. Seconds may have leading zeros and decimals (AVA-Kinetics).
+
+A csv is read in blocks, parsed by PyArrow: six million rows take seconds.
 """
 
-import io
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from datamodules.ava.box_table import MAX_SECOND, NO_ACTION, BoxTable, fail, plain_number
 from datamodules.ava.json_boxes import read_json_rows
 from datamodules.errors import DatasetError
-from datamodules.manifests.lists import at, read_text
 from datamodules.manifests.parquet import pc
 
-NO_ACTION = -1
-COLUMNS = ("video", "second", "x1", "y1", "x2", "y2", "action", "score")
-_FORMS = "an AVA csv (video,second,x1,y1,x2,y2,action,score) or a json of boxes"
+BLOCK = 1 << 26  # bytes that are read at once
+SIDES = ("x1", "y1", "x2", "y2")
+COLUMNS = ("video", "second", *SIDES, "action", "score")
+_TYPES = dict.fromkeys(COLUMNS, pa.float64()) | {"video": pa.dictionary(pa.int32(), pa.string())}
+_OPTIONAL = ("action", "score")  # cells of these columns may be empty
+_FORMS = f"an AVA csv ({','.join(COLUMNS)}) or a json of boxes"
 _PICKLES = frozenset((".pkl", ".pickle", ".p"))
-_SECONDS = 2**40 / 1e6  # seconds are below that; the metric's keys hold no more
-_WHOLE = re.compile(r"([0-9]{1,18})(\.0*)?")
-
-
-@dataclass(frozen=True)
-class BoxTable:
-    """Boxes of annotation files, one row for each box and action.
-
-    Attributes:
-        file: where they were read.
-        names: videos, sorted.
-        video: row of ``names``, int64 ``(R,)``.
-        second: of the keyframe, int64 ``(R,)``.
-        boxes: x1, y1, x2, y2 in shares of the full frame, float64 ``(R, 4)``.
-        action: id, or `NO_ACTION`, int64 ``(R,)``.
-        score: eighth column: the detector's score, in ground truth the person's number; NaN where
-            there is none. float64 ``(R,)``.
-        text: the coordinates as they are written, ``(R,)`` strings: equal texts are one box.
-        row: of the file, from 1, int64 ``(R,)``.
-        empty: video and second of the keyframes that are listed without a box, int64 ``(E, 2)``.
-        empty_row: of the file, int64 ``(E,)``.
-    """
-
-    file: Path
-    names: tuple[str, ...]
-    video: np.ndarray
-    second: np.ndarray
-    boxes: np.ndarray
-    action: np.ndarray
-    score: np.ndarray
-    text: pa.Array
-    row: np.ndarray
-    empty: np.ndarray
-    empty_row: np.ndarray
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self.row)
-
-    def where(self, keep: np.ndarray) -> "BoxTable":
-        """The rows that a bool mask ``(R,)`` keeps; all keyframes without a box."""
-        rows = np.flatnonzero(keep)
-        columns = {k: getattr(self, k)[rows] for k in ("video", "second", "boxes", "action")}
-        text = self.text.take(pa.array(rows))
-        return replace(self, **columns, score=self.score[rows], text=text, row=self.row[rows])
-
-    def without(self, excluded: "frozenset[tuple[str, int]]") -> "BoxTable":
-        """The rows and keyframes that are not excluded."""
-        if not excluded:
-            return self
-        ids = {name: i for i, name in enumerate(self.names)}
-        pairs = [(ids[name], second) for name, second in excluded if name in ids]
-        keys = np.array([keyframe_key(v, s) for v, s in pairs], np.int64)
-        kept = self.where(~np.isin(keyframe_key(self.video, self.second), keys))
-        empty = ~np.isin(keyframe_key(self.empty[:, 0], self.empty[:, 1]), keys)
-        return replace(kept, empty=self.empty[empty], empty_row=self.empty_row[empty])
-
-
-def keyframe_key(video: Any, second: Any) -> Any:
-    """One int64 for a keyframe of a video; seconds are below 2**31."""
-    return video * (1 << 31) + second
-
-
-def _wrong(path: Path, number: int, what: str) -> NoReturn:
-    raise DatasetError(f"{at(path, number)}: {what}")
 
 
 def read_boxes(path: str | Path, images: str | Path | None = None) -> BoxTable:
-    """Read ground truth or person boxes, whose form the file's suffix tells.
+    """Read ground truth or person boxes; the suffix of the file tells its form.
 
-    A csv has no header and the columns video, second, x1, y1, x2, y2, action, score. The last one
-    may be absent; in ground truth it is the person's number. In person boxes the action may be
-    empty. A row of two columns is a keyframe without a box (AVA-Kinetics). A json is a list of
-    objects ``image_id``, ``bbox`` (x, y, width, height in pixels) and ``score``, with a list of
-    images ``id``, ``movie``, ``timestamp``, ``width``, ``height`` (AlphAction).
-
-    Values are not judged here, see `check_boxes`.
+    A json is AlphAction's: a list of objects ``image_id``, ``bbox`` (x, y, width, height in pixels)
+    and ``score``, and a list of images ``id``, ``movie``, ``timestamp``, ``width``, ``height``.
+    Any other file is a csv, see `read_csv`.
 
     Args:
         path: the file.
-        images: for a json, the json with the list ``images``; None: it holds that itself.
+        images: for a json, the json with the list ``images``; None: ``path`` holds it.
 
     Raises:
-        DatasetError: not readable, or another form; names the file and the row.
+        DatasetError: the file has no rows or cannot be read; names the file and the row.
     """
     path = Path(path)
-    if path.suffix.lower() in _PICKLES:
+    suffix = path.suffix.lower()
+    if suffix in _PICKLES:
         raise DatasetError(f"{path}: pickles are not read, as they can run code; expected {_FORMS}")
-    if path.suffix.lower() == ".json":
-        rows = read_json_rows(path, None if images is None else Path(images))
-        columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
-        return _table(path, pa.table(columns), np.arange(1, len(rows) + 1), [])
-    return _table(path, *_csv_rows(path, read_text(path)))
+    if suffix == ".json":
+        table = _read_json(path, None if images is None else Path(images))
+    else:
+        table = read_csv(path)
+    if not len(table.row):
+        raise DatasetError(f"{path}: no rows; expected {_FORMS}")
+    return table
 
 
-def read_excluded(path: str | Path) -> frozenset[tuple[str, int]]:
-    """Video and second of the keyframes that an ``excluded_timestamps`` csv lists.
+def read_excluded(path: str | Path) -> BoxTable:
+    """Read an ``excluded_timestamps`` csv, whose rows are ``video,second``.
 
     Raises:
-        DatasetError: a row is not ``video,second``.
+        DatasetError: the file cannot be read; names the file and the row.
     """
-    path = Path(path)
-    lines = [(n, x.strip()) for n, x in enumerate(read_text(path).splitlines(), 1) if x.strip()]
-    return frozenset(_keyframe(path, number, line) for number, line in lines)
+    return read_csv(path, widths=(2,))
 
 
-def check_boxes(table: BoxTable, action_ids: Iterable[int], unlabelled: bool = False) -> None:
-    """See that boxes lie within the frame and have known actions.
+def read_csv(path: str | Path, widths: Collection[int] = (2, 7, 8)) -> BoxTable:
+    """Read a csv file, which may be empty.
+
+    Numbers are checked to be finite, seconds and actions to be in their range. Boxes may lie
+    anywhere: see the checks of `box_table`.
 
     Args:
-        table: the boxes.
-        action_ids: that are known.
-        unlabelled: boxes may be without an action, as those of a detector.
+        path: the file.
+        widths: how many columns a row may have.
 
     Raises:
-        DatasetError: the first row that is wrong, and how.
+        DatasetError: the file cannot be read; names the file and the row.
     """
-    x1, y1, x2, y2 = table.boxes.T
-    for bad, what in (
-        (~((table.boxes >= 0) & (table.boxes <= 1)).all(axis=1), "is not within [0, 1]"),
-        (~((x1 < x2) & (y1 < y2)), "is empty; expected x1 < x2 and y1 < y2"),
-    ):
-        if bad.any():
-            i = int(bad.argmax())
-            _wrong(table.file, int(table.row[i]), f"the box {table.text[i]} {what}")
-    ids = list(action_ids)
-    known = np.array([NO_ACTION, *ids] if unlabelled else ids, np.int64)
-    if (unknown := ~np.isin(table.action, known)).any():
-        i = int(unknown.argmax())
-        what = f"action id {table.action[i]} is not in the label map"
-        if table.action[i] == NO_ACTION:
-            what = "no action id; a keyframe without persons is a row video,second"
-        elif len(ids) == 60:
-            what += " of the 60 classes that are evaluated; use that of all 80"
-        _wrong(table.file, int(table.row[i]), what)
-
-
-def check_score(table: BoxTable) -> None:
-    """See that person boxes have a score in [0, 1].
-
-    Raises:
-        DatasetError: the first row that has none.
-    """
-    if (bad := ~((table.score >= 0) & (table.score <= 1))).any():
-        i = int(bad.argmax())
-        _wrong(table.file, int(table.row[i]), "expected a person score in [0, 1] as eighth column")
-
-
-def _csv_rows(path: Path, text: str) -> tuple[pa.Table, np.ndarray, list[tuple[int, str]]]:
-    """Rows of seven or eight columns with their numbers, and the lines of other rows."""
-    lines = [line.strip() for line in text.split("\n")]
-    commas = [line.count(",") for line in lines]
-    columns = 7 if next((n for n in commas if n > 1), 0) == 6 else 8
-    names = COLUMNS[:columns]
-    short: list[tuple[int, str]] = []
-    for number, (line, count) in enumerate(zip(lines, commas, strict=True), 1):
-        if count != columns - 1 and line:
-            if count != 1:
-                expected = ",".join(names)
-                _wrong(path, number, f"expected {expected} (no header), not {line[:80]!r}")
-            short.append((number, line))
-        elif "\r" in line:
-            _wrong(path, number, "a carriage return within the row")
-    rows = [i for i, count in enumerate(commas) if count == columns - 1]
-    if not rows:
-        return (
-            pa.table({name: pa.array([], pa.string()) for name in names}),
-            np.empty(0, int),
-            short,
+    path = Path(path)
+    tables, rows = [_empty_table(0)], [np.zeros(0, np.int64)]
+    try:
+        for block, first in _blocks(path):
+            for text, numbers in _by_width(block, first, widths, path):
+                tables.append(_parsed_or_fail(text, numbers, path))
+                rows.append(numbers)
+    except OSError as error:
+        raise DatasetError(f"{path}: not readable ({error.strerror or error})") from None
+    table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    video = table["video"].combine_chunks()
+    return _checked(
+        BoxTable(
+            path,
+            tuple(video.dictionary.to_pylist()),
+            video.indices.to_numpy(),
+            table["second"].to_numpy(),
+            np.stack([table[side].to_numpy() for side in SIDES], axis=1),
+            table["action"].to_numpy(),
+            table["score"].to_numpy(),
+            np.concatenate(rows),
         )
+    )
+
+
+def _read_json(path: Path, images: Path | None) -> BoxTable:
+    names, second, boxes, score = zip(*read_json_rows(path, images), strict=True)
+    number = np.arange(len(names))
+    return _checked(
+        BoxTable(
+            path,
+            names,
+            number,
+            np.array(second),
+            np.array(boxes),
+            np.full(len(names), np.nan),
+            np.array(score),
+            number + 1,
+        )
+    )
+
+
+def _checked(table: BoxTable) -> BoxTable:
+    """Check the values of a table as it was read, and bring it into its final form.
+
+    Args:
+        table: ``names`` may have spaces around them, and be repeated; ``action`` is float64, NaN
+            where there is none; rows of one width may come before those of another.
+    """
+    if (table.row[1:] < table.row[:-1]).any():
+        order = np.argsort(table.row)
+        table = BoxTable(table.file, table.names, *(column[order] for column in table[2:]))
+    stripped = [name.strip() for name in table.names]
+    names = tuple(sorted(set(stripped)))
+    index = {name: i for i, name in enumerate(names)}
+    video = np.array([index[name] for name in stripped], np.int64)[table.video]
+    second, action = table.second, np.where(np.isnan(table.action), NO_ACTION, table.action)
+    out_of_range = (second < 0) | (second >= MAX_SECOND)
+    for values, wrong, what in (
+        (second, out_of_range, f"second {{}} is not in [0, {MAX_SECOND:.0f}]"),
+        (action, (action % 1 != 0) | (action >= 2**31), "action {} is not a whole number"),
+        (action, action < NO_ACTION, "action {} is below 0"),
+        (video, np.isin(video, [index.get("", -1)]), "the name of the video is empty"),
+    ):
+        if wrong.any():
+            i = int(wrong.argmax())
+            fail(table.file, table.row[i], what.format(plain_number(values[i])))
+    return table._replace(names=names, video=video, action=action.astype(np.int64))
+
+
+def _blocks(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Blocks of whole lines, each with the number of its first line, from 1."""
+    first, rest = 1, b""
+    with open(path, "rb") as file:
+        if file.read(3) != b"\xef\xbb\xbf":  # byte order mark
+            file.seek(0)
+        while data := file.read(BLOCK):
+            lines, newline, after = data.rpartition(b"\n")
+            if newline:
+                block = rest + lines + newline
+                yield block, first
+                first, rest = first + block.count(b"\n"), after
+            else:
+                rest += after
+    if rest:
+        yield rest + b"\n", first
+
+
+def _by_width(
+    block: bytes, first: int, widths: Collection[int], path: Path
+) -> Iterator[tuple[bytes, np.ndarray]]:
+    """The lines of a block, apart for each number of columns, with their line numbers."""
+    text = np.frombuffer(block, np.uint8)
+    ends = np.flatnonzero(text == ord("\n"))
+    starts = np.r_[0, ends[:-1] + 1]
+    columns = np.add.reduceat(text == ord(","), starts, dtype=np.int64) + 1
+    for i in np.flatnonzero(~np.isin(columns, list(widths))):
+        line = block[starts[i] : ends[i]].decode("utf-8", "replace").strip()
+        if line:
+            names = ",".join(COLUMNS[: max(widths)])
+            fail(path, first + i, f"expected {names} (no header), not {line[:80]!r}")
+    for width in widths:
+        if (chosen := columns == width).any():
+            lines = block if chosen.all() else text[np.repeat(chosen, ends + 1 - starts)].tobytes()
+            yield lines, first + np.flatnonzero(chosen)
+
+
+def _parsed_or_fail(text: bytes, numbers: np.ndarray, path: Path) -> pa.Table:
+    """Lines of one width as a table of all columns, empty where the lines lack a column."""
+    try:
+        table = _parsed(text, len(numbers))
+    except pa.ArrowInvalid:
+        _fail_at_first([line + b"\n" for line in text.split(b"\n")[:-1]], numbers, path)
+    for name in table.column_names[1:]:
+        wrong = pc.invert(pc.fill_null(pc.is_finite(table[name]), name in _OPTIONAL))
+        if pc.any(wrong).as_py():
+            i = pc.index(wrong, True).as_py()
+            value = table[name][i].as_py()
+            what = "is empty" if value is None else f"is not a finite number: {value}"
+            fail(path, numbers[i], f"{name} {what}")
+    missing = _empty_table(len(numbers)).select(COLUMNS[table.num_columns :])
+    for name in missing.column_names:
+        table = table.append_column(name, missing[name])
+    return table
+
+
+def _empty_table(rows: int) -> pa.Table:
+    return pa.table({name: pa.nulls(rows, kind) for name, kind in _TYPES.items()})
+
+
+def _parsed(text: bytes, rows: int) -> pa.Table:
+    names = COLUMNS[: text[: text.index(b"\n")].count(b",") + 1]
     table = pyarrow.csv.read_csv(
-        io.BytesIO("\n".join([lines[i] for i in rows]).encode()),
-        pyarrow.csv.ReadOptions(column_names=names, block_size=1 << 28),
-        pyarrow.csv.ParseOptions(quote_char=False),
-        pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+        pa.BufferReader(text),
+        pyarrow.csv.ReadOptions(column_names=names),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=_TYPES, null_values=["", " "]),
     )
-    return table.combine_chunks(), np.array(rows) + 1, short
+    if table.num_rows != rows:  # a quoted cell went on in the next line
+        raise pa.ArrowInvalid("a quote is not closed")
+    return table
 
 
-def _keyframe(path: Path, number: int, line: str) -> tuple[str, int]:
-    """Video and second of a line ``video,second``."""
-    video, _, text = (cell.strip() for cell in line.partition(","))
-    if not video or not (second := _WHOLE.fullmatch(text)):
-        _wrong(path, number, f"expected video,second with a whole second, not {line[:80]!r}")
-    if int(second[1]) >= _SECONDS:
-        _wrong(path, number, f"second {text} is not in [0, {_SECONDS:.0f}]")
-    return video, int(second[1])
-
-
-def _table(
-    path: Path,
-    rows: pa.Table,
-    numbers: np.ndarray,
-    short: Sequence[tuple[int, str]],
-) -> BoxTable:
-    """Columns of text as numbers, and lines without a box; the videos of all of them, sorted."""
-    keyframes = [_keyframe(path, number, line) for number, line in short]
-    if not len(numbers) + len(keyframes):
-        raise DatasetError(f"{path}: no rows; expected {_FORMS}")
-    cells = {
-        name: pc.utf8_trim_whitespace(rows[name]).combine_chunks() for name in rows.schema.names
-    }
-    cells.setdefault("score", pa.array([""] * len(numbers), pa.string()))
-    places = [cells[name] for name in ("x1", "y1", "x2", "y2")]
-    boxes = [_numbers(path, numbers, name, cells[name]) for name in ("x1", "y1", "x2", "y2")]
-    second = _numbers(path, numbers, "second", cells["second"], whole=True)
-    if (far := (second < 0) | (second >= _SECONDS)).any():
-        i = int(far.argmax())
-        _wrong(path, int(numbers[i]), f"second {second[i]:.0f} is not in [0, {_SECONDS:.0f}]")
-    action = _numbers(path, numbers, "action", cells["action"], empty=NO_ACTION, whole=True)
-    score = _numbers(path, numbers, "score", cells["score"], empty=np.nan)
-    encoded = cells["video"].dictionary_encode()
-    if (nameless := pc.equal(pc.utf8_length(cells["video"]), 0).to_numpy(False)).any():
-        _wrong(path, int(numbers[nameless.argmax()]), "the video is empty")
-    found = np.array(encoded.dictionary.to_pylist(), object)
-    names = sorted({*found.tolist(), *(video for video, _ in keyframes)})
-    ids = {name: i for i, name in enumerate(names)}
-    id_of = np.array([ids[name] for name in found], np.int64)
-    empty = np.array([(ids[name], second) for name, second in keyframes], np.int64)
-    return BoxTable(
-        file=path,
-        names=tuple(names),
-        video=id_of[encoded.indices.to_numpy()],
-        second=second.astype(np.int64),
-        boxes=np.stack(boxes, axis=1),
-        action=action.astype(np.int64),
-        score=score,
-        text=pc.binary_join_element_wise(*places, ","),
-        row=numbers,
-        empty=empty.reshape(-1, 2),
-        empty_row=np.array([number for number, _ in short], np.int64),
-    )
-
-
-def _numbers(
-    path: Path,
-    rows: np.ndarray,
-    name: str,
-    cells: pa.Array,
-    empty: float | None = None,
-    whole: bool = False,
-) -> np.ndarray:
-    """A column as float64 ``(R,)``; ``empty`` stands for cells without text."""
-    blank = pc.equal(pc.utf8_length(cells), 0)
-    text = cells if empty is None else pc.if_else(blank, pa.scalar(str(empty)), cells)
+def _fail_at_first(lines: list[bytes], numbers: np.ndarray, path: Path) -> NoReturn:
+    """Name the first line that cannot be parsed, found by bisection, and its problem."""
+    while len(lines) > 1:
+        half = len(lines) // 2
+        try:
+            _parsed(b"".join(lines[:half]), half)
+        except pa.ArrowInvalid:
+            lines, numbers = lines[:half], numbers[:half]
+        else:
+            lines, numbers = lines[half:], numbers[half:]
+    problem = ""
     try:
-        values = pc.cast(text, pa.float64()).to_numpy()
-        bad = ~np.isfinite(values) if empty is None else np.isinf(values)
-        if whole:
-            bad |= (values % 1 != 0) | (np.abs(values) >= 1 << 31)
-    except pa.ArrowInvalid:
-        values, bad = np.empty(0), np.array([not _is_number(x) for x in text.to_pylist()])
-    if bad.any():
-        i = int(bad.argmax())
-        kind = "whole number" if whole else "number"
-        _wrong(path, int(rows[i]), f"{name} is no {kind}: {cells[i].as_py()[:40]!r}")
-    return values
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return bool(pc.cast(pa.scalar(text), pa.float64()).is_valid)
-    except pa.ArrowInvalid:
-        return False
+        _parsed(lines[0], 1)
+    except pa.ArrowInvalid as error:
+        problem = str(error)
+    text = lines[0].decode("utf-8", "replace").strip()
+    what = f"quotes are not around whole cells: {text[:80]!r}"
+    if "\r" in text:
+        what = "a carriage return within the row"
+    elif match := re.search(r"column #(\d)", problem):
+        name, cell = COLUMNS[int(match[1])], text.split(",")[int(match[1])]
+        kind = "text in UTF-8" if name == "video" else "a number"
+        what = f"{name} is not {kind}: {cell[:40]!r}"
+    fail(path, numbers[0], what)

@@ -1,4 +1,4 @@
-"""Clips around keyframes, with boxes that follow the picture: what a loader's worker does."""
+"""Clips around keyframes, with boxes that follow the picture, as a loader's worker makes them."""
 
 import os
 
@@ -19,17 +19,17 @@ from datamodules.clips.videos import ClipFormat
 from datamodules.video.decoding import VideoFile
 from datamodules.video.frame_folder import FrameFolder
 
-LEAST_VISIBLE = 0.1  # share of a box that a training crop must keep for the box to be learnt
+LEAST_VISIBLE = 0.1  # a training crop drops boxes of which it keeps a smaller share
 
 
 class _KeyframeClips:
-    """What both data sets are: clips of the keyframes of a manifest.
+    """Clips of the keyframes of a manifest: the part that both data sets share.
 
     Args:
         manifest: the keyframes.
         clip: format of a clip.
-        clips: of one keyframe.
-        seed: of the run.
+        clips: number of clips of a keyframe.
+        seed: seed of the run.
         timestamp_offset: second of the annotation at which files begin.
         frame_rate: pictures a second of frame folders.
     """
@@ -59,13 +59,13 @@ class _KeyframeClips:
         epoch: int,
         index: int,
     ) -> Item:
-        """Clips uint8 ``(n, T, H, W, 3)`` of a keyframe with what is known of it.
+        """Put clips of a keyframe, their boxes and the annotation together.
 
         Args:
-            clips: of the keyframe.
-            boxes: of each clip, ``(m, 4)`` as the model sees them.
-            chosen: of each clip, rows ``(m,)`` of the keyframes' arrays.
-            epoch: of the seeds.
+            clips: uint8 ``(n, T, H, W, 3)``.
+            boxes: for each clip, float ``(m, 4)`` as the model sees them.
+            chosen: for each clip, rows of the keyframes' arrays, int64 ``(m,)``.
+            epoch: epoch, for the seeds.
             index: row of the manifest.
         """
         frames, frame = self.manifest.keyframes, self._frame(index)
@@ -77,7 +77,7 @@ class _KeyframeClips:
             "video": torch.from_numpy(np.ascontiguousarray(clips)),
             "seed": torch.tensor(seeds, dtype=torch.int64),
             "video_id": torch.full((len(clips),), int(frames.video[frame])),
-            "second": torch.full((len(clips),), int(frames.second[frame])),
+            "second": torch.full((len(clips),), frames.second[frame], dtype=torch.float64),
             "boxes": torch.from_numpy(places.astype(np.float32)),
             "box_clip": torch.from_numpy(clip.astype(np.int64)),
             "box_labels": torch.from_numpy(frames.labels[rows].astype(np.float32)),
@@ -105,19 +105,18 @@ class _KeyframeClips:
 class TrainingKeyframes(_KeyframeClips):
     """``repeats`` random crops of each keyframe's clip, from one open of its file.
 
-    An item is indexed by ``(epoch, index)``; see `_KeyframeClips.item`. Boxes follow the crop;
-    those of which it keeps less than `LEAST_VISIBLE` are dropped, and without any box left the item
-    is skipped.
+    An item is indexed by ``(epoch, index)``; see `_KeyframeClips.item`. Boxes follow the crop; a
+    box of which less than `LEAST_VISIBLE` is left is dropped. An item without any box is skipped.
 
     Args:
         manifest: the keyframes.
         clip: format of a clip.
-        repeats: clips of one keyframe.
+        repeats: number of clips of a keyframe.
         seed: seed of the run.
         timestamp_offset: second of the annotation at which files begin.
         frame_rate: pictures a second of frame folders.
-        short_side: range of the random length to which the short side is scaled before the crop.
-        box_jitter: see `boxes.jitter_boxes`; None: boxes stay.
+        short_side: range of the random length, in pixels, of the short side before the crop.
+        box_jitter: see `boxes.jitter_boxes`; None: boxes stay as they are.
     """
 
     def __init__(
@@ -157,15 +156,15 @@ class TrainingKeyframes(_KeyframeClips):
         return self.item(clips, boxes, chosen, epoch, index)
 
     def item(self, *args, **kwargs) -> Item:
-        """As in evaluation, and how many items were skipped before it."""
+        """As in evaluation, with ``skipped``, the number of items that were skipped before it."""
         return super().item(*args, **kwargs) | {"skipped": torch.tensor([0])}
 
 
 class EvaluationKeyframes(_KeyframeClips):
-    """The clip of each keyframe as it is evaluated: a centre crop, or all of the picture.
+    """The clip of each keyframe for evaluation: a centre crop, or the whole picture.
 
-    An item is indexed by ``(epoch, index)``; see `_KeyframeClips.item`. No box is dropped: one that
-    sticks out of the crop is cut off there, one outside becomes an empty box at its border.
+    An item is indexed by ``(epoch, index)``; see `_KeyframeClips.item`. No box is dropped: the crop
+    cuts boxes off at its border, and a box outside of it becomes an empty one at the border.
 
     Args:
         manifest: the keyframes.
@@ -173,9 +172,9 @@ class EvaluationKeyframes(_KeyframeClips):
         seed: seed of the run.
         timestamp_offset: second of the annotation at which files begin.
         frame_rate: pictures a second of frame folders.
-        short_side: pixels to which the short side is scaled; None: so that the crop just fits in.
+        short_side: pixels to which the short side is scaled; None: the crop just fits in.
         pad: instead of the crop, height and width to which the whole picture is padded with black
-            on its right and bottom. One that is too long is scaled down to fit.
+            at its right and bottom. A picture that is too long is scaled down to fit.
     """
 
     def __init__(
@@ -207,8 +206,8 @@ class EvaluationKeyframes(_KeyframeClips):
             frames = frames[:, y1:y2, x1:x2]
         else:
             crop = (0, 0, self.pad[1], self.pad[0])
-            more = [(0, 0), (0, self.pad[0] - height), (0, self.pad[1] - width), (0, 0)]
-            frames = np.pad(frames, more)
+            black = [(0, 0), (0, self.pad[0] - height), (0, self.pad[1] - width), (0, 0)]
+            frames = np.pad(frames, black)
         boxes = clip_boxes(crop_boxes(boxes, crop, width, height))
         return self.item(frames[None], [boxes], [rows], epoch, index)
 
@@ -220,14 +219,14 @@ def evaluated_size(
     short_side: int | None,
     pad: tuple[int, int] | None,
 ) -> tuple[int, int]:
-    """Height and width of the whole picture in evaluation, before the crop or the padding.
+    """Height and width in pixels of the whole picture in evaluation, before crop or padding.
 
     Args:
-        width: of the picture, pixels.
-        height: the same.
+        width: width of the picture in the file, pixels.
+        height: height of it, pixels.
         clip: format of the crop.
         short_side: see `EvaluationKeyframes`.
-        pad: the same.
+        pad: see `EvaluationKeyframes`.
     """
     if pad is None:
         least = short_side or 0
@@ -241,6 +240,6 @@ def open_video(path: str, frame_rate: float) -> VideoFile | FrameFolder:
     """Open a video file, or a folder of its frames at ``frame_rate`` pictures a second.
 
     Raises:
-        VideoDecodeError: it is neither.
+        VideoDecodeError: the file or folder cannot be opened.
     """
     return FrameFolder(path, frame_rate) if os.path.isdir(path) else VideoFile(path)

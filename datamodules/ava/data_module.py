@@ -11,31 +11,25 @@ import pyarrow as pa
 
 from datamodules.annotated import AnnotatedVideoDataModule
 from datamodules.arguments import check_positive, check_short_side
-from datamodules.ava.annotations import (
+from datamodules.ava.annotations import read_boxes, read_excluded
+from datamodules.ava.box_table import (
     BoxTable,
+    check_actions,
     check_boxes,
-    check_score,
-    read_boxes,
-    read_excluded,
+    check_labelled,
+    check_scores,
 )
 from datamodules.ava.clips import EvaluationKeyframes, TrainingKeyframes
-from datamodules.ava.keyframes import (
-    GroundTruth,
-    KeyframeManifest,
-    ground_truth_of,
-    make_keyframes,
-)
+from datamodules.ava.keyframes import KeyframeManifest, make_keyframes
 from datamodules.ava.label_map import read_label_map
 from datamodules.ava.tables import (
     Scored,
-    SplitTables,
     check_seconds,
-    durations,
-    evaluation_sources,
     first_rows,
     locate_videos,
-    of_videos,
-    training_sources,
+    of_split,
+    sources_of,
+    video_durations,
 )
 from datamodules.errors import DatasetError
 from datamodules.manifests.lists import UNKNOWN, Row, inside
@@ -58,13 +52,13 @@ NOT_FOR_KEYFRAMES = {
 class AVADataModule(AnnotatedVideoDataModule):
     """Keyframes of videos with boxes of persons and their actions, in AVA's format.
 
-    A batch is a dict with, for its B clips, ``video`` uint8 ``(B, 3, T, H, W)``, and ``seed``,
-    ``video_id`` (row of `video_names`) and ``second`` int64 ``(B,)``; for their N boxes ``boxes``
-    float32 ``(N, 4)`` in the frame as the model sees it, ``box_clip`` int64 ``(N,)``,
-    ``box_labels`` float32 ``(N, classes)`` (zeros where unknown), ``box_score`` float32 ``(N,)``
-    and ``boxes_original`` float32 ``(N, 4)`` in the full frame. In training, ``skipped`` counts the
-    keyframes whose crop kept no box. In a `Failure`, ``video_id`` is a row of the manifest, which
-    is one keyframe. All keys stand in docs/extending.md, "The batch".
+    A batch is a dict with, for its B clips, ``video`` uint8 ``(B, 3, T, H, W)``, and ``seed``
+    and ``video_id`` (row of `video_names`) int64 ``(B,)``, ``second`` float64 ``(B,)``; for their N
+    boxes ``boxes`` float32 ``(N, 4)`` in the frame as the model sees it, ``box_clip`` int64
+    ``(N,)``, ``box_labels`` float32 ``(N, classes)`` (zeros where unknown), ``box_score`` float32
+    ``(N,)`` and ``boxes_original`` float32 ``(N, 4)`` in the full frame. In training,
+    ``skipped`` counts the keyframes whose crop kept no box. In a `Failure`, ``video_id`` is a row
+    of the manifest, which is one keyframe. All keys stand in docs/extending.md, "The batch".
 
     A split is a name such as ``train``, for which ``ava_train_v2.2.csv`` is looked for in
     ``annotations``, ``labels`` and the root, or the path of a csv, relative to ``root``. The other
@@ -166,8 +160,8 @@ class AVADataModule(AnnotatedVideoDataModule):
         """Names of the videos of ``train``, ``val`` or ``test`` by ``video_id``."""
         return self.keyframes(split).video_names
 
-    def ground_truth(self, split: str) -> GroundTruth:
-        """All ground truth of ``train``, ``val`` or ``test``, also of videos that are missing."""
+    def ground_truth(self, split: str) -> BoxTable:
+        """All ground truth of ``train``, ``val`` or ``test``, also of missing videos."""
         return self.keyframes(split).ground_truth
 
     def keyframes(self, split: str) -> KeyframeManifest:
@@ -181,7 +175,7 @@ class AVADataModule(AnnotatedVideoDataModule):
         """Set class names and action ids, in the order of their columns, from the label map.
 
         Raises:
-            DatasetError: a label map is missing or wrong, or that of evaluation has other names.
+            DatasetError: a label map is missing or wrong, or the two give an id different names.
         """
         if self.action_ids:
             return
@@ -208,27 +202,27 @@ class AVADataModule(AnnotatedVideoDataModule):
         return rf"ava_{split}_v\d\.\d\.csv"
 
     def annotation(self, key: str, name: str) -> Path:
-        """A file that a setting names, in the root or a folder of annotations.
+        """Path of the file that a setting names, in the root or a folder of annotations.
 
         Raises:
-            DatasetError: it is not there.
+            DatasetError: there is no such file.
         """
         places = [self.root / name, *(folder / name for folder in self.annotation_folders())]
-        found = next((place for place in places if place.is_file()), None)
-        if found is None:
+        file = next((place for place in places if place.is_file()), None)
+        if file is None:
             folders = ", ".join(str(folder) for folder in self.annotation_folders())
             raise DatasetError(f"data.{key}={name}: no such file in {self.root} or {folders}")
-        return found
+        return file
 
     def source(self, name: str) -> Path:
         """The csv of ground truth of ``train``, ``val`` or ``test``."""
         return self.source_of(self._named(name))
 
     def truth_file(self, name: str) -> Path:
-        """As `source`.
+        """As `source`, but see that the file exists.
 
         Raises:
-            DatasetError: it is not there.
+            DatasetError: there is no such file.
         """
         if (file := self.source(name)).is_file():
             return file
@@ -241,19 +235,21 @@ class AVADataModule(AnnotatedVideoDataModule):
         return None if file is None else self.annotation(f"person_boxes.{name}", file)
 
     def read_person_boxes(self, file: Path) -> BoxTable:
-        """Boxes of a detector, not judged."""
+        """Read the boxes of a person detector, without checks of their values."""
         images = self.person_box_images
         if file.suffix.lower() != ".json" or images is None:
             return read_boxes(file)
         return read_boxes(file, self.annotation("person_box_images", images))
 
-    def read_excluded(self, name: str) -> frozenset[tuple[str, int]]:
-        """Excluded keyframes of ``train``, ``val`` or ``test``."""
+    def read_excluded(self, name: str) -> BoxTable | None:
+        """Excluded keyframes of ``train``, ``val`` or ``test``, if there are any."""
         file = self.excluded.get(name)
-        return read_excluded(self.annotation(f"excluded.{name}", file)) if file else frozenset()
+        return read_excluded(self.annotation(f"excluded.{name}", file)) if file else None
 
-    def tables(self, name: str) -> SplitTables:
-        """Read and judge the annotation of ``train``, ``val`` or ``test``, but not its videos.
+    def tables(self, name: str) -> tuple[BoxTable, BoxTable | None]:
+        """Read and check ground truth and person boxes of ``train``, ``val`` or ``test``.
+
+        Excluded keyframes are left out. Whether the videos exist is not checked.
 
         Raises:
             DatasetError: a file is missing or wrong; names the file and the row.
@@ -261,35 +257,38 @@ class AVADataModule(AnnotatedVideoDataModule):
         self.find_class_names()
         excluded = self.read_excluded(name)
         truth = read_boxes(self.truth_file(name))
-        check_boxes(truth, self.action_ids)
+        check_boxes(truth)
+        check_labelled(truth)
+        check_actions(truth, self.action_ids)
         file, persons = self.person_box_file(name), None
         if file is not None:
             persons = self.read_person_boxes(file)
-            check_boxes(persons, self.action_ids, unlabelled=True)
-            check_score(persons)
+            check_boxes(persons)
+            check_actions(persons, self.action_ids)
+            check_scores(persons)
             persons = persons.without(excluded)
-        return SplitTables(truth.without(excluded), persons, excluded)
+        return truth.without(excluded), persons
 
     def find_videos(self, names: Sequence[str], rows: Mapping[str, int], file: Path) -> list[str]:
         """Path of each video, a file or else a folder of frames; empty where it is missing.
 
         Args:
-            names: of the videos.
-            rows: of their first mention in the file, for messages.
+            names: names of the videos.
+            rows: row of the file that first names each video, for messages.
             file: the annotation.
 
         Raises:
-            DatasetError: a name is none of a file, or a video is there twice.
+            DatasetError: a name cannot be that of a file, or a video has two.
         """
         folder = inside(os.path.abspath(self.root), self.videos, "data.videos")
         return locate_videos(folder, names, rows, file)
 
     def read_split(self, name: str) -> Manifest:
-        """The videos of ``train``, ``val`` or ``test`` that are there, each once, unlabelled."""
+        """The videos of ``train``, ``val`` or ``test`` that exist, each once, without labels."""
         return self.list_split(self._named(name), None)
 
     def list_split(self, split: str, class_names: Sequence[str] | None) -> Manifest:
-        """The videos of a split that are there, each once, unlabelled.
+        """The videos of a split that exist, each once, without labels.
 
         Raises:
             DatasetError: the split is missing or wrong, or too many of its videos are missing.
@@ -299,7 +298,7 @@ class AVADataModule(AnnotatedVideoDataModule):
         return make_manifest(paths, [UNKNOWN] * len(paths), (), os.path.abspath(self.root))
 
     def _paths(self, split: str, truth: BoxTable) -> list[str]:
-        """Paths of a split's videos; counts, lists and judges what is not there."""
+        """Paths of a split's videos; missing ones are counted, listed and refused if too many."""
         rows = first_rows(truth)
         paths = self.find_videos(truth.names, rows, truth.file)
         folder = os.path.join(os.path.abspath(self.root), self.videos)
@@ -309,19 +308,16 @@ class AVADataModule(AnnotatedVideoDataModule):
 
     def _read(self, name: str) -> Manifest:
         """The keyframes of a split."""
-        tables = self.tables(name)
-        truth = tables.truth
-        names = truth.names
+        truth, persons = self.tables(name)
         paths = self._paths(self._named(name), truth)
-        persons = None if tables.persons is None else of_videos(tables.persons, names)
-        lengths = durations(paths, self.frame_rate)
+        persons = None if persons is None else of_split(persons, truth)
+        durations = video_durations(paths, self.frame_rate)
         for table in (truth, persons):
             if table is not None:
-                check_seconds(table, names, lengths, self.timestamp_offset)
-        sources = self.sources(name, truth, persons)
-        keyframes = make_keyframes(sources, names, self.action_ids)
-        there = np.array([bool(path) for path in paths], bool)
-        rows = np.flatnonzero(there[keyframes.video])
+                check_seconds(table, durations, self.timestamp_offset)
+        keyframes = make_keyframes(self.sources(name, truth, persons), self.action_ids)
+        exists = np.array([bool(path) for path in paths], bool)
+        rows = np.flatnonzero(exists[keyframes.video])
         if not len(rows):
             raise DatasetError(
                 f"{truth.file}: no keyframe is left to load; see what is wrong with: "
@@ -336,23 +332,16 @@ class AVADataModule(AnnotatedVideoDataModule):
             manifest.class_names,
             manifest.root,
             keyframes=keyframes,
-            ground_truth=ground_truth_of(truth),
-            video_names=names,
+            ground_truth=truth,
+            video_names=truth.names,
         )
 
     def sources(self, name: str, truth: BoxTable, persons: BoxTable | None) -> list[Scored]:
-        """The boxes that ``train``, ``val`` or ``test`` loads, with their person scores.
-
-        Raises:
-            DatasetError: the detector's boxes are missing, or teach nothing.
-        """
-        if name == "train":
-            return training_sources(truth, persons, self.min_person_score)
-        predicted = self.eval_boxes == "predicted"
-        return evaluation_sources(name, truth, persons, self.min_person_score, predicted)
+        """The boxes that ``train``, ``val`` or ``test`` loads; see `tables.sources_of`."""
+        return sources_of(name, truth, persons, self.min_person_score, self.eval_boxes)
 
     def training_clips(self, manifest: Manifest) -> Any:
-        """What training loads: random crops of keyframes' clips."""
+        """The clips that training loads: random crops around keyframes."""
         assert isinstance(manifest, KeyframeManifest)
         assert self.short_side is not None
         return TrainingKeyframes(
@@ -367,7 +356,7 @@ class AVADataModule(AnnotatedVideoDataModule):
         )
 
     def evaluation_views(self, manifest: Manifest, split: str) -> Any:
-        """What evaluation loads: keyframes' clips."""
+        """The clips that evaluation loads, one for each keyframe."""
         assert isinstance(manifest, KeyframeManifest)
         return EvaluationKeyframes(
             manifest,

@@ -1,4 +1,4 @@
-"""Person boxes in AlphAction's json, as rows of an AVA csv."""
+"""Person boxes in AlphAction's json."""
 
 import json
 import math
@@ -8,18 +8,20 @@ from typing import Any, NamedTuple, NoReturn
 from datamodules.errors import DatasetError
 from datamodules.manifests.lists import at, read_text
 
+Row = tuple[str, float, tuple[float, ...], float]  # video, second, x1 y1 x2 y2, score
+
 
 class _Image(NamedTuple):
-    """A keyframe, and the pixels that its boxes count in."""
+    """A keyframe and its size in pixels."""
 
     movie: str
-    second: str
+    second: float
     width: float
     height: float
 
 
-def read_json_rows(path: Path, images: Path | None = None) -> list[tuple[str, ...]]:
-    """Rows video, second, x1, y1, x2, y2, action (empty) and score, as text.
+def read_json_rows(path: Path, images: Path | None = None) -> list[Row]:
+    """Read boxes as rows of video, second, box (x1, y1, x2, y2 in [0, 1]) and score.
 
     Args:
         path: a list of objects ``image_id``, ``bbox`` (x, y, width, height in pixels), ``score``.
@@ -30,14 +32,10 @@ def read_json_rows(path: Path, images: Path | None = None) -> list[tuple[str, ..
         DatasetError: another form; names the file and the record.
     """
     content = _load(path)
-    if isinstance(content, dict):
-        records, listed = content.get("annotations"), content.get("images")
-    else:
-        records, listed = content, None
-    source = path if images is None else images
-    if images is not None:
-        more = _load(source)
-        listed = more.get("images") if isinstance(more, dict) else None
+    records = content.get("annotations") if isinstance(content, dict) else content
+    source = images or path
+    listing = content if images is None else _load(images)
+    listed = listing.get("images") if isinstance(listing, dict) else None
     if not isinstance(records, list) or not records:
         raise DatasetError(f"{path}: expected a list of image_id, bbox and score")
     if not isinstance(listed, list):
@@ -45,42 +43,44 @@ def read_json_rows(path: Path, images: Path | None = None) -> list[tuple[str, ..
             f"{source}: expected a list 'images' with id, movie, timestamp, width and height; set "
             "data.person_box_images to the json that has it"
         )
-    known = _images(source, listed)
-    return [_row(path, number, record, known) for number, record in enumerate(records, 1)]
+    by_id = _images(source, listed)
+    return [_row(path, number, record, by_id) for number, record in enumerate(records, 1)]
 
 
 def _images(source: Path, listed: list[Any]) -> dict[Any, _Image]:
-    known: dict[Any, _Image] = {}
-    for number, image in enumerate(listed, 1):
+    """The images of the list by their id."""
+    images: dict[Any, _Image] = {}
+    for number, record in enumerate(listed, 1):
         try:
-            second, size = float(image["timestamp"]), (image["width"], image["height"])
-            width, height = map(float, size)
-            name, found = image["id"], str(image["movie"])
-            hash(name)
+            second, width, height = (float(record[key]) for key in ("timestamp", "width", "height"))
+            image, key = _Image(str(record["movie"]), second, width, height), record["id"]
+            earlier = images.setdefault(key, image)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             what = f"an image without id, movie, timestamp, width, height ({error!r})"
-            _wrong(source, number, what)
-        if not second.is_integer():
-            _wrong(source, number, f"timestamp is no whole second: {image['timestamp']!r}")
+            _fail(source, number, what)
+        if not math.isfinite(second):
+            _fail(source, number, f"timestamp is not a finite number: {record['timestamp']!r}")
         if not (0 < width < math.inf and 0 < height < math.inf):
-            _wrong(source, number, f"width and height must be above 0, not {list(size)}")
-        seen = _Image(found, str(int(second)), width, height)
-        if known.setdefault(name, seen) != seen:
-            _wrong(source, number, f"the image {name!r} is there twice")
-    return known
+            size = [record["width"], record["height"]]
+            _fail(source, number, f"width and height must be above 0, not {size}")
+        if earlier != image:
+            _fail(source, number, f"the image {key!r} differs from an earlier one with this id")
+    return images
 
 
-def _row(path: Path, number: int, record: Any, known: dict[Any, _Image]) -> tuple[str, ...]:
+def _row(path: Path, number: int, record: Any, images: dict[Any, _Image]) -> Row:
     try:
-        movie, second, width, height = known[record["image_id"]]
+        movie, second, width, height = images[record["image_id"]]
         x, y, w, h = map(float, record["bbox"])
         score = float(record["score"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        _wrong(path, number, f"expected image_id, bbox [x, y, w, h] and score ({error!r})")
+        _fail(path, number, f"expected image_id, bbox [x, y, w, h] and score ({error!r})")
+    if not all(map(math.isfinite, (x, y, w, h, score))):
+        _fail(path, number, f"bbox and score must be finite numbers, not {record['bbox']}, {score}")
     box = x / width, y / height, (x + w) / width, (y + h) / height
-    # Boxes of a detector end at the border to within a rounding.
+    # Rounding may put the sides of detected boxes just outside of the frame.
     cut = (min(max(value, 0.0), 1.0) if -0.01 < value < 1.01 else value for value in box)
-    return movie, second, *map(repr, cut), "", repr(score)
+    return movie, second, tuple(cut), score
 
 
 def _load(path: Path) -> Any:
@@ -91,5 +91,5 @@ def _load(path: Path) -> Any:
         raise DatasetError(f"{path}: not JSON ({error})") from None
 
 
-def _wrong(path: Path, number: int, what: str) -> NoReturn:
+def _fail(path: Path, number: int, what: str) -> NoReturn:
     raise DatasetError(f"{at(path, number)}: {what}")

@@ -1,93 +1,67 @@
-"""The annotation of a split of AVA, judged together with its videos."""
+"""Which boxes of a split's annotation are used, and whether its videos fit it."""
 
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from datamodules.ava.annotations import NO_ACTION, BoxTable
+from datamodules.ava.box_table import NO_ACTION, BoxTable, fail, plain_number
 from datamodules.ava.clips import open_video
 from datamodules.errors import DatasetError, VideoDecodeError
-from datamodules.manifests.lists import Row, at, find_by_stem
+from datamodules.manifests.lists import Row, find_by_stem
 from datamodules.video.frame_folder import holds_pictures
 
 log = logging.getLogger(__name__)
 
-Scored = tuple[BoxTable, np.ndarray]  # boxes, and the person score of each, float32 (R,)
+Scored = tuple[BoxTable, np.ndarray]  # R rows, and the person score of each, float32 (R,)
 
 
-class SplitTables(NamedTuple):
-    """The annotation of a split.
-
-    Attributes:
-        truth: ground truth, without what is excluded.
-        persons: boxes of a detector, without what is excluded; None where there are none.
-        excluded: keyframes.
-    """
-
-    truth: BoxTable
-    persons: BoxTable | None
-    excluded: frozenset[tuple[str, int]]
-
-
-def training_sources(truth: BoxTable, persons: BoxTable | None, min_score: float) -> list[Scored]:
-    """The boxes to train on: the ground truth's, and a detector's above a score.
-
-    Raises:
-        DatasetError: the detector's have no actions.
-    """
-    if persons is None:
-        return [_certain(truth)]
-    if len(persons) and (persons.action == NO_ACTION).all():
-        raise DatasetError(
-            f"{persons.file}: has no actions, and would teach that nobody does anything; "
-            "set data.person_boxes.train to a file with labels, or null"
-        )
-    return [_certain(truth), _confident(persons, min_score)]
-
-
-def evaluation_sources(
-    name: str, truth: BoxTable, persons: BoxTable | None, min_score: float, predicted: bool
+def sources_of(
+    name: str, truth: BoxTable, persons: BoxTable | None, min_score: float, eval_boxes: str
 ) -> list[Scored]:
-    """The boxes to evaluate: a detector's above a score if ``predicted``, or the ground truth's.
+    """Choose the boxes that a split loads.
+
+    Training takes the ground truth, and detected persons if there are any. Evaluation takes either.
+
+    Args:
+        name: ``train``, ``val`` or ``test``.
+        truth: ground truth.
+        persons: boxes of a person detector; None: there are none.
+        min_score: least score of a detected person.
+        eval_boxes: ``predicted`` or ``ground_truth``, to evaluate.
 
     Raises:
-        DatasetError: there is no detector's file.
+        DatasetError: the detected persons are missing, or none of those to train on has an action.
     """
-    if not predicted:
-        return [_certain(truth)]
-    if persons is None:
+    certain = truth, np.ones(len(truth.row), np.float32)
+    if persons is not None:
+        kept = persons.where(persons.score >= min_score)
+        confident = kept, kept.score.astype(np.float32)
+        if name == "train":
+            if len(persons.row) and (persons.action == NO_ACTION).all():
+                raise DatasetError(
+                    f"{persons.file}: has no actions, and would teach that nobody does anything; "
+                    "set data.person_boxes.train to a file with labels, or null"
+                )
+            return [certain, confident]
+        if eval_boxes == "predicted":
+            return [confident]
+    elif name != "train" and eval_boxes == "predicted":
         raise DatasetError(
             f"data.person_boxes.{name} is null: set it to a detector's boxes, or "
             "data.eval_boxes=ground_truth"
         )
-    return [_confident(persons, min_score)]
-
-
-def _certain(table: BoxTable) -> Scored:
-    return table, np.ones(len(table), np.float32)
-
-
-def _confident(persons: BoxTable, min_score: float) -> Scored:
-    kept = persons.where(persons.score >= min_score)
-    return kept, kept.score.astype(np.float32)
+    return [certain]
 
 
 def first_rows(table: BoxTable) -> dict[str, int]:
-    """Row of the file at which each video is named first."""
-    video, row = np.append(table.video, table.empty[:, 0]), np.append(table.row, table.empty_row)
-    first = np.full(len(table.names), np.iinfo(np.int64).max)
-    np.minimum.at(first, video, row)
-    return {
-        name: row if named else 1  # all its rows are excluded
-        for name, row, named in zip(
-            table.names, first.tolist(), np.isin(np.arange(len(first)), video), strict=True
-        )
-    }
+    """Row of the file at which each video is named first; 1 where all its rows are excluded."""
+    first = np.ones(len(table.names), np.int64)
+    video, index = np.unique(table.video, return_index=True)
+    first[video] = table.row[index]
+    return dict(zip(table.names, first.tolist(), strict=True))
 
 
 def locate_videos(
@@ -96,35 +70,38 @@ def locate_videos(
     """Path of each video, a file or else a folder of frames; empty where it is missing.
 
     Args:
-        folder: of the videos.
-        names: of the videos.
-        rows: of their first mention in the file, for messages.
+        folder: folder of the videos.
+        names: names of the videos.
+        rows: row of the file that first names each video, for messages.
         file: the annotation.
 
     Raises:
-        DatasetError: a name is none of a file, or a video is there twice.
+        DatasetError: a name cannot be that of a file, or a video has two.
     """
     for name in names:
-        # The csv files of results have no quotes.
+        # Commas, quotes and line breaks: csv files of results are written without quotes.
         if name in (".", "..") or not set('/\0,"\r\n').isdisjoint(name):
-            raise DatasetError(f"{at(file, rows[name])}: {name!r} is no name of a video")
+            fail(file, rows[name], f"{name!r} cannot be the name of a video")
     wanted = [Row(rows[name], os.path.join(folder, name), "") for name in names]
     pictures = {name for name in names if holds_pictures(os.path.join(folder, name))}
     paths = []
     files = find_by_stem(file, wanted, without=pictures)
     for name, row, path in zip(names, wanted, files, strict=True):
         if path and name in pictures:
-            raise DatasetError(
-                f"{at(file, row.number)}: a file and a folder of pictures, {path} and {row.video}; "
-                "remove one"
-            )
+            what = f"a file and a folder of pictures, {path} and {row.video}; remove one"
+            fail(file, row.number, what)
         filled = not path and os.path.isdir(row.video) and os.listdir(row.video)
         paths.append(path or (row.video if filled else ""))
     return paths
 
 
-def durations(paths: Sequence[str], frame_rate: float) -> np.ndarray:
-    """Seconds of each video, float64 ``(V,)``; NaN where it is missing or cannot be opened."""
+def video_durations(paths: Sequence[str], frame_rate: float) -> np.ndarray:
+    """Seconds of each video, float64 ``(V,)``; NaN where it is missing or cannot be opened.
+
+    Args:
+        paths: files or folders of frames, ``V`` of them; empty where they are missing.
+        frame_rate: pictures a second of folders.
+    """
     return np.array([_duration(path, frame_rate) for path in paths])
 
 
@@ -138,49 +115,32 @@ def _duration(path: str, frame_rate: float) -> float:
         return np.nan
 
 
-def check_seconds(
-    table: BoxTable, names: Sequence[str], lengths: np.ndarray, offset: float
-) -> None:
-    """See that keyframes, with and without boxes, lie within their videos.
+def check_seconds(table: BoxTable, durations: np.ndarray, offset: float) -> None:
+    """Check that all keyframes lie within their videos.
 
     Args:
-        table: boxes of the named videos.
-        names: of the videos.
-        lengths: of the named videos, seconds; NaN: not known.
-        offset: second of the annotation at which they begin.
+        table: keyframes with and without boxes.
+        durations: of each video in ``table.names``, in seconds, float64 ``(V,)``; NaN: unknown.
+        offset: second of the annotation at which the videos begin.
 
     Raises:
-        DatasetError: the first row that does not.
+        DatasetError: names the first row that lies outside.
     """
-    length = dict(zip(names, lengths.tolist(), strict=True))
-    video = np.append(table.video, table.empty[:, 0])
-    second = np.append(table.second, table.empty[:, 1])
-    row = np.append(table.row, table.empty_row)
-    ends = np.array([length[name] for name in table.names])[video]
-    outside = (second < offset) | (second - offset > ends)  # nothing is greater than NaN
-    outside &= ~np.isnan(ends)
+    end = offset + durations[table.video]
+    outside = ((table.second < offset) | (table.second > end)) & ~np.isnan(end)
     if outside.any():
-        i = int(np.where(outside, row, np.iinfo(np.int64).max).argmin())
-        raise DatasetError(
-            f"{at(table.file, int(row[i]))}: second {second[i]} is not within the "
-            f"video {table.names[video[i]]}, which has {offset:g} to {offset + ends[i]:g}; is "
-            f"data.timestamp_offset={offset:g} right?"
+        i = int(outside.argmax())
+        fail(
+            table.file,
+            table.row[i],
+            f"second {plain_number(table.second[i])} is not within the video "
+            f"{table.names[table.video[i]]}, which has {offset:g} to {end[i]:g}; is "
+            f"data.timestamp_offset={offset:g} right?",
         )
 
 
-def of_videos(table: BoxTable, names: Sequence[str]) -> BoxTable:
-    """The boxes of some videos; the number of others is logged."""
-    known = np.isin(np.array(table.names, object), np.array(names, object))
-    kept = table.where(known[table.video])
-    if others := int((~known).sum()):
-        log.warning(f"{table.file}: {others} of its videos are not in the ground truth; left out")
-    ids = np.cumsum(known) - 1
-    of_known = known[kept.empty[:, 0]]
-    empty = kept.empty[of_known]
-    return replace(
-        kept,
-        names=tuple(name for name, keep in zip(table.names, known, strict=True) if keep),
-        video=ids[kept.video],
-        empty=np.stack([ids[empty[:, 0]], empty[:, 1]], axis=1),
-        empty_row=kept.empty_row[of_known],
-    )
+def of_split(persons: BoxTable, truth: BoxTable) -> BoxTable:
+    """The person boxes in the videos of the ground truth; the number of other videos is logged."""
+    if others := len(set(persons.names) - set(truth.names)):
+        log.warning(f"{persons.file}: {others} of its videos are not in the ground truth; left out")
+    return persons.of_videos(truth.names)

@@ -30,8 +30,8 @@ def clip_boxes(boxes: np.ndarray) -> np.ndarray:
 
 
 def box_areas(boxes: np.ndarray) -> np.ndarray:
-    """Shares of the picture's area, ``(n,)``."""
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    """Shares of the picture's area, ``(...,)``, of boxes ``(..., 4)``."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def visible_shares(boxes: np.ndarray) -> np.ndarray:
@@ -58,8 +58,12 @@ def jitter_boxes(
 
 
 def intersection_over_union(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """IoU of each box with each of the others: ``(n, m)`` in [0, 1]."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])  # (n, m, 2)
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])  # (n, m, 2)
-    common = (high - low).clip(0).prod(axis=-1)  # (n, m)
-    return common / (box_areas(boxes)[:, None] + box_areas(others)[None] - common)
+    """IoU of boxes ``(..., 4)`` with other boxes that broadcast to them: ``(...,)`` in [0, 1].
+
+    For all pairs of n and m boxes, pass ``boxes[:, None]`` and ``others[None]``: ``(n, m)``. The
+    areas of a pair must not add up to 0.
+    """
+    low = np.maximum(boxes[..., :2], others[..., :2])
+    high = np.minimum(boxes[..., 2:], others[..., 2:])
+    common = (high - low).clip(0).prod(axis=-1)
+    return common / (box_areas(boxes) + box_areas(others) - common)

@@ -1,4 +1,4 @@
-"""Mean average precision of AVA's action detection, exact whatever the order and the processes."""
+"""Mean average precision of AVA's action detection, exact in any order and on any processes."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -10,29 +10,31 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from datamodules.ava.box_table import (
+    KEYS_PER_VIDEO,
+    MAX_SECOND,
+    MAX_VIDEOS,
+    keyframe_keys,
+    keyframes_of_keys,
+)
 from hiera_video.metrics.ava_matching import (
     PROTOCOLS,
-    ROWS_PER_KEYFRAME,
-    SECONDS,
     Detections,
     GroundTruth,
     average_precisions,
     highest_rows,
-    keyframe_keys,
-    run_lengths,
+    highest_scores,
 )
 from hiera_video.metrics.ava_results import AVAResults
-
-_SCORES_AT_ONCE = 2_000_000
 
 
 class DetectedBoxes(NamedTuple):
     """Boxes with a score for each class, sorted by video, second and box.
 
     Attributes:
-        video: int64 ``(n,)``.
-        second: float64 ``(n,)``.
-        boxes: float32 ``(n, 4)``: x1, y1, x2, y2 in [0, 1] of the full frame.
+        video: number of the video, int64 ``(n,)``.
+        second: time of the keyframe, float64 ``(n,)``.
+        boxes: x1, y1, x2, y2 in [0, 1] of the full frame, float32 ``(n, 4)``.
         scores: float32 ``(n, classes)``.
     """
 
@@ -46,17 +48,17 @@ class Annotations:
     """Ground truth of a whole data set.
 
     Args:
-        video: int ``(m,)``, in [0, 2^23).
+        video: int ``(m,)`` in [0, 2^23).
         second: float or int ``(m,)``.
-        boxes: float ``(m, 4)``: x1, y1, x2, y2 of the full frame; of rows without an action, any.
-        action_id: int ``(m,)``, as in the label map; other ids, such as -1 of a row without a box,
-            only name a keyframe that was looked at.
+        boxes: x1, y1, x2, y2 of the full frame, float ``(m, 4)``; may be NaN in rows of no class.
+        action_id: id as in the label map, int ``(m,)``. A row of any other id, such as -1 of a
+            keyframe without boxes, only says that its keyframe was annotated.
         action_ids: id of each class, in the order of the columns of scores.
-        person_id: ``(m,)``, the eighth column of AVA's files; decides between boxes that overlap a
-            detection alike.
+        person_id: eighth column of AVA's files, float or int ``(m,)``, NaN where there is none. It
+            decides between boxes that a detection overlaps alike.
 
     Raises:
-        ValueError: shapes or values are not such, or a box has x1 >= x2 or y1 >= y2.
+        ValueError: shapes or values are wrong, or a box has x1 >= x2 or y1 >= y2.
     """
 
     def __init__(
@@ -69,27 +71,30 @@ class Annotations:
         person_id: np.ndarray | None = None,
     ) -> None:
         _check_keyframes(video, second)
-        rows = keyframe_keys(video, np.asarray(second, np.float64))
-        self.keys = np.unique(rows)
+        keys = keyframe_keys(video, second)
+        self.keys = np.unique(keys)
         column = columns_of(action_id, action_ids)
-        known = np.flatnonzero(column >= 0)
-        box = decimal_boxes(np.asarray(boxes)[known])
+        rows = np.flatnonzero(column >= 0)
+        box = decimal_boxes(np.asarray(boxes)[rows])
         if not ((box[:, 0] < box[:, 2]) & (box[:, 1] < box[:, 3])).all():
-            raise ValueError("a ground-truth box has not x1 < x2 and y1 < y2")
-        person = np.zeros(len(known)) if person_id is None else np.asarray(person_id)[known]
-        self.truth = GroundTruth(
-            np.searchsorted(self.keys, rows[known]), box, column[known], person
-        )
+            raise ValueError("a ground-truth box does not have x1 < x2 and y1 < y2")
+        person = np.zeros(len(rows)) if person_id is None else np.nan_to_num(person_id[rows])
+        keyframe = np.searchsorted(self.keys, keys[rows])
+        self.truth = GroundTruth(keyframe, box, column[rows], person)
         self.action_ids = np.asarray(action_ids, np.int64)
 
     def keyframes_of(self, keys: np.ndarray) -> np.ndarray:
-        """Number of each keyframe in ``keys``, int64; ``len(keys)`` of those without annotation."""
-        places = np.searchsorted(self.keys, keys)
-        known = np.append(self.keys, -1)[places] == keys
-        return np.where(known, places, len(self.keys))
+        """Number of each keyframe, int64 ``(n,)``; ``len(self.keys)`` where it is not annotated.
+
+        Args:
+            keys: int64 ``(n,)``, from `keyframe_keys`.
+        """
+        index = np.searchsorted(self.keys, keys)
+        annotated = np.append(self.keys, -1)[index] == keys
+        return np.where(annotated, index, len(self.keys))
 
     def boxes_per_class(self) -> np.ndarray:
-        """int64 ``(classes,)``."""
+        """Number of ground-truth boxes of each class, int64 ``(classes,)``."""
         return np.bincount(self.truth.column, minlength=len(self.action_ids))
 
     def evaluate_rows(
@@ -100,73 +105,47 @@ class Annotations:
         score: np.ndarray,
         protocol: str,
     ) -> np.ndarray:
-        """Average precision of each class from rows of one box, one action and one score.
+        """Average precision of each class, from rows of one box, one action and one score.
 
         Args:
             keys: int64 ``(n,)``, from `keyframe_keys`.
-            box: float64 ``(n, 4)``; those without area do not count.
-            action_id: int64 ``(n,)``; those of no class do not count.
-            score: float ``(n,)``, no NaN.
-            protocol: one of PROTOCOLS.
+            box: float64 ``(n, 4)``; boxes without area do not count.
+            action_id: int64 ``(n,)``; ids of no class do not count.
+            score: float ``(n,)``, not NaN.
+            protocol: one of `PROTOCOLS`.
 
         Returns:
-            float64 ``(classes,)``; NaN of those without ground truth.
+            float64 ``(classes,)``; NaN of classes without ground truth.
         """
         column, keyframe = columns_of(action_id, self.action_ids), self.keyframes_of(keys)
-        rows = np.flatnonzero((column >= 0) & self._counts(keyframe, protocol))
-        detections = Detections(keyframe[rows], box[rows], score[rows])
-        column = column[rows]
+        counts = column >= 0
+        if protocol == "official":
+            counts &= keyframe < len(self.keys)
+        rows = np.flatnonzero(counts)
+        detections, column = Detections(keyframe[rows], box[rows], score[rows]), column[rows]
         if protocol == "official":
             rows = highest_rows(detections, self.action_ids[column])
             detections, column = detections.rows(rows), column[rows]
         return self._evaluate(self._by_class(detections, column), protocol)
 
     def evaluate_scores(self, detected: DetectedBoxes, protocol: str) -> np.ndarray:
-        """The same from boxes with a score for each class; a score that is NaN does not count."""
-        keyframe = self.keyframes_of(keyframe_keys(detected.video, detected.second))
-        rows = np.flatnonzero(self._counts(keyframe, protocol))
-        keyframe, scores = keyframe[rows], detected.scores[rows]
-        box = decimal_boxes(detected.boxes[rows])
+        """As `evaluate_rows`, from boxes with a score for each class; NaN scores do not count."""
+        keys, scores = keyframe_keys(detected.video, detected.second), detected.scores
+        box = decimal_boxes(detected.boxes)
         if protocol == "official":
-            none = Detections(keyframe[:0], box[:0], scores[:0].reshape(-1)), keyframe[:0]
-            parts = [none, *self._highest(keyframe, box, scores)]
-            detections = Detections(*map(np.concatenate, zip(*(d for d, _ in parts), strict=True)))
-            classes = self._by_class(detections, np.concatenate([c for _, c in parts]))
-        else:
-            whole = (Detections(keyframe, box, column) for column in scores.T)
-            classes = (d.rows(~np.isnan(d.score)) for d in whole)
-        return self._evaluate(classes, protocol)
-
-    def _counts(self, keyframe: np.ndarray, protocol: str) -> np.ndarray:
-        return (keyframe < len(self.keys)) | (protocol != "official")
+            row, column = highest_scores(keys, scores)
+            action_id, score = self.action_ids[column], scores[row, column]
+            return self.evaluate_rows(keys[row], box[row], action_id, score, protocol)
+        # All scores count, too many to be rows at once.
+        keyframe = self.keyframes_of(keys)
+        columns = (Detections(keyframe, box, column) for column in scores.T)
+        return self._evaluate((d.rows(~np.isnan(d.score)) for d in columns), protocol)
 
     def _by_class(self, detections: Detections, column: np.ndarray) -> Iterator[Detections]:
         order = np.argsort(column, kind="stable")
         ends = np.cumsum(np.bincount(column, minlength=len(self.action_ids)))
         for rows in np.split(order, ends[:-1]):
             yield detections.rows(rows)
-
-    def _highest(
-        self, keyframe: np.ndarray, box: np.ndarray, scores: np.ndarray
-    ) -> Iterator[tuple[Detections, np.ndarray]]:
-        """The 50 rows of each keyframe and their columns, for some keyframes at a time."""
-        sizes = run_lengths(keyframe)
-        starts, classes = np.cumsum(sizes) - sizes, scores.shape[1]
-        for size in np.unique(sizes):
-            alike = starts[sizes == size]
-            at_once = max(1, _SCORES_AT_ONCE // (size * classes))
-            for begin in range(0, len(alike), at_once):
-                rows = (alike[begin : begin + at_once, None] + np.arange(size)).reshape(-1)
-                some = scores[rows].reshape(-1, size * classes)
-                some = np.where(np.isnan(some), -np.inf, some)
-                if some.shape[1] > ROWS_PER_KEYFRAME:
-                    least = np.partition(some, -ROWS_PER_KEYFRAME)[:, -ROWS_PER_KEYFRAME, None]
-                    some[some < least] = -np.inf
-                places, column = np.nonzero(some.reshape(-1, classes) > -np.inf)
-                rows = rows[places]
-                found = Detections(keyframe[rows], box[rows], scores[rows, column])
-                best = highest_rows(found, self.action_ids[column])
-                yield found.rows(best), column[best]
 
     def _evaluate(self, classes: Iterator[Detections], protocol: str) -> np.ndarray:
         return average_precisions(classes, self.truth, len(self.keys) + 1, protocol)
@@ -175,21 +154,21 @@ class Annotations:
 class AVAMeanAveragePrecision(Metric):
     """mAP at IoU 0.5 of boxes with scores, by one of the protocols of `ava_matching`.
 
-    The ground truth is given whole and at once, so no keyframe can leave the metric, seen or not.
-    Boxes come in any order and batches, on any process. A box that comes again for the same video
-    and second, such as padding, counts once, with the greater of its scores. `pyslowfast` takes
-    rows in the order of `detections`.
+    The ground truth is set as a whole, so a keyframe counts whether its boxes arrive or not. Boxes
+    may come in any order and batches, on any process. A box that comes again for the same video and
+    second, as padding does, counts once, with the greater of its scores. ``pyslowfast`` takes rows
+    in the order of `detections`.
 
     Coordinates in float32 are taken as the shortest decimal that they stand for, 0.077 and not
-    0.0769999996, so that the numbers are those of the csv files.
+    0.0769999996, so that the results equal those from csv files.
 
     Args:
-        class_names: in the order of the columns of scores.
-        action_ids: of each class, as in the label map.
+        class_names: names in the order of the columns of scores.
+        action_ids: id of each class, as in the label map.
         protocol: ``official`` or ``pyslowfast``.
 
     Raises:
-        ValueError: there is no such protocol, or names and ids do not fit.
+        ValueError: there is no such protocol, or names and ids do not fit each other.
     """
 
     full_state_update = False
@@ -203,7 +182,7 @@ class AVAMeanAveragePrecision(Metric):
     ) -> None:
         super().__init__()
         if protocol not in PROTOCOLS:
-            raise ValueError(f"protocol is one of {', '.join(PROTOCOLS)}, not {protocol!r}")
+            raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}")
         if len(class_names) != len(action_ids) or len(set(action_ids)) != len(action_ids):
             raise ValueError("each class needs a name and an id of its own")
         self.class_names, self.action_ids = tuple(class_names), tuple(map(int, action_ids))
@@ -220,34 +199,35 @@ class AVAMeanAveragePrecision(Metric):
         action_id: np.ndarray,
         person_id: np.ndarray | None = None,
     ) -> None:
-        """Set the ground truth of all keyframes; arguments and errors as of `Annotations`."""
+        """Set the ground truth of all keyframes; arguments and errors as in `Annotations`."""
         self.annotations = Annotations(video, second, boxes, action_id, self.action_ids, person_id)
 
     def update(self, boxes: Tensor, scores: Tensor, video: Tensor, second: Tensor) -> None:
         """Add boxes.
 
         Args:
-            boxes: float ``(N, 4)``: x1, y1, x2, y2 in [0, 1] of the full frame. N may be 0.
+            boxes: x1, y1, x2, y2 in [0, 1] of the full frame, float ``(N, 4)``. N may be 0.
             scores: float ``(N, classes)``; NaN does not count.
             video: int64 ``(N,)``, as in the ground truth.
             second: float64 or int64 ``(N,)``, as in the ground truth.
 
         Raises:
-            ValueError: shapes are not such.
+            ValueError: shapes are wrong.
         """
         count, classes = len(boxes), len(self.class_names)
         shapes = [tuple(t.shape) for t in (boxes, scores, video, second)]
         if shapes != [(count, 4), (count, classes), (count,), (count,)]:
             raise ValueError(
-                f"boxes (N, 4), scores (N, {classes}), video and second (N,) are expected, "
+                f"expected boxes (N, 4), scores (N, {classes}), video and second (N,), "
                 f"not {', '.join(map(str, shapes))}"
             )
+        # As `keyframe_keys`, on the device of the boxes: no wait for it in each batch.
         if second.is_floating_point():
             microseconds = (second.double() * 1e6).round().long()
         else:
             microseconds = second.long() * 1_000_000
         for state, rows in (
-            (self.keyframe, (video.long() << 40) | microseconds),
+            (self.keyframe, video.long() * KEYS_PER_VIDEO + microseconds),
             (self.boxes, boxes.detach().float()),
             (self.scores, scores.detach().float()),
         ):
@@ -255,7 +235,7 @@ class AVAMeanAveragePrecision(Metric):
             state.append(rows.to(self.device))
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """A process that saw no box takes part with none."""
+        """Exchange states between processes; one that saw no box takes part with empty ones."""
         if not self.keyframe:
             nothing = torch.zeros(0, dtype=torch.int64, device=self.device)
             empty = [torch.zeros(0, n, device=self.device) for n in (4, len(self.class_names))]
@@ -263,30 +243,30 @@ class AVAMeanAveragePrecision(Metric):
         super().sync(*args, **kwargs)
 
     def compute(self) -> dict[str, Tensor]:
-        """``mAP_official`` (or ``mAP_pyslowfast``) in [0, 1], and as `AVAResults.values`."""
+        """The means of `AVAResults.values`, such as ``mAP_official``, float64 scalars in [0, 1]."""
         values = self._results().values()
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
     def results(self) -> AVAResults:
-        """The numbers of each class, of all processes; all of them have to ask.
+        """Results of all processes, which must all call this.
 
         Raises:
-            ValueError: there is no ground truth.
+            ValueError: no ground truth was set.
         """
         with self.sync_context():
             return self._results()
 
     def detections(self) -> DetectedBoxes:
-        """What was seen, of all processes, each box once; all of them have to ask."""
+        """The boxes of all processes, each once; all processes must call this."""
         with self.sync_context():
             return self._detections()
 
     def _results(self) -> AVAResults:
         if self.annotations is None:
             raise ValueError("the metric has no ground truth; call set_ground_truth first")
-        found = self.annotations.evaluate_scores(self._detections(), self.protocol)
+        precision = self.annotations.evaluate_scores(self._detections(), self.protocol)
         boxes = self.annotations.boxes_per_class()
-        return AVAResults(self.class_names, self.action_ids, self.protocol, found, boxes)
+        return AVAResults(self.class_names, self.action_ids, self.protocol, precision, boxes)
 
     def _detections(self) -> DetectedBoxes:
         if not len(self.keyframe):
@@ -300,19 +280,25 @@ class AVAMeanAveragePrecision(Metric):
 
 
 def sorted_boxes(keys: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> DetectedBoxes:
-    """Boxes in an order that depends on nothing but them, each once with its greatest scores."""
+    """Sort boxes by keyframe and coordinates, and join equal ones with their greatest scores.
+
+    Args:
+        keys: int64 ``(n,)``, from `keyframe_keys`.
+        boxes: float32 ``(n, 4)``.
+        scores: float32 ``(n, classes)``.
+    """
     order = np.lexsort((*boxes.T[::-1], keys))
-    keys, boxes = keys[order], boxes[order]
-    other = np.r_[True, (keys[1:] != keys[:-1]) | (boxes[1:] != boxes[:-1]).any(1)][: len(keys)]
-    scores = scores[order]
-    if not other.all():
-        scores = np.maximum.reduceat(scores, np.flatnonzero(other), axis=0)
-        keys, boxes = keys[other], boxes[other]
-    return DetectedBoxes(keys >> 40, (keys & (2**40 - 1)) / 1e6, boxes, scores)
+    keys, boxes, scores = keys[order], boxes[order], scores[order]
+    is_new = np.ones(len(keys), bool)
+    is_new[1:] = (keys[1:] != keys[:-1]) | (boxes[1:] != boxes[:-1]).any(axis=1)
+    if not is_new.all():
+        scores = np.maximum.reduceat(scores, np.flatnonzero(is_new), axis=0)
+        keys, boxes = keys[is_new], boxes[is_new]
+    return DetectedBoxes(*keyframes_of_keys(keys), boxes, scores)
 
 
 def decimal_boxes(boxes: np.ndarray) -> np.ndarray:
-    """float64 boxes; of float32 ones, the shortest decimals that they stand for."""
+    """Boxes ``(n, 4)`` as float64; float32 becomes the shortest decimal that it stands for."""
     if boxes.dtype != np.float32:
         return np.asarray(boxes, np.float64)
     flat = pa.array(boxes.reshape(-1)).cast(pa.string()).cast(pa.float64())
@@ -320,16 +306,21 @@ def decimal_boxes(boxes: np.ndarray) -> np.ndarray:
 
 
 def columns_of(action_id: np.ndarray, action_ids: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Column of each action, int64 ``(n,)``; -1 of those that are no class."""
+    """Column of the class of each action, int64 ``(n,)``; -1 where the id is that of no class.
+
+    Args:
+        action_id: int ``(n,)``.
+        action_ids: id of each class.
+    """
     ids = np.asarray(action_ids, np.int64)
     order = np.argsort(ids)
-    places = np.minimum(np.searchsorted(ids, action_id, sorter=order), len(ids) - 1)
-    columns = order[places]
+    index = np.minimum(np.searchsorted(ids, action_id, sorter=order), len(ids) - 1)
+    columns = order[index]
     return np.where(ids[columns] == action_id, columns, -1)
 
 
 def _check_keyframes(video: np.ndarray, second: np.ndarray) -> None:
-    if len(video) and not (np.min(video) >= 0 and np.max(video) < 2**23):
-        raise ValueError("numbers of videos are in [0, 2^23)")
-    if len(second) and not (np.min(second) >= 0 and np.max(second) < SECONDS):
-        raise ValueError(f"seconds are in [0, {SECONDS:.0f})")
+    if len(video) and not (np.min(video) >= 0 and np.max(video) < MAX_VIDEOS):
+        raise ValueError(f"numbers of videos must be in [0, {MAX_VIDEOS})")
+    if len(second) and not (np.min(second) >= 0 and np.max(second) < MAX_SECOND):
+        raise ValueError(f"seconds must be in [0, {MAX_SECOND:.0f})")

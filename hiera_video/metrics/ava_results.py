@@ -1,4 +1,4 @@
-"""What AVA's metric says, for people and for programs."""
+"""Results of AVA's metric, for people and for programs."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ class AVAResults(NamedTuple):
     """Average precision of each class, by one protocol.
 
     Attributes:
-        class_names: in the order of the columns.
-        action_ids: as the annotations have them, in the same order.
+        class_names: names of the classes.
+        action_ids: id of each class, as in the annotation.
         protocol: ``official`` or ``pyslowfast``.
         average_precision: float64 ``(classes,)`` in [0, 1]; NaN of a class without ground truth.
-        boxes: int64 ``(classes,)`` of the ground truth.
+        boxes: number of ground-truth boxes, int64 ``(classes,)``.
     """
 
     class_names: Sequence[str]
@@ -28,31 +28,31 @@ class AVAResults(NamedTuple):
     boxes: np.ndarray
 
     def mean(self, ids: range | None = None) -> float:
-        """The mAP of all classes, or of those with some ids; NaN if none has ground truth."""
-        here = [ids is None or action_id in ids for action_id in self.action_ids]
-        known = np.array(here, bool) & (self.boxes > 0)
-        return float(self.average_precision[known].mean()) if known.any() else float("nan")
+        """The mAP of all classes, or of those with ``ids``; NaN if none has ground truth."""
+        chosen = [ids is None or action_id in ids for action_id in self.action_ids]
+        counted = np.array(chosen, bool) & (self.boxes > 0)
+        return float(self.average_precision[counted].mean()) if counted.any() else float("nan")
 
     def groups(self) -> dict[str, float]:
         """The mAP of AVA's ``pose`` (ids 1-14), ``object`` (15-63) and ``person`` (64-80) classes.
 
-        Empty unless there are classes of all three, as the ids of other data mean other actions.
+        Empty unless all three have classes, as ids of other data sets mean other actions.
         """
         if not all(any(i in ids for i in self.action_ids) for ids in GROUPS.values()):
             return {}
         return {name: self.mean(ids) for name, ids in GROUPS.items()}
 
     def values(self) -> dict[str, float]:
-        """``mAP_official`` and ``mAP_official_pose``, ``..._object``, ``..._person``, for logs."""
+        """Means for logs: ``mAP_official``, ``mAP_official_pose`` and the other groups."""
         name = f"mAP_{self.protocol}"
         return {name: self.mean()} | {f"{name}_{g}": m for g, m in self.groups().items()}
 
     def summary(self) -> dict[str, Any]:
         """Plain values, as ``evaluate --json`` prints them.
 
-        ``mAP@0.5IOU`` and ``protocol``; ``groups``; ``per_class``: average precision of each class
-        with ground truth; ``boxes_per_class``: of the ground truth, of all classes. None: no
-        ground truth.
+        ``mAP@0.5IOU``, ``protocol``, ``groups``, ``per_class`` (average precision of each class
+        with ground truth) and ``boxes_per_class`` (ground-truth boxes of all classes). A mean is
+        None where there is no ground truth.
         """
         rows = list(zip(self.class_names, self.average_precision, self.boxes, strict=True))
         return {
@@ -64,7 +64,7 @@ class AVAResults(NamedTuple):
         }
 
     def describe(self) -> str:
-        """The same as a text."""
+        """A table of all classes and, in its last line, the means."""
         lines = [f"{'AP':>7} {'boxes':>8}   id  class ({self.protocol} protocol)"]
         rows = zip(
             self.average_precision, self.boxes, self.action_ids, self.class_names, strict=True
@@ -72,9 +72,9 @@ class AVAResults(NamedTuple):
         lines += [f"{_shown(ap):>7} {n:8,} {i:4}  {name}" for ap, n, i, name in rows]
         means = {"all": self.mean(), **self.groups()}
         texts = [f"{name} {_shown(mean)}" for name, mean in means.items()]
-        known = int((self.boxes > 0).sum())
+        counted = int((self.boxes > 0).sum())
         lines.append(
-            f"{METRIC} ({self.protocol} protocol) of {known} classes with ground truth: "
+            f"{METRIC} ({self.protocol} protocol) of {counted} classes with ground truth: "
             + ", ".join(texts)
         )
         return "\n".join(lines)

@@ -12,13 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datamodules.ava.annotations import (
-    NO_ACTION,
-    BoxTable,
-    check_boxes,
-    check_score,
-    read_boxes,
-)
+from datamodules.ava.annotations import read_boxes
+from datamodules.ava.box_table import NO_ACTION, BoxTable, check_boxes, check_scores, fail
 from datamodules.errors import DatasetError
 from datamodules.video.decoding import VideoFile
 from hiera_video.errors import CheckpointError
@@ -206,9 +201,11 @@ class BoxFile:
     def __init__(self, path: str | Path, min_score: float = 0.0) -> None:
         self.path = Path(path)
         table = read_boxes(self.path)
-        check_boxes(table, np.unique(table.action).tolist())
+        table = table.where(table.has_box)
+        check_boxes(table)
         _refuse_person_ids(table)
-        check_score(table)
+        check_scores(table)
+        _check_whole_seconds(table)
         self._videos = {name: i for i, name in enumerate(table.names)}
         keep = table.score >= min_score
         rows = np.column_stack([table.video, table.second, table.boxes, table.score])[keep]
@@ -244,6 +241,12 @@ class BoxFile:
         number = self._videos.get(path.stem, self._videos.get(path.name, -1))
         start, end = np.searchsorted(self._rows[:, 0], (number, number + 1))
         return self._rows[start:end, 1], self._rows[start:end, 2:]
+
+
+def _check_whole_seconds(table: BoxTable) -> None:
+    if (wrong := table.second % 1 != 0).any():
+        i = int(wrong.argmax())
+        fail(table.file, table.row[i], f"expected a whole second, not {table.second[i]:g}")
 
 
 def _refuse_person_ids(table: BoxTable) -> None:

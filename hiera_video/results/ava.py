@@ -1,29 +1,32 @@
-"""AVA's numbers from csv files, and why they are low where the files do not fit each other."""
+"""AVA's metric from csv files, and how the files fit each other if it is low."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from datamodules.ava.annotations import read_boxes, read_csv, read_excluded
+from datamodules.ava.box_table import BoxTable, check_boxes, check_labelled
 from hiera_video.metrics.ava import Annotations, columns_of
 from hiera_video.metrics.ava_results import AVAResults
-from hiera_video.results.ava_csv import AVARows, check_ground_truth, read_ava_csv
 
 
 class Fit(NamedTuple):
     """How predictions and ground truth fit each other, after exclusions.
 
     Attributes:
-        annotated: keyframes that the ground truth names.
-        predicted: keyframes that predictions name.
-        both: keyframes that both name.
-        unknown: rows of ids that the label map lacks, of the ground truth and of predictions.
-        never: names of classes with ground truth that no prediction has.
+        annotated: number of keyframes in the ground truth.
+        predicted: number of keyframes in the predictions.
+        both: number of keyframes in both.
+        unknown: of "ground truth" and "predictions", the number of rows of each id that the label
+            map lacks.
+        never: classes with ground truth and no prediction.
         silent: videos of the ground truth without predictions.
         strange: videos of predictions without ground truth.
-        empty: predicted boxes without x1 < x2 and y1 < y2, which do not count.
-        outside: predicted boxes that reach out of [0, 1].
+        empty: number of predicted boxes without x1 < x2 and y1 < y2, which do not count.
+        outside: number of predicted boxes that reach out of [0, 1].
+        unscored: number of predicted boxes without a score, which count as if it were 1.
     """
 
     annotated: int
@@ -35,9 +38,10 @@ class Fit(NamedTuple):
     strange: list[str]
     empty: int
     outside: int
+    unscored: int
 
     def describe(self) -> str:
-        """What there is to know, a line each."""
+        """The same in words; what is not worth a line is left out."""
         lines = [
             f"keyframes: {self.annotated:,} in the ground truth, {self.predicted:,} in the "
             f"predictions, {self.both:,} in both"
@@ -54,6 +58,8 @@ class Fit(NamedTuple):
             lines.append(
                 f"predicted boxes that reach out of [0, 1]: {self.outside:,}; are they in pixels?"
             )
+        if self.unscored:
+            lines.append(f"predicted boxes without a score, taken as 1: {self.unscored:,}")
         lines += [f"video without predictions: {name}" for name in self.silent]
         lines += [f"video without ground truth: {name}" for name in self.strange]
         return "\n".join(lines)
@@ -66,64 +72,71 @@ def evaluate_files(
     excluded: Path | None = None,
     protocol: str = "official",
 ) -> tuple[AVAResults, Fit]:
-    """Evaluate csv files of AVA.
+    """Evaluate csv files in AVA's format; see `datamodules.ava.annotations`.
 
     Args:
-        ground_truth: csv.
-        predictions: csv; boxes may be empty or reach out of the frame, and ids may be unknown.
-        labels: name of each action id that counts.
+        ground_truth: csv of boxes within the frame, all with an action.
+        predictions: csv of detections, all with an action. Boxes may be empty or reach out of the
+            frame. The score of a row of seven columns is 1, as in ActivityNet's code.
+        labels: name of each action id that counts; others are left out.
         excluded: csv of keyframes that are left out of both.
         protocol: ``official`` or ``pyslowfast``.
 
     Raises:
         DatasetError: a file cannot be read, or a row is wrong; names the file and the row.
     """
-    videos: dict[str, int] = {}
-    truth = read_ava_csv(ground_truth)
-    check_ground_truth(truth)
-    truth = truth.renamed(videos)
-    found = read_ava_csv(predictions).renamed(videos)
-    if excluded is not None:
-        out = np.unique(read_ava_csv(excluded, widths=(2,)).renamed(videos).keys())
-        truth = truth.where(~np.isin(truth.keys(), out))
-        found = found.where(~np.isin(found.keys(), out))
+    truth, detected = read_boxes(ground_truth), read_csv(predictions)
+    check_boxes(truth)
+    for table in (truth, detected):
+        check_labelled(table)
+    names = sorted({*truth.names, *detected.names})
+    out = None if excluded is None else read_excluded(excluded)
+    truth = truth.of_videos(names).without(out)
+    detected = detected.of_videos(names).without(out)
     ids = sorted(labels)
     annotations = Annotations(
-        truth.video, truth.second, truth.box, truth.action_id, ids, truth.score
+        truth.video, truth.second, truth.boxes, truth.action, ids, truth.score
     )
-    keys = found.keys()
-    precision = annotations.evaluate_rows(keys, found.box, found.action_id, found.score, protocol)
+    keys = detected.keys()
+    score = np.nan_to_num(detected.score, nan=1.0)
+    precision = annotations.evaluate_rows(keys, detected.boxes, detected.action, score, protocol)
     boxes = annotations.boxes_per_class()
     results = AVAResults([labels[i] for i in ids], ids, protocol, precision, boxes)
-    return results, _fit(annotations, truth, found, keys, results)
+    return results, _fit(annotations, truth, detected, keys, results)
 
 
 def _fit(
-    annotations: Annotations, truth: AVARows, found: AVARows, keys: np.ndarray, results: AVAResults
+    annotations: Annotations,
+    truth: BoxTable,
+    detected: BoxTable,
+    keys: np.ndarray,
+    results: AVAResults,
 ) -> Fit:
     predicted = np.unique(keys)
-    ids = np.unique(found.action_id)
-    names = zip(results.class_names, results.action_ids, results.boxes, strict=True)
-    in_truth, in_found = set(truth.video.tolist()), set(np.unique(found.video).tolist())
-    videos = list(dict.fromkeys([*truth.videos, *found.videos]))
+    ids = np.unique(detected.action)
+    classes = zip(results.class_names, results.action_ids, results.boxes, strict=True)
+    annotated_videos = {truth.names[i] for i in np.unique(truth.video)}
+    predicted_videos = {detected.names[i] for i in np.unique(detected.video)}
+    low, high = detected.boxes[:, :2], detected.boxes[:, 2:]
     return Fit(
         annotated=len(annotations.keys),
         predicted=len(predicted),
         both=int((annotations.keyframes_of(predicted) < len(annotations.keys)).sum()),
         unknown={
-            "ground truth": _unknown(truth.action_id, results.action_ids),
-            "predictions": _unknown(found.action_id, results.action_ids),
+            "ground truth": _unknown(truth.action, results.action_ids),
+            "predictions": _unknown(detected.action, results.action_ids),
         },
-        never=[name for name, i, boxes in names if boxes and i not in ids],
-        silent=sorted(videos[i] for i in in_truth - in_found),
-        strange=sorted(videos[i] for i in in_found - in_truth),
-        empty=int((found.box[:, :2] >= found.box[:, 2:]).any(1).sum()),
-        outside=int(((found.box < 0) | (found.box > 1)).any(1).sum()),
+        never=[name for name, i, boxes in classes if boxes and i not in ids],
+        silent=sorted(annotated_videos - predicted_videos),
+        strange=sorted(predicted_videos - annotated_videos),
+        empty=int((low >= high).any(axis=1).sum()),
+        outside=int(((low < 0) | (high > 1)).any(axis=1).sum()),
+        unscored=int((np.isnan(detected.score) & detected.has_box).sum()),
     )
 
 
-def _unknown(action_id: np.ndarray, action_ids: Any) -> dict[int, int]:
-    """Rows of each id that is no class; -1 is that of rows without a box."""
-    here, counts = np.unique(action_id, return_counts=True)
-    unknown = (columns_of(here, action_ids) < 0) & (here >= 0)
-    return dict(zip(here[unknown].tolist(), counts[unknown].tolist(), strict=True))
+def _unknown(action: np.ndarray, action_ids: Sequence[int]) -> dict[int, int]:
+    """Number of rows ``(n,)`` of each id that is no class; rows without a box have id -1."""
+    ids, counts = np.unique(action, return_counts=True)
+    unknown = (columns_of(ids, action_ids) < 0) & (ids >= 0)
+    return dict(zip(ids[unknown].tolist(), counts[unknown].tolist(), strict=True))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -81,15 +80,7 @@ class DetectionTask(VideoTask):
         self.evaluated = torch.tensor(columns)
         metric = AVAMeanAveragePrecision([names[i] for i in columns], evaluated, self.protocol)
         truth = self.datamodule.ground_truth(split)
-        # Keyframes without a box are rows of no action.
-        empty = len(truth.empty_video)
-        metric.set_ground_truth(
-            np.concatenate([truth.video, truth.empty_video]),
-            np.concatenate([truth.second, truth.empty_second]),
-            np.concatenate([truth.boxes, np.zeros((empty, 4))]),
-            np.concatenate([truth.action, np.full(empty, -1)]),
-            np.nan_to_num(np.concatenate([truth.person, np.zeros(empty)])),
-        )
+        metric.set_ground_truth(truth.video, truth.second, truth.boxes, truth.action, truth.score)
         return metric
 
     def _agreed_classes(self) -> tuple[str, ...]:

@@ -40,18 +40,18 @@ def test_it_is_read_as_any_data_in_avas_format(data):
 
 
 def test_person_boxes_are_near_and_false_ones_doubtful(data):
-    tables = data.tables("test")
+    annotation, persons = data.tables("test")
     truth = data.keyframes("test").keyframes
     near = 0
     for second, video, box, score in zip(
-        tables.persons.second,
-        tables.persons.video,
-        tables.persons.boxes,
-        tables.persons.score,
+        persons.second,
+        persons.video,
+        persons.boxes,
+        persons.score,
         strict=True,
     ):
-        rows = (tables.truth.second == second) & (tables.truth.video == video)
-        apart = abs(tables.truth.boxes[rows] - box).max(axis=1).min()
+        rows = (annotation.second == second) & (annotation.video == video)
+        apart = abs(annotation.boxes[rows] - box).max(axis=1).min()
         assert (score >= 0.85) == (apart < 0.02) or score < 0.5
         near += score >= 0.85
     assert near > len(truth)

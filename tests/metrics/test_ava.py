@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiera_video.metrics import ava
+from hiera_video.metrics import ava_matching
 from hiera_video.metrics.ava import AVAMeanAveragePrecision, decimal_boxes
 from hiera_video.metrics.ava_results import AVAResults
 from hiera_video.results.ava import evaluate_files
@@ -435,7 +435,7 @@ def test_groups_and_summary():
 
 
 def test_wrong_use():
-    with pytest.raises(ValueError, match="one of official, pyslowfast"):
+    with pytest.raises(ValueError, match="must be one of official, pyslowfast"):
         AVAMeanAveragePrecision(["a"], [1], "coco")
     for ids in ([1], [1, 1]):
         with pytest.raises(ValueError, match="id of its own"):
@@ -463,7 +463,7 @@ def test_keyframes_are_taken_some_at_a_time(monkeypatch):
     metric.set_ground_truth(*ground_truth(rng, 40))
     metric.update(*dense(rng, 200, distinct=False))
     for at_once in (1, 500, 10**6):
-        monkeypatch.setattr(ava, "_SCORES_AT_ONCE", at_once)
+        monkeypatch.setattr(ava_matching, "SCORES_AT_ONCE", at_once)
         found.append(metric.results().average_precision.tolist())
     assert found[0] == found[1] == found[2]
     assert sum(found[0]) > 0

@@ -92,6 +92,7 @@ def test_a_file_without_anybody_in_this_video(tmp_path, rows, words):
         ("hall,1,0.1,0.1,0.2,0.8,12,3.5", "row 1: expected a person score"),
         ("hall,1,0.1,0.1,0.2,0.8,,3", "row 1: expected a person score"),
         ("hall,1,0.1,0.1,0.2,0.8,12", "row 1: expected a person score"),
+        ("hall,1.5,0.1,0.1,0.2,0.8,,0.9", "row 1: expected a whole second, not 1.5"),
     ],
 )
 def test_wrong_rows(tmp_path, rows, words):

@@ -108,9 +108,13 @@ def test_excluded_keyframes(tmp_path, capsys):
 def test_wrong_files(tmp_path, capsys):
     path = tmp_path / "wrong.csv"
     for name, text, message in (
-        ("ground_truth", "v,0902,0.5,0.1,0.2,0.7,1,0\n", "row 1: has a box without x1 < x2"),
-        ("ground_truth", "", "no rows; expected video,second,x1"),
-        ("predictions", "v,0902,0.5,0.1,0.2,0.7,1,high\n", "row 1: score is no number: 'high'"),
+        (
+            "ground_truth",
+            "v,0902,0.5,0.1,0.2,0.7,1,0\n",
+            "row 1: the box 0.5,0.1,0.2,0.7 is empty; expected x1 < x2",
+        ),
+        ("ground_truth", "", "no rows; expected an AVA csv"),
+        ("predictions", "v,0902,0.5,0.1,0.2,0.7,1,high\n", "row 1: score is not a number: 'high'"),
         ("excluded", "v,0902,1\n", r"row 1: expected video,second \(no header\)"),
         ("labels", "nothing", "wrong.csv"),
     ):

@@ -1,23 +1,26 @@
 """Batches of boxes for a detector, and the data module that a trainer takes them from."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from datamodules.ava.keyframes import GroundTruth
+from datamodules.ava.box_table import BoxTable
 
 NAMES, IDS = ("sit", "stand", "talk"), (1, 5, 80)
 
 # In the first video someone sits, in the second stands and talks; a third keyframe has nobody.
-TRUTH = GroundTruth(
-    video=np.array([0, 1, 1]),
-    second=np.array([902.0, 903, 903]),
-    boxes=np.tile([0.1, 0.2, 0.5, 0.9], (3, 1)),
-    action=np.array([1, 5, 80]),
-    person=np.array([1, np.nan, 3]),
-    empty_video=np.array([1]),
-    empty_second=np.array([904.0]),
+TRUTH = BoxTable(
+    file=Path("truth.csv"),
+    names=("a", "b"),
+    video=np.array([0, 1, 1, 1]),
+    second=np.array([902.0, 903, 903, 904]),
+    boxes=np.array([[0.1, 0.2, 0.5, 0.9]] * 3 + [[np.nan] * 4]),
+    action=np.array([1, 5, 80, -1]),
+    score=np.array([1, np.nan, 3, np.nan]),
+    row=np.arange(1, 5),
 )
 
 
@@ -29,7 +32,7 @@ def make_batch(boxes=3):
         "video": torch.randint(256, (2, 3, 4, 64, 64), dtype=torch.uint8, generator=generator),
         "seed": torch.tensor([3, 4]),
         "video_id": torch.tensor([0, 1]),
-        "second": torch.tensor([902, 903]),
+        "second": torch.tensor([902.0, 903.0], dtype=torch.float64),
         "boxes": corners.flatten(1),
         "box_clip": torch.tensor([1, 0, 1, 1])[:boxes],
         "box_labels": torch.randint(2, (boxes, 3), generator=generator).float(),

@@ -8,6 +8,7 @@ import torch
 from lightning import Callback
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from datamodules.ava.box_table import keyframe_keys
 from datamodules.loading.bad_videos import Failure
 from datamodules.synthetic_ava import SyntheticAVADataModule
 from hiera_video import create_detector
@@ -15,7 +16,6 @@ from hiera_video.augment.pipeline import Augmentation
 from hiera_video.augment.rand_augment import RandAugment
 from hiera_video.callbacks.averaging import ema
 from hiera_video.callbacks.detections import DetectionTable
-from hiera_video.metrics.ava_matching import keyframe_keys
 from hiera_video.tasks.detection import DetectionTask, action_loss
 from tests.models.reference import randomize
 from tests.models.small import TINY

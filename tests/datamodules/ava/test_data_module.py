@@ -111,11 +111,13 @@ def test_evaluation_batches(root):
         "box_score",
         "boxes_original",
     }
-    assert {kinds[key] for key in ("seed", "video_id", "second", "box_clip")} == {torch.int64}
+    assert {kinds[key] for key in ("seed", "video_id", "box_clip")} == {torch.int64}
+    assert kinds["second"] == torch.float64
 
 
-def test_ground_truth_boxes_carry_labels_and_equal_texts_are_one_box(root):
-    write(root, "ava_val_v2.2.csv", [*TRUTH, "a,2,0.126,0.25,0.250,0.75,11,3", "b,5"])
+def test_ground_truth_boxes_carry_labels_and_equal_boxes_are_one(root):
+    equal = "a,2,0.5,0.50,0.750,1,12,1"  # GREEN in other digits
+    write(root, "ava_val_v2.2.csv", [*TRUTH, "a,2,0.126,0.25,0.250,0.75,11,3", "b,5", equal])
     data = make(root, eval_boxes="ground_truth", person_boxes=None)
     data.setup("test")
     (batch,) = list(data.test_dataloader())
@@ -123,9 +125,9 @@ def test_ground_truth_boxes_carry_labels_and_equal_texts_are_one_box(root):
     assert batch["box_labels"].tolist() == [[1, 1], [0, 1], [1, 0], [1, 0]]
     assert batch["box_score"].tolist() == [1, 1, 1, 1]
     truth = data.ground_truth("test")
-    assert truth.action.tolist() == [12, 11, 12, 11, 11]
-    assert truth.second.dtype == np.float64
-    assert (truth.empty_video.tolist(), truth.empty_second.tolist()) == ([1], [5])
+    assert truth.action.tolist() == [12, 11, 12, 11, 11, -1, 12]
+    without_box = truth.where(~truth.has_box)
+    assert (without_box.video.tolist(), without_box.second.tolist()) == ([1], [5])
 
 
 @pytest.mark.parametrize("folder", ["videos", "frames"])
@@ -183,6 +185,16 @@ def test_clips_are_centred_and_clamped(root, folder):
     times = (blue - 20) / 30
     expected = [[0, 0, 0, 0.5], [1, 1.5, 2, 2.5], [4, 4.5, 5, 5.5]]
     np.testing.assert_allclose(times, expected, atol=0.06)
+
+
+def test_clips_of_seconds_with_decimals(root):
+    write(root, "ava_val_v2.2.csv", [f"a,2.5,{RED},12,0", f"a,2,{RED},12,0"])
+    data = make(root, eval_boxes="ground_truth", person_boxes=None)
+    data.setup("test")
+    (batch,) = list(data.test_dataloader())
+    assert batch["second"].tolist() == [2, 2.5]
+    blue = batch["video"][:, 2, 2, 2, 31].numpy().astype(float)  # of the keyframe itself
+    np.testing.assert_allclose((blue - 20) / 30, [2, 2.5], atol=0.06)
 
 
 def test_timestamps_count_from_the_offset(root):
@@ -393,7 +405,7 @@ def test_keyframes_without_a_box_lie_within_their_video(root):
     write(root, "ava_val_v2.2.csv", [*TRUTH, "c,99"])  # of a video that is not there
     data = make(root, max_missing_share=0.5)
     data.setup("test")
-    assert data.ground_truth("test").empty_video.tolist() == [2]
+    assert data.ground_truth("test").names == ("a", "b", "c")
     with pytest.raises(DatasetError, match="first in row 5: videos/c"):
         make(root).setup("test")
 
@@ -438,7 +450,7 @@ def test_each_video_is_a_file_or_a_folder(root):
 
 def test_names_cannot_leave_the_folder(root):
     write(root, "ava_val_v2.2.csv", [f"../b,2,{RED},12,0"])
-    with pytest.raises(DatasetError, match="row 1: '../b' is no name of a video"):
+    with pytest.raises(DatasetError, match="row 1: '../b' cannot be the name of a video"):
         make(root, eval_boxes="ground_truth", person_boxes=None).setup("test")
 
 

@@ -66,16 +66,16 @@ def test_other_ways_to_write_them(file, text, names):
         ('item {\n name: "a"\n id: 0\n}\n', 4, "positive id"),
         ('item {\n name: "a"\n id: 10000000\n}\n', 4, "positive id"),
         ('item {\n name: "a"\n id: 1\n label_id: 2\n}\n', 5, "positive id"),
-        ('item {\n name: "a"\n name: "b"\n id: 1\n}\n', 3, "name is there twice"),
-        ('item {\n name: "a"\n id: 1\n}\nitem {\n name: "b"\n id: 1\n}\n', 8, "twice"),
-        ('item {\n name: "a"\n id: 1\n}\nitem {\n name: "a"\n id: 2\n}\n', 8, "twice"),
+        ('item {\n name: "a"\n name: "b"\n id: 1\n}\n', 3, "name is repeated"),
+        ('item {\n name: "a"\n id: 1\n}\nitem {\n name: "b"\n id: 1\n}\n', 8, "is repeated"),
+        ('item {\n name: "a"\n id: 1\n}\nitem {\n name: "a"\n id: 2\n}\n', 8, "is repeated"),
         ("1,stand\n", 1, "item {"),
         ('item { name: "a" id: 1 }\n"b"\n', 2, "item {"),
         ('item { name: "a" id: 1 }\nitem\n', 2, "item {"),
         ('item { name: "a" id: 1 }\n}\n', 2, "item {"),
         ('item {\n name: "a"\n id: 1\nitem {\n name: "b"\n id: 2\n}\n', 4, "'}', not 'item'"),
         ('item {\n name: "a"\n id: 1\n', 3, "'}'"),
-        ('item {\n name: "a\n id: 1\n}\n', 2, "not of a label map"),
+        ('item {\n name: "a\n id: 1\n}\n', 2, "not part of a label map"),
         ('item {\n name: "a" "b"\n id: 1\n}\n', 2, "'name: value'"),
         ('item {\n name: "a\\n"\n id: 1\n}\n', 4, "escape"),
     ],
@@ -90,7 +90,7 @@ def test_wrong_label_maps_are_named(file, text, row, what):
 
 def test_an_empty_file_is_none(file):
     for text in ("", "# nothing\n\n"):
-        with pytest.raises(DatasetError, match="no label map"):
+        with pytest.raises(DatasetError, match="not a label map"):
             read_label_map(file(text))
 
 
