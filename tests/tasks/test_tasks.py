@@ -14,7 +14,6 @@ from torch.optim import AdamW
 from datamodules.loading.loader import EpochSampler
 from datamodules.manifests.splits import make_manifest
 from hiera_video.augment.mixing import Mixing
-from hiera_video.tasks import base
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.pretraining import PretrainingTask
 from hiera_video.weights.load import CheckpointError
@@ -126,7 +125,7 @@ def test_bad_videos_are_counted_on_all_ranks_together():
 
 def test_too_many_bad_videos_stop_all_ranks_within_the_epoch(monkeypatch):
     """Three of them on each rank alone would not be too many."""
-    monkeypatch.setattr(base, "COUNT_BAD_VIDEOS_EVERY", 9)  # of ten batches
+    monkeypatch.setattr("hiera_video.tasks.base.COUNT_BAD_VIDEOS_EVERY", 9)  # of ten batches
     trainer, task, data = two_ranks(20, 6, batch_size=1, max_bad_share=0.25)
     with pytest.raises(ProcessRaisedException, match="6 of this epoch's 20 videos") as error:
         trainer.fit(task, datamodule=data)
