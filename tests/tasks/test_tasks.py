@@ -123,10 +123,11 @@ def test_bad_videos_are_counted_on_all_ranks_together():
     assert trainer.callback_metrics["train/bad_videos"] == 4
 
 
-def test_too_many_bad_videos_stop_all_ranks_within_the_epoch():
+def test_too_many_bad_videos_stop_all_ranks_within_the_epoch(monkeypatch):
     """Three of them on each rank alone would not be too many."""
-    trainer, task, data = two_ranks(104, 6, batch_size=1, max_bad_share=0.05)
-    with pytest.raises(ProcessRaisedException, match="6 of this epoch's 104 videos") as error:
+    monkeypatch.setattr("hiera_video.tasks.base.COUNT_BAD_VIDEOS_EVERY", 9)  # of ten batches
+    trainer, task, data = two_ranks(20, 6, batch_size=1, max_bad_share=0.25)
+    with pytest.raises(ProcessRaisedException, match="6 of this epoch's 20 videos") as error:
         trainer.fit(task, datamodule=data)
     assert "TooManyBadVideos" in str(error.value)
     assert "on_train_batch_end" in str(error.value)
