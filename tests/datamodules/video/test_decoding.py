@@ -20,7 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from datamodules.video.decoder_run import DecoderRun
 from datamodules.video.decoding import VideoDecodeError, VideoFile
+from datamodules.video.packet_queue import PacketQueue
 from tests.video_files import moving_frames, write_video
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -261,17 +263,16 @@ def test_a_stream_that_begins_between_keyframes(written, tmp_path: Path):
 # ---------------------------------------------------------------- work done
 
 
-def decoded_packets(file: VideoFile, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A list that grows by one with each packet decoded."""
-    reader, count = file._reader, []
-    decode = reader._decode
-    monkeypatch.setattr(reader, "_decode", lambda: count.append(1) or decode())
-    return count
+def decoded_packets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows by one with each packet that goes to the decoder."""
+    packets, take = [], PacketQueue.take
+    monkeypatch.setattr(PacketQueue, "take", lambda queue: packets.append(1) or take(queue))
+    return packets
 
 
 def test_seeks_past_what_is_not_needed(written, monkeypatch: pytest.MonkeyPatch):
     with VideoFile(written("gop.mp4")) as file:
-        packets = decoded_packets(file, monkeypatch)
+        packets = decoded_packets(monkeypatch)
         file.frames_at([49 / 30])  # the second frame of a group
         assert len(packets) <= 4 + 4
         file.frames_at([50 / 30, 51 / 30])
@@ -283,7 +284,7 @@ def test_seeks_where_there_is_no_index(tmp_path: Path, monkeypatch: pytest.Monke
     path = tmp_path / "long.ts"
     write_video(path, moving_frames(300, 32, 48), **x264("keyint=60:bframes=3"))
     with VideoFile(path) as file:
-        packets = decoded_packets(file, monkeypatch)
+        packets = decoded_packets(monkeypatch)
         for i, frame in enumerate((70, 250, 130, 190), 1):
             file.frames_at([frame / 30])
             assert len(packets) < 4 + i * (10 + 8)
@@ -308,7 +309,7 @@ def test_duration_of_an_mp4_reads_no_packets(written, monkeypatch: pytest.Monkey
 
 def test_does_not_go_back_within_a_group(written, monkeypatch: pytest.MonkeyPatch):
     with VideoFile(written("one_gop.mp4")) as file:
-        packets = decoded_packets(file, monkeypatch)
+        packets = decoded_packets(monkeypatch)
         file.frames_at([1, 0, 0.5, 1.5, 0.5])
         assert len(packets) <= 46 + 1  # one pass, and nothing after the last frame
         file.frames_at([1.6])  # goes back once, and from now on leaves the decoder as it is
@@ -322,23 +323,24 @@ def test_does_not_go_back_within_a_group(written, monkeypatch: pytest.MonkeyPatc
     not hasattr(av.video.codeccontext.VideoCodecContext, "field_order"),
     reason="this PyAV does not tell interlaced streams apart",
 )
-def test_skips_pictures_that_nothing_depends_on(written):
+def test_skips_pictures_that_nothing_depends_on(written, monkeypatch: pytest.MonkeyPatch):
+    received, receive = [], DecoderRun._receive
+    monkeypatch.setattr(
+        DecoderRun, "_receive", lambda run, frame: received.append(frame.pts) or receive(run, frame)
+    )
     with VideoFile(written("one_gop.mp4")) as file:
-        reader = file._reader
-        received, receive = [], reader._receive
-        reader._receive = lambda frame: received.append(frame.pts) or receive(frame)
         file.frames_at([1.5])
-        assert len(received) < 40  # of 46 up to there
+    assert len(received) < 40  # of 46 up to there
 
 
 def test_several_clips_take_one_pass(written, monkeypatch: pytest.MonkeyPatch):
     clips = [([0.9, 0.3], None), ([1.5, 0.3, 1.2], (5, 3, 90, 40)), ([], None), ([0.3], None)]
     with VideoFile(written("one_gop.mp4")) as file:
-        packets = decoded_packets(file, monkeypatch)
+        packets = decoded_packets(monkeypatch)
         for size in (None, (30, 40)):
+            packets.clear()
             together = file.clips_at(clips, size)
             assert len(packets) <= 50
-            packets.clear()
             for clip, (seconds, crop) in zip(together, clips, strict=True):
                 with VideoFile(written("one_gop.mp4")) as other:
                     assert np.array_equal(clip, other.frames_at(seconds, size, crop))
