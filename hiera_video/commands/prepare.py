@@ -142,7 +142,7 @@ def _prepare_split(split: Split, arguments: argparse.Namespace, encoding: Any) -
             out,
             every_frame=not arguments.quick,
             encoding=encoding,
-            shard=arguments.shard or WHOLE,
+            part=arguments.shard or WHOLE,
             retry_bad=arguments.retry_bad,
             processes=arguments.processes,
             patience=arguments.hang_seconds,
@@ -299,12 +299,12 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
 
 
 def _shard(text: str) -> Any:
-    from datamodules.preparing.parts import Shard
+    from datamodules.preparing.parts import Part
 
     part, slash, parts = text.partition("/")
     if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N")
-    return Shard(int(part), int(parts))
+    return Part(int(part), int(parts))
 
 
 def _splits(arguments: argparse.Namespace) -> list[Split]:

@@ -14,7 +14,7 @@ from datamodules.folder import VideoFolderDataModule
 from datamodules.manifests.parquet import MANIFEST_NAME, read_manifest
 from datamodules.manifests.splits import DatasetError, list_split, read_split
 from datamodules.preparing import prepare as preparing
-from datamodules.preparing.parts import Shard, merge
+from datamodules.preparing.parts import Part, merge
 from datamodules.preparing.prepare import prepare
 from datamodules.video import transcoding
 from datamodules.video.transcoding import Encoding
@@ -163,7 +163,7 @@ def test_files_that_crash_or_hang_the_decoder_are_bad_and_not_opened_again(video
 
 def test_parts_of_several_machines_join_to_what_one_writes(videos, tmp_path):
     whole = ready(videos, tmp_path / "whole")
-    parts = [ready(videos, tmp_path / f"out-{i % 2}", shard=Shard(i, 3)) for i in (1, 2, 3)]
+    parts = [ready(videos, tmp_path / f"out-{i % 2}", part=Part(i, 3)) for i in (1, 2, 3)]
     assert parts[1].name == "manifest-00002-of-00003.parquet"
     assert sum(read_manifest(part)[0].num_rows for part in parts) == 8
     folders = [tmp_path / "out-0", tmp_path / "out-1"]
@@ -186,7 +186,7 @@ def test_parts_of_several_machines_join_to_what_one_writes(videos, tmp_path):
     with pytest.raises(DatasetError, match="no manifest-"):
         merge([tmp_path / "whole"], tmp_path / "joined")
     write_video(videos / "a/new.mp4", FRAMES)
-    ready(videos, tmp_path / "out-1", shard=Shard(1, 3))
+    ready(videos, tmp_path / "out-1", part=Part(1, 3))
     with pytest.raises(DatasetError, match=r"not a part of the same|source changed"):
         merge(folders, tmp_path / "joined")
 
@@ -245,10 +245,10 @@ def test_new_files_never_replace_what_is_there(videos, tmp_path):
     (videos / "a/1 ü.mp4").rename(out / "a/1 ü.mp4")  # an original, behind a link
     (videos / "a/1 ü.mp4").symlink_to(out / "a/1 ü.mp4")
     original = (out / "a/1 ü.mp4").read_bytes()
-    with pytest.raises(DatasetError, match=r"out/a/1 ü\.mp4: is there already; set another --out"):
+    with pytest.raises(DatasetError, match=r"out/a/1 ü\.mp4: exists already; set another --out"):
         ready(videos, out, encoding=SMALL)
     ready(out, out)  # prepared in place: its files are no less originals for that
-    with pytest.raises(DatasetError, match="is there already"):
+    with pytest.raises(DatasetError, match="exists already"):
         ready(videos, out, encoding=SMALL)
     assert (out / "a/1 ü.mp4").read_bytes() == original
     # What an earlier run wrote in the same way may be written again.
@@ -265,7 +265,7 @@ def test_a_name_that_two_parts_would_give(videos, tmp_path):
     (videos / "a/x.avi.mp4").touch()
     for number in (1, 2, 3):
         with pytest.raises(DatasetError, match="two videos would get the name a/x.avi.mp4"):
-            ready(videos, tmp_path / "out", encoding=SMALL, shard=Shard(number, 3))
+            ready(videos, tmp_path / "out", encoding=SMALL, part=Part(number, 3))
 
 
 def test_lists_keep_repeated_rows_and_name_missing_files(videos, tmp_path):
