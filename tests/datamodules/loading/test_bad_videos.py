@@ -74,7 +74,7 @@ def test_lists_that_are_edited_meanwhile(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         bad.refresh()
         bad.note_killed("/e.mp4", "hung", "1")
-    assert "killed.csv: is no list of bad videos" in caplog.text
+    assert "killed.csv: not a list of bad videos" in caplog.text
     assert killed.read_text() == "no list\n"
     assert bad.why_not_open("/e.mp4", "1") == "hung"
 
@@ -90,14 +90,14 @@ def test_a_disk_that_takes_nothing_ends_no_run(tmp_path, caplog):
     bad = BadVideos(tmp_path / "file" / "bad.csv")
     with caplog.at_level(logging.WARNING):
         bad.note("/a.mp4", "damaged")
-    assert "bad.csv: /a.mp4 is not added: [Errno 17] File exists" in caplog.text
+    assert "bad.csv: /a.mp4 was not added: [Errno 17] File exists" in caplog.text
     assert "not decoded: /a.mp4: damaged" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"\xff\xfe\x00"])
 def test_a_file_that_is_no_such_list(tmp_path, content):
     (tmp_path / "bad.csv").write_bytes(content)
-    with pytest.raises(DatasetError, match=r"bad\.csv: is no list of bad videos; expected .* path"):
+    with pytest.raises(DatasetError, match=r"bad\.csv: not a list of bad videos; expected .* path"):
         BadVideos(tmp_path / "bad.csv")
     with pytest.raises(DatasetError, match="not readable: Is a directory"):
         BadVideos(tmp_path)
