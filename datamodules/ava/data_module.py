@@ -37,7 +37,7 @@ from datamodules.ava.tables import (
     of_videos,
     training_sources,
 )
-from datamodules.manifests.lists import UNKNOWN, Row, inside
+from datamodules.manifests.lists import NO_LABEL, Row, inside
 from datamodules.manifests.splits import DatasetError, Manifest, make_manifest
 
 EVAL_BOXES = ("predicted", "ground_truth")
@@ -329,7 +329,7 @@ class AVADataModule(AnnotatedVideoDataModule):
         """
         file = self.source_of(split)
         paths = [path for path in self._paths(split, read_boxes(file)) if path]
-        return make_manifest(paths, [UNKNOWN] * len(paths), (), os.path.abspath(self.root))
+        return make_manifest(paths, [NO_LABEL] * len(paths), (), os.path.abspath(self.root))
 
     def _paths(self, split: str, truth: BoxTable) -> list[str]:
         """Paths of a split's videos; counts, lists and judges what is not there."""
@@ -362,7 +362,7 @@ class AVADataModule(AnnotatedVideoDataModule):
             )
         columns = [paths[video] for video in keyframes.video[rows].tolist()]
         manifest = make_manifest(
-            columns, [UNKNOWN] * len(rows), self.class_names or (), os.path.abspath(self.root)
+            columns, [NO_LABEL] * len(rows), self.class_names or (), os.path.abspath(self.root)
         )
         return KeyframeManifest(
             manifest.table.append_column("keyframe", pa.array(rows)),

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.manifests.parquet import ManifestMetadata, write_manifest
-from datamodules.manifests.splits import UNKNOWN, DatasetError, list_split, list_videos, read_split
+from datamodules.manifests.splits import NO_LABEL, DatasetError, list_split, list_videos, read_split
 
 
 def videos_of(sources):
@@ -100,7 +100,7 @@ def test_ids_or_names_are_told_apart_once_for_a_file(tmp_path):
 def test_videos_without_labels(tmp_path):
     source = write(tmp_path / "list.txt", "path\na.mp4\nb c.mp4\n")
     manifest = read_split(source, tmp_path, None)
-    assert rows(manifest) == [(f"{tmp_path}/a.mp4", UNKNOWN), (f"{tmp_path}/b c.mp4", UNKNOWN)]
+    assert rows(manifest) == [(f"{tmp_path}/a.mp4", NO_LABEL), (f"{tmp_path}/b c.mp4", NO_LABEL)]
     touch(tmp_path / "flat/x.mp4")
     assert rows(read_split(tmp_path / "flat", tmp_path, None)) == [(f"{tmp_path}/flat/x.mp4", -1)]
 
@@ -131,7 +131,7 @@ def test_videos_to_predict(tmp_path):
     a, b = touch(tmp_path / "x/a.mp4"), touch(tmp_path / "x/y/b.mkv")
     odd = touch(tmp_path / "no-suffix")
     manifest = videos_of([tmp_path / "x", odd])
-    assert rows(manifest) == [(str(p), UNKNOWN) for p in (a, b, odd)]
+    assert rows(manifest) == [(str(p), NO_LABEL) for p in (a, b, odd)]
     with pytest.raises(DatasetError, match="gone: no such file or folder"):
         videos_of([tmp_path / "gone"])
     (tmp_path / "empty").mkdir()
@@ -147,9 +147,9 @@ def test_a_manifest_to_predict(tmp_path):
     b = touch(tmp_path / "y/b.mp4")
     for source in (file, tmp_path):  # the file, or the folder that holds it
         manifest = videos_of([source])
-        assert rows(manifest) == [(str(a), UNKNOWN)]
+        assert rows(manifest) == [(str(a), NO_LABEL)]
         assert manifest.class_names == ()
-    assert rows(videos_of([file, b])) == [(str(a), UNKNOWN), (str(b), UNKNOWN)]
+    assert rows(videos_of([file, b])) == [(str(a), NO_LABEL), (str(b), NO_LABEL)]
     columns = {"shard": ["s.tar"], "offset": [0], "bytes": [1]}
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values))
