@@ -159,7 +159,7 @@ class TrainingClips(_Clips):
         return self.item(np.stack(clips), epoch, index)
 
     def _random_clip(self, file: VideoFile, rng: np.random.Generator) -> tuple[np.ndarray, Box]:
-        """Times and crop."""
+        """Times and crop of one clip, as `VideoFile.clips_at` takes them."""
         times = self.clip.random_times(file.duration, rng)
         return times, self._random_crop(file.width, file.height, rng)
 

@@ -6,7 +6,7 @@ the standard library, this one knows which file that was, gives `Lost` as its re
 There is a second supervisor, `item_workers`, because training asks for other things:
 
                    file_workers                           item_workers
-    work           each file once, minutes long           an epoch's items, thousands a minute
+    work           each file once, up to many minutes     an epoch's items, thousands a minute
     order          as results are ready                   the epoch's order, whatever is slow
     a file is      lost after so long without a sign of   lost after so long in all; the caller
                    life: long files take long             then decides what takes its place

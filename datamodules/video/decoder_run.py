@@ -1,22 +1,21 @@
-"""The decoder between two of its entries: packets in, frames out, which of them is on display.
+"""One run of the decoder, from an entry into the stream on: packets in, frames out.
 
-A frame comes out of the decoder some packets after its own went in, as pictures are stored in
-another order than they are displayed, and threads delay them further. So a run is always in one of
-three phases:
+A frame comes out some packets after its own went in: pictures are stored in another order than they
+are displayed in, and decoder threads delay them further. A run is always in one of three phases:
 
-    phase     what holds                                  what ends it
-    -------   -----------------------------------------   ------------------------------------------
-    FEEDING   the decoder may hold pictures back, and     `_stop`: the packets that the tick needs
-              what comes out next is not yet known        went in, and later ones are not wanted
-                                                          `_feed`: no packet is left -> ENDED
-    STOPPED   all that went in has come out; which        nothing: a drained decoder takes no more
-              frame is on display is known up to          packets. A later tick needs a new run
-              `_stopped_at` and not beyond
-    ENDED     the whole stream has come out, and the      nothing: an earlier tick needs a new run
-              last frame stays on display
+    phase     what holds                                what moves on to the next
+    -------   ---------------------------------------   ----------------------------------------
+    FEEDING   the decoder holds pictures back, and      `_stop`, once all is in that a tick needs
+              what comes out next is not yet known      and later packets are not wanted: STOPPED
+                                                        `_feed`, after the last packet: ENDED
+    STOPPED   all that went in has come out, which      nothing: a drained decoder takes no more
+              tells the frame on display up to the      packets, so a later tick needs a new run
+              tick `_stopped_at`, and not beyond
+    ENDED     the whole stream has come out, and the    nothing: only an earlier tick needs a new
+              last frame stays on display               run
 
-Within each phase, frames move one way: from the packet queue into the decoder, from there into
-`_waiting` (decoded, displayed later), and from there, one by one, to `current` (on display).
+In every phase, frames move one way: out of the decoder into `_waiting`, and from there, one by one,
+to `current`, the frame on display.
 """
 
 from collections import deque
@@ -33,7 +32,7 @@ LONG_AGO = -(2**63)  # ticks; before any frame
 
 
 class BadEntry(Exception):
-    """Decoding from this keyframe does not give what decoding in order gives."""
+    """Decoding from this keyframe does not give the frames that decoding in order gives."""
 
 
 class _Phase(Enum):
@@ -48,16 +47,15 @@ class DecoderRun:
     Args:
         path: the file, for messages.
         codec: PyAV's codec context; what it holds from an earlier run is thrown away.
-        queue: the packets, the entry's first.
+        queue: the packets, beginning with the entry.
         clock: how the stream tells time.
-        entry: packet of the keyframe that decoding enters at; None: the start of the file.
-        may_skip: the decoder may leave out pictures that are hidden and no reference.
-        threads: of the decoder.
+        entry: packet of the keyframe where decoding enters. None: the start of the file.
+        may_skip: leave out hidden pictures that no other depends on.
+        threads: number of decoder threads.
 
     Attributes:
         current: the frame on display; None before the first one.
-        sent_end: tick at which the last frame ends of those whose packets went in.
-        fault: what was last found wrong with the packets of this run; empty if nothing.
+        sent_end: tick at which the last of the frames ends whose packets went in.
     """
 
     def __init__(
@@ -113,11 +111,11 @@ class DecoderRun:
 
         Args:
             tick: at or after the current frame.
-            stop_after: packets after which the decoder is drained: else it would need some more
-                before that frame comes out. None: never.
+            stop_after: drain the decoder after this many packets, as it would need some more before
+                that frame comes out by itself. None: never.
 
         Raises:
-            BadEntry: the entry is none; decode in order from the start.
+            BadEntry: decoding cannot enter here; decode in order from the start of the file.
             VideoDecodeError: no frame comes out.
         """
         while not self.is_settled(tick):
@@ -194,7 +192,7 @@ class DecoderRun:
             self.current = frame
 
     def _check_entry(self, frame: Any, tick: int) -> None:
-        """See that the first frame is the entry's, unless that one is never displayed."""
+        """See that the first frame out is the entry's, unless that one is never displayed."""
         entry = self._entry
         if entry is None or (frame.pts <= tick and (frame.pts == entry.pts or entry.is_discard)):
             return

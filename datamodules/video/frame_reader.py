@@ -19,10 +19,10 @@ there on. How the next tick is reached:
     before the tick, at most `_SEEK_SECONDS`         goes on decoding; enters at the last keyframe
                                                      on the way, if there is one
     the same, but the decoder was stopped (drained)  enters at that keyframe; without one, seeks
-    behind the tick, or further before it            seeks to a keyframe at or before it
+    past the tick, or further before it              seeks to a keyframe at or before it
     no seek leads to such a keyframe                 opens the file again, at its start
     an entry proved bad, or timestamps are worth     goes on decoding; opens the file again if it
-    nothing (`_in_order`): never seeks               stands behind the tick
+    nothing (`_in_order`): never seeks               stands past the tick
 """
 
 from collections.abc import Iterator, Sequence
@@ -67,7 +67,7 @@ class FrameReader:
         self._path = source if isinstance(source, str) else source.name
         self._threads = threads
         self._in_order = False  # no seeking in this file: an entry proved bad, or may be
-        self._reads_on = False  # a call went on where the one before it had ended
+        self._reads_on = False  # calls go on where the one before has ended
         self._first: Any = None
         self._open()
 
@@ -125,7 +125,7 @@ class FrameReader:
     def end(self) -> int:
         """The tick at which the last frame ends.
 
-        Where the header does not say, packets are read, and the next frame is sought anew.
+        Where the header does not tell, packets are read, and decoding begins anew after that.
         """
         if self._header_end is not None:
             return self._header_end
@@ -181,7 +181,7 @@ class FrameReader:
         return frame
 
     def _approach(self, ticks: Sequence[int]) -> None:
-        """Stand before the first of these ticks: at the last keyframe, unless that lies behind."""
+        """Stand before the first of these ticks, at the last keyframe or past it already."""
         tick, current = ticks[0], self._run.current
         if current is not None and current.pts <= tick:
             if self._in_order or self._run.is_settled(tick):
@@ -190,7 +190,8 @@ class FrameReader:
                 self._queue.read_ahead(ticks, self._far)
                 if self._enter_at_keyframe(tick) or not self._run.stopped:
                     return
-                self._reads_on = True  # stopping cost a seek: from now on, don't after a last tick
+                # The stop at an earlier call's last tick costs a seek: do without from now on.
+                self._reads_on = True
         if self._in_order or not self._seek(ticks):
             self._reopen()
 
