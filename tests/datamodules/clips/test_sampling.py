@@ -134,7 +134,7 @@ def test_three_views_are_those_of_pyslowfast():
 
 
 def shown(times, frames, rate):
-    """Indices of the frames on display: the last that began, past the end the last of all."""
+    """Indices of the frames on display: the last that began, past the end the last."""
     assert np.isfinite(times).all()
     return np.clip(np.floor(times * rate + 1e-6), 0, frames - 1).astype(int)
 
@@ -196,7 +196,7 @@ def test_segment_views_interleave(duration, segments, views):
     assert times.shape == (views, segments)
     merged = times.T.ravel()  # view 0, 1, ... of the first segment, then of the next
     step = duration / segments / views
-    assert np.allclose(np.diff(merged), step, rtol=1e-6)  # as one sampling, so many times as dense
+    assert np.allclose(np.diff(merged), step, rtol=1e-6)  # one denser sampling
     assert merged[0] == pytest.approx(step / 2)
     assert merged[-1] == pytest.approx(duration - step / 2)
 

@@ -23,7 +23,7 @@ TIMES = [1.2, 0, 0.7, 0.4]
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a manifest of NAMES, labels 0, 1, 0, 1."""
+    """A folder with the videos NAMES."""
     root = tmp_path_factory.mktemp("videos")
     for i, name in enumerate(NAMES):
         (root / name).parent.mkdir(exist_ok=True)
@@ -33,7 +33,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(root: Path, names=NAMES, **columns) -> Path:
-    """A manifest file of some names."""
+    """Write a manifest of these names and return its file."""
     table = {"path": list(names), "label": [i % 2 for i in range(len(names))], **columns}
     path = root / "manifest.parquet"
     write_manifest(path, pa.table(table), ManifestMetadata(["one", "two"], str(root)))

@@ -169,7 +169,7 @@ def test_files_that_are_no_manifests(tmp_path):
 
 
 def large_manifest(folder, count):
-    """As `prepare` writes it."""
+    """A table as `prepare` writes it."""
     rng = np.random.default_rng(0)
     numbers = rng.integers(0, 1 << 40, count)
     columns = {
@@ -194,7 +194,7 @@ def private_mebibytes():
 
 
 class Rows:
-    """Items that read many rows, and tell their worker's private memory."""
+    """Items that read many rows and report their worker's private memory."""
 
     item_shape = (1, 1, 1, 1, 3)
 

@@ -92,7 +92,7 @@ def test_wrong_lists_name_file_and_row(tmp_path, text, message):
 def test_ids_or_names_are_told_apart_once_for_a_file(tmp_path):
     source = write(tmp_path / "list.txt", "a.mp4 0\nb.mp4 1\nc.mp4 2\n")
     found = [label for _, label in rows(read_split(source, tmp_path, ["1", "2", "3"]))]
-    assert found == [0, 1, 2]  # ids: "0" is no name
+    assert found == [0, 1, 2]  # ids, as "0" is not a name
     source = write(tmp_path / "list.txt", "a.mp4 1\nb.mp4 3\n")
     assert [x for _, x in rows(read_split(source, tmp_path, ["1", "2", "3"]))] == [0, 2]  # names
 

@@ -183,7 +183,7 @@ def test_a_damaged_source_leaves_nothing(tmp_path):
 
 
 def shifted(pictures, frame):
-    """As a transcoder that goes wrong: the wrong picture."""
+    """A transcoder with a fault: the wrong picture."""
     return av.VideoFrame.from_ndarray(np.zeros((144, 160), np.uint8), "yuv420p")
 
 
