@@ -8,15 +8,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
+from datamodules.manifests.byte_range import ByteRange
 from datamodules.manifests.lists import NO_LABEL, VIDEO_SUFFIXES, label_ids, read_list
 from datamodules.manifests.parquet import DatasetError, find_manifest, pc, read_manifest
-
-if TYPE_CHECKING:
-    from datamodules.manifests.packing import ByteRange
 
 __all__ = ["DatasetError", "Manifest", "list_split", "list_videos", "make_manifest", "read_split"]
 
@@ -50,12 +48,10 @@ class Manifest:
         """Path of one video: its name in results and messages, packed or not."""
         return os.path.join(self.root, self.table["path"][index].as_py())
 
-    def source(self, index: int) -> "str | ByteRange":
+    def source(self, index: int) -> str | ByteRange:
         """What `VideoFile` opens for one video: a path, or a range of bytes in a shard."""
         if "shard" not in self.table.column_names:
             return self.path(index)
-        from datamodules.manifests.packing import ByteRange  # only where something is packed
-
         shard, offset, size = (
             self.table[name][index].as_py() for name in ("shard", "offset", "bytes")
         )

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datamodules.manifests import packing
-from datamodules.manifests.packing import ByteRange, pack
+from datamodules.manifests import byte_range
+from datamodules.manifests.byte_range import ByteRange
+from datamodules.manifests.packing import pack
 from datamodules.manifests.parquet import DatasetError, ManifestMetadata, write_manifest
 from datamodules.manifests.splits import Manifest, read_split
 from datamodules.video.container import VideoDecodeError
@@ -103,10 +104,10 @@ def test_a_store_that_is_busy_is_asked_again(videos: Path, monkeypatch: pytest.M
         return cat_file(self, *args, **kwargs)
 
     monkeypatch.setattr(type(files), "cat_file", busy)
-    monkeypatch.setattr(packing, "_RETRY_SECONDS", (0, 0))
+    monkeypatch.setattr(byte_range, "_RETRY_SECONDS", (0, 0))
     source = ByteRange("memory://busy/a.mp4", 0, size, "a.mp4")
     assert len(frames(source))
-    monkeypatch.setattr(packing, "_RETRY_SECONDS", (0,))
+    monkeypatch.setattr(byte_range, "_RETRY_SECONDS", (0,))
     with pytest.raises(VideoDecodeError, match=r"busy/a.mp4: RuntimeError: 503 Slow Down$"):
         frames(source)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from datamodules.loading.loader import EpochSampler, Loader
-from datamodules.manifests.packing import ByteRange
+from datamodules.manifests.byte_range import ByteRange
 from datamodules.manifests.parquet import (
     FACTS,
     MANIFEST_NAME,
