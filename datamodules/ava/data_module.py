@@ -32,7 +32,7 @@ from datamodules.ava.tables import (
     video_durations,
 )
 from datamodules.errors import DatasetError
-from datamodules.manifests.lists import UNKNOWN, Row, inside
+from datamodules.manifests.lists import NO_LABEL, Row, inside
 from datamodules.manifests.splits import Manifest, make_manifest
 
 EVAL_BOXES = ("predicted", "ground_truth")
@@ -295,7 +295,7 @@ class AVADataModule(AnnotatedVideoDataModule):
         """
         file = self.source_of(split)
         paths = [path for path in self._paths(split, read_boxes(file)) if path]
-        return make_manifest(paths, [UNKNOWN] * len(paths), (), os.path.abspath(self.root))
+        return make_manifest(paths, [NO_LABEL] * len(paths), (), os.path.abspath(self.root))
 
     def _paths(self, split: str, truth: BoxTable) -> list[str]:
         """Paths of a split's videos; missing ones are counted, listed and refused if too many."""
@@ -325,7 +325,7 @@ class AVADataModule(AnnotatedVideoDataModule):
             )
         columns = [paths[video] for video in keyframes.video[rows].tolist()]
         manifest = make_manifest(
-            columns, [UNKNOWN] * len(rows), self.class_names or (), os.path.abspath(self.root)
+            columns, [NO_LABEL] * len(rows), self.class_names or (), os.path.abspath(self.root)
         )
         return KeyframeManifest(
             manifest.table.append_column("keyframe", pa.array(rows)),

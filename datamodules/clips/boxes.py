@@ -1,22 +1,25 @@
-"""Where boxes lie after a crop, a change of size and padding.
+"""Where boxes lie after a picture is cropped, scaled and padded.
 
-Boxes are ``(n, 4)`` arrays of x1, y1, x2, y2 in shares of a picture's width and height; 0, 0 is its
-top left corner. Everything here is arithmetic on arrays.
+Arrays of boxes are float ``(n, 4)``: x1, y1, x2, y2 in shares of the picture's width and height,
+from its top left corner. Everything here is arithmetic on arrays.
 """
 
 import numpy as np
 
-Box = tuple[int, int, int, int]
+Box = tuple[int, int, int, int]  # a single one, x1, y1, x2, y2 in pixels of the picture
 
 
 def crop_boxes(boxes: np.ndarray, crop: Box, width: int, height: int) -> np.ndarray:
-    """Boxes in shares of a crop, of which they may stick out.
+    """Express boxes in shares of a crop; they may stick out of it.
 
     Args:
-        boxes: in shares of the picture.
-        crop: x1, y1, x2, y2 in pixels of the picture. It may be larger than that: padding.
-        width: of the picture, pixels.
-        height: of the picture, pixels.
+        boxes: ``(n, 4)`` in shares of the picture.
+        crop: in pixels of the picture. It may be larger than the picture: that is padding.
+        width: width of the picture, pixels.
+        height: height of the picture, pixels.
+
+    Returns:
+        ``(n, 4)`` in shares of the crop, not clipped to [0, 1].
     """
     x1, y1, x2, y2 = crop
     scale = np.array([width, height] * 2) / np.array([x2 - x1, y2 - y1] * 2)
@@ -25,7 +28,7 @@ def crop_boxes(boxes: np.ndarray, crop: Box, width: int, height: int) -> np.ndar
 
 
 def clip_boxes(boxes: np.ndarray) -> np.ndarray:
-    """The parts of boxes within the picture; those outside become empty ones at its border."""
+    """Clip boxes ``(n, 4)`` to the picture; one outside becomes an empty box at its border."""
     return boxes.clip(0.0, 1.0)
 
 
@@ -35,7 +38,10 @@ def box_areas(boxes: np.ndarray) -> np.ndarray:
 
 
 def visible_shares(boxes: np.ndarray) -> np.ndarray:
-    """Share of each box that lies within the picture, in [0, 1], ``(n,)``."""
+    """Share in [0, 1] of each box ``(n, 4)`` that lies within the picture, ``(n,)``.
+
+    No box may be empty.
+    """
     return box_areas(clip_boxes(boxes)) / box_areas(boxes)
 
 
@@ -44,13 +50,17 @@ def jitter_boxes(
 ) -> np.ndarray:
     """Move each side of each box by a random share of the box's size, within the picture.
 
-    A side moves outwards by up to ``most`` and inwards by up to half of that, uniformly.
+    A side moves outwards by up to ``most`` or inwards by up to half of that, uniformly.
     VideoMAE-Action-Detection trains with (0.2, 0.1).
 
     Args:
-        boxes: in shares of the picture.
-        most: of the width for left and right sides, of the height for top and bottom, in [0, 1).
+        boxes: ``(n, 4)`` in shares of the picture.
+        most: shares in [0, 1) of a box's width, for its left and right side, and of its height, for
+            its top and bottom.
         rng: source of randomness.
+
+    Returns:
+        ``(n, 4)`` in shares of the picture, within [0, 1].
     """
     size = np.stack([boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]] * 2, axis=1)  # (n, 4)
     outwards = rng.uniform(-0.5, 1.0, boxes.shape) * np.array(most * 2)

@@ -1,14 +1,14 @@
 """Which moments of a video, and which part of the picture, make a clip.
 
-Times are seconds from the first displayed frame; boxes are ``(x1, y1, x2, y2)`` in displayed
-pixels. Everything here is arithmetic on numbers: no file is touched.
+Times are seconds from the first displayed frame; a box is in displayed pixels. Everything here is
+arithmetic on numbers: no file is touched.
 """
 
 import math
 
 import numpy as np
 
-Box = tuple[int, int, int, int]
+from datamodules.clips.boxes import Box
 
 
 def sample_seed(seed: int, epoch: int, index: int, repeat: int = 0) -> int:
@@ -20,16 +20,29 @@ def sample_seed(seed: int, epoch: int, index: int, repeat: int = 0) -> int:
 def clip_span(num_frames: int, stride: int, fps: float) -> float:
     """Seconds between the first and the last frame of a clip.
 
-    ``stride`` counts frames of a nominal ``fps``, so that "16 x 4" covers the same time in a file
-    of any rate (PySlowFast, ``TARGET_FPS`` 30).
+    "16 x 4" means the same time in a file of any rate, as in PySlowFast (``TARGET_FPS`` 30).
+
+    Args:
+        num_frames: frames of the clip.
+        stride: the clip takes every ``stride``-th frame of a nominal ``fps``.
+        fps: nominal frames per second.
     """
     return (num_frames - 1) * stride / fps
 
 
 def clip_times(start: float, num_frames: int, stride: int, fps: float) -> np.ndarray:
-    """Times of a clip's frames: float64 ``(num_frames,)`` seconds, ``stride / fps`` apart.
+    """Times of a clip's frames.
 
-    Times past the end of the video are fine: the decoder shows the last frame there.
+    They may lie past the end of the video, where the decoder shows the last frame.
+
+    Args:
+        start: time of the first frame, seconds.
+        num_frames: frames of the clip.
+        stride: the clip takes every ``stride``-th frame of a nominal ``fps``.
+        fps: nominal frames per second.
+
+    Returns:
+        float64 ``(num_frames,)`` seconds, ``stride / fps`` apart.
     """
     return start + np.arange(num_frames) * (stride / fps)
 
@@ -37,13 +50,13 @@ def clip_times(start: float, num_frames: int, stride: int, fps: float) -> np.nda
 def keyframe_times(second: float, num_frames: int, stride: int, fps: float) -> np.ndarray:
     """Times of a clip around a keyframe, which is its frame ``num_frames // 2`` (PySlowFast, AVA).
 
-    Times before 0 and past the end are fine: the decoder shows the first and the last frame there.
+    They may lie before 0 and past the end, where the decoder shows the first and the last frame.
 
     Args:
-        second: of the keyframe.
-        num_frames: of the clip.
-        stride: a clip takes every ``stride``-th frame of a nominal ``fps``.
-        fps: nominal frames a second.
+        second: time of the keyframe, seconds.
+        num_frames: frames of the clip.
+        stride: the clip takes every ``stride``-th frame of a nominal ``fps``.
+        fps: nominal frames per second.
 
     Returns:
         float64 ``(num_frames,)`` seconds, ``stride / fps`` apart.
@@ -52,15 +65,22 @@ def keyframe_times(second: float, num_frames: int, stride: int, fps: float) -> n
 
 
 def random_clip_start(duration: float, span: float, rng: np.random.Generator) -> float:
-    """Start of a training clip in seconds, uniform over all that fit; 0 in a shorter video."""
+    """Draw the start of a training clip in seconds, uniformly over all that fit.
+
+    Args:
+        duration: of the video, seconds.
+        span: seconds from the first to the last frame of the clip; in a shorter video it starts
+            at 0.
+        rng: source of randomness.
+    """
     return float(rng.uniform(0.0, max(0.0, duration - span)))
 
 
 def view_starts(last_frame: float, span: float, views: int) -> list[float]:
     """Starts in seconds of ``views`` equally spaced test clips.
 
-    The first clip begins with the first frame, the last one ends with the last frame; a single
-    clip lies in the middle (Kinetics protocol, HIERA "16 x 4, 5 temporal views").
+    The first clip begins with the first frame, and the last one ends with the last frame. A single
+    clip lies in the middle (Kinetics protocol; Hiera paper: "16 x 4, 5 temporal views").
 
     Args:
         last_frame: time at which the last frame of the video is shown, seconds.
@@ -74,7 +94,12 @@ def view_starts(last_frame: float, span: float, views: int) -> list[float]:
 
 
 def random_segment_times(duration: float, segments: int, rng: np.random.Generator) -> np.ndarray:
-    """A uniform random time in each of ``segments`` equal parts of a video (TSN, Wang et al. 2016).
+    """Draw a time in each of ``segments`` equal parts of a video (TSN, Wang et al. 2016).
+
+    Args:
+        duration: of the video, seconds.
+        segments: number of parts.
+        rng: source of randomness.
 
     Returns:
         float64 ``(segments,)`` seconds, ascending.
@@ -85,9 +110,15 @@ def random_segment_times(duration: float, segments: int, rng: np.random.Generato
 def segment_view_times(duration: float, segments: int, views: int) -> list[np.ndarray]:
     """One time in each of ``segments`` equal parts of a video, for each of ``views`` test views.
 
-    View v takes what lies at (v + 1/2) / ``views`` of each part: a single one the centre, several
-    interleave, so that together they are a sampling ``views`` times as dense. (In PySlowFast all
-    temporal views of SSv2 are the same frames; VideoMAE's two test segments differ as here.)
+    View v takes the moment at (v + 1/2) / ``views`` of each part. A single view takes the centres;
+    several views interleave, so that together they sample ``views`` times as densely. (In
+    PySlowFast, all temporal views of SSv2 are the same frames. VideoMAE's two test segments differ,
+    as here.)
+
+    Args:
+        duration: of the video, seconds.
+        segments: number of parts.
+        views: number of views.
 
     Returns:
         For each view float64 ``(segments,)`` seconds, ascending.
@@ -104,18 +135,19 @@ def random_resized_crop(
     ratio: tuple[float, float],
     rng: np.random.Generator,
 ) -> Box:
-    """One random box for all frames of a clip (Inception crop: area, then log-uniform aspect).
+    """Draw one box for all frames of a clip: its area, then its log-uniform aspect (Inception).
 
     Args:
         width: width of the displayed picture, pixels.
         height: height of the displayed picture, pixels.
         aspect: width / height of the model's input; ``ratio`` is relative to it.
-        scale: least and greatest share of the picture's area.
-        ratio: least and greatest distortion of the aspect; (3/4, 4/3) is usual.
+        scale: smallest and largest share of the picture's area, in (0, 1].
+        ratio: smallest and largest distortion of the aspect; (3/4, 4/3) is usual.
         rng: source of randomness.
 
     Returns:
-        A box inside the picture. If ten draws do not fit, the largest central box of ``aspect``.
+        A box inside the picture. If none of ten draws fits, it is the largest central box of
+        ``aspect``.
     """
     for _ in range(10):
         area = width * height * rng.uniform(*scale)
@@ -136,17 +168,17 @@ def random_short_side_crop(
     short_side: tuple[int, int],
     rng: np.random.Generator,
 ) -> Box:
-    """One random box for all frames of a clip: the short side scaled, then a crop of fixed size.
+    """Draw one box for all frames of a clip: scale the short side, then cut out a fixed size.
 
-    This is PySlowFast's ``random_short_side_scale_jitter`` and random crop, as the box in the
-    picture's own pixels that the crop covers.
+    This is PySlowFast's ``random_short_side_scale_jitter`` followed by a random crop, expressed as
+    the box that the crop covers in the picture before scaling.
 
     Args:
         width: width of the displayed picture, pixels.
         height: height of the displayed picture, pixels.
         crop: (height, width) of the crop, pixels after scaling.
-        short_side: least and greatest length of the scaled short side, pixels, of which one is
-            drawn uniformly; at least as long as the longer side of ``crop``.
+        short_side: smallest and largest length of the scaled short side, pixels; the length is
+            drawn uniformly. None may be shorter than the longer side of ``crop``.
         rng: source of randomness.
 
     Returns:
@@ -159,9 +191,18 @@ def random_short_side_crop(
 
 
 def covering_size(width: int, height: int, least_width: int, least_height: int) -> tuple[int, int]:
-    """Smallest (height, width) with the picture's proportions that covers the given rectangle.
+    """Smallest size with the picture's proportions that covers a rectangle.
 
-    For a square rectangle this is "scale the short side to".
+    For a square, this is what "scale the short side to" means.
+
+    Args:
+        width: width of the picture, pixels.
+        height: height of the picture, pixels.
+        least_width: width of the rectangle, pixels.
+        least_height: height of the rectangle, pixels.
+
+    Returns:
+        (height, width) in pixels.
     """
     factor = max(least_width / width, least_height / height)
     return max(least_height, round(height * factor)), max(least_width, round(width * factor))
@@ -170,8 +211,15 @@ def covering_size(width: int, height: int, least_width: int, least_height: int) 
 def view_crops(width: int, height: int, crop_width: int, crop_height: int, views: int) -> list[Box]:
     """Boxes of one size at equal steps along the picture's free side.
 
-    One view is the centre; three are left, centre, right of a wide picture and top, centre,
-    bottom of a tall one (PySlowFast ``uniform_crop``).
+    One view is the centre. Three views are left, centre and right of a wide picture, and top,
+    centre and bottom of a tall one (PySlowFast ``uniform_crop``).
+
+    Args:
+        width: width of the picture, pixels.
+        height: height of the picture, pixels.
+        crop_width: width of a box, pixels.
+        crop_height: height of a box, pixels.
+        views: number of boxes, at least 1.
     """
     boxes = []
     for i in range(views):

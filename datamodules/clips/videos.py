@@ -1,4 +1,4 @@
-"""Clips of one video as tensors: what a worker of the loader does."""
+"""Clips of one video as tensors: the work of the loader's workers."""
 
 import math
 from typing import NamedTuple
@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.clips.boxes import Box
 from datamodules.clips.items import Item
 from datamodules.clips.sampling import (
-    Box,
     clip_span,
     clip_times,
     covering_size,
@@ -32,12 +32,12 @@ class ClipFormat(NamedTuple):
     """What the model sees of a video.
 
     Attributes:
-        num_frames: frames of a clip.
-        stride: of a ``clip``, which takes every ``stride``-th frame.
-        fps: nominal frames a second that ``stride`` counts in.
-        height: pixels.
-        width: pixels.
-        sampling: ``clip``, or ``segments``: one frame of each of ``num_frames`` equal parts.
+        num_frames: frames of a clip, T.
+        stride: with the sampling ``clip``, every ``stride``-th frame is taken.
+        fps: nominal frames per second that ``stride`` counts.
+        height: H, pixels.
+        width: W, pixels.
+        sampling: ``clip``, or ``segments``: one frame of each of T equal parts of the video.
     """
 
     num_frames: int
@@ -49,7 +49,7 @@ class ClipFormat(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of its pixels: ``(T, H, W, 3)``."""
+        """Shape of a clip's pixels: ``(T, H, W, 3)``."""
         return self.num_frames, self.height, self.width, 3
 
     @property
@@ -58,17 +58,34 @@ class ClipFormat(NamedTuple):
         return clip_span(self.num_frames, self.stride, self.fps)
 
     def times(self, start: float) -> np.ndarray:
-        """Times of the frames of a ``clip``, float64 ``(num_frames,)`` seconds."""
+        """Times of the frames of a ``clip`` that starts at ``start``: float64 ``(T,)``, seconds."""
         return clip_times(start, self.num_frames, self.stride, self.fps)
 
     def random_times(self, duration: float, rng: np.random.Generator) -> np.ndarray:
-        """Times of the frames of a training clip, float64 ``(num_frames,)`` seconds."""
+        """Draw the times of the frames of a training clip.
+
+        Args:
+            duration: of the video, seconds.
+            rng: source of randomness.
+
+        Returns:
+            float64 ``(T,)``, seconds.
+        """
         if self.sampling == "segments":
             return random_segment_times(duration, self.num_frames, rng)
         return self.times(random_clip_start(duration, self.span, rng))
 
     def view_times(self, duration: float, rate: float, views: int) -> list[np.ndarray]:
-        """Times of the frames of each temporal view of a video of ``rate`` frames a second."""
+        """Times of the frames of each temporal view of a video.
+
+        Args:
+            duration: of the video, seconds.
+            rate: of the video, frames per second.
+            views: number of temporal views.
+
+        Returns:
+            For each view float64 ``(T,)``, seconds.
+        """
         if self.sampling == "segments":
             return segment_view_times(duration, self.num_frames, views)
         last_frame = max(0.0, duration - 1 / rate)
@@ -76,7 +93,7 @@ class ClipFormat(NamedTuple):
 
 
 class _Clips:
-    """What both data sets are: clips of the videos of a manifest."""
+    """Common part of both data sets: clips of the videos of a manifest."""
 
     def __init__(self, manifest: Manifest, clip: ClipFormat, clips: int, seed: int) -> None:
         self.manifest, self.clip, self.seed = manifest, clip, seed
@@ -87,7 +104,7 @@ class _Clips:
         return self.item(np.empty((0, *self.clip.shape), np.uint8), 0, index)
 
     def item(self, clips: np.ndarray, epoch: int, index: int) -> Item:
-        """Clips uint8 ``(n, T, H, W, 3)`` of a video with what is known of it."""
+        """The item of a video: its clips, uint8 ``(n, T, H, W, 3)``, their seeds, id and label."""
         seeds = [sample_seed(self.seed, epoch, index, repeat) for repeat in range(len(clips))]
 
         def column(value: int) -> Tensor:
@@ -102,7 +119,7 @@ class _Clips:
 
 
 class TrainingClips(_Clips):
-    """``repeats`` random clips of each video, from one open of its file.
+    """``repeats`` random clips of each video; its file is opened once.
 
     An item is indexed by ``(epoch, index)`` and holds ``video`` uint8 ``(repeats, T, H, W, 3)``,
     ``seed``, ``video_id`` and ``label`` int64 ``(repeats,)``.
@@ -110,11 +127,12 @@ class TrainingClips(_Clips):
     Args:
         manifest: the videos.
         clip: format of a clip.
-        repeats: clips of one video (repeated augmentation: Hoffer et al. 2020; HIERA Table 11).
-        crop_scale: share of the picture that the random crop keeps.
-        crop_ratio: distortion of its aspect.
+        repeats: clips of one video (repeated augmentation: Hoffer et al. 2020; Hiera, Table 11).
+        crop_scale: smallest and largest share of the picture that the random crop keeps.
+        crop_ratio: smallest and largest distortion of its aspect.
         seed: seed of the run.
-        short_side: instead, scale the short side to a random length in this range, and crop.
+        short_side: instead, scale the short side to a random length in this range, pixels, and cut
+            out a crop of the clip's size.
     """
 
     def __init__(
@@ -141,7 +159,7 @@ class TrainingClips(_Clips):
         return self.item(np.stack(clips), epoch, index)
 
     def _random_clip(self, file: VideoFile, rng: np.random.Generator) -> tuple[np.ndarray, Box]:
-        """Times and crop."""
+        """Times and crop of one clip, as `VideoFile.clips_at` takes them."""
         times = self.clip.random_times(file.duration, rng)
         return times, self._random_crop(file.width, file.height, rng)
 
@@ -155,11 +173,17 @@ class TrainingClips(_Clips):
 
 
 class EvaluationViews(_Clips):
-    """All views of each video, from one open and one pass over its file.
+    """All views of each video, from one pass over its file.
 
     An item is indexed by ``(epoch, index)`` and holds ``video`` uint8 ``(views, T, H, W, 3)`` with
     ``seed``, ``video_id``, ``label`` and ``view`` int64 ``(views,)``, where view =
     ``temporal * spatial_views + spatial``.
+
+    Args:
+        manifest: the videos.
+        clip: format of a view.
+        views: number of views in time and in space.
+        seed: seed of the run.
     """
 
     def __init__(
@@ -175,7 +199,7 @@ class EvaluationViews(_Clips):
             return self.item(views, epoch, index)
 
     def item(self, clips: np.ndarray, epoch: int, index: int) -> Item:
-        """As in training, and which view each clip is."""
+        """The item of a video, with the number of each clip's view."""
         return super().item(clips, epoch, index) | {"view": torch.arange(len(clips))}
 
 
@@ -185,8 +209,8 @@ def clips_of_views(file: VideoFile, clip: ClipFormat, temporal: int, spatial: in
     Args:
         file: the video.
         clip: format of a view.
-        temporal: views in time, each with all those in space.
-        spatial: views along the picture's free side.
+        temporal: number of views in time.
+        spatial: number of views along the picture's free side, for each of those in time.
 
     Returns:
         uint8 ``(temporal * spatial, T, H, W, 3)``; the view in space varies fastest.

@@ -16,7 +16,13 @@ HEADER = ["path", "reason"]
 
 
 class Failure(NamedTuple):
-    """A video that an item was to be made of, and why it was not."""
+    """A video that no item could be made of.
+
+    Attributes:
+        video_id: index in the manifest.
+        label: id of its class, -1 if unknown.
+        reason: why, one line.
+    """
 
     video_id: int
     label: int
@@ -24,52 +30,57 @@ class Failure(NamedTuple):
 
 
 class BadVideos:
-    """Videos that failed, each logged and listed once; and those that are not opened again.
+    """Videos that failed, each logged and listed once, and those that are not opened again.
 
-    A video that hangs the decoder or takes its process with it costs a worker each time. This
-    process opens it no more. Such videos have a list of their own, which the trainings to come are
-    given, too, and which holds until the video changes.
+    A video that hangs or crashes the decoder costs a worker each time, so this process does not
+    open it again. Such videos have a list of their own, which later trainings read, too. There, an
+    entry holds until the video changes.
 
     Args:
-        file: CSV with the columns path and reason, of this run; None: nothing is kept.
-        killed_file: the same for what is not opened again, with a stamp that tells a changed video.
+        file: this run's list, a CSV with the columns path and reason. None: nothing is kept.
+        killed_file: the list of videos that are not opened again: also with a stamp, which tells
+            whether the video has changed.
 
     Raises:
-        DatasetError: one of the files exists and is no such list.
+        DatasetError: one of the files exists and is not such a list.
     """
 
     def __init__(self, file: Path | None, killed_file: Path | None = None) -> None:
-        self._found = _Rows(file, HEADER)
-        self._killed = _Rows(killed_file, [*HEADER, "stamp"])
-        self._killed_here: dict[str, str] = {}  # path: reason
+        self._failed = _SharedCsv(file, HEADER)
+        self._killed = _SharedCsv(killed_file, [*HEADER, "stamp"])
+        self._killed_here: dict[str, str] = {}  # path: reason, of this process
 
     def lists(self, path: str) -> bool:
-        """Whether some run listed a video as not to be opened."""
+        """Whether a run has listed a video as one not to open."""
         return path in self._killed.rows
 
     def why_not_open(self, path: str, stamp: str | None) -> str | None:
-        """The reason for which a video is not opened; None if it may be.
+        """The reason why a video must not be opened; None if it may be.
 
         Args:
             path: of the video.
-            stamp: see `Manifest.stamp`; None: only what this process found is asked for.
+            stamp: see `Manifest.stamp`. None: the list of other runs does not count.
         """
-        reason, then = self._killed.rows.get(path, ("", None))
-        return self._killed_here.get(path, reason if stamp is not None and stamp == then else None)
+        reason, listed_stamp = self._killed.rows.get(path, ("", None))
+        holds = stamp is not None and stamp == listed_stamp
+        return self._killed_here.get(path, reason if holds else None)
 
     def note(self, path: str, reason: str) -> None:
-        """Add a video that cannot be decoded."""
-        if path not in self._found.rows and self._found.add(path, reason):
+        """Add a video that cannot be decoded; it is logged the first time."""
+        if path not in self._failed.rows and self._failed.add(path, reason):
             log.warning(f"not decoded: {path}: {reason}")
 
     def note_killed(self, path: str, reason: str, stamp: str, keep: bool = True) -> Path | None:
-        """Add a video that is not to be opened again; returns the file that lists it, if one does.
+        """Add a video that is not to be opened again.
 
         Args:
             path: of the video.
-            reason: what it did.
+            reason: what it did to its worker, one line.
             stamp: see `Manifest.stamp`.
             keep: list it for other processes and runs.
+
+        Returns:
+            The file that lists it; None if no file does.
         """
         self.note(path, reason)
         self._killed_here[path] = reason
@@ -79,46 +90,54 @@ class BadVideos:
         return self._killed.file
 
     def refresh(self) -> None:
-        """Learn what other processes have added. A list that was spoilt meanwhile ends no run."""
-        for rows in (self._found, self._killed):
+        """Read what other processes have added. A list damaged meanwhile is only logged."""
+        for shared in (self._failed, self._killed):
             try:
-                rows.read()
+                shared.read()
             except DatasetError as error:
                 log.warning(str(error))
 
 
-class _Rows:
-    """Rows of a CSV file by their path, to which other processes append as well."""
+class _SharedCsv:
+    """A CSV file that several processes append rows to.
+
+    Args:
+        file: the file, which need not exist. None: rows are kept in memory only.
+        columns: its header; the first column is ``path``.
+
+    Attributes:
+        rows: the other cells of each row, by path.
+    """
 
     def __init__(self, file: Path | None, columns: list[str]) -> None:
         self.rows: dict[str, tuple[str, ...]] = {}
         self.file, self._columns = file, columns
-        self._size = 0  # of what was read
+        self._size = 0  # bytes that were read
         self.read()
 
     def read(self) -> None:
-        """Take in what is there.
+        """Read the rows of all processes.
 
         Raises:
-            DatasetError: it is no such list.
+            DatasetError: the file has other columns or cannot be read.
         """
         if self.file is None or not self.file.exists():
             return
         try:
             with open(self.file, newline="", encoding="utf-8") as file:
                 _lock(file, fcntl.LOCK_SH)
-                self._take_in(file)
+                self._load(file)
         except OSError as error:
             raise DatasetError(f"{self.file}: not readable: {error.strerror}") from None
 
     def add(self, path: str, *cells: str) -> bool:
-        """Add a row, unless some process has; returns whether it is new."""
+        """Add a row, unless a process has done so; return whether it is new."""
         new = True
         if self.file is not None:
             try:
                 new = self._append(self.file, path, *cells)
-            except (OSError, DatasetError) as error:  # no run ends for that
-                log.warning(f"{self.file}: {path} is not added: {error}")
+            except (OSError, DatasetError) as error:  # no reason to end a run
+                log.warning(f"{self.file}: {path} was not added: {error}")
         self.rows[path] = cells
         return new
 
@@ -126,21 +145,22 @@ class _Rows:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a+", newline="", encoding="utf-8") as file:
             _lock(file, fcntl.LOCK_EX)  # until it is closed
-            self._take_in(file)
+            self._load(file)
             if self.rows.get(row[0]) == row[1:]:
                 return False
             writer = csv.writer(file, lineterminator="\n")
             size = file.seek(0, os.SEEK_END)
             if not size:
                 writer.writerow(self._columns)
-            elif not _ends_a_line(path):  # half a row, of a disk that was full
+            elif not _ends_with_newline(path):  # half a row, from a disk that was full
                 file.write("\n")
             writer.writerow(row)
             file.flush()
             self._size = file.tell()
         return True
 
-    def _take_in(self, file: IO[str]) -> None:
+    def _load(self, file: IO[str]) -> None:
+        """Read all rows, if the file has grown."""
         size = file.seek(0, os.SEEK_END)
         if size == self._size:
             return
@@ -152,18 +172,18 @@ class _Rows:
             header, lines = [], []
         if header != columns:
             raise DatasetError(
-                f"{file.name}: is no list of bad videos; expected the columns {', '.join(columns)}"
+                f"{file.name}: not a list of bad videos; expected the columns {', '.join(columns)}"
             )
         rows = ([*line, *[""] * len(columns)][: len(columns)] for line in lines if line)
         self.rows, self._size = {path: tuple(cells) for path, *cells in rows}, size
 
 
-def _ends_a_line(path: Path) -> bool:
+def _ends_with_newline(path: Path) -> bool:
     with open(path, "rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
 
 
 def _lock(file: IO[str], kind: int) -> None:
-    with suppress(OSError):  # a file system without locks
+    with suppress(OSError):  # some file systems have no locks
         fcntl.flock(file, kind)

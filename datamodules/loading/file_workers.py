@@ -1,7 +1,18 @@
-"""Many files worked on by several processes, of which any may hang or die.
+"""Processes that work through many files once, for `prepare` and `check`: any may hang or die.
 
 A call of FFmpeg cannot be interrupted, so a file that hangs it costs its process. Unlike a pool of
-the standard library, this one knows which file that was, and goes on.
+the standard library, this one knows which file that was, gives `Lost` as its result, and goes on.
+
+There is a second supervisor, `item_workers`, because training asks for other things:
+
+                   file_workers                           item_workers
+    work           each file once, up to many minutes     an epoch's items, thousands a minute
+    order          as results are ready                   the epoch's order, whatever is slow
+    a file is      lost after so long without a sign of   lost after so long in all; the caller
+                   life: long files take long             then decides what takes its place
+    start          from a server without threads, which   a fork, as workers must share the memory
+                   pickles the function                   of the data set and of the frames
+    results        small, through a pipe                  frames, in shared memory
 """
 
 import signal
@@ -20,9 +31,9 @@ R = TypeVar("R")
 
 _BEAT_SECONDS = 0.5  # between two signs of life of a worker
 _LOOK_SECONDS = 1.0  # between two looks at the clock
-_ATTEMPTS = 2  # at an item whose worker dies, which may not be its fault (memory)
-# Workers come from a server process without threads; forks of this process would inherit locks.
-# It imports once what takes long and all of them need.
+_ATTEMPTS = 2  # at an item whose worker dies: that may not be its fault (memory)
+# Workers come from a server process without threads: forks of this process would inherit locks.
+# The server imports once what all of them need and takes long.
 _CONTEXT = get_context("forkserver")
 _IMPORTS = ["datamodules.video.transcoding", "pyarrow"]
 
@@ -40,18 +51,21 @@ def work(
     processes: int,
     patience: float,
 ) -> Generator[tuple[T, R | Lost]]:
-    """Call a function with every item, in several processes; results come as they are ready.
+    """Call a function with every item, in several processes.
 
     Args:
-        function: is given an item and a function to call now and then as a sign of life. Can be
-            pickled. Its exceptions are raised here.
+        function: called with an item and with a function to call now and then as a sign of life. It
+            must be picklable. Its exceptions are raised here.
         items: what to work on.
-        processes: how many.
-        patience: seconds without a sign of life after which a process is ended.
+        processes: number of processes.
+        patience: seconds without a sign of life after which a process is killed.
+
+    Yields:
+        An item and its result as soon as that is ready, or `Lost` if its process hung or died.
     """
     _CONTEXT.set_forkserver_preload(_IMPORTS)
     todo = deque((item, 0) for item in items)
-    lifeline, ours = _CONTEXT.Pipe(duplex=False)  # ends with this process, however that ends
+    lifeline, ours = _CONTEXT.Pipe(duplex=False)  # closes when this process ends, however it does
     workers = [_Worker(function, lifeline) for _ in range(min(processes, len(todo)))]
     try:
         while todo or any(worker.busy for worker in workers):
@@ -78,13 +92,22 @@ def work(
 
 
 class _Died(NamedTuple):
+    """In place of an answer: the worker has ended."""
+
     reason: str
-    hung: bool = False
+    hung: bool = False  # it was killed for that
     idle: bool = False  # it had no item
 
 
 class _Worker:
-    """A process and what it is doing."""
+    """A process and the item that it works on.
+
+    Attributes:
+        ready: it waits for an item; False until its imports are done, too.
+        busy: it works on an item.
+        item: the last item that it was given.
+        attempts: at this item, before the one under way.
+    """
 
     def __init__(self, function: Callable[..., Any], lifeline: Connection) -> None:
         self.pipe, theirs = _CONTEXT.Pipe()
@@ -98,15 +121,15 @@ class _Worker:
         self._last_sign = time.monotonic()
 
     def send(self, item: Any, attempts: int) -> None:
-        """Begin with an item."""
+        """Give it an item to work on."""
         self.item, self.attempts = item, attempts
         self.ready, self.busy = False, True
         self._last_sign = time.monotonic()
-        with suppress(BrokenPipeError):  # the next look tells
+        with suppress(BrokenPipeError):  # it has died: the next look tells
             self.pipe.send(item)
 
     def look(self, patience: float) -> tuple[Any] | _Died | None:
-        """What has become of the item; None if nothing yet."""
+        """The result of the item in a tuple, or how the worker died; None if there is no news."""
         while self.pipe.poll():
             self._last_sign = time.monotonic()
             try:
@@ -125,7 +148,7 @@ class _Worker:
             return _Died(f"the decoder hangs: nothing came for {patience:g} s", hung=True)
         return None
 
-    def _died(self) -> "_Died":
+    def _died(self) -> _Died:
         self.process.join()
         reason = cause_of_death(self.process.exitcode)
         if not self.busy and not self.ready:
@@ -133,14 +156,15 @@ class _Worker:
         return _Died(reason, idle=not self.busy)
 
     def end(self) -> None:
+        """Kill the process."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
 
 
 def _serve(function: Callable[..., Any], pipe: Connection, lifeline: Connection) -> None:
-    """What a worker does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
+    """What a worker does: work on the items that come through the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     last_beat = 0.0
 
@@ -163,14 +187,14 @@ def _serve(function: Callable[..., Any], pipe: Connection, lifeline: Connection)
 
 
 def _end_with(lifeline: Connection) -> None:
-    """End this process, be it in a decoder that hangs, when the parent is gone."""
+    """End this process when its parent is gone, even while its decoder hangs."""
     with suppress(EOFError, OSError):
         lifeline.recv()
     _exit(1)
 
 
 def cause_of_death(exit_code: int | None) -> str:
-    """Why a process that decodes has ended, in words."""
+    """Why a decoding process has ended, in words; ``exit_code`` is that of `multiprocessing`."""
     if exit_code is None or exit_code >= 0:
         return f"the decoder ended its process with exit code {exit_code}"
     name = signal.Signals(-exit_code).name

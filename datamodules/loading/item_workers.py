@@ -1,9 +1,12 @@
-"""Processes that make items ahead of time, and are replaced when one hangs or dies.
+"""Processes that make a loader's items ahead of time, and are replaced when one hangs or dies.
 
-A call of FFmpeg cannot be interrupted, so what reads files must be a process that can be killed.
-Every n-th item is one worker's: no queue is shared, and a killed worker can leave nothing locked.
-Frames come through memory that is mapped before the fork: they need no copy, and no /dev/shm, which
-is small in containers.
+A call of FFmpeg cannot be interrupted, so files must be read by a process that can be killed. Each
+of n workers makes every n-th item: they share no queue, so a killed worker leaves nothing locked.
+Frames come through memory that is mapped before the fork. That needs no copy, and no /dev/shm,
+which is small in containers.
+
+`prepare` and `check` work through files with another supervisor; the table at the top of
+`file_workers` says what sets the two apart.
 """
 
 import atexit
@@ -29,24 +32,24 @@ from datamodules.clips.items import Item
 from datamodules.loading.file_workers import cause_of_death
 
 _FORK = get_context("fork")  # workers share the manifest's memory
-_IDLE = math.inf
-_LOOK_SECONDS = 1.0  # between two looks at the clock, and at a parent that may be gone
-_NONE = -1  # no video
+_IDLE = math.inf  # in place of the time since when a worker works: it waits for a free slot
+_LOOK_SECONDS = 1.0  # between two looks at the clock, and at whether the parent is gone
+_NO_VIDEO = -1  # in place of a video's index
 
 
 class Workers:
     """Items of one pass, in order, made by several processes.
 
     Args:
-        make: makes item k. It is given a function to be called with the index of each video before
-            that is opened. Runs in the workers, which are forks of this process.
-        length: items of the pass.
-        item_shape: greatest shape of an item's ``video``, uint8.
-        num_workers: processes.
-        ahead: items made ahead of the one that is wanted, about.
+        make: makes item k. Its second argument is a function that it must call with the index of
+            each video before opening it. It runs in the workers, which are forks of this process.
+        length: number of items in the pass.
+        item_shape: largest shape of an item's ``video``, uint8 ``(clips, T, H, W, 3)``.
+        num_workers: number of processes.
+        ahead: about how many items are made before they are asked for.
         timeout: seconds that a worker may take for one video.
-        on_fault: called with a video's index, the reason, and whether it hung, when its worker was
-            lost; then `make` is called again, in another worker.
+        on_fault: called when a worker was lost to a video, with the video's index, the reason, and
+            whether it hung. Then `make` is called again, in another worker.
     """
 
     def __init__(
@@ -65,16 +68,17 @@ class Workers:
         size = num_workers * depth * math.prod(item_shape)
         frames = np.frombuffer(mmap.mmap(-1, size), np.uint8)
         self._slots = frames.reshape(num_workers, depth, *item_shape)
-        # Of each worker: since when it works (seconds), and on which video, if one is open.
+        # For each worker: since when it works (seconds), and on which video, if one is open.
         self._reading = np.frombuffer(mmap.mmap(-1, num_workers * 16)).reshape(num_workers, 2)
         self._processes: list[Any] = [None] * num_workers
         self._pipes: list[Any] = [None] * num_workers
-        self._idle_deaths = [-1] * num_workers  # the item owed by the one that died at no video
+        # For each worker: the item it owed when it last died without an open video.
+        self._idle_deaths = [-1] * num_workers
 
     def __iter__(self) -> Generator[Item]:
-        """Items in order. The frames of one are valid until the next is asked for."""
+        """Yield items in order. The frames of one are valid until the next is asked for."""
         count = len(self._processes)
-        # Whoever leaves this open: at exit Python would ask workers to end that take no SIGTERM.
+        # Should this be left open: at exit, Python would send SIGTERM, which workers ignore.
         atexit.register(self._stop)
         try:
             for worker in range(count):
@@ -95,7 +99,7 @@ class Workers:
         """Fork a worker that begins with item ``k``."""
         if k >= self._length:
             return
-        self._reading[worker] = time.monotonic(), _NONE
+        self._reading[worker] = time.monotonic(), _NO_VIDEO
         self._pipes[worker], theirs = _FORK.Pipe()
         arguments = (theirs, worker, k, os.getpid())
         process = _FORK.Process(target=self._work, args=arguments, daemon=True)
@@ -106,13 +110,14 @@ class Workers:
         self._processes[worker] = process
 
     def _receive(self, worker: int, k: int) -> Item:
+        """Wait for item ``k`` from its worker, or from those that replace it."""
         while True:
             pipe, process = self._pipes[worker], self._processes[worker]
             ready = wait([pipe, process.sentinel], _LOOK_SECONDS)
             if pipe in ready:
                 try:
                     item = pipe.recv()
-                except (EOFError, OSError):  # even within an item
+                except (EOFError, OSError):  # it died, maybe in the middle of an item
                     process.join()
                     self._replace(worker, k, cause_of_death(process.exitcode))
                     continue
@@ -120,7 +125,7 @@ class Workers:
                     raise item
                 return item
             if process.sentinel in ready:
-                if not pipe.poll():  # else its last words are still to be read
+                if not pipe.poll():  # else its last message is still to be read
                     process.join()
                     self._replace(worker, k, cause_of_death(process.exitcode))
             elif time.monotonic() - self._reading[worker, 0] > self._timeout:
@@ -130,7 +135,7 @@ class Workers:
                 self._replace(worker, k, reason, hung=True)
 
     def _replace(self, worker: int, k: int, reason: str, hung: bool = False) -> None:
-        """Put another worker in the place of one that is gone. It owed item ``k``."""
+        """Put another worker in the place of one that died and owes item ``k``."""
         index = int(self._reading[worker, 1])
         if index >= 0:
             self._on_fault(index, reason, hung)
@@ -142,11 +147,13 @@ class Workers:
         self._start(worker, k)
 
     def _free_slot(self, worker: int) -> None:
-        # It may be done, or gone; the next look at it tells.
+        """Let a worker write over the oldest of its frames."""
+        # It may have ended, in order or not; the next look at it tells.
         with suppress(BrokenPipeError, ConnectionResetError):
             self._pipes[worker].send_bytes(b"1")
 
     def _stop(self) -> None:
+        """Kill all workers."""
         for process in filter(None, self._processes):
             process.kill()
         for process, pipe in zip(self._processes, self._pipes, strict=True):
@@ -155,7 +162,7 @@ class Workers:
                 pipe.close()
 
     def _work(self, pipe: Connection, worker: int, first: int, parent: int) -> None:
-        """What a worker does."""
+        """What a worker does: make every n-th item, beginning with item ``first``."""
         # A scheduler or Ctrl-C signals all processes at once; the parent ends the workers itself.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -168,8 +175,8 @@ class Workers:
 
         for turn, k in enumerate(range(first, self._length, count)):
             if turn >= depth:
-                pipe.recv_bytes()
-            self._reading[worker] = time.monotonic(), _NONE
+                pipe.recv_bytes()  # until the slot is free
+            self._reading[worker] = time.monotonic(), _NO_VIDEO
             try:
                 item = self._make(k, reading)
                 video = item.pop("video")
@@ -179,18 +186,18 @@ class Workers:
             except Exception as error:
                 pipe.send(_portable(error))
                 return
-            self._reading[worker] = _IDLE, _NONE
+            self._reading[worker] = _IDLE, _NO_VIDEO
 
 
 def _end_with(parent: int) -> None:
-    """End this process, be it in a decoder that hangs, when its parent is gone."""
+    """End this process when its parent is gone, even while its decoder hangs."""
     while os.getppid() == parent:
         time.sleep(_LOOK_SECONDS)
     os._exit(1)
 
 
 def _portable(error: Exception) -> Exception:
-    """The error with its traceback as a note, in a form that a pipe takes."""
+    """The error with its traceback as a note, in a form that can be pickled."""
     text = "".join(traceback.format_exception(error))
     try:
         pickle.loads(pickle.dumps(error))

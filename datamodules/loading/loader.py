@@ -34,21 +34,24 @@ class EpochSampler(Sampler[tuple[int, int]]):
     """Yields this process's (epoch, index) pairs.
 
     Process ``rank`` of ``world_size`` takes every ``world_size``-th entry of the epoch's order. In
-    training the tail that does not divide is left out, so that all processes make equally many
-    steps (another tail each epoch); in evaluation nothing is left out and nothing is repeated.
+    training, the remainder is left out so that all processes make equally many steps; it is another
+    one each epoch. In evaluation, nothing is left out and nothing is repeated.
 
     Args:
-        length: samples.
-        training: in a new order each epoch.
-        seed: of the order.
-        rank: of this process.
-        world_size: processes.
+        length: number of samples.
+        training: draw a new order each epoch.
+        seed: seed of the order.
+        rank: number of this process.
+        world_size: number of processes.
         done: in evaluation, indices that were seen before and are not seen again.
 
     Attributes:
-        epoch: the epoch under way; set by the trainer. Evaluation is the same in every epoch.
+        epoch: the current epoch; set by the trainer. Evaluation is the same in every epoch.
         used: in training, samples of this epoch that all processes together have already had.
         left: in evaluation, the indices that are not done, int64 ``(n,)``, ascending.
+
+    Raises:
+        DatasetError: there are fewer samples than processes.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.used = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin ``epoch``; calling it again for the epoch under way changes nothing."""
+        """Begin an epoch; nothing changes if it is the current one."""
         if epoch != self.epoch:
             self.epoch, self.used = epoch, 0
 
@@ -83,17 +86,18 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return len(range(self.rank, len(self.left), self.world_size))
 
     def order(self) -> np.ndarray:
-        """All indices of this epoch in order, int64 ``(n,)``, the same in all processes."""
+        """All indices of this epoch in order, int64 ``(n,)``; the same in all processes."""
         if not self.training:
             return self.left
         return np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
 
     def positions(self) -> range:
-        """Where in the order the samples lie that this process has still to see."""
+        """Positions in the order of the samples that this process has yet to see."""
         end = 0 if self.training else len(self.left)
         if self.training:
             whole = self.length // self.world_size * self.world_size
-            rest = whole - self.used  # of another number of processes, it need not divide
+            # After a run on another number of processes, the rest need not divide evenly.
+            rest = whole - self.used
             end = self.used + rest // self.world_size * self.world_size
         return range(self.used + self.rank, end, self.world_size)
 
@@ -105,26 +109,28 @@ class EpochSampler(Sampler[tuple[int, int]]):
 class Loader:
     """Batches of a data set, and where in the epoch they are.
 
-    Its state is counted in batches handed out, not in items made ahead by workers. Lightning saves
-    and restores it with the checkpoint. It is no ``DataLoader``: that one cannot outlive a worker,
-    and Lightning would rebuild it with a sampler of its own.
+    Its state counts the batches that were handed out, not the items that workers made ahead.
+    Lightning saves and restores it with the checkpoint. It is not a ``DataLoader``: that one cannot
+    outlive a worker, and Lightning would rebuild it with a sampler of its own.
 
-    In training a video that cannot be decoded is replaced by the next one of the epoch's order, and
-    noted; in evaluation it becomes an item without clips. Either way a batch has a list ``failed``.
-    An item that is skipped is replaced, too, and counted in ``skipped``, int64 ``(items,)``.
+    In training, a video that cannot be decoded is noted and replaced by the next one in the epoch's
+    order; in evaluation, it becomes an item without clips. Either way, a batch has a list
+    ``failed``. An item that is skipped is replaced, too, and counted in ``skipped``, int64
+    ``(items,)``.
 
     Args:
         dataset: indexed by (epoch, index).
-        sampler: its order; in training, a last batch that is not full is left out.
+        sampler: its order. In training, an incomplete last batch is left out.
         batch_size: items in a batch.
-        accumulate: batches of one optimiser's step; in training, a last step that is not whole is
-            left out, too, so that every step is of equally many items.
-        num_workers: decoding processes; 0 decodes here, where nothing can end a decoder that hangs.
-        pin_memory: put frames where the GPU can fetch them by itself.
-        timeout: seconds that a worker may take for one video before it is ended.
+        accumulate: batches of one step of the optimiser. In training, an incomplete last step is
+            left out, too, so that all steps are of equally many items.
+        num_workers: number of decoding processes; 0 decodes in this one, where nothing can stop a
+            decoder that hangs.
+        pin_memory: put frames in page-locked memory, from where the GPU copies them by itself.
+        timeout: seconds that a worker may take for one video before it is killed.
         bad_videos: where failures are noted.
-        max_bad_share: training stops when more of an epoch's videos fail. Here those of this
-            process are counted; the task counts those of all.
+        max_bad_share: share in [0, 1] of an epoch's videos; training stops when more fail. Those of
+            this process are counted here, those of all processes by the task.
         stop_on_kill: stop when a worker hangs or dies twice at one video, rather than go on
             without it.
 
@@ -156,7 +162,7 @@ class Loader:
             )
         self.dataset, self.sampler = dataset, sampler
         self.batch_size, self.accumulate = batch_size, accumulate
-        self.batch_sampler = None  # Lightning looks for it where there is a sampler
+        self.batch_sampler = None  # Lightning expects one beside a sampler
         self.num_workers, self.pin_memory, self.timeout = num_workers, pin_memory, timeout
         self.bad_videos = bad_videos or BadVideos(None)
         self.max_bad_share, self.stop_on_kill = max_bad_share, stop_on_kill
@@ -168,7 +174,7 @@ class Loader:
 
     @property
     def most_bad(self) -> int:
-        """Videos of an epoch that may fail, in all processes together."""
+        """Number of an epoch's videos that may fail, in all processes together."""
         return math.floor(self.max_bad_share * self.sampler.length)
 
     @property
@@ -177,8 +183,8 @@ class Loader:
         return len(self._batch_sizes(len(self.sampler.positions())))
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator: nothing starts before the first batch is asked for, by when Lightning has
-        # told the sampler which epoch it is (it calls `iter` first).
+        # This is a generator, so that nothing starts before the first batch is asked for: Lightning
+        # calls `iter` before it tells the sampler which epoch it is.
         sampler, step = self.sampler, self.batch_size * self.sampler.world_size
         self._attempts.clear()
         if sampler.training and not self.batches_left:
@@ -186,7 +192,7 @@ class Loader:
         self.bad_videos.refresh()
         sizes = self._batch_sizes(len(sampler.positions()))
         items = self._items(sum(sizes))
-        bad: set[int] = set()
+        bad: set[int] = set()  # videos of this epoch that failed
         with closing(items):
             for size in sizes:
                 shape = (size * self.dataset.item_shape[0], *self.dataset.item_shape[1:])
@@ -197,7 +203,7 @@ class Loader:
                 yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Position: the epoch, and the samples of it used by all processes together."""
+        """Position: the epoch, and how many of its samples all processes together have used."""
         return {"epoch": self.sampler.epoch, "used": self.sampler.used}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
@@ -205,13 +211,14 @@ class Loader:
         self.sampler.epoch, self.sampler.used = state_dict["epoch"], state_dict["used"]
 
     def _batch_sizes(self, items: int) -> list[int]:
+        """Items in each of the batches that so many items give."""
         whole, rest = divmod(items, self.batch_size)
         if self.sampler.training:
             return [self.batch_size] * (whole - whole % self.accumulate)
         return [self.batch_size] * whole + ([rest] if rest else [])
 
     def _items(self, count: int) -> Generator[Item]:
-        """The next of this process's items that are still to come; no worker makes more."""
+        """The next ``count`` items of this process; no worker makes more."""
         order, positions = self.sampler.order(), self.sampler.positions()
         epoch = self.sampler.epoch if self.sampler.training else 0
 
@@ -249,12 +256,12 @@ class Loader:
                     break
         if not failed:
             raise DatasetError(f"not one of {skipped} training items has anything to learn from")
-        return self.dataset.empty(index) | {"failed": failed}  # in training, `_note` stops for it
+        return self.dataset.empty(index) | {"failed": failed}  # in training, `_note` now stops
 
     def _open(self, epoch: int, index: int, reading: Callable[[int], None]) -> Item:
         path = self.dataset.manifest.path(index)
-        # What an earlier run listed must not change the result of an evaluation. Only of what is
-        # listed the disk is asked.
+        # What an earlier run listed must not change the result of an evaluation. The stamp costs a
+        # look at the disk, so only listed videos are asked for theirs.
         listed = self.sampler.training and self.bad_videos.lists(path)
         stamp = self.dataset.manifest.stamp(index) if listed else None
         if (reason := self.bad_videos.why_not_open(path, stamp)) is not None:
@@ -263,13 +270,13 @@ class Loader:
         return self.dataset[epoch, index]
 
     def _lost_worker(self, index: int, reason: str, hung: bool) -> None:
-        """Do without a video that a worker was lost to, unless it deserves another attempt."""
+        """Give up a video that a worker was lost to, unless it gets another attempt."""
         path = self.dataset.manifest.path(index)
         self._attempts[path] += 1
         if self._attempts[path] < _ATTEMPTS:
-            log.warning(f"{path}: {reason}; it is tried once more")
+            log.warning(f"{path}: {reason}; it will be tried once more")
             return
-        # A storage that does not answer is no fault of the video.
+        # That a storage does not answer is not the video's fault.
         keep = not (hung and self.dataset.manifest.is_remote(index))
         kept = self.bad_videos.note_killed(path, reason, self.dataset.manifest.stamp(index), keep)
         if self.stop_on_kill:
@@ -277,7 +284,7 @@ class Loader:
             raise VideoDecodeError(path, f"{reason} (data.stop_on_kill=true){hint}")
 
     def _note(self, failed: list[Failure], bad: set[int]) -> None:
-        """Record failures; ``bad`` are the videos of this epoch that failed so far."""
+        """Record failures, and add them to ``bad``, the videos of this epoch that failed."""
         for failure in failed:
             bad.add(failure.video_id)
             path = self.dataset.manifest.path(failure.video_id)
@@ -286,10 +293,14 @@ class Loader:
                 self.check_bad(len(bad), f"; the last of them {path}: {failure.reason}")
 
     def check_bad(self, bad: int, more: str = "") -> None:
-        """See whether so many videos of an epoch may fail.
+        """Stop if more of an epoch's videos failed than ``max_bad_share`` allows.
+
+        Args:
+            bad: number of videos that failed.
+            more: end of the message.
 
         Raises:
-            TooManyBadVideos: they may not.
+            TooManyBadVideos: they are too many.
         """
         if bad > self.most_bad:
             raise TooManyBadVideos(
@@ -301,14 +312,18 @@ class Loader:
 def collate(items: Iterable[Item], shape: tuple[int, ...], pin_memory: bool = False) -> Batch:
     """Join items along their first axis; each holds the clips of one video.
 
-    ``video`` goes in as uint8 ``(n, T, H, W, 3)`` and comes out as ``(B, 3, T, H, W)``, a view with
-    channels last in memory: nothing is copied for it. ``failed``, where items have it, is a list.
-    ``box_clip`` counts an item's own clips and comes out counting those of the batch.
+    ``failed``, where items have it, is a list. ``box_clip``, the index of each box's clip, counts
+    clips of its item in the items and clips of the batch in the batch.
 
     Args:
-        items: read one after the other; an item's frames need not outlive it.
-        shape: greatest shape of all their frames together.
+        items: each with ``video`` uint8 ``(n, T, H, W, 3)``. They are read one after the other, and
+            an item's frames need not outlive it.
+        shape: largest shape of all their frames together, ``(B, T, H, W, 3)``.
         pin_memory: see `Loader`.
+
+    Returns:
+        The batch, with ``video`` uint8 ``(B, 3, T, H, W)``: a view with channels last in memory, so
+        that nothing is copied to move the axes.
     """
     video = torch.empty(shape, dtype=torch.uint8, pin_memory=pin_memory)
     columns: dict[str, list[Any]] = {}

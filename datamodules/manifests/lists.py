@@ -1,4 +1,4 @@
-"""Annotation files: their rows, the ids of their labels, and the files on disk that they mean."""
+"""Annotation files: their rows, the ids of their labels, and the videos they name on disk."""
 
 import csv
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
 )
-UNKNOWN = -1
+NO_LABEL = -1  # label id of a video whose class is unknown
 
 
 class Row(NamedTuple):
@@ -24,8 +24,8 @@ class Row(NamedTuple):
 
     Attributes:
         number: line of the file, or number of the JSON record, from 1.
-        video: absolute path; for `find_by_stem`, of the folder and without a suffix.
-        label: name or id of its class; empty: unknown.
+        video: absolute path; for `find_by_stem`, it has no suffix, and the file may lie deeper.
+        label: name or id of its class; empty if unknown.
     """
 
     number: int
@@ -34,13 +34,13 @@ class Row(NamedTuple):
 
 
 class MissingVideo(NamedTuple):
-    """A video that an annotation names and the disk lacks.
+    """A video that an annotation names and that does not exist.
 
     Attributes:
-        split: as the configuration names it.
-        video: its path below the root, perhaps without a suffix.
+        split: the split, as the configuration names it.
+        video: its path below the root, maybe without a suffix.
         file: the annotation file.
-        row: line or record there.
+        row: line or record of that file.
     """
 
     split: str
@@ -50,15 +50,15 @@ class MissingVideo(NamedTuple):
 
 
 def at(source: Path, number: int) -> str:
-    """A place in an annotation file, for messages."""
+    """Name a row of an annotation file, for messages."""
     return f"{source}, {'record' if source.suffix.lower() == '.json' else 'row'} {number}"
 
 
 def read_text(source: Path) -> str:
-    """Text of a file in UTF-8, with or without a byte order mark, line ends as they are.
+    """Read a text file in UTF-8, with or without a byte order mark; line ends stay as they are.
 
     Raises:
-        DatasetError: it is not there or no such text.
+        DatasetError: the file cannot be read or is not UTF-8.
     """
     try:
         return source.read_bytes().decode("utf-8-sig")
@@ -74,10 +74,10 @@ def read_list(source: Path, root: Path) -> list[Row]:
         root: folder that its paths start from and that none may leave.
 
     Raises:
-        DatasetError: wrong or empty; names the file and the row.
+        DatasetError: a row is wrong, or there is none; names the file and the row.
     """
-    text = read_text(source).split("\n")
-    lines = [(n, line.strip()) for n, line in enumerate(text, 1) if line.strip()]
+    all_lines = read_text(source).split("\n")
+    lines = [(n, line.strip()) for n, line in enumerate(all_lines, 1) if line.strip()]
     texts = [line for _, line in lines]
     split = _split_csv if _looks_like_csv(texts) else _split_list
     unlabelled = all(len(_split_csv(line)) == 1 for line in texts) and split is _split_csv
@@ -90,8 +90,8 @@ def read_list(source: Path, root: Path) -> list[Row]:
         path, label = [*cells, ""] if unlabelled else cells if len(cells) == 2 else ("", "")
         if not path or not (label or (unlabelled and _is_video(path))):
             raise DatasetError(
-                f"{at(source, number)}: expected 'path,label' or 'path id', or paths of videos in "
-                f"all rows, not {line!r}"
+                f"{at(source, number)}: expected 'path,label' or 'path id', or only the path of a "
+                f"video in all rows, not {line!r}"
             )
         video = inside(base, path, at(source, number))
         if video == base:
@@ -103,6 +103,7 @@ def read_list(source: Path, root: Path) -> list[Row]:
 
 
 def _split_csv(line: str) -> list[str]:
+    """Cells of a line; none if it is not CSV."""
     try:
         return next(csv.reader([line]))
     except csv.Error:  # such as a carriage return in the line
@@ -110,19 +111,23 @@ def _split_csv(line: str) -> list[str]:
 
 
 def _split_list(line: str) -> list[str]:
+    """The path, which may contain spaces, and the label."""
     return line.rsplit(maxsplit=1)
 
 
 def _looks_like_csv(lines: Sequence[str]) -> bool:
-    """A list ends every line with a space and an id; PySlowFast names such files .csv, too."""
+    """Whether lines are CSV, and not a list, whose lines end with a space and an id.
+
+    The suffix does not tell: PySlowFast's lists are called .csv, too.
+    """
     cells = [_split_csv(line) for line in lines]
     if all(len(c) == 2 and _is_video(c[0]) for c in cells):
-        return True  # of labels such as "class 1"
+        return True  # with labels such as "class 1"
     ends = [_split_list(line) for line in lines]
     ends_in_id = [len(e) == 2 and e[1].isdecimal() and not e[0].endswith(",") for e in ends]
-    # One row that is clearly of a list makes it one: what is wrong then are the others.
-    clear = any(ok and _is_video(e[0]) for ok, e in zip(ends_in_id, ends, strict=True))
-    return not (clear or all(ends_in_id))
+    # One line that can only be a list's makes it a list; then it is other lines that are wrong.
+    is_list = any(ok and _is_video(e[0]) for ok, e in zip(ends_in_id, ends, strict=True))
+    return not (is_list or all(ends_in_id))
 
 
 def _is_video(path: str) -> bool:
@@ -130,7 +135,16 @@ def _is_video(path: str) -> bool:
 
 
 def inside(base: str, path: str, where: str) -> str:
-    """Absolute path below ``base``, without asking the disk for each of a million rows."""
+    """Absolute path of a video; the disk is not asked, as there may be a million rows.
+
+    Args:
+        base: absolute path of the root.
+        path: of the video, absolute or relative to the root.
+        where: file and row, for the message.
+
+    Raises:
+        DatasetError: it leaves the root.
+    """
     joined = os.path.normpath(os.path.join(base, path))
     if os.path.commonpath([base, joined]) != base:
         raise DatasetError(f"{where}: {path!r} lies outside data.root={base}; set a higher root")
@@ -138,7 +152,7 @@ def inside(base: str, path: str, where: str) -> str:
 
 
 def unique_rows(source: Path, rows: Sequence[Row]) -> list[Row]:
-    """Each video once, where a file repeats it; the number of repetitions is logged.
+    """Keep one row of each video; the number of those left out is logged.
 
     Raises:
         DatasetError: a video has two labels.
@@ -159,30 +173,35 @@ def unique_rows(source: Path, rows: Sequence[Row]) -> list[Row]:
 def label_ids(
     source: Path, rows: Sequence[Row], class_names: Sequence[str] | None
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Label ids of some rows, and the name of each id.
+    """Label ids of rows, and the name of each id.
 
     Args:
         source: the file of the rows, for messages.
-        rows: all labelled or none.
-        class_names: the known classes in the order of their ids; None: `class_names_of` them.
+        rows: all have a label, or none has.
+        class_names: the known classes in the order of their ids. None: `class_names_of` the rows.
 
     Returns:
-        An id for each row, -1 where nothing is labelled; and the classes, then none.
+        The id of each row, and the classes. If no row has a label, all ids are -1, and there are no
+        classes.
 
     Raises:
         DatasetError: a label is not one of the classes.
     """
     if not any(row.label for row in rows):
-        return [UNKNOWN] * len(rows), ()
+        return [NO_LABEL] * len(rows), ()
     names = class_names_of(source, rows) if class_names is None else tuple(class_names)
     ids = {name: i for i, name in enumerate(names)}
     if all(row.label.isdecimal() for row in rows) and not all(row.label in ids for row in rows):
-        ids = {str(i): i for i in range(len(names))}  # the file has ids where others have names
+        ids = {str(i): i for i in range(len(names))}  # this file has ids in place of names
     return [_label_id(row.label, ids, at(source, row.number)) for row in rows], names
 
 
 def class_names_of(source: Path, rows: Sequence[Row]) -> tuple[str, ...]:
-    """The classes of some rows, sorted; where they are ids, each id is its own name."""
+    """The classes of rows, sorted; where labels are ids, the name of each id is the id itself.
+
+    Raises:
+        DatasetError: an id is too large to be one.
+    """
     labels = {row.label for row in rows if row.label}
     if not labels or not all(label.isdecimal() for label in labels):
         return tuple(sorted(labels))
@@ -199,36 +218,41 @@ def _label_id(label: str, ids: Mapping[str, int], where: str) -> int:
 
 
 def find_by_path(source: Path, rows: Sequence[Row]) -> list[str | None]:
-    """The path of each row's video, None where there is no such file; asks once a folder."""
-    listed: dict[str, set[str]] = {}
-    found: list[str | None] = []
+    """The path of each row's video, None where there is no such file; lists each folder once.
+
+    Raises:
+        DatasetError: a folder cannot be read.
+    """
+    names_in: dict[str, set[str]] = {}
+    paths: list[str | None] = []
     for row in rows:
         folder, name = os.path.split(row.video)
-        if folder not in listed:
-            listed[folder] = _names(folder)
-        found.append(row.video if name in listed[folder] else None)
-    return found
+        if folder not in names_in:
+            names_in[folder] = _names(folder)
+        paths.append(row.video if name in names_in[folder] else None)
+    return paths
 
 
 def find_by_stem(
     source: Path, rows: Sequence[Row], without: Collection[str] = ()
 ) -> list[str | None]:
-    """The file of each row's video, whatever its suffix; None where there is none.
+    """The path of each row's video, whatever its suffix; None where there is no such file.
 
-    It lies in the row's folder or in a folder therein, whose name need not be the label: tools that
-    make these folders change spaces and punctuation. Asks once a folder.
+    A file lies in the row's folder or in one of that folder's own folders. Their names need not
+    equal the labels, as the tools that make them change spaces and punctuation. Lists each folder
+    once.
 
     Args:
         source: the annotation file, for messages.
-        rows: ``video`` is the folder and the name without a suffix.
-        without: names of the folders therein that are not looked into.
+        rows: their ``video`` has no suffix.
+        without: names of inner folders that are left out.
 
     Raises:
-        DatasetError: a folder does not exist, or a row has several files, not one of which alone
-            lies in the folder of its label.
+        DatasetError: a folder does not exist, or a row has several files and not exactly one of
+            them lies in the folder of its label.
     """
     folders: dict[str, dict[str, list[str]]] = {}
-    found: list[str | None] = []
+    paths: list[str | None] = []
     for row in rows:
         folder, stem = os.path.split(row.video)
         if folder not in folders:
@@ -239,33 +263,34 @@ def find_by_stem(
         if len(files) > 1:
             one, two = (os.path.join(folder, file) for file in sorted(files)[:2])
             raise DatasetError(f"{at(source, row.number)}: two files, {one} and {two}; remove one")
-        found.append(os.path.join(folder, files[0]) if files else None)
-    return found
+        paths.append(os.path.join(folder, files[0]) if files else None)
+    return paths
 
 
 def _files_by_stem(folder: str, without: Collection[str]) -> dict[str, list[str]]:
-    """Video files in a folder and the folders therein: paths relative to it."""
-    found: dict[str, list[str]] = {}
-    below = [""]
-    for subfolder in below:
+    """Video files in a folder and in its own folders, by stem: paths relative to the folder."""
+    files: dict[str, list[str]] = {}
+    subfolders = [""]  # grows while the first, the folder itself, is listed
+    for subfolder in subfolders:
         try:
             with os.scandir(os.path.join(folder, subfolder)) as entries:
                 for entry in entries:
                     stem, suffix = os.path.splitext(entry.name)
                     if suffix.lower() in VIDEO_SUFFIXES and entry.is_file():
-                        found.setdefault(stem, []).append(os.path.join(subfolder, entry.name))
+                        files.setdefault(stem, []).append(os.path.join(subfolder, entry.name))
                     elif subfolder or entry.name.startswith(".") or entry.name in without:
                         continue
                     elif entry.is_dir():
-                        below.append(entry.name)
+                        subfolders.append(entry.name)
         except OSError as error:
             raise DatasetError(
                 f"{error.filename}: {error.strerror}; set data.videos to the folder of the videos"
             ) from None
-    return found
+    return files
 
 
 def _names(folder: str) -> set[str]:
+    """Names in a folder; none if it does not exist."""
     try:
         return set(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
@@ -275,5 +300,5 @@ def _names(folder: str) -> set[str]:
 
 
 def _plain(label: str) -> str:
-    """A label as the name of a folder, after the usual tools have changed it."""
+    """A label as the usual tools change it to name a folder."""
     return re.sub(r"[\"'()]", "", unicodedata.normalize("NFC", label)).replace(" ", "_")

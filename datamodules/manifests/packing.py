@@ -1,20 +1,18 @@
-"""Videos packed into few large files, for object storage and cold disks.
+"""Videos packed into a few large files, for object storage and cold disks.
 
-A packed data set is a folder of uncompressed tar files (*shards*) and a manifest with ``shard`` and
-``offset``: any video is one range of bytes, so that a shuffled, map-style data set stays one. The
-shards are ordinary tar files; `tar xf` gives the videos back.
+A packed data set is a folder of uncompressed tar files (*shards*) and a manifest with the columns
+``shard`` and ``offset``. Each video is one range of bytes: any video can be read at any time, and
+shuffling works as with single files (`byte_range`). The shards are ordinary tar files; `tar xf`
+gives the videos back.
 """
 
-import errno
 import hashlib
-import io
 import os
 import tarfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 
@@ -30,150 +28,26 @@ from datamodules.manifests.parquet import (
 )
 
 _BLOCK = tarfile.BLOCKSIZE
-_END = bytes(2 * _BLOCK)  # of a tar file
-_COPY_BYTES = 1 << 20
-_RETRY_SECONDS = (0.5, 2.0, 8.0)  # between attempts at a storage
-_LOCAL_BUFFER, _REMOTE_BUFFER = 1 << 16, 1 << 20  # bytes read at once
-
-
-# ---------------------------------------------------------------- reading
-
-
-@dataclass(frozen=True)
-class ByteRange:
-    """A video inside of a larger file: a source as `container.Source` describes it.
-
-    Attributes:
-        url: the file: a local path, or anything that fsspec opens ("s3://...", "memory://...").
-        offset: where the video begins, bytes.
-        size: its length, bytes.
-        name: what messages call it.
-    """
-
-    url: str
-    offset: int
-    size: int
-    name: str
-
-    def open(self) -> BinaryIO:
-        """A buffered, seekable file object of these bytes alone.
-
-        Raises:
-            OSError: the file cannot be opened.
-        """
-        if "://" in self.url:
-            return io.BufferedReader(_RemoteRange(self), _REMOTE_BUFFER)
-        return io.BufferedReader(_LocalRange(self), _LOCAL_BUFFER)
-
-
-class _Range(io.RawIOBase):
-    """Part of a file, whose bytes a subclass reads."""
-
-    def __init__(self, part: ByteRange):
-        super().__init__()
-        self._part = part
-        self._position = 0
-
-    def _read(self, start: int, end: int) -> bytes:
-        """Bytes of the file."""
-        raise NotImplementedError
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Read the next bytes; 0 at the end of the range."""
-        part = self._part
-        count = min(len(buffer), part.size - self._position)
-        if count <= 0:
-            return 0
-        start = part.offset + self._position
-        data = self._read(start, start + count)
-        if not data:
-            raise OSError(errno.EIO, f"{part.url} is cut off: it has no byte {start}")
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """As of any file; the end is that of the range."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._part.size}[whence]
-        if base + offset < 0:
-            raise OSError(errno.EINVAL, f"cannot seek to {base + offset}")
-        self._position = base + offset
-        return self._position
-
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def seekable(self) -> bool:
-        """True."""
-        return True
-
-
-class _LocalRange(_Range):
-    def __init__(self, part: ByteRange):
-        super().__init__(part)
-        try:
-            self._descriptor = os.open(part.url, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise OSError(error.errno, f"{part.url}: {error.strerror}") from None
-
-    def _read(self, start: int, end: int) -> bytes:
-        return os.pread(self._descriptor, end - start, start)
-
-    def close(self) -> None:
-        """Free the descriptor."""
-        if not self.closed and hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
-        super().close()
-
-
-class _RemoteRange(_Range):
-    def __init__(self, part: ByteRange):
-        super().__init__(part)
-        from fsspec.core import url_to_fs  # only where it is needed: it takes a while
-
-        self._files, self._path = self._patiently(lambda: url_to_fs(part.url))
-
-    def _read(self, start: int, end: int) -> bytes:
-        return self._patiently(lambda: self._files.cat_file(self._path, start=start, end=end))
-
-    def _patiently(self, ask: Callable[[], Any]) -> Any:
-        """Ask a storage, some times if it fails: that it is busy is no fault of the video."""
-        for seconds in (*_RETRY_SECONDS, None):
-            try:
-                return ask()
-            except (ImportError, ValueError, FileNotFoundError, PermissionError) as error:
-                raise self._error(error) from error
-            except Exception as error:  # of whatever library serves this kind of URL
-                if seconds is None:
-                    raise self._error(error) from error
-                time.sleep(seconds)
-        raise AssertionError
-
-    def _error(self, error: Exception) -> Exception:
-        reason = str(error).partition("\n")[0]
-        return OSError(errno.EIO, f"{self._part.url}: {type(error).__name__}: {reason}")
-
-
-# ---------------------------------------------------------------- writing
+_END = bytes(2 * _BLOCK)  # what a tar file ends with
+_COPY_BYTES = 1 << 20  # copied at once
 
 
 class _Member(NamedTuple):
-    """A file of a shard, and where its content begins in it."""
+    """A file of a shard, and where its content begins there."""
 
     path: str
     name: str  # in the tar file
-    size: int
+    size: int  # bytes
     modified: int  # seconds since 1970
-    offset: int
+    offset: int  # bytes
 
     @property
     def end(self) -> int:
-        """Where the next header begins."""
+        """Offset of the next header: contents are padded to whole blocks."""
         return self.offset + -(-self.size // _BLOCK) * _BLOCK
 
     def header(self) -> bytes:
-        """Of the tar file, right before the content."""
+        """Its header in the tar file, which stands right before the content."""
         info = tarfile.TarInfo(self.name)
         info.size, info.mtime = self.size, self.modified
         return info.tobuf(tarfile.PAX_FORMAT)
@@ -181,16 +55,16 @@ class _Member(NamedTuple):
 
 @dataclass(frozen=True)
 class _Shard:
-    """What a shard is to hold."""
+    """A shard as it is planned."""
 
-    head: bytes  # a comment for all of the file: a digest of what follows
+    head: bytes  # first bytes of the file: a comment with a digest of all headers
     members: Sequence[_Member]
 
     def is_written(self, path: Path) -> bool:
-        """Whether it is there already, whole.
+        """Whether a file exists that is this shard.
 
         Raises:
-            DatasetError: something else is there.
+            DatasetError: a file exists that is something else.
         """
         if not path.exists():
             return False
@@ -201,6 +75,7 @@ class _Shard:
         return True
 
     def write(self, path: Path) -> None:
+        """Write the shard, whole or not at all."""
         with atomic_file(path) as temporary, open(temporary, "wb") as file:
             file.write(self.head)
             for member in self.members:
@@ -219,26 +94,27 @@ def pack(
 ) -> Path:
     """Pack the videos of a manifest into shards, in its order.
 
-    A shard appears under its name when it is whole; one that is there already is kept. So a run
+    A shard appears under its name when it is whole, and one that exists already is kept. So a run
     that was killed goes on where it was, and one more run changes nothing. A video that two rows
-    name is packed once. Bad videos (``ok`` false) are packed as they are; one that is missing is
-    empty.
+    name is packed once. Bad videos (``ok`` false) are packed as they are, or empty if they are
+    missing.
 
     Args:
         manifest_path: a manifest file, or the folder that holds it.
         out: folder to write ``shard-00000.tar``, ... and ``manifest.parquet`` to.
-        shard_bytes: a shard is closed before it gets larger, unless it is one video.
-        progress: called after each shard with bytes done and to do.
+        shard_bytes: no shard gets larger than this, unless a single video is.
+        progress: called after each shard with the bytes done and in all.
         url: where the shards will be read from, as fsspec names it ("s3://bucket/folder"); by
             default beside the manifest. Copying them there is up to the user.
 
     Returns:
-        The new manifest file, whose rows and metadata are those of the old one, with ``shard``,
-        ``offset`` and ``bytes``.
+        The new manifest file: the rows and metadata of the old one, with ``shard``, ``offset`` and
+        ``bytes``.
 
     Raises:
-        DatasetError: not a manifest, or packed already; a video is missing, or was changed since
-            the manifest was written; the folder holds other shards; ``url`` is of no storage.
+        DatasetError: there is no manifest, or its videos are packed already; a video is missing or
+            has changed since the manifest was written; the folder holds other shards; ``url`` is
+            not a storage's.
         OSError: ``out`` cannot be written to.
     """
     if url and not is_storage(pa.scalar(url)).as_py():
@@ -254,11 +130,12 @@ def pack(
     shards = _planned(source, table, metadata.root, shard_bytes)
     targets = [out / f"shard-{number:05d}.tar" for number in range(len(shards))]
     if others := sorted(set(out.glob("shard-*.tar")) - set(targets)):
-        raise DatasetError(f"{others[0]}: of another packing; remove it or use an empty folder")
-    missing = [not shard.is_written(path) for shard, path in zip(shards, targets, strict=True)]
+        raise DatasetError(f"{others[0]}: not a shard of this data set; use an empty folder")
+    # All are looked at before the first is written.
+    written = [shard.is_written(path) for shard, path in zip(shards, targets, strict=True)]
     total, done = sum(shard.members[-1].end for shard in shards), 0
-    for shard, path, is_missing in zip(shards, targets, missing, strict=True):
-        if is_missing:
+    for shard, path, is_written in zip(shards, targets, written, strict=True):
+        if not is_written:
             shard.write(path)
         done += shard.members[-1].end
         progress(done, total)
@@ -269,7 +146,7 @@ def pack(
 
 
 def _planned(source: Path, table: pa.Table, root: str, shard_bytes: int) -> list[_Shard]:
-    """Which videos go where, from their sizes alone: the same in every run."""
+    """Which videos go into which shard. Sizes alone decide, so every run plans the same."""
     start = len(_comment(""))
     shards: list[_Shard] = []
     members: list[_Member] = []
@@ -295,14 +172,18 @@ def _comment(digest: str) -> bytes:
 
 
 def _files(source: Path, table: pa.Table, root: str) -> Iterator[_Member]:
-    """Each file once; where it goes is yet open."""
-    rows = table.num_rows
-    known = [
-        table[name].to_pylist() if name in table.column_names else [None] * rows
+    """Each file once; its offset is still open.
+
+    Raises:
+        DatasetError: a file is missing or has changed.
+    """
+    num_rows = table.num_rows
+    facts = [
+        table[name].to_pylist() if name in table.column_names else [None] * num_rows
         for name in ("bytes", "ok")
     ]
     seen = set()
-    for row, (name, size, ok) in enumerate(zip(table["path"].to_pylist(), *known, strict=True)):
+    for row, (name, size, ok) in enumerate(zip(table["path"].to_pylist(), *facts, strict=True)):
         path = os.path.join(root, name)
         if path in seen:
             continue
@@ -314,16 +195,20 @@ def _files(source: Path, table: pa.Table, root: str) -> Iterator[_Member]:
             if ok is not False:
                 reason = f"{error.strerror}; prepare the data set again"
                 raise DatasetError(f"{where}: {reason}") from None
-            found = modified = 0
+            size_now = modified = 0
         else:
-            found, modified = status.st_size, int(status.st_mtime)
-        if ok and size not in (None, found):
+            size_now, modified = status.st_size, int(status.st_mtime)
+        if ok and size not in (None, size_now):
             raise DatasetError(f"{where} has changed; prepare the data set again")
-        yield _Member(path, os.path.relpath(path, root), found, modified, offset=0)
+        yield _Member(path, os.path.relpath(path, root), size_now, modified, offset=0)
 
 
 def _copy(member: _Member, target: BinaryIO) -> None:
-    """Copy a file that must be as long as planned."""
+    """Copy a file.
+
+    Raises:
+        DatasetError: it is not as long as planned.
+    """
     copied = 0
     if member.size:
         with open(member.path, "rb") as file:
@@ -341,6 +226,7 @@ def _write_manifest(
     shards: Sequence[_Shard],
     names: Sequence[str],
 ) -> None:
+    """Write the manifest with the place of each video; ``names`` are those of the shards."""
     places = {
         member.path: (name, member.offset, member.size)
         for shard, name in zip(shards, names, strict=True)

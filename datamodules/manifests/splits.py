@@ -1,23 +1,21 @@
 """A data set on disk as one table: which files, with which labels.
 
-The table is Arrow, not Python lists: a forked worker shares its memory, where the reference counts
-of a million strings would copy it page by page.
+The table is Arrow, as forked workers share its memory. Python lists would be copied page by page,
+as every look at one of a million strings changes its reference count.
 """
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from datamodules.errors import DatasetError
-from datamodules.manifests.lists import UNKNOWN, VIDEO_SUFFIXES, label_ids, read_list
+from datamodules.manifests.byte_range import ByteRange
+from datamodules.manifests.lists import NO_LABEL, VIDEO_SUFFIXES, label_ids, read_list
 from datamodules.manifests.parquet import find_manifest, pc, read_manifest
-
-if TYPE_CHECKING:
-    from datamodules.manifests.packing import ByteRange
 
 __all__ = ["DatasetError", "Manifest", "list_split", "list_videos", "make_manifest", "read_split"]
 
@@ -29,12 +27,12 @@ class Manifest:
     """Videos of one split.
 
     Attributes:
-        table: columns ``path`` (string) and ``label`` (int64, -1 = unknown); from a manifest file
-            also those of `manifest_file.FACTS`.
+        table: columns ``path`` (string) and ``label`` (int64, -1 = unknown). From a manifest file,
+            it also has the columns of `parquet.FACTS`.
         class_names: name of each label id; empty where nothing is labelled.
-        root: folder that relative paths start from and all paths lie below; empty: none is known.
+        root: folder that relative paths start from and all paths lie below; empty if unknown.
         folder: folder of a manifest file, where the shards of a packed data set lie.
-        prepared: how the facts were found; empty where there are none.
+        prepared: settings of `prepare`, which found the facts; empty where there are none.
     """
 
     table: pa.Table
@@ -51,12 +49,10 @@ class Manifest:
         """Path of one video: its name in results and messages, packed or not."""
         return os.path.join(self.root, self.table["path"][index].as_py())
 
-    def source(self, index: int) -> "str | ByteRange":
-        """What `VideoFile` opens for one video: a path, or a range of a shard."""
+    def source(self, index: int) -> str | ByteRange:
+        """What `VideoFile` opens for one video: a path, or a range of bytes in a shard."""
         if "shard" not in self.table.column_names:
             return self.path(index)
-        from datamodules.manifests.packing import ByteRange  # only where something is packed
-
         shard, offset, size = (
             self.table[name][index].as_py() for name in ("shard", "offset", "bytes")
         )
@@ -68,7 +64,7 @@ class Manifest:
         return "shard" in self.table.column_names and "://" in self.table["shard"][index].as_py()
 
     def stamp(self, index: int) -> str:
-        """What changes when a video's bytes are replaced; nothing where that cannot be told."""
+        """A text that changes when a video's bytes do; empty if the file cannot be looked at."""
         if "shard" in self.table.column_names:
             return ":".join(str(self.table[k][index]) for k in ("shard", "offset", "bytes"))
         try:
@@ -83,18 +79,18 @@ class Manifest:
     def without_labels(self) -> "Manifest":
         """The same videos, as if their classes were unknown."""
         column = self.table.column_names.index("label")
-        unknown = pa.array([UNKNOWN] * len(self), pa.int64())
+        unknown = pa.array([NO_LABEL] * len(self), pa.int64())
         table = self.table.set_column(column, "label", unknown)
         return replace(self, table=table, class_names=())
 
     def without_bad(self) -> "Manifest":
-        """The videos that were not found bad when the manifest was prepared."""
+        """The videos without those that `prepare` found to be bad."""
         if "ok" not in self.table.column_names or pc.all(self.table["ok"]).as_py():
             return self
         return replace(self, table=self.table.filter(self.table["ok"]))
 
     def spread(self, count: int) -> "Manifest":
-        """``count`` of the videos at equal steps, so of all classes where classes are in order."""
+        """``count`` videos at equal steps: from all classes, where videos are sorted by class."""
         if count >= len(self):
             return self
         rows = pa.array([i * len(self) // count for i in range(count)])
@@ -104,11 +100,11 @@ class Manifest:
 def make_manifest(
     paths: Iterable[str], labels: Iterable[int], class_names: Sequence[str], root: str = ""
 ) -> Manifest:
-    """Build a manifest from absolute paths and label ids, equally many.
+    """Build a manifest from paths and label ids.
 
     Args:
-        paths: of the videos.
-        labels: of them.
+        paths: absolute path of each video.
+        labels: label id of each video.
         class_names: name of each label id.
         root: folder that all paths lie below.
 
@@ -119,7 +115,7 @@ def make_manifest(
         column = pa.array(paths, pa.string())
     except UnicodeEncodeError as error:
         name = os.fsencode(error.object)
-        raise DatasetError(f"{name!r}: the file's name is not UTF-8; rename it") from None
+        raise DatasetError(f"{name!r}: the file name is not UTF-8; rename it") from None
     table = pa.table({"path": column, "label": pa.array(labels, pa.int64())})
     return Manifest(table, tuple(class_names), root)
 
@@ -128,10 +124,10 @@ def read_split(source: Path, root: Path, class_names: Sequence[str] | None) -> M
     """Read one split of a data set.
 
     Args:
-        source: a manifest file or a folder that holds one (see `manifest_file`), or what
-            `list_split` takes.
+        source: a manifest file or a folder that holds one (see `parquet`), or what `list_split`
+            takes.
         root: as in `list_split`; a manifest file records its own.
-        class_names: the known classes in the order of their ids; None: found here, sorted.
+        class_names: the known classes in the order of their ids. None: those found, sorted.
 
     Raises:
         DatasetError: the source is missing, empty or wrong; names the file and the row.
@@ -153,10 +149,10 @@ def read_split(source: Path, root: Path, class_names: Sequence[str] | None) -> M
 
 
 def _check_storage(file: Path, shards: pa.ChunkedArray) -> None:
-    """See that the libraries are there that URLs need."""
+    """See that the libraries are installed that the shards' URLs need."""
     kinds = {shard.partition("://")[0] for shard in pc.unique(shards).to_pylist() if "://" in shard}
     for kind in kinds:
-        from fsspec import get_filesystem_class  # only where it is needed: it takes a while
+        from fsspec import get_filesystem_class  # imported only where needed: it takes a while
 
         try:
             get_filesystem_class(kind)
@@ -167,11 +163,13 @@ def _check_storage(file: Path, shards: pa.ChunkedArray) -> None:
 def _relabelled(
     file: Path, table: pa.Table, names: tuple[str, ...], known: tuple[str, ...]
 ) -> pa.Table:
-    """The table with the ids of other known classes."""
+    """The table with its label ids changed to those of the ``known`` classes."""
     if names == tuple(map(str, range(len(names)))) and len(names) <= len(known):
-        return table  # ids without names
+        return table  # its classes have ids only, no names
     if missing := [name for name in names if name not in known]:
-        raise DatasetError(f"{file}: class {missing[0]!r} is not one of the {len(known)} known")
+        raise DatasetError(
+            f"{file}: class {missing[0]!r} is not one of the {len(known)} known ones"
+        )
     ids = pa.array([known.index(name) for name in names], pa.int64())
     labels = table["label"]
     new = pc.if_else(pc.less(labels, 0), labels, ids.take(pc.max_element_wise(labels, 0)))
@@ -179,14 +177,14 @@ def _relabelled(
 
 
 def list_split(source: Path, root: Path, class_names: Sequence[str] | None) -> Manifest:
-    """List the videos of one split from folders or a text file, whether or not it was prepared.
+    """List the videos of one split from folders or a text file; a manifest there is ignored.
 
     Args:
-        source: a folder with one folder of videos a class, or a text file: a CSV with the columns
-            ``path,label`` (header optional) or lines ``path label`` as PySlowFast writes them.
-            A folder of videos, or a file of paths alone, has no labels.
+        source: a folder with one folder of videos per class, or a text file: a CSV with the columns
+            ``path,label`` (header optional) or lines ``path label``, as PySlowFast writes them.
+            A folder of videos and a file of paths alone have no labels.
         root: folder that relative paths of a text file start from and that no path may leave.
-        class_names: the known classes in the order of their ids; None: found here, sorted.
+        class_names: the known classes in the order of their ids. None: those found, sorted.
 
     Raises:
         DatasetError: the source is missing, empty or wrong; names the file and the row.
@@ -203,9 +201,10 @@ def list_split(source: Path, root: Path, class_names: Sequence[str] | None) -> M
 def list_videos(
     sources: Sequence[str | Path], read_annotation: Callable[[Path], Manifest]
 ) -> Manifest:
-    """Unlabelled videos, for prediction: files as given, folders searched through, sorted.
+    """Unlabelled videos, for prediction: files as given, and all videos below folders, sorted.
 
-    A source may be a manifest file or a folder that holds one; one of packed videos stands alone.
+    A source may be a manifest file or a folder that holds one. If its videos are packed, it must be
+    the only source.
 
     Args:
         sources: files and folders.
@@ -232,30 +231,32 @@ def list_videos(
         paths += map(str, _videos_below(source) if source.is_dir() else [source])
     if not paths:
         raise DatasetError(f"{', '.join(map(str, sources))}: no video files found")
-    return make_manifest(paths, [UNKNOWN] * len(paths), ())
+    return make_manifest(paths, [NO_LABEL] * len(paths), ())
 
 
 def _videos_below(folder: Path) -> list[Path]:
+    """Video files at any depth, sorted."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
 
 
 def _read_class_folders(folder: Path, class_names: Sequence[str] | None) -> Manifest:
+    """Videos of a folder with one folder per class; unlabelled if it holds none but videos."""
     folder = Path(os.path.abspath(folder))
     if odd := [n for n in class_names or () if n in ("", ".", "..") or "/" in n or "\0" in n]:
         raise DatasetError(f"{folder}: class {odd[0]!r} cannot be the name of a folder")
-    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    names = tuple(class_names) if class_names is not None else tuple(found)
-    if unknown := [name for name in found if name not in names]:
+    folders = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = tuple(class_names) if class_names is not None else tuple(folders)
+    if unknown := [name for name in folders if name not in names]:
         raise DatasetError(
             f"{folder / unknown[0]}: not one of the {len(names)} known classes; "
             "remove the folder or extend data.class_names"
         )
-    if not found and (flat := _videos_below(folder)):
-        return make_manifest(map(str, flat), [UNKNOWN] * len(flat), (), str(folder))
+    if not folders and (flat := _videos_below(folder)):
+        return make_manifest(map(str, flat), [NO_LABEL] * len(flat), (), str(folder))
     videos = [
         (str(path), i) for i, name in enumerate(names) for path in _videos_below(folder / name)
     ]
     if not videos:
-        raise DatasetError(f"{folder}: no videos; expected one folder of videos a class")
+        raise DatasetError(f"{folder}: no videos; expected one folder of videos per class")
     paths, labels = zip(*videos, strict=True)
     return make_manifest(paths, labels, names, str(folder))

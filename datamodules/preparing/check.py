@@ -9,7 +9,8 @@ import numpy as np
 
 from datamodules.loading.file_workers import Lost, work
 from datamodules.manifests.splits import Manifest
-from datamodules.preparing.prepare import Progress, stamps
+from datamodules.preparing.journal import stamps
+from datamodules.preparing.prepare import Progress
 from datamodules.video.container import Source
 from datamodules.video.probing import Facts, probe
 
@@ -17,9 +18,12 @@ _NO_FILE = os.strerror(2)
 
 
 class Fault(NamedTuple):
-    """Something wrong with a video: it is ``missing``, ``changed`` or ``corrupt``.
+    """Something wrong with a video or with a row of an annotation.
 
-    Or ``wrong``: a row of an annotation, which ``path`` then says all about.
+    Attributes:
+        kind: ``missing``, ``changed`` or ``corrupt`` of a video, ``wrong`` of a row.
+        path: the video; of a row, all there is to say.
+        detail: what is wrong, one line; may be empty.
     """
 
     kind: str
@@ -39,30 +43,30 @@ def check(
     patience: float = 60.0,
     progress: Progress = lambda done, total: None,
 ) -> list[Fault]:
-    """Compare a data set with what is known of it.
+    """Compare a data set with its manifest.
 
-    Prepared files are compared by size and time of change; those that differ are decoded, to say
-    whether they are corrupt, too. Of a packed data set the shards' sizes are compared. Files of
-    which nothing is known are all decoded.
+    Prepared files are compared by size and time of change; those that differ are decoded, to tell
+    whether they are corrupt. Of a packed data set, the sizes of the shards are compared. Files
+    that were not prepared are all decoded.
 
     Args:
         manifest: the data set.
-        decode: decode the files that have not changed, too.
+        decode: decode unchanged files, too.
         every_frame: decode files to their end; see `probing.probe`.
-        processes: that decode.
+        processes: number of processes that decode.
         patience: seconds without a sign of life after which a file is given up.
         progress: called after each file that is decoded.
 
     Returns:
         The faults in the order of the manifest.
     """
-    known = "ok" in manifest.table.column_names
+    is_prepared = "ok" in manifest.table.column_names
     compare = _compare_shards if "shard" in manifest.table.column_names else _compare_files
-    faults = compare(manifest) if known else {}
-    unknown = range(len(manifest)) if decode or not known else faults
-    to_decode = [i for i in unknown if i not in faults or faults[i].kind == "changed"]
-    once = {manifest.source(i): i for i in reversed(to_decode)}  # a list may repeat a video
-    items = [(i, source) for source, i in once.items()]
+    faults = compare(manifest) if is_prepared else {}
+    candidates = range(len(manifest)) if decode or not is_prepared else faults
+    to_decode = [i for i in candidates if i not in faults or faults[i].kind == "changed"]
+    row_of = {manifest.source(i): i for i in reversed(to_decode)}  # a list may repeat a video
+    items = [(i, source) for source, i in row_of.items()]
     do = functools.partial(_probe, every_frame=every_frame)
     results = work(do, items, processes=processes, patience=patience)
     for done, ((i, _), facts) in enumerate(results, 1):
@@ -81,7 +85,7 @@ def _bad(path: str, reason: str) -> Fault:
 
 
 def _compare_files(manifest: Manifest) -> dict[int, Fault]:
-    """Faults that show without decoding, by row."""
+    """Faults of files that show without decoding, by row."""
     table = manifest.table
     now = stamps(table["path"], manifest.root)
     columns = ("bytes", "modified_ns")
@@ -103,6 +107,7 @@ def _compare_files(manifest: Manifest) -> dict[int, Fault]:
 
 
 def _compare_shards(manifest: Manifest) -> dict[int, Fault]:
+    """Faults of packed videos that show without decoding, by row."""
     table = manifest.table
     ends = table["offset"].to_numpy() + table["bytes"].to_numpy()
     names = table["shard"].combine_chunks().dictionary_encode()
@@ -122,6 +127,7 @@ def _compare_shards(manifest: Manifest) -> dict[int, Fault]:
 
 
 def _ok(manifest: Manifest) -> np.ndarray:
+    """Whether each video could be decoded when it was prepared: bool ``(n,)``."""
     return manifest.table["ok"].fill_null(False).to_numpy()
 
 

@@ -1,4 +1,8 @@
-"""What `prepare` leaves in its folder: the manifest, a summary, the bad videos; joining shards."""
+"""What `prepare` leaves in its folder: a manifest, a summary, a list of the bad videos.
+
+Several machines may each prepare a part of a data set; `merge` joins what they wrote. (A part is
+the command line's ``--shard I/N``. The *shards* of a packed data set are tar files: see `packing`.)
+"""
 
 import csv
 import json
@@ -20,27 +24,27 @@ from datamodules.manifests.parquet import (
     write_manifest,
 )
 
-_COMMON = 8  # of the commonest values that a summary lists
+_LISTED = 8  # most frequent values that a summary lists
 
 
-class Shard(NamedTuple):
-    """Part ``number`` (1 to ``of``) of a data set that several machines prepare."""
+class Part(NamedTuple):
+    """Part ``number`` (from 1 to ``of``) of a data set that several machines prepare."""
 
     number: int = 1
     of: int = 1
 
     def has(self, path: str) -> bool:
-        """Whether a file is in this part: by its path alone, whatever other files there are."""
+        """Whether a file belongs to this part. Its path alone decides, not which others exist."""
         return zlib.crc32(path.encode()) % self.of == self.number - 1
 
     def name(self, file: str) -> str:
-        """``manifest-00001-of-00004.parquet``; the plain name where there is but one part."""
+        """A file's name in this part: ``manifest-00001-of-00004.parquet``; plain if it is whole."""
         stem, dot, suffix = file.rpartition(".")
-        part = f"-{self.number:05d}-of-{self.of:05d}" if self.of > 1 else ""
-        return f"{stem}{part}{dot}{suffix}"
+        infix = f"-{self.number:05d}-of-{self.of:05d}" if self.of > 1 else ""
+        return f"{stem}{infix}{dot}{suffix}"
 
 
-WHOLE = Shard()
+WHOLE = Part()
 
 
 def write_prepared(
@@ -48,34 +52,41 @@ def write_prepared(
     table: pa.Table,
     metadata: ManifestMetadata,
     bad: Sequence[tuple[str, str]],
-    shard: Shard = WHOLE,
+    part: Part = WHOLE,
 ) -> Path:
     """Write ``bad_videos.csv``, ``summary.json`` and, last of all, the manifest.
 
     Args:
         out: the folder.
-        table: rows of the manifest with their facts.
-        metadata: of the manifest.
+        table: the manifest's rows, with the columns of FACTS.
+        metadata: the manifest's metadata.
         bad: path and reason of each bad video.
-        shard: which part this is; part of the files' names.
+        part: the part of the data set that these rows are; it shows in the files' names.
 
     Returns:
         The manifest file.
     """
     with (
-        atomic_file(out / shard.name("bad_videos.csv")) as file,
+        atomic_file(out / part.name("bad_videos.csv")) as file,
         open(file, "w", newline="", encoding="utf-8") as f,
     ):
         csv.writer(f).writerows([("path", "reason"), *bad])
-    with atomic_file(out / shard.name("summary.json")) as file:
+    with atomic_file(out / part.name("summary.json")) as file:
         file.write_text(json.dumps(summary(table, metadata), indent=2) + "\n")
-    manifest = out / shard.name(MANIFEST_NAME)
+    manifest = out / part.name(MANIFEST_NAME)
     write_manifest(manifest, table, metadata)
     return manifest
 
 
 def summary(table: pa.Table, metadata: ManifestMetadata) -> dict[str, Any]:
-    """Counts and common values of the facts of a data set; those of bad videos are left out."""
+    """Counts and most frequent values of the facts of a data set, ready for JSON.
+
+    Facts of bad videos are left out.
+
+    Args:
+        table: the manifest's rows, with the columns of FACTS.
+        metadata: the manifest's metadata.
+    """
     good = table.filter(table["ok"])
     sizes = pc.binary_join_element_wise(
         good["width"].cast(pa.string()), good["height"].cast(pa.string()), "x"
@@ -86,79 +97,90 @@ def summary(table: pa.Table, metadata: ManifestMetadata) -> dict[str, Any]:
         "videos": table.num_rows,
         "ok": good.num_rows,
         "bad": table.num_rows - good.num_rows,
-        "reasons": _common(pc.replace_substring_regex(reasons, r"\d+(\.\d+)?", "N")),
+        "reasons": _most_frequent(pc.replace_substring_regex(reasons, r"\d+(\.\d+)?", "N")),
         "classes": len(metadata.class_names),
         "hours": round((pc.sum(good["duration"]).as_py() or 0.0) / 3600, 4),
         "frames": pc.sum(good["num_frames"]).as_py() or 0,
         "bytes": pc.sum(good["bytes"]).as_py() or 0,
-        "codecs": _common(good["codec"]),
-        "sizes": _common(sizes),
-        "rates": _common(pc.round(good["rate"], 2)),
+        "codecs": _most_frequent(good["codec"]),
+        "sizes": _most_frequent(sizes),
+        "rates": _most_frequent(pc.round(good["rate"], 2)),
         "rotated": pc.sum(pc.not_equal(good["rotation"], 0)).as_py() or 0,
         "keyframe_spacing": dict(zip(("median", "largest"), spacing, strict=True)),
         "prepared": dict(metadata.prepared),
     }
 
 
-def _common(values: Any) -> dict[str, int]:
+def _most_frequent(values: Any) -> dict[str, int]:
+    """Values and their counts, most frequent first; the rest is summed up as ``other``."""
     counts = [(str(v["values"]), v["counts"]) for v in pc.value_counts(values).to_pylist()]
     counts.sort(key=lambda pair: (-pair[1], pair[0]))
-    rest = sum(count for _, count in counts[_COMMON:])
-    return dict(counts[:_COMMON]) | ({"other": rest} if rest else {})
+    rest = sum(count for _, count in counts[_LISTED:])
+    return dict(counts[:_LISTED]) | ({"other": rest} if rest else {})
 
 
 def merge(folders: Sequence[Path], out: Path) -> list[Path]:
-    """Join the parts that several machines prepared; equal to preparing all on one.
+    """Join the parts that several machines prepared, to what one machine would have written.
 
     Args:
-        folders: what was given as ``out`` to each; parts may share one.
-        out: the folder to write to. Splits that are folders of their own stay so.
+        folders: the ``out`` of each `prepare`; parts may share one. Manifests may lie at any depth,
+            as those of several splits do.
+        out: the folder to write to, at the same depth.
 
     Returns:
-        The manifest files.
+        The manifest files, one a split.
 
     Raises:
-        DatasetError: parts are missing, twice there, or not of one data set.
+        DatasetError: a part is missing, is given twice, or belongs to another data set.
     """
-    found: dict[str, list[Path]] = {}
+    files_of_split: dict[str, list[Path]] = {}
     for folder in dict.fromkeys(map(os.path.abspath, folders)):
         if not os.path.isdir(folder):
             raise DatasetError(f"{folder}: no such folder")
         for file in sorted(Path(folder).rglob("manifest-*-of-*.parquet")):
-            found.setdefault(os.path.relpath(file.parent, folder), []).append(file)
-    if not found:
+            split = os.path.relpath(file.parent, folder)
+            files_of_split.setdefault(split, []).append(file)
+    if not files_of_split:
         names = ", ".join(map(str, folders))
         raise DatasetError(f"{names}: no manifest-*-of-*.parquet; `prepare --shard` writes them")
-    return [_merge(files, out / name) for name, files in found.items()]
+    return [_merge(files, out / split) for split, files in files_of_split.items()]
 
 
 def _merge(files: Sequence[Path], out: Path) -> Path:
-    parts = [read_manifest(file) for file in files]
-    prepared = [dict(metadata.prepared) for _, metadata in parts]
-    shards = [Shard(*p.pop("shard", (0, 0))) for p in prepared]
-    first, names = prepared[0], parts[0][1].class_names
-    for file, (table, metadata), one in zip(files, parts, prepared, strict=True):
-        if one != first or metadata.class_names != names or "row" not in table.column_names:
+    """Join the parts of one split."""
+    manifests = [read_manifest(file) for file in files]
+    class_names = manifests[0][1].class_names
+    prepared = [dict(metadata.prepared) for _, metadata in manifests]
+    parts = [Part(*p.pop("shard", (0, 0))) for p in prepared]
+    common = prepared[0]  # all but which part it is
+    for file, (table, metadata), own in zip(files, manifests, prepared, strict=True):
+        same = own == common and metadata.class_names == class_names
+        if not same or "row" not in table.column_names:
             raise DatasetError(f"{file}: not a part of the same data set as {files[0]}")
-    expected = [Shard(i + 1, shards[0].of) for i in range(shards[0].of)]
-    if sorted(shards) != expected:
-        missing = ", ".join(f"{s.number}/{s.of}" for s in expected if s not in shards)
-        fault = f"part {missing} is missing" if missing else "a part is there twice"
-        raise DatasetError(f"{files[0].parent}: {fault}")
-    root = os.path.commonpath([metadata.root for _, metadata in parts])
-    tables = [_below(table, os.path.relpath(metadata.root, root)) for table, metadata in parts]
-    table = pa.concat_tables(tables).sort_by("row")
-    rows = first.pop("rows")
-    if not table["row"].combine_chunks().equals(pa.array(range(rows), pa.int64())):
+    _check_complete(files[0].parent, parts)
+    root = os.path.commonpath([metadata.root for _, metadata in manifests])
+    table = pa.concat_tables(
+        _below(table, os.path.relpath(metadata.root, root)) for table, metadata in manifests
+    ).sort_by("row")
+    num_rows = common.pop("rows")
+    if not table["row"].combine_chunks().equals(pa.array(range(num_rows), pa.int64())):
         raise DatasetError(f"{files[0].parent}: the source changed between parts; prepare again")
-    bad = [pair for file in files for pair in read_bad(file)]
+    bad = [row for file in files for row in read_bad(file)]
     out.mkdir(parents=True, exist_ok=True)
-    metadata = ManifestMetadata(names, portable_root(root, out), first)
+    metadata = ManifestMetadata(class_names, portable_root(root, out), common)
     return write_prepared(out, table.drop_columns("row").combine_chunks(), metadata, sorted(bad))
 
 
+def _check_complete(folder: Path, parts: Sequence[Part]) -> None:
+    expected = [Part(i + 1, parts[0].of) for i in range(parts[0].of)]
+    if sorted(parts) != expected:
+        missing = ", ".join(f"{p.number}/{p.of}" for p in expected if p not in parts)
+        fault = f"part {missing} is missing" if missing else "a part was given twice"
+        raise DatasetError(f"{folder}: {fault}")
+
+
 def _below(table: pa.Table, folder: str) -> pa.Table:
-    """The table with paths relative to a higher root."""
+    """The table with paths from a higher root, below which its own is ``folder``."""
     if folder == ".":
         return table
     paths = pc.binary_join_element_wise(pa.scalar(folder), table["path"], "/")
@@ -166,20 +188,20 @@ def _below(table: pa.Table, folder: str) -> pa.Table:
 
 
 def beside(manifest: Path, name: str) -> Path:
-    """``bad_videos.csv`` or ``summary.json`` of a manifest, be it of a part or of the whole."""
+    """Path of ``bad_videos.csv`` or ``summary.json`` beside a manifest, of a part or the whole."""
     stem, _, suffix = name.rpartition(".")
-    part = manifest.stem.removeprefix(Path(MANIFEST_NAME).stem)
-    return manifest.with_name(f"{stem}{part}.{suffix}")
+    infix = manifest.stem.removeprefix(Path(MANIFEST_NAME).stem)
+    return manifest.with_name(f"{stem}{infix}.{suffix}")
 
 
 def read_bad(manifest: Path) -> list[tuple[str, str]]:
-    """Path and reason of the bad videos of a manifest that was prepared."""
-    with open(beside(manifest, "bad_videos.csv"), newline="", encoding="utf-8") as rows:
-        return [(row["path"], row["reason"]) for row in csv.DictReader(rows)]
+    """Path and reason of each bad video of a manifest that `prepare` wrote."""
+    with open(beside(manifest, "bad_videos.csv"), newline="", encoding="utf-8") as f:
+        return [(row["path"], row["reason"]) for row in csv.DictReader(f)]
 
 
 def portable_root(root: str, out: Path) -> str:
-    """The root as a manifest in ``out`` records it: relative if it lies there, so both can move."""
+    """A root as a manifest in ``out`` records it: relative if it lies there, so both can move."""
     out_folder = os.path.abspath(out)
     inside = os.path.commonpath([root, out_folder]) == out_folder
     return os.path.relpath(root, out_folder) if inside else root

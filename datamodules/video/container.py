@@ -1,4 +1,4 @@
-"""Opening a video file safely, and what goes wrong with one."""
+"""Opening a video file safely, and how its stream tells time."""
 
 import errno
 import math
@@ -15,34 +15,34 @@ from av.error import FFmpegError
 from datamodules.errors import VideoDecodeError
 
 # Containers that hold their media themselves. Playlists and scripts (HLS, DASH, concat, ...) make
-# FFmpeg open other files, which a file from the internet must not be able to do.
+# FFmpeg open other files; a file from the internet must not be able to do that.
 _CONTAINERS = (
     "mov,mp4,matroska,webm,avi,flv,asf,mpegts,mpeg,mpegvideo,ogg,gif,ivf,nut,mxf,rm,dv,"
     "h264,hevc,m4v,obu,yuv4mpegpipe"
 )
-# Of a frame: 8K. A few bytes of a header can claim more, and cost gigabytes.
+# 8K is the largest frame. A few bytes of a header can claim more, which would cost gigabytes.
 LARGEST = {"max_pixels": str(1 << 25)}
 PYAV = int(av.__version__.split(".")[0])
-# Up to 18, a title in another encoding than UTF-8 is an error unless told otherwise.
+# Up to PyAV 18, a title that is not UTF-8 is an error by default.
 _ANY_TITLE: dict[str, Any] = {"metadata_errors": "replace"} if PYAV < 19 else {}
 
 
 class Source(Protocol):
-    """What can be opened in place of a path: a part of a larger file, an object in a store."""
+    """What can be opened in place of a path: part of a larger file, or an object in a storage."""
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name that error messages use."""
         ...
 
     def open(self) -> BinaryIO:
-        """A file object that can seek, and holds the video from 0 on. Its failures are OSErrors."""
+        """A seekable binary file object that holds the video alone. Its failures are OSErrors."""
         ...
 
 
 @contextmanager
 def errors_of(path: str) -> Iterator[None]:
-    """Turn errors of FFmpeg and of reading into a VideoDecodeError. FFmpeg's log is silent."""
+    """Turn errors of FFmpeg and of reading into a VideoDecodeError."""
     try:
         yield
     except (FFmpegError, OSError) as error:
@@ -53,7 +53,12 @@ def open_container(source: str | Source) -> tuple[Any, BinaryIO | None]:
     """Open a regular local file, or a source, so that FFmpeg cannot be made to open another one.
 
     Returns:
-        PyAV's container, and the file object that it reads, to be closed after it; None for a path.
+        PyAV's container, and the file object that it reads; close that after the container. It is
+        None where the source is a path.
+
+    Raises:
+        VideoDecodeError: not a regular file, empty, or no container that holds a video itself.
+        OSError, FFmpegError: the file cannot be opened or read; see `errors_of`.
     """
     if not isinstance(source, str):
         file = source.open()
@@ -73,12 +78,12 @@ def open_container(source: str | Source) -> tuple[Any, BinaryIO | None]:
         raise VideoDecodeError(source, "not a file")
     if not status.st_size:
         raise VideoDecodeError(source, "the file is empty")
-    # With a scheme in front, nothing in the name is taken for one ("http:", "concat:").
+    # With this scheme in front, nothing in the name is taken for one ("http:", "concat:").
     return _open(f"file:{source}", source, "file"), None
 
 
 class _Named:
-    """A file object as PyAV wants it: its name tells FFmpeg nothing but how it ends."""
+    """A file object as PyAV wants it. All that its name tells FFmpeg is the suffix."""
 
     def __init__(self, name: str, file: BinaryIO):
         self.name = f"file:{os.path.basename(name)}"
@@ -96,7 +101,11 @@ def _open(file: Any, path: str, protocols: str) -> Any:
 
 
 def video_stream(path: str, container: Any) -> Any:
-    """The video stream of a container; cover art is none."""
+    """The video stream of a container; a picture of the cover does not count.
+
+    Raises:
+        VideoDecodeError: there is none, no decoder for it, or its frames are too large.
+    """
     stream = container.streams.best("video")
     disposition = getattr(stream, "disposition", 0)  # PyAV 15, 16: an enum; 14: unknown
     cover = getattr(disposition, "value", disposition) & 0x400  # AV_DISPOSITION_ATTACHED_PIC
@@ -105,26 +114,34 @@ def video_stream(path: str, container: Any) -> Any:
     if stream.codec_context is None:
         raise VideoDecodeError(path, "this FFmpeg has no decoder for its video stream")
     if not stream.codec_context.width:
-        raise VideoDecodeError(path, "no size of frames, or one beyond 8K (2^25 pixels)")
+        raise VideoDecodeError(path, "the frame size is missing, or beyond 8K (2^25 pixels)")
     stream.codec_context.options = LARGEST
     return stream
 
 
 class Clock(NamedTuple):
-    """How a stream tells time."""
+    """How a stream tells time.
 
-    time_base: Fraction  # seconds of a tick
-    rate: Fraction  # frames a second, on average
-    frame_ticks: int  # of one frame at that rate
-    timed: bool  # a raw stream is not; its average rate is made up
-    by_count: bool  # timestamps are worth nothing: frames are counted
+    Attributes:
+        time_base: seconds of a tick.
+        rate: frames per second, on average.
+        frame_ticks: ticks of one frame at that rate.
+        timed: the stream has timestamps. A raw stream has none, and its average rate is made up.
+        by_count: timestamps are wrong, so time is told by counting frames.
+    """
+
+    time_base: Fraction
+    rate: Fraction
+    frame_ticks: int
+    timed: bool
+    by_count: bool
 
 
 def clock(path: str, container: Any, stream: Any) -> Clock:
     """Read a stream's clock.
 
     Raises:
-        VideoDecodeError: it has none.
+        VideoDecodeError: it has no frame rate.
     """
     codec = stream.codec_context
     timed = stream.start_time is not None
@@ -132,14 +149,14 @@ def clock(path: str, container: Any, stream: Any) -> Clock:
     rate = (timed and fraction(stream.average_rate)) or fraction(stream.guessed_rate)
     if not time_base or not rate:
         raise VideoDecodeError(path, "the video stream has no frame rate")
-    # AVI has no timestamps, and what FFmpeg makes up is wrong if these codecs reorder pictures.
+    # AVI has no timestamps; those FFmpeg makes up are wrong where these codecs reorder pictures.
     reordered = codec.name in ("h264", "hevc") and bool(codec.has_b_frames)
     by_count = "avi" in container.format.name.split(",") and reordered
     return Clock(time_base, rate, max(1, nearest(1 / (rate * time_base))), timed, by_count)
 
 
 def fraction(number: Any) -> Fraction:
-    """Normalise PyAV's rationals: None, a Fraction or (from 19) an AVRational; 0 if unset."""
+    """A rational of PyAV as a Fraction: None (then 0), a Fraction or, from 19 on, an AVRational."""
     return Fraction(number.numerator, number.denominator) if number else Fraction(0)
 
 

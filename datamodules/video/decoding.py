@@ -1,7 +1,7 @@
-"""Frames out of one video file, by time: exact, fast, or a clear error.
+"""Frames of one video file, by time: exact, fast, or a clear error.
 
-The file is opened by `container`, its stream decoded by `frame_reader`; here is what a user calls,
-and the way from a decoded picture to the pixels that were asked for.
+`container` opens the file and `frame_reader` decodes its stream. Here is what a user calls, and the
+way from a decoded picture to the pixels that were asked for.
 """
 
 import math
@@ -22,9 +22,9 @@ from datamodules.video.orientation import Orientation, orientation
 
 __all__ = ["VideoDecodeError", "VideoFile"]
 
-Box = tuple[int, int, int, int]
+Crop = tuple[int, int, int, int]  # x1, y1, x2, y2 in displayed pixels
 
-# From 17 on, converting starts a thread per core unless told otherwise.
+# From PyAV 17 on, converting starts a thread per core by default.
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if PYAV >= 17 else {}
 
 
@@ -34,11 +34,11 @@ class VideoFile:
     Args:
         source: the path of a local file, or an object with a ``name`` and an ``open()`` that
             gives a file object: binary, seekable, its failures OSErrors (`container.Source`).
-        threads: decoder threads; one is best in data-loader workers. Sound files give the same with
-            any number; what is found out about damaged ones may differ.
+        threads: decoder threads; one is best in data-loader workers. Sound files give the same
+            frames with any number. In damaged files, other frames may be reported as damaged.
 
     Raises:
-        VideoDecodeError: missing, empty, no video, or a container that refers to other files.
+        VideoDecodeError: the file is missing, empty or no video, or it refers to other files.
     """
 
     def __init__(self, source: str | os.PathLike[str] | Source, threads: int = 1):
@@ -58,13 +58,13 @@ class VideoFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # PyAV's containers are reference cycles: left to the garbage collector, they may be freed in a
-    # forked worker, which then waits forever for decoder threads that it does not have.
+    # PyAV's containers are reference cycles. Left to the garbage collector, one may be freed in a
+    # forked worker, which then waits forever for decoder threads that the fork did not copy.
     def __del__(self) -> None:
         self.close()
 
     def close(self) -> None:
-        """Free the file and its decoder, at once. Using the object later is a ValueError."""
+        """Free the file and its decoder at once. Using the object afterwards is a ValueError."""
         if self._reader is not None:
             self._reader.close()
         self._reader = None
@@ -88,8 +88,8 @@ class VideoFile:
     def duration(self) -> float:
         """Seconds from the start of the first displayed frame to the end of the last.
 
-        MP4 and MOV state it in their header. In other files the packets tell, which are then read
-        once, without decoding: the last group of pictures of Matroska and WebM, else all of them.
+        MP4 and MOV state it in their header. Of other files the packets are read once, without
+        decoding: in Matroska and WebM those of the last group of pictures, else all of them.
         """
         reader = self._opened()
         if self._duration is None:
@@ -102,78 +102,80 @@ class VideoFile:
         self,
         seconds: Iterable[float],
         size: int | tuple[int, int] | None = None,
-        crop: Box | None = None,
+        crop: Crop | None = None,
     ) -> np.ndarray:
-        """Return the frames on display at some times.
+        """Return the frames on display at the given times.
 
-        On display is the last frame that starts at or before the time, with half a tick of the
-        stream's clock forgiven; before 0 it is the first frame, past the end the last. 0 is the
-        start of the first displayed frame, whatever its timestamp.
+        The frame on display is the last one that starts at or before the time, give or take half a
+        tick of the stream's clock. Before 0 it is the first frame, past the end the last. Time 0 is
+        the start of the first displayed frame, whatever its timestamp.
 
         Args:
-            seconds: the times, in any order, repeats allowed.
-            size: ``(height, width)`` to scale to, or the length of the short side. Bilinear,
-                antialiased when shrinking, as Pillow does it.
+            seconds: the times, in any order; they may repeat.
+            size: ``(height, width)`` to scale to, or the length of the short side. Scaling is
+                bilinear and, when shrinking, antialiased, as in Pillow.
             crop: ``(x1, y1, x2, y2)`` to cut out before scaling, in displayed pixels.
 
         Returns:
-            RGB, uint8 ``(n, height, width, 3)``, in the order of ``seconds``: the frame's own
-            pixels, and with ``size`` the crop of these pixels, scaled. Colours follow the matrix
-            and range of the stream; an untagged one is BT.601 in limited range (FFmpeg's default).
-            Pixels that are not square are left as they are.
+            RGB, uint8 ``(n, height, width, 3)``, in the order of ``seconds``. Without ``size``,
+            these are the frame's own pixels. Colours follow the matrix and range of the stream; an
+            untagged stream is taken as BT.601 in limited range, as FFmpeg does. Pixels that are not
+            square are left as they are.
 
         Raises:
-            ValueError: a time that is not finite; a crop outside of the frame; an empty result.
-            VideoDecodeError: a wanted frame is damaged, or cut off the end of the file.
+            ValueError: a time is not finite, the crop is empty or leaves the frame, or the size is
+                not positive.
+            VideoDecodeError: a wanted frame is damaged, or lost where the file was cut off.
         """
         return self.clips_at([(seconds, crop)], size)[0]
 
     def clips_at(
         self,
-        clips: Iterable[tuple[Iterable[float], Box | None]],
+        clips: Iterable[tuple[Iterable[float], Crop | None]],
         size: int | tuple[int, int] | None = None,
     ) -> list[np.ndarray]:
-        """Return several clips from one pass over the file; each is decoded but once.
+        """Return several clips from one pass over the file; each frame is decoded only once.
 
         Args:
-            clips: ``(seconds, crop)`` of each, as in `frames_at`.
-            size: as in `frames_at`, of all.
+            clips: ``(seconds, crop)`` of each clip, as in `frames_at`.
+            size: size of all clips, as in `frames_at`.
 
         Returns:
-            What `frames_at` returns, for each clip.
+            For each clip what `frames_at` returns: uint8 ``(n, height, width, 3)``.
 
         Raises:
             ValueError, VideoDecodeError: as `frames_at`, for any of the clips.
         """
         reader = self._opened()
-        boxes: list[Box] = []
+        crops: list[Crop] = []
         results: list[np.ndarray] = []
-        wanted: list[tuple[int, int, int]] = []  # tick, clip, place in it
+        wanted: list[tuple[int, int, int]] = []  # tick, index of the clip, index in the clip
         for seconds, crop in clips:
             times = [float(t) for t in seconds]
             if not all(map(math.isfinite, times)):
                 raise ValueError(f"{self.path}: times must be finite")
-            box = checked_crop(crop, *self._displayed_size())
+            crop = checked_crop(crop, *self._displayed_size())
             with errors_of(self.path):
                 wanted += [(reader.tick(t), len(results), i) for i, t in enumerate(times)]
-            boxes.append(box)
-            results.append(np.empty((len(times), *checked_size(size, box), 3), np.uint8))
+            crops.append(crop)
+            results.append(np.empty((len(times), *checked_size(size, crop), 3), np.uint8))
         wanted.sort()
-        shown, picture, parts = None, np.empty(0), {}
+        shown, picture = None, np.empty(0)  # the last frame, and its pixels
+        scaled: dict[Crop, np.ndarray] = {}  # parts of the picture that were scaled already
         with errors_of(self.path):
             frames = reader.frames_at([tick for tick, _, _ in wanted])
             for frame, (_, clip, i) in zip(frames, wanted, strict=True):
                 if frame is not shown:
-                    shown, picture, parts = frame, self._picture(frame), {}
-                box = x1, y1, x2, y2 = boxes[clip]
-                if box in parts:
-                    results[clip][i] = parts[box]
+                    shown, picture, scaled = frame, self._picture(frame), {}
+                crop = x1, y1, x2, y2 = crops[clip]
+                if crop in scaled:
+                    results[clip][i] = scaled[crop]
                 else:
                     scale(picture[y1:y2, x1:x2], results[clip][i])
-                    parts[box] = results[clip][i]
+                    scaled[crop] = results[clip][i]
         return results
 
-    def _opened(self) -> "FrameReader":
+    def _opened(self) -> FrameReader:
         if self._reader is None:
             raise ValueError(f"{self.path}: the file is closed")
         return self._reader
@@ -185,7 +187,10 @@ class VideoFile:
         return layout.height, layout.width
 
     def _first_layout(self) -> "_Layout":
-        """That of the first frame, which holds for all. PyAV's frames stay in memory once asked."""
+        """Size and orientation of the first frame, which hold for all others.
+
+        Only the first is asked: PyAV keeps a frame in memory whose orientation was read.
+        """
         reader = self._opened()
         if self._layout is None:
             with errors_of(self.path):
@@ -194,10 +199,10 @@ class VideoFile:
         return self._layout
 
     def _picture(self, frame: Any) -> np.ndarray:
-        """All of a frame as displayed: uint8 ``(height, width, 3)``.
+        """A whole frame as displayed: RGB, uint8 ``(height, width, 3)``.
 
-        That costs little beside decoding, and a crop of the subsampled chroma planes would be off
-        by a pixel at odd offsets.
+        Converting more than the crop costs little beside decoding, and a crop of the subsampled
+        chroma planes would be off by a pixel at odd offsets.
         """
         layout = self._first_layout()
         if (frame.height, frame.width) != (layout.height, layout.width):
@@ -206,30 +211,45 @@ class VideoFile:
 
 
 def displayed(frame: Any, turn: Orientation, to_rgb: VideoReformatter) -> np.ndarray:
-    """A decoded frame in RGB, turned for display: uint8 ``(height, width, 3)``."""
+    """Convert a decoded frame to RGB and turn it for display.
+
+    Args:
+        frame: PyAV's.
+        turn: its `orientation`.
+        to_rgb: converter, to be used again for the next frame.
+
+    Returns:
+        uint8 ``(height, width, 3)``.
+    """
     rgb = _rgb(frame, to_rgb)
     transposed, upside_down, mirrored = turn
     rgb = rgb.transpose(1, 0, 2) if transposed else rgb
-    if upside_down or mirrored:  # copied, as Torch has no negative strides
+    if upside_down or mirrored:  # copied, as PyTorch has no negative strides
         rgb = rgb[:: -1 if upside_down else 1, :: -1 if mirrored else 1].copy()
     return rgb
 
 
 def scale(rgb: np.ndarray, out: np.ndarray) -> None:
-    """Scale RGB uint8 ``(h, w, 3)`` to the size of ``out``: to within a rounding, as Pillow does.
+    """Scale a picture as Pillow does (bilinear, antialiased), to within a rounding.
 
-    This is `torch.nn.functional.interpolate`, into memory that is there: twice as fast as swscale,
-    and six times as Pillow.
+    This is `torch.nn.functional.interpolate` into memory that exists already: twice as fast as
+    swscale, six times as fast as Pillow.
+
+    Args:
+        rgb: uint8 ``(h, w, 3)``.
+        out: uint8 ``(height, width, 3)``, written to.
     """
     if rgb.shape == out.shape:
         out[:] = rgb
         return
-    source, target = (torch.from_numpy(a).permute(2, 0, 1)[None] for a in (rgb, out))
+    source, target = (
+        torch.from_numpy(a).permute(2, 0, 1)[None] for a in (rgb, out)
+    )  # (1, 3, h, w)
     torch.ops.aten._upsample_bilinear2d_aa.out(source, out.shape[:2], False, out=target)
 
 
 class _Layout(NamedTuple):
-    """Size of stored frames, and how they are turned for display."""
+    """Size of stored frames in pixels, and how they are turned for display."""
 
     height: int
     width: int
@@ -238,8 +258,8 @@ class _Layout(NamedTuple):
 
 def _rgb(frame: Any, reformatter: VideoReformatter) -> np.ndarray:
     """All pixels of a frame as it is stored: uint8 ``(height, width, 3)``."""
-    # PyAV < 17 takes every stream as BT.601 unless ranges are named, and a matrix that differs
-    # from the stream's. Neither means anything for RGB itself.
+    # PyAV < 17 takes every stream as BT.601 unless both ranges are named, and a target matrix that
+    # differs from the stream's. Neither means anything for RGB itself.
     other = Colorspace.ITU709 if frame.colorspace == Colorspace.ITU601 else Colorspace.ITU601
     return reformatter.reformat(
         frame,
@@ -251,24 +271,39 @@ def _rgb(frame: Any, reformatter: VideoReformatter) -> np.ndarray:
     ).to_ndarray()
 
 
-def checked_crop(crop: Box | None, height: int, width: int) -> Box:
-    """The crop, or all of the picture; ValueError if it is empty or not within."""
+def checked_crop(crop: Crop | None, height: int, width: int) -> Crop:
+    """The crop as integers; the whole picture where it is None.
+
+    Raises:
+        ValueError: it is empty or leaves the picture.
+    """
     if crop is None:
         return 0, 0, width, height
     x1, y1, x2, y2 = map(operator.index, crop)
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-        raise ValueError(f"crop {tuple(crop)} is empty or not within {width}x{height} pixels")
+        raise ValueError(
+            f"crop {tuple(crop)} is empty or leaves the picture of {width}x{height} pixels"
+        )
     return x1, y1, x2, y2
 
 
-def checked_size(size: int | tuple[int, int] | None, box: Box) -> tuple[int, int]:
-    """Resolve to (height, width); the long side of a single number is rounded."""
-    height, width = box[3] - box[1], box[2] - box[0]
+def checked_size(size: int | tuple[int, int] | None, crop: Crop) -> tuple[int, int]:
+    """The (height, width) in pixels that a crop is scaled to.
+
+    Args:
+        size: (height, width), or the length of the short side: the long side then follows the
+            crop's proportions, rounded. None: the crop's own size.
+        crop: the part of the picture that is scaled.
+
+    Raises:
+        ValueError: a side is not positive.
+    """
+    height, width = crop[3] - crop[1], crop[2] - crop[0]
     if isinstance(size, tuple | list):
         height, width = map(operator.index, size)
     elif size is not None:
-        scale = Fraction(operator.index(size), min(height, width))
-        height, width = nearest(height * scale), nearest(width * scale)
+        factor = Fraction(operator.index(size), min(height, width))
+        height, width = nearest(height * factor), nearest(width * factor)
     if min(height, width) < 1:
         raise ValueError(f"size {size} is not positive")
     return height, width

@@ -1,6 +1,6 @@
-"""Videos that were extracted to folders of pictures, read as a video file is.
+"""Videos that were extracted to folders of pictures, read like video files.
 
-PySlowFast's layout: ``<video>/<video>_000001.jpg`` and so on, at a constant rate.
+The layout is PySlowFast's: ``<video>/<video>_000001.jpg`` and so on, at a constant rate.
 """
 
 import os
@@ -15,26 +15,27 @@ import numpy as np
 from PIL import Image
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.decoding import Box, checked_crop, checked_size, scale
+from datamodules.video.decoding import Crop, checked_crop, checked_size, scale
 
 _PICTURE = re.compile(r"(.*?)(\d+)(\.(?:jpg|jpeg|png))", re.IGNORECASE)
-# What Pillow raises of damaged files, and of those that would fill the memory.
+# What Pillow raises for damaged files, and for pictures that would fill the memory.
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-_HALF_TICK = 1e-6  # of a frame: times that were computed fall just short of its start
+_TOLERANCE = 1e-6  # of a frame: a computed time may fall just short of the frame's start
 
 
 class _Layout(NamedTuple):
-    """Names and size of a folder's pictures; small, as each worker keeps that of all folders."""
+    """Names and size of a folder's pictures. Small: each worker keeps one for every folder."""
 
     prefix: str
-    digits: int
+    digits: int  # of a picture's number, at least
     suffix: str
-    first: int
-    pictures: int
-    width: int
-    height: int
+    first: int  # number of the first picture
+    num_pictures: int
+    width: int  # pixels
+    height: int  # pixels
 
     def name(self, index: int) -> str:
+        """File name of picture ``index``, counted from 0."""
         return f"{self.prefix}{self.first + index:0{self.digits}d}{self.suffix}"
 
 
@@ -43,10 +44,10 @@ class FrameFolder:
 
     Args:
         path: the folder.
-        rate: pictures a second.
+        rate: pictures per second.
 
     Raises:
-        VideoDecodeError: there is no such folder, or it has no pictures, or numbers are missing.
+        VideoDecodeError: there is no such folder, it has no pictures, or a number is missing.
     """
 
     def __init__(self, path: str, rate: float = 30.0) -> None:
@@ -66,45 +67,47 @@ class FrameFolder:
     @property
     def duration(self) -> float:
         """Seconds from the start of the first picture to the end of the last."""
-        return float(self._layout.pictures / self.rate)
+        return float(self._layout.num_pictures / self.rate)
 
     def frames_at(
         self,
         seconds: Iterable[float],
         size: int | tuple[int, int] | None = None,
-        crop: Box | None = None,
+        crop: Crop | None = None,
     ) -> np.ndarray:
-        """As `VideoFile.frames_at`."""
+        """Return the pictures on display at the given times, as `VideoFile.frames_at` does."""
         return self.clips_at([(seconds, crop)], size)[0]
 
     def clips_at(
         self,
-        clips: Iterable[tuple[Iterable[float], Box | None]],
+        clips: Iterable[tuple[Iterable[float], Crop | None]],
         size: int | tuple[int, int] | None = None,
     ) -> list[np.ndarray]:
-        """As `VideoFile.clips_at`; each picture is decoded once."""
+        """Return several clips, as `VideoFile.clips_at` does; each picture is decoded once."""
         results: list[np.ndarray] = []
-        wanted: list[tuple[int, int, int]] = []  # picture, clip, place in it
-        boxes: list[Box] = []
+        wanted: list[tuple[int, int, int]] = []  # picture, index of the clip, index in the clip
+        crops: list[Crop] = []
         for seconds, crop in clips:
             frames = np.asarray(list(seconds), np.float64) * float(self.rate)
             if not np.isfinite(frames).all():
                 raise ValueError(f"{self.path}: times must be finite")
-            numbers = np.floor(frames + _HALF_TICK).clip(0, self._layout.pictures - 1).astype(int)
-            wanted += [(number, len(results), i) for i, number in enumerate(numbers.tolist())]
-            boxes.append(checked_crop(crop, self.height, self.width))
-            shape = (len(numbers), *checked_size(size, boxes[-1]), 3)
+            last = self._layout.num_pictures - 1
+            indices = np.floor(frames + _TOLERANCE).clip(0, last).astype(int)
+            wanted += [(index, len(results), i) for i, index in enumerate(indices.tolist())]
+            crops.append(checked_crop(crop, self.height, self.width))
+            shape = (len(indices), *checked_size(size, crops[-1]), 3)
             results.append(np.empty(shape, np.uint8))
         shown, picture = -1, np.empty(0)
-        for number, clip, i in sorted(wanted):
-            if number != shown:
-                shown, picture = number, self._picture(number)
-            x1, y1, x2, y2 = boxes[clip]
+        for index, clip, i in sorted(wanted):
+            if index != shown:
+                shown, picture = index, self._picture(index)
+            x1, y1, x2, y2 = crops[clip]
             scale(picture[y1:y2, x1:x2], results[clip][i])
         return results
 
-    def _picture(self, number: int) -> np.ndarray:
-        path = os.path.join(self.path, self._layout.name(number))
+    def _picture(self, index: int) -> np.ndarray:
+        """A whole picture: RGB, uint8 ``(height, width, 3)``."""
+        path = os.path.join(self.path, self._layout.name(index))
         try:
             with Image.open(path) as image:
                 pixels = np.array(image.convert("RGB"))
@@ -116,7 +119,7 @@ class FrameFolder:
 
 
 def holds_pictures(path: str) -> bool:
-    """Whether a folder has numbered pictures; quick where its first entry is one."""
+    """Whether a folder holds numbered pictures; quick where its first entry is one."""
     try:
         with os.scandir(path) as entries:
             return any(_PICTURE.fullmatch(entry.name) for entry in entries)
@@ -126,20 +129,23 @@ def holds_pictures(path: str) -> bool:
 
 @lru_cache(maxsize=100_000)
 def _layout(path: str, _changed: int) -> _Layout:
-    """Look at a folder, once for each state of it: of 15 minutes it has 27,000 names."""
-    found = [match for name in os.listdir(path) if (match := _PICTURE.fullmatch(name))]
-    if not found:
+    """Names and size of a folder's pictures, read once until it changes.
+
+    Fifteen minutes of video are 27,000 names.
+    """
+    matches = [match for name in os.listdir(path) if (match := _PICTURE.fullmatch(name))]
+    if not matches:
         raise VideoDecodeError(path, "no numbered .jpg or .png pictures")
-    kinds = Counter((match[1], match[3]) for match in found)
+    kinds = Counter((match[1], match[3]) for match in matches)
     if len(kinds) > 1:
-        raise VideoDecodeError(path, f"pictures of several names, such as {found[0][0]}")
-    numbers = sorted(int(match[2]) for match in found)
+        raise VideoDecodeError(path, f"pictures of several names, such as {matches[0][0]}")
+    numbers = sorted(int(match[2]) for match in matches)
     ((prefix, suffix),) = kinds
-    digits = min(len(match[2]) for match in found)
-    missing = np.flatnonzero(np.diff(numbers) != 1)
-    if len(missing):
-        after = numbers[int(missing[0])]
-        raise VideoDecodeError(path, f"the picture after number {after} is missing, or there twice")
+    digits = min(len(match[2]) for match in matches)
+    gaps = np.flatnonzero(np.diff(numbers) != 1)
+    if len(gaps):
+        before = numbers[int(gaps[0])]
+        raise VideoDecodeError(path, f"the picture after number {before} is missing or a duplicate")
     layout = _Layout(prefix, digits, suffix, numbers[0], len(numbers), 0, 0)
     try:
         with Image.open(os.path.join(path, layout.name(0))) as image:

@@ -3,14 +3,28 @@
 A frame reached by seeking is, bit for bit, the one that decoding the file from its start gives.
 Three rules make it so: decoding enters the stream at a keyframe that starts at or before the wanted
 time; what the decoder returns from before that keyframe (leading pictures of an open GOP) is thrown
-away; and where the keyframe is not the first to come out, so that it is no entry to rely on, the
-file is decoded in order from its start.
+away; and where the keyframe is not the first frame to come out, so that it is not a reliable entry,
+the file is decoded in order from its start.
 
-What FFmpeg does not tell cannot be told here: damage that still decodes (in HEVC and VP9, most of
-it), and the lost end of a file whose header does not say how long it was (all but MP4 and MOV).
+FFmpeg does not report everything, and what it does not report cannot be told here: damage that
+still decodes (in HEVC and VP9, most of it), and the lost end of a file whose header does not say
+how long it was (all but MP4 and MOV).
+
+`FrameReader` decides where decoding goes on or begins anew; `decoder_run` is what happens from
+there on. How the next tick is reached:
+
+    where the reader stands                          what it does
+    ----------------------------------------------   ----------------------------------------------
+    the tick's frame is current and settled          nothing
+    before the tick, at most `_SEEK_SECONDS`         goes on decoding; enters at the last keyframe
+                                                     on the way, if there is one
+    the same, but the decoder was stopped (drained)  enters at that keyframe; without one, seeks
+    past the tick, or further before it              seeks to a keyframe at or before it
+    no seek leads to such a keyframe                 opens the file again, at its start
+    an entry proved bad, or timestamps are worth     goes on decoding; opens the file again if it
+    nothing (`_in_order`): never seeks               stands past the tick
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
@@ -19,28 +33,35 @@ from av.error import FFmpegError
 
 from datamodules.errors import VideoDecodeError
 from datamodules.video.container import Source, clock, nearest, open_container, video_stream
+from datamodules.video.decoder_run import LONG_AGO, BadEntry, DecoderRun
 from datamodules.video.packet_queue import PacketQueue
-from datamodules.video.soundness import Soundness
 
 _SEEK_SECONDS = 10  # further ahead than this, seeking beats reading on
 _BACK_SECONDS = (0, 1, 4, 16, 64)  # a seek that lands too late is tried again, this much earlier
-_LONG_AGO = -(2**63)  # ticks; before any frame
 _LAST_SECOND = 10**7  # later times mean the last frame too, and could overflow FFmpeg's clock
 
 
-class _BadEntry(Exception):
-    """Decoding from this keyframe does not give what decoding in order gives."""
-
-
 class FrameReader:
-    """Decoded frames of the video stream of a file, by tick of the stream's clock."""
+    """Decoded frames of the video stream of a file, by tick of the stream's clock.
+
+    Args:
+        source: the path of a local file, or what `container.Source` describes.
+        threads: of the decoder.
+
+    Attributes:
+        time_base: seconds of a tick.
+        rate: frames per second, on average.
+
+    Raises:
+        VideoDecodeError: not a video that can be read.
+    """
 
     def __init__(self, source: str | Source, threads: int):
         self._source = source
         self._path = source if isinstance(source, str) else source.name
         self._threads = threads
-        self._in_order = False  # an entry proved bad: no more seeking in this file
-        self._reads_on = False  # a call went on where the one before it had ended
+        self._in_order = False  # no seeking in this file: an entry proved bad, or may be
+        self._reads_on = False  # calls go on where the one before has ended
         self._first: Any = None
         self._open()
 
@@ -53,26 +74,26 @@ class FrameReader:
             self._codec.thread_count = self._threads
             self._codec.thread_type = "AUTO" if self._threads > 1 else "NONE"
             self._read_header()
-            self._start_reading()
+            self._read_from_here()
         except BaseException:
             self.close()
             raise
 
     def _read_header(self) -> None:
+        """Learn how the stream tells time, and which short cuts it allows."""
         stream, formats = self._stream, self._container.format.name.split(",")
-        self.time_base, self.rate, self._frame_ticks, timed, self._by_count = clock(
-            self._path, self._container, stream
-        )
+        self._clock = clock(self._path, self._container, stream)
+        self.time_base, self.rate = self._clock.time_base, self._clock.rate
         self._far = float(_SEEK_SECONDS / self.time_base)
         # The header's end is exact where the header lists the frames; elsewhere it may be a guess.
         self._header_end: int | None = None
-        if "mov" in formats and stream.frames and stream.duration and timed:
+        if "mov" in formats and stream.frames and stream.duration and self._clock.timed:
             self._header_end = stream.start_time + stream.duration
-        self._in_order = self._in_order or self._by_count
+        self._in_order = self._in_order or self._clock.by_count
         # No H.264 picture depends on one that is marked as no reference: it need not be decoded.
         # That is safe where a packet is a picture, and not one of the two fields of it.
         progressive = getattr(self._codec, "field_order", 0) == 1
-        self._may_skip = self._codec.name == "h264" and progressive and not self._by_count
+        self._may_skip = self._codec.name == "h264" and progressive and not self._clock.by_count
         # Here every packet has its own timestamp, and gives the frame that starts then.
         self._may_stop = not {"mov", "matroska"}.isdisjoint(formats)
 
@@ -82,30 +103,11 @@ class FrameReader:
         if self._file is not None:
             self._file.close()
 
-    def _start_reading(self) -> None:
-        """Read packets from where the container stands."""
-        self._queue = PacketQueue(self._container.demux(self._stream))
-        self._start_decoding(None)
-
-    def _start_decoding(self, entry: Any) -> None:
-        """Decode from the head of the queue: the keyframe ``entry``, None at the file's start."""
-        self._codec.flush_buffers()
-        self._entry = entry
-        self._current: Any = None
-        self._frames: deque[Any] = deque()  # decoded, and displayed after the current one
-        self._next_pts = 0  # of a frame without timestamp: one frame after the one before it
-        self._sent_end = 0
-        self._soundness = Soundness()
-        self._drained = False
-        self._has_stopped = False  # and the decoder is drained; up to this tick all is known
-        self._stopped_at = _LONG_AGO
-
     def first(self) -> Any:
-        """The first displayed frame. To be asked for before any other."""
+        """The first displayed frame. Must be asked for before any other."""
         if self._first is None:
-            first = self._advance(_LONG_AGO)
-            if self._soundness.spoiled(_LONG_AGO, first.pts - 1):  # it is not the first, then
-                raise VideoDecodeError(self._path, self._soundness.fault)
+            first = self._frame_at(LONG_AGO)
+            self._run.check_sound(LONG_AGO, first.pts - 1)  # a lost frame would have been the first
             self._first = first
         return self._first
 
@@ -115,7 +117,10 @@ class FrameReader:
         return self.first().pts + nearest(Fraction(second) / self.time_base)
 
     def end(self) -> int:
-        """The tick at which the last frame ends. Without a header, the position is lost."""
+        """The tick at which the last frame ends.
+
+        Where the header does not tell, packets are read, and decoding begins anew after that.
+        """
         if self._header_end is not None:
             return self._header_end
         start, ends = self.first().pts, []
@@ -125,54 +130,64 @@ class FrameReader:
         if not ends:
             self._reopen()
             ends = self._packet_ends(start)
-        self._start_reading()
-        return max(ends, default=start + self._frame_ticks)
+        self._read_from_here()
+        return max(ends, default=start + self._clock.frame_ticks)
 
     def _packet_ends(self, start: int) -> list[int]:
-        """Where each frame to come ends; one without timestamp starts at the end of the last."""
+        """Where each remaining frame ends; one without timestamp starts at the end of the last."""
         ends = []
         for packet in self._container.demux(self._stream):
             if packet.size:
-                begin = start if packet.pts is None or self._by_count else packet.pts
-                start = begin + (packet.duration or self._frame_ticks)
+                begin = start if packet.pts is None or self._clock.by_count else packet.pts
+                start = begin + (packet.duration or self._clock.frame_ticks)
                 ends.append(start)
         return ends
 
     def frames_at(self, ticks: Sequence[int]) -> Iterator[Any]:
-        """The frame on display at each tick, in ascending order: the last that starts by then.
+        """Yield the frame on display at each tick: the last that starts by then.
 
-        Before the first frame, that is the first. No other picture that can be skipped is decoded.
+        Before the first frame, that is the first. Pictures that no tick asks for are not decoded
+        where that is possible.
+
+        Args:
+            ticks: in ascending order.
         """
-        skipped = self._queue.skipped
-        if self._current is not None and skipped is not None and self._current.pts < skipped:
-            self._current = None  # an earlier call ended before its last tick
+        skipped, current = self._queue.skipped, self._run.current
+        if current is not None and skipped is not None and current.pts < skipped:
+            # An earlier call ended before its last tick: frames after the current one are missing.
+            self._run.current = None
         for i, tick in enumerate(ticks):
             try:
                 self._approach(ticks[i:])
-                frame = self._advance(tick, self._packets_before_a_stop(ticks[i:]))
-            except _BadEntry:
+                frame = self._frame_at(tick, self._packets_before_a_stop(ticks[i:]))
+            except BadEntry:
                 self._in_order = True
                 self._reopen()
-                frame = self._advance(tick)
+                frame = self._frame_at(tick)
             yield frame
 
+    def _frame_at(self, tick: int, stop_after: int | None = None) -> Any:
+        """The frame at a tick that is not before the current frame; an error if it is damaged."""
+        frame = self._run.advance(tick, stop_after)
+        if self._run.ended:
+            self._check_not_cut_off(tick)
+        self._run.check_sound(frame.pts, tick)
+        return frame
+
     def _approach(self, ticks: Sequence[int]) -> None:
-        """Stand before the first of these frames: at the last keyframe, unless that is behind."""
-        tick = ticks[0]
-        if self._current is not None and self._current.pts <= tick:
-            if self._in_order or self._is_settled(tick):
+        """Stand before the first of these ticks, at the last keyframe or past it already."""
+        tick, current = ticks[0], self._run.current
+        if current is not None and current.pts <= tick:
+            if self._in_order or self._run.is_settled(tick):
                 return
-            if tick - self._current.pts <= self._far:
+            if tick - current.pts <= self._far:
                 self._queue.read_ahead(ticks, self._far)
-                if self._enter_at_keyframe(tick) or not self._has_stopped:
+                if self._enter_at_keyframe(tick) or not self._run.stopped:
                     return
+                # The stop at an earlier call's last tick costs a seek: do without from now on.
                 self._reads_on = True
         if self._in_order or not self._seek(ticks):
             self._reopen()
-
-    def _reopen(self) -> None:
-        self.close()
-        self._open()
 
     def _seek(self, ticks: Sequence[int]) -> bool:
         """Enter at a keyframe at or before the first tick; False if no seek leads to one."""
@@ -185,24 +200,46 @@ class FrameReader:
                 self._container.seek(goal, stream=self._stream)
             except FFmpegError:  # not in this container
                 return False
-            self._start_reading()
+            self._read_from_here()
             self._queue.read_ahead(ticks, self._far)
             if self._enter_at_keyframe(tick):
                 return True
         return False
 
+    def _reopen(self) -> None:
+        self.close()
+        self._open()
+
+    def _read_from_here(self) -> None:
+        """Read packets from where the container stands."""
+        self._queue = PacketQueue(self._container.demux(self._stream))
+        self._start_run(entry=None)
+
     def _enter_at_keyframe(self, tick: int) -> bool:
         """Skip queued packets up to the last keyframe at or before ``tick``; False if none is."""
-        key = self._queue.skip_to_keyframe(tick)
-        if key is None:
+        keyframe = self._queue.skip_to_keyframe(tick)
+        if keyframe is None:
             return False
-        self._start_decoding(key)
+        self._start_run(entry=keyframe)
         return True
 
-    def _packets_before_a_stop(self, ticks: Sequence[int]) -> int | None:
-        """How many to decode for the first tick, if nothing that is decoded then is of use later.
+    def _start_run(self, entry: Any) -> None:
+        """Decode from the head of the queue: a keyframe, or None at the start of the file."""
+        self._run = DecoderRun(
+            self._path,
+            self._codec,
+            self._queue,
+            self._clock,
+            entry,
+            may_skip=self._may_skip,
+            threads=self._threads,
+        )
 
-        It is not if the next tick is reached from another keyframe, or if none comes next.
+    def _packets_before_a_stop(self, ticks: Sequence[int]) -> int | None:
+        """Packets to decode for the first tick, if nothing decoded after them is of use later.
+
+        It is of no use if the next tick is reached from another keyframe, or if none comes next.
+        None: do not stop.
         """
         if not self._may_stop or self._in_order:
             return None
@@ -216,109 +253,13 @@ class FrameReader:
             stops = far or self._queue.has_keyframe(needed, ticks[1])
         return needed if stops else None
 
-    def _advance(self, tick: int, stop_after: int | None = None) -> Any:
-        """Decode until the frame on display at ``tick`` is the current one.
-
-        After so many packets the decoder is drained. Else it would take some more until that frame
-        comes out.
-        """
-        while not self._is_settled(tick):
-            if self._frames and (self._current is None or self._frames[0].pts <= tick):
-                frame = self._frames.popleft()
-                if self._current is None:
-                    self._check_entry(frame, tick)
-                if self._current is None or frame.pts >= self._current.pts:
-                    self._current = frame  # one whose time runs backwards is never on display
-            elif stop_after == 0 and not self._has_stopped:
-                self._has_stopped, self._stopped_at = True, tick
-                self._send(None)
-            elif self._has_stopped or not self._decode():
-                self._check_end(tick)
-                break
-            elif stop_after is not None:
-                stop_after -= 1
-        if self._soundness.spoiled(self._current.pts, tick):
-            raise VideoDecodeError(self._path, self._soundness.fault)
-        return self._current
-
-    def _is_settled(self, tick: int) -> bool:
-        """Whether the current frame is the one at ``tick``, and it is known whether it is sound.
-
-        A picture's damage is told when it is displayed, maybe after pictures that depend on it. So
-        all that were decoded before the current one must have come out.
-        """
-        if self._current is None or self._current.pts > tick:
-            return self._current is not None
-        if self._frames and self._frames[0].pts <= tick:
-            return False
-        if self._has_stopped:  # all have come out, but not all that a later tick may need went in
-            return tick <= self._stopped_at
-        if not self._frames:
-            return False
-        return self._frames[-1].pts >= self._soundness.latest.get(self._current.pts, tick)
-
-    def _decode(self) -> bool:
-        """Decode a packet; False after the last."""
-        if not self._queue and not self._queue.ended:
-            self._queue.read()
-        if not self._queue and self._drained:
-            return False
-        packet = self._queue.pop() if self._queue else None  # None drains the decoder
-        self._drained = packet is None
-        if packet is not None:
-            self._note_sent(packet)
-            hidden = self._may_skip and self._queue.is_hidden(packet)
-            self._codec.skip_frame = "NONREF" if hidden else "DEFAULT"
-        self._send(packet)
-        return True
-
-    def _send(self, packet: Any) -> None:
-        """Give the decoder a packet, None to drain it, and take what comes out."""
-        try:
-            frames = self._codec.decode(packet)
-        except FFmpegError as error:
-            self._soundness.failed(str(error.strerror), packets=self._threads)
-            return
-        for frame in frames:
-            self._receive(frame)
-
-    def _note_sent(self, packet: Any) -> None:
-        pts = self._next_pts if packet.pts is None or self._by_count else packet.pts
-        self._sent_end = max(self._sent_end, pts + (packet.duration or self._frame_ticks))
-        self._soundness.sent(pts, packet.is_keyframe)
-        if packet.is_corrupt:
-            self._soundness.failed("incomplete data")
-
-    def _receive(self, frame: Any) -> None:
-        """Take a frame from the decoder, unless it is one from before the entry."""
-        if frame.pts is None or self._by_count:
-            if self._entry is not None:
-                raise _BadEntry
-            frame.pts = self._next_pts
-        self._next_pts = frame.pts + self._frame_ticks
-        if self._entry is None or frame.pts >= self._entry.pts:
-            self._frames.append(frame)
-            if frame.is_corrupt:
-                self._soundness.failed("damaged data", frame.pts)
-
-    def _check_entry(self, frame: Any, tick: int) -> None:
-        """The first frame must be that of the entry, unless that one is never displayed."""
-        entry = self._entry
-        if entry is None or (frame.pts <= tick and (frame.pts == entry.pts or entry.is_discard)):
-            return
-        if self._soundness.fault:
-            raise VideoDecodeError(self._path, self._soundness.fault)
-        raise _BadEntry
-
-    def _check_end(self, tick: int) -> None:
-        """No frame is left: is that the end of the video, or was the file cut off?"""
-        if self._current is None:
-            if self._entry is not None and not self._soundness.fault:
-                raise _BadEntry
-            raise VideoDecodeError(self._path, self._soundness.fault or "no frame can be decoded")
-        missing = (self._header_end or self._sent_end) - self._sent_end
-        if tick >= self._sent_end and (self._queue.read_error or missing > 2 * self._frame_ticks):
-            seconds = float((self._sent_end - self.first().pts) * self.time_base)
+    def _check_not_cut_off(self, tick: int) -> None:
+        """All frames have come out: is that the end of the video, or was the file cut off?"""
+        sent_end = self._run.sent_end
+        missing = (self._header_end or sent_end) - sent_end
+        lost = self._queue.read_error or missing > 2 * self._clock.frame_ticks
+        if tick >= sent_end and lost:
+            seconds = float((sent_end - self.first().pts) * self.time_base)
             raise VideoDecodeError(
                 self._path, f"cut off after {seconds:.2f} s{self._queue.read_error}"
             )

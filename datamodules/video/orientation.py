@@ -1,4 +1,4 @@
-"""How the frames of a file are to be turned for display."""
+"""How the frames of a file must be turned for display."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,13 @@ import numpy as np
 
 
 class Orientation(NamedTuple):
-    """How a stored frame is displayed: transposed first, then flipped."""
+    """How a stored frame is displayed: transposed first, then flipped.
+
+    Attributes:
+        transposed: rows become columns.
+        upside_down: the order of rows is reversed.
+        mirrored: the order of columns is reversed.
+    """
 
     transposed: bool
     upside_down: bool
@@ -14,10 +20,10 @@ class Orientation(NamedTuple):
 
 
 def orientation(frame: Any) -> Orientation:
-    """That of a decoded frame, from its display matrix.
+    """Read a decoded frame's orientation from its display matrix.
 
-    To be asked of one frame a file: PyAV keeps one whose side data were read until the garbage
-    collector comes.
+    Ask only one frame of a file: PyAV keeps a frame whose side data were read in memory until the
+    garbage collector runs.
     """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:

@@ -1,4 +1,4 @@
-"""The packets that were read and not yet decoded, and what they tell about the frames to come."""
+"""Packets that were read and not yet decoded, and what they tell about the frames to come."""
 
 from bisect import bisect_right
 from collections import deque
@@ -12,74 +12,67 @@ _READ_AHEAD_BYTES = 16 << 20  # of packets, at most
 
 
 class PacketQueue:
-    """Packets of one stream, in decoding order, from where its container stands.
+    """Packets of one stream, in decoding order.
+
+    Args:
+        packets: those of PyAV's `demux`, from where its container stands.
 
     Attributes:
-        ended: nothing is left to be read.
-        read_error: why, with a colon before it, if that is not the end of the file.
+        read_error: why reading failed, after a colon; empty if it did not.
         skipped: the latest start of a frame that `is_hidden` was true of; None: there was none.
     """
 
     def __init__(self, packets: Iterator[Any]):
-        self.ended = False
         self.read_error = ""
         self.skipped: int | None = None
         self._packets = packets
+        self._ended = False  # nothing is left to be read
         self._queue: deque[Any] = deque()
         self._bytes = 0
         self._visible: set[int] = set()  # starts of the queued frames that are asked for
-        self._visible_end: int | None = None  # of the last one; what follows may be asked for next
+        self._visible_end: int | None = None  # the last of these; any later frame may be next
 
-    def __bool__(self) -> bool:
-        """Whether a packet is queued."""
-        return bool(self._queue)
-
-    def read(self) -> None:
-        """Queue one packet."""
-        try:
-            packet = next(self._packets, None)
-        except FFmpegError as error:
-            packet, self.read_error = None, f": {error.strerror}"
-        if packet is None:
-            self.ended = True
-        elif packet.size:  # PyAV ends with an empty one; AVI has them to repeat a frame
-            self._queue.append(packet)
-            self._bytes += packet.size
-
-    def pop(self) -> Any:
-        """The next packet."""
-        packet = self._queue.popleft()
-        self._bytes -= packet.size
-        return packet
+    def take(self) -> Any:
+        """Remove and return the next packet, read if none is queued; None after the last."""
+        while not self._queue and not self._ended:
+            self._read()
+        return self._pop() if self._queue else None
 
     def read_ahead(self, ticks: Sequence[int], far: float) -> None:
-        """Queue packets until they are decoded after the ticks: no later one is displayed by them.
+        """Queue packets until their decoding time is past the ticks: no later one is shown by then.
 
-        Ticks that are ``far`` from the one before them are left for later.
+        Args:
+            ticks: those asked for, in ascending order.
+            far: a tick that is this far from the one before it is left for later.
         """
         near = next((i for i in range(1, len(ticks)) if ticks[i] - ticks[i - 1] > far), len(ticks))
-        while not self.ended and self._bytes < _READ_AHEAD_BYTES:
+        while not self._ended and self._bytes < _READ_AHEAD_BYTES:
             dts = self._queue[-1].dts if self._queue else None
             if dts is not None and dts > ticks[near - 1]:
                 break
-            self.read()
+            self._read()
         starts = sorted(p.pts for p in self._queue if p.pts is not None)
         reached = {bisect_right(starts, tick) for tick in ticks} - {0}
         self._visible = {starts[i - 1] for i in reached}
         self._visible_end = max(self._visible, default=None)
 
     def skip_to_keyframe(self, tick: int) -> Any:
-        """Drop packets up to the last keyframe at or before ``tick``; None: there is none."""
-        keys = [p for p in self._queue if p.is_keyframe and p.pts is not None and p.pts <= tick]
-        if not keys:
+        """Drop packets up to the last keyframe at or before ``tick`` and return it.
+
+        It stays in the queue. None: there is no such keyframe, and nothing is dropped.
+        """
+        keyframes = [
+            p for p in self._queue if p.is_keyframe and p.pts is not None and p.pts <= tick
+        ]
+        if not keyframes:
             return None
-        while self._queue[0] is not keys[-1]:
-            self.pop()
+        while self._queue[0] is not keyframes[-1]:
+            self._pop()
         self.skipped = None
-        return keys[-1]
+        return keyframes[-1]
 
     def is_hidden(self, packet: Any) -> bool:
-        """Whether the frame of a packet is not asked for. Behind the last tick, any may be next."""
+        """Whether a packet's frame is not asked for. After the last tick, any frame may be next."""
         pts, end = packet.pts, self._visible_end
         if pts is None or end is None or pts >= end or pts in self._visible or packet.is_keyframe:
             return False
@@ -98,6 +91,23 @@ class PacketQueue:
         return None
 
     def has_keyframe(self, behind: int, tick: int) -> bool:
-        """Whether a keyframe at or before ``tick`` comes behind so many packets."""
+        """Whether a keyframe at or before ``tick`` comes after the next ``behind`` packets."""
         later = islice(self._queue, behind, None)
         return any(p.is_keyframe and p.pts is not None and p.pts <= tick for p in later)
+
+    def _read(self) -> None:
+        """Queue one packet."""
+        try:
+            packet = next(self._packets, None)
+        except FFmpegError as error:
+            packet, self.read_error = None, f": {error.strerror}"
+        if packet is None:
+            self._ended = True
+        elif packet.size:  # PyAV ends with an empty one; AVI has them to repeat a frame
+            self._queue.append(packet)
+            self._bytes += packet.size
+
+    def _pop(self) -> Any:
+        packet = self._queue.popleft()
+        self._bytes -= packet.size
+        return packet

@@ -1,4 +1,4 @@
-"""A video from its first frame to its last, and pictures back into a file: one frame at a time."""
+"""Playing a video from its first frame to its last, and writing one: a frame at a time."""
 
 import os
 from collections.abc import Generator
@@ -16,9 +16,9 @@ from datamodules.video.decoding import displayed
 from datamodules.video.orientation import orientation
 from datamodules.video.probing import InOrder
 
-_BT709 = 1  # of matrix, primaries and transfer alike, in the numbers of H.273
-_LIMITED = 1  # range
-_FRAME_DURATION = 1 << 8  # of FFmpeg's encoders: a frame says itself how long it is shown
+_BT709 = 1  # number of this matrix, these primaries and this transfer in H.273
+_LIMITED = 1  # number of this range
+_FRAME_DURATION = 1 << 8  # FFmpeg's AV_CODEC_FLAG_FRAME_DURATION: each frame has its own duration
 
 
 class Shown(NamedTuple):
@@ -26,8 +26,8 @@ class Shown(NamedTuple):
 
     Attributes:
         picture: RGB as displayed, uint8 ``(height, width, 3)``.
-        start: seconds from the start of the first frame.
-        end: the same, when the next frame takes its place.
+        start: seconds from the start of the first frame to the start of this one.
+        end: the same to its end, when the next frame takes its place.
     """
 
     picture: np.ndarray
@@ -36,13 +36,13 @@ class Shown(NamedTuple):
 
 
 def play(source: str | Source) -> Generator[Shown, None, None]:
-    """All displayed frames of a file, each once; one is in memory at a time.
+    """Yield all displayed frames of a file, each once; only one is in memory at a time.
 
     Args:
-        source: a local file, or what `VideoFile` takes.
+        source: a local file, or another source that `VideoFile` takes.
 
     Raises:
-        VideoDecodeError: the file is damaged; those before the damage have been given.
+        VideoDecodeError: the file is damaged. Frames before the damage have been yielded.
     """
     to_rgb, turn, first = VideoReformatter(), None, 0
     with InOrder(source) as frames:
@@ -55,18 +55,18 @@ def play(source: str | Source) -> Generator[Shown, None, None]:
 
 
 class VideoWriter:
-    """An H.264 file (yuv420p, mp4, without sound) from pictures, to be used in ``with``.
+    """Writes pictures to an H.264 file (yuv420p, mp4, no sound). Use it in a ``with`` statement.
 
-    Every player shows it. A width or height that is odd gets one more column or row, the last one
-    again, as this format knows even ones only.
+    Every player shows such a file. The format allows even sizes only: if a width or height is odd,
+    the last column or row is repeated.
 
     Args:
         path: the file; its folder must exist.
-        rate: frames a second, about; what counts is each frame's own time.
-        crf: quality of x264, from 0 to 51 (worst).
+        rate: frames per second, roughly; each frame's own times count.
+        crf: quality of x264, from 0 (lossless) to 51 (worst).
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
 
     time_base = Fraction(1, 90_000)
@@ -89,11 +89,18 @@ class VideoWriter:
                 self._container.mux(self._stream.encode(None))
             self._container.close()
         except FFmpegError as error:
-            if kind is None:  # else the file is of no use, and why is known
+            if kind is None:  # else the first error is the one to tell
                 raise self._error(error) from error
 
     def write(self, shown: Shown) -> None:
-        """Append a frame; its times are those of `Shown`, later than those before."""
+        """Append a frame that is displayed after those before it.
+
+        Args:
+            shown: RGB uint8 ``(height, width, 3)``, of one size for all frames, and its times.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         height, width = shown.picture.shape[:2]
         picture = np.pad(shown.picture, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
         if self._stream is None:
@@ -116,7 +123,7 @@ class VideoWriter:
             raise self._error(error) from error
 
     def _open_stream(self, width: int, height: int) -> Any:
-        # Without B-frames, whose order of decoding mp4 counts durations in.
+        # No B-frames: mp4 counts durations in decoding order, which these would change.
         options = {"crf": str(self._crf), "preset": "veryfast", "bf": "0"}
         rate = self._rate.limit_denominator(1001)
         stream: Any = self._container.add_stream("libx264", rate=rate, options=options)

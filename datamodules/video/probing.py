@@ -1,4 +1,4 @@
-"""The facts of one video file, found by decoding it to its end."""
+"""The facts of one video file, found out by decoding it to its end."""
 
 import io
 import os
@@ -12,22 +12,22 @@ from datamodules.video.container import Source, clock, errors_of, open_container
 from datamodules.video.decoding import VideoFile
 from datamodules.video.orientation import orientation
 
-_CUT_OFF_FRAMES = 2  # that a header may promise too many, as in `frame_reader`
+_CUT_OFF_FRAMES = 2  # a header may promise this many too many, as in `frame_reader`
 
 
 class Facts(NamedTuple):
-    """What is known of a video file; None where it does not tell."""
+    """What is known about a video file; None is unknown."""
 
     duration: float | None = None  # seconds
     num_frames: int | None = None  # that are displayed
-    rate: float | None = None  # frames a second, on average
+    rate: float | None = None  # frames per second, on average
     width: int | None = None  # pixels, as displayed
-    height: int | None = None
+    height: int | None = None  # pixels, as displayed
     rotation: int | None = None  # degrees counterclockwise, from stored to displayed
     codec: str | None = None
     keyframe_spacing: int | None = None  # frames from a keyframe to the next, at most
-    ok: bool = False
-    reason: str = ""  # one line; empty where ok
+    ok: bool = False  # nothing is wrong with it
+    reason: str = ""  # what is wrong, one line; empty where ok
 
 
 class TimedFrame(NamedTuple):
@@ -39,18 +39,18 @@ class TimedFrame(NamedTuple):
 
 
 def nothing() -> None:
-    """Tell nobody that a file is being read."""
+    """Do nothing: the default where a caller may be told that a file is being read."""
 
 
 class Watched:
-    """A source that calls a function whenever something of it is read."""
+    """A source that calls ``alive`` whenever some of it is read."""
 
     def __init__(self, source: str | Source, alive: Callable[[], None]) -> None:
         self.name = source if isinstance(source, str) else source.name
         self._source, self._alive = source, alive
 
     def open(self) -> BinaryIO:
-        """A file object; see `container.Source`."""
+        """Open the source and return its file object; see `container.Source`."""
         source, alive = self._source, self._alive
         file: Any = open(source, "rb") if isinstance(source, str) else source.open()  # noqa: SIM115
 
@@ -67,12 +67,12 @@ class Watched:
 def probe(
     source: str | Source, every_frame: bool = True, alive: Callable[[], None] = nothing
 ) -> Facts:
-    """Find out about a file. Whatever is wrong with it, the answer says so.
+    """Find out about a file. Whatever is wrong with it is in the answer; nothing is raised.
 
     Args:
-        source: a local file, or what `VideoFile` takes.
-        every_frame: decode all of it; else the first frame only, and read the packets of the rest,
-            which finds most files that were cut off, but hardly any other damage.
+        source: a local file, or another source that `VideoFile` takes.
+        every_frame: decode all of it. Else, the first frame is decoded and the packets of the rest
+            are read: that finds most files that were cut off, but hardly any other damage.
         alive: called now and then while the file is read.
     """
     facts: dict[str, Any] = {}
@@ -91,7 +91,7 @@ def probe(
             raise VideoDecodeError("", f"cut off after {seconds:.2f} s")
     except VideoDecodeError as error:
         return Facts(**facts, reason=_one_line(error.reason))
-    except Exception as error:  # among a million files is one that nobody thought of
+    except Exception as error:  # among a million files is one that nobody expected
         return Facts(**facts, reason=_one_line(f"{type(error).__name__}: {error}"))
     return Facts(**facts, ok=True)
 
@@ -99,21 +99,21 @@ def probe(
 class InOrder:
     """A file decoded in order from its start: every displayed frame once, or an error.
 
-    Stricter than `VideoFile`, which forgives damage that no wanted frame shows. To be used once, in
-    a ``with`` statement.
+    It is stricter than `VideoFile`, which forgives damage that no wanted frame shows. Use it once,
+    in a ``with`` statement.
 
     Args:
-        source: a local file, or what `VideoFile` takes.
+        source: a local file, or another source that `VideoFile` takes.
         alive: called for every packet.
 
     Attributes:
         codec: its name in FFmpeg, such as ``h264``.
         time_base: seconds of a tick.
         num_frames: displayed frames so far.
-        keyframe_spacing: frames from a keyframe to the next, at most, so far.
+        keyframe_spacing: greatest number of frames from a keyframe to the next so far.
 
     Raises:
-        VideoDecodeError: the file is not as it should be; the reason says when.
+        VideoDecodeError: something is wrong with the file; the reason says after how many seconds.
     """
 
     def __init__(self, source: str | Source, alive: Callable[[], None] = nothing) -> None:
@@ -121,8 +121,8 @@ class InOrder:
         self._alive = alive
         self.num_frames = self.keyframe_spacing = 0
         self._since_keyframe = 0
-        self._first: Any = None
-        self._end = 0
+        self._first: int | None = None  # tick at which the first frame starts
+        self._end = 0  # tick at which the last frame so far ends
         with errors_of(self._name):
             self._container, self._file = open_container(source)
             try:
@@ -149,15 +149,15 @@ class InOrder:
             self._file.close()
 
     def __iter__(self) -> Iterator[TimedFrame]:
-        """Frames in the order of display; each starts later than the one before it."""
-        held, start = None, 0
+        """Yield frames in the order of display; each starts later than the one before it."""
+        held, start = None, 0  # a frame is held back until the next one tells when it ends
         for frame in self._decoded():
             begin = self._start_of(frame)
             if self._first is None:
                 self._first, self._size = begin, (frame.width, frame.height)
             if (frame.width, frame.height) != self._size:
                 raise self._error("the frame size changes within the file")
-            if held is not None and begin < start:  # time runs backwards: never on display
+            if held is not None and begin < start:  # its time runs backwards: never on display
                 continue
             if held is not None and begin > start:
                 self.num_frames += 1
@@ -171,13 +171,13 @@ class InOrder:
         yield TimedFrame(held, start, self._end)
 
     def decode_all(self) -> float:
-        """Decode all frames; returns seconds from the start of the first to the end of the last."""
+        """Decode all frames; return seconds from the start of the first to the end of the last."""
         for _ in self:
             pass
         return self._seconds(self._end)
 
     def read_packets(self) -> float:
-        """Read all packets and decode none; returns seconds as `decode_all` does, about."""
+        """Read all packets and decode none; return about the seconds that `decode_all` would."""
         starts, ends = [], []
         for packet in self._read():
             begin = self._end if packet.pts is None or self._by_count else packet.pts
@@ -209,7 +209,7 @@ class InOrder:
         return frames
 
     def _read(self) -> Iterator[Any]:
-        """Packets that hold something."""
+        """Packets that hold data."""
         packets = self._container.demux(self._stream)
         while True:
             self._alive()
@@ -236,7 +236,7 @@ class InOrder:
 
 
 def _rotation(frame: Any) -> int:
-    """Degrees counterclockwise by which a frame is turned; a mirrored one counts as it stands."""
+    """Degrees counterclockwise by which a frame is turned for display; mirroring is ignored."""
     transposed, upside_down, _ = orientation(frame)
     return (90 if upside_down else 270) if transposed else (180 if upside_down else 0)
 
@@ -246,7 +246,7 @@ def _one_line(text: str) -> str:
 
 
 def stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Bytes of a file and nanoseconds of its last change; (-1, -1) where there is none."""
+    """Size (bytes) and time of change (ns since 1970) of a file; (-1, -1) where there is none."""
     try:
         status = os.stat(path)
     except OSError:

@@ -1,7 +1,7 @@
 """A video file written anew for training: smaller, and quick to enter at any frame.
 
-What makes it quick: a keyframe every second, three frames in four that no other depends on (they
-are skipped unless they are wanted), and the entropy code that is cheaper to read.
+Three things make it quick: a keyframe every second; three frames in four that no other frame
+depends on, so that they can be skipped; and the entropy code that is cheaper to read.
 """
 
 import math
@@ -25,21 +25,25 @@ from datamodules.video.orientation import Orientation, orientation
 from datamodules.video.probing import Facts, InOrder, Watched, nothing, probe
 
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if PYAV >= 17 else {}
-_BICUBIC = 0x4  # older releases lack its name
-_LEAST_PSNR = 15.0  # dB; another scene or no picture is below, pure noise coded coarsely above
-_COMPARED = 3  # frames
+_BICUBIC = 0x4  # older releases have no name for it
+# dB. Another scene or no picture is below this, even pure noise that was coded coarsely above.
+_LEAST_PSNR = 15.0
+_COMPARED = 3  # frames that are compared with the source
 _COLOURS = ("colorspace", "color_range", "color_primaries", "color_trc")
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How files are written. The table in ``docs/data.md`` is the reason for the defaults.
+    """How files are written. The table in ``docs/data.md`` gives the reasons for the defaults.
 
     Attributes:
         short_side: pixels; a smaller picture keeps its size.
-        gop: frames from a keyframe to the next, at most.
-        crf: quality of x264, from 0 to 51 (worst); 6 more is about half the size.
-        cabac: the denser and slower entropy code.
+        gop: greatest number of frames from a keyframe to the next.
+        crf: quality of x264, from 0 (lossless) to 51 (worst); 6 more halve the size, about.
+        cabac: use the denser and slower entropy code.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     short_side: int = 256
@@ -65,14 +69,14 @@ def transcode(
 ) -> Facts:
     """Write a file as H.264 (yuv420p, mp4) with the same frames at the same times, without sound.
 
-    The picture is turned as it is displayed, scaled to the short side, and made even in width and
-    height; colour matrix and range stay. The new file is decoded to its end and compared with the
-    source before it gets its name.
+    Pictures are turned for display and scaled to the short side, with an even width and height;
+    colour matrix and range stay. The new file is decoded to its end and compared with the source
+    before it appears under its name.
 
     Args:
-        source: a local file, or what `VideoFile` takes; not touched.
+        source: a local file, or another source that `VideoFile` takes; it is not changed.
         target: the file to write; its folder must exist.
-        encoding: how.
+        encoding: how to write it.
         scratch: folder on the same file system for the unfinished file; by default the target's.
         alive: called now and then while files are read.
 
@@ -80,7 +84,7 @@ def transcode(
         Facts of the new file.
 
     Raises:
-        VideoDecodeError: the source is damaged, or the new file is not as it should be.
+        VideoDecodeError: the source is damaged, or the new file differs from it.
         OSError: the target cannot be written.
     """
     with atomic_file(target, scratch) as temporary:
@@ -97,7 +101,7 @@ def transcode(
 def _write(
     source: str | Source, path: Path, encoding: Encoding, alive: Callable[[], None]
 ) -> list[Fraction]:
-    """Write the file; returns when each frame starts, in seconds."""
+    """Write the file; return when each frame starts, in seconds after the first."""
     with VideoFile(source) as file:
         rate, shape = file.rate, _even_size(file.width, file.height, encoding.short_side)
     pictures = _Pictures(*shape)
@@ -119,14 +123,14 @@ def _write(
 
 
 def _writer(path: Path) -> Any:
-    # The index in front: one read tells where everything is.
+    # The index goes in front: one read tells where everything is.
     return av.open(os.fspath(path), "w", format="mp4", options={"movflags": "+faststart"})
 
 
 def _stream(
     container: Any, picture: Any, rate: Fraction, time_base: Fraction, encoding: Encoding
 ) -> Any:
-    # A fixed pattern of three B-frames, none of which is a reference.
+    # Always three B-frames in a row, none of which is a reference.
     params = f"b-adapt=0:b-pyramid=none:cabac={int(encoding.cabac)}"
     options = {"crf": str(encoding.crf), "g": str(encoding.gop), "bf": "3", "x264-params": params}
     stream = container.add_stream("libx264", rate=rate.limit_denominator(1001), options=options)
@@ -140,7 +144,12 @@ def _stream(
 
 
 class _Pictures:
-    """Frames as they are encoded: yuv420p, turned and scaled, in the source's colours."""
+    """Turns decoded frames into what is encoded: yuv420p, turned, scaled, in the same colours.
+
+    Args:
+        width: of the new pictures, pixels, even.
+        height: of the new pictures, pixels, even.
+    """
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
@@ -151,7 +160,7 @@ class _Pictures:
         turn = self._turn = self._turn or orientation(frame)
         size = (self.height, self.width) if turn.transposed else (self.width, self.height)
         colours: dict[str, Any] = {}
-        if frame.format.is_rgb:  # it has no matrix of its own to keep
+        if frame.format.is_rgb:  # RGB has no matrix that could be kept
             colours = {"dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.MPEG}
         picture = self._reformatter.reformat(
             frame, *size, "yuv420p", interpolation=_BICUBIC, **colours, **_ONE_THREAD
@@ -165,31 +174,41 @@ class _Pictures:
 
 
 def _turned(planes: np.ndarray, width: int, height: int, turn: Orientation) -> np.ndarray:
-    """Turn yuv420p as PyAV has it, uint8 ``(height * 3 / 2, width)``."""
+    """Turn a yuv420p picture for display.
+
+    Args:
+        planes: uint8 ``(height * 3 / 2, width)``, as PyAV has it: luma, then the two chroma planes.
+        width: pixels.
+        height: pixels.
+        turn: how to turn it.
+
+    Returns:
+        The same of the turned picture, uint8 ``(height * 3 / 2, width)`` of its own size.
+    """
     transposed, upside_down, mirrored = turn
     shapes = [(height, width), (height // 2, width // 2), (height // 2, width // 2)]
     luma, chroma = height * width, height * width // 4
     parts = np.split(planes.reshape(-1), [luma, luma + chroma])
     turned = []
     for part, shape in zip(parts, shapes, strict=True):
-        plane = part.reshape(shape)
+        plane = part.reshape(shape)  # (height, width), or half of both
         plane = plane.T if transposed else plane
         turned.append(plane[:: -1 if upside_down else 1, :: -1 if mirrored else 1].reshape(-1))
     return np.concatenate(turned).reshape(-1, height if transposed else width)
 
 
 def _even_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Width and height, both even, with the short side at most as asked for."""
+    """Width and height, both even; the short side is at most about ``short_side``, in pixels."""
     scale = min(Fraction(1), Fraction(short_side, min(width, height)))
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
 def _fault(source: Source, path: Path, facts: Facts, starts: list[Fraction]) -> str:
-    """What is wrong with the new file; empty if nothing is."""
+    """What is wrong with the new file, one line; empty if nothing is."""
     if not facts.ok:
         return facts.reason
     if facts.num_frames != len(starts):
-        return f"{facts.num_frames} frames of {len(starts)} are in the new file"
+        return f"the new file has {facts.num_frames} of {len(starts)} frames"
     times = [
         float(starts[i * (len(starts) - 1) // max(1, _COMPARED - 1)]) for i in range(_COMPARED)
     ]
@@ -198,13 +217,13 @@ def _fault(source: Source, path: Path, facts: Facts, starts: list[Fraction]) -> 
         if abs(old.duration - new.duration) > last_frames:
             return f"it lasts {new.duration:.2f} s, the source {old.duration:.2f} s"
         expected = old.frames_at(times, size=(new.height, new.width))
-        found = new.frames_at(times)
-    psnr = min(map(peak_signal_to_noise, expected, found))
-    return f"a frame has a PSNR of {psnr:.1f} dB only" if psnr < _LEAST_PSNR else ""
+        written = new.frames_at(times)
+    psnr = min(map(peak_signal_to_noise, expected, written))
+    return f"the PSNR of a frame is only {psnr:.1f} dB" if psnr < _LEAST_PSNR else ""
 
 
 def peak_signal_to_noise(one: np.ndarray, other: np.ndarray) -> float:
-    """PSNR of two uint8 arrays in dB; infinite where they are equal."""
+    """PSNR in dB of two uint8 arrays of one shape; infinite where they are equal."""
     error = np.square(one.astype(np.float64) - other).mean()
     return 10 * math.log10(255**2 / error) if error else math.inf
 

@@ -32,7 +32,7 @@ def run(words: Sequence[str]) -> None:
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
     add("--quick", action="store_true", help="decode the first frame only, read the rest")
     add("--retry-bad", action="store_true", help="look again at files that were found bad")
-    add("--shard", type=_shard, metavar="I/N", help="do the I-th of N parts, 1 to N")
+    add("--shard", type=_part, metavar="I/N", help="do the I-th of N parts, 1 to N")
     add("--transcode", action="store_true", help="write every file anew, for fast random access")
     add("--short-side", type=int, metavar="PIXELS", help="of new files; default 256")
     add("--gop", type=int, metavar="FRAMES", help="between their keyframes; default 32")
@@ -79,7 +79,7 @@ def _prepare_split(split: Split, arguments: argparse.Namespace, encoding: Any) -
             out,
             every_frame=not arguments.quick,
             encoding=encoding,
-            shard=arguments.shard or WHOLE,
+            part=arguments.shard or WHOLE,
             retry_bad=arguments.retry_bad,
             processes=arguments.processes,
             patience=arguments.hang_seconds,
@@ -148,10 +148,10 @@ def _print_summary(manifest: Path, summary: dict[str, Any]) -> None:
         print(f"all {len(rows)} in {file}" if len(rows) > SHOWN else f"listed in {file}")
 
 
-def _shard(text: str) -> Any:
-    from datamodules.preparing.parts import Shard
+def _part(text: str) -> Any:
+    from datamodules.preparing.parts import Part
 
     part, slash, parts = text.partition("/")
     if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N")
-    return Shard(int(part), int(parts))
+    return Part(int(part), int(parts))

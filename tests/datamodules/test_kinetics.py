@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from datamodules.errors import DatasetError
 from datamodules.kinetics import KineticsDataModule
-from datamodules.manifests.splits import UNKNOWN
+from datamodules.manifests.lists import NO_LABEL
 from datamodules.video.decoding import VideoFile
 from tests.video_files import moving_frames, write_video
 
@@ -41,7 +41,7 @@ def listed(root, split="train", class_names=None, **kwargs):
     """Rows of a split: (path below the root, name of the label), and the data module."""
     data = module(root, **kwargs)
     manifest = data.list_split(split, class_names)
-    names = [*manifest.class_names, None]  # the last is the one of UNKNOWN = -1
+    names = [*manifest.class_names, None]  # the last is the one of NO_LABEL = -1
     rows = [
         (manifest.path(i).removeprefix(f"{root}/"), names[manifest.label(i)])
         for i in range(len(manifest))
@@ -111,7 +111,7 @@ def test_fit_test_and_predict(kinetics, caplog):
     data = module(kinetics, predict=[str(kinetics / "annotations/test.csv"), str(one)])
     data.setup("predict")
     (first, second) = data.predict_dataloader()
-    assert torch.cat([first["label"], second["label"]]).unique().tolist() == [UNKNOWN]
+    assert torch.cat([first["label"], second["label"]]).unique().tolist() == [NO_LABEL]
     paths = [data.manifests["predict"].path(i) for i in range(3)]
     assert paths == [*(str(kinetics / f"test/{n}_000001_000011.mp4") for n in "cd"), str(one)]
 
@@ -121,7 +121,7 @@ def test_a_labelled_annotation_is_predicted_without_its_labels(kinetics):
     data = module(kinetics, predict=[str(file)], class_names=["other"])  # of another model
     data.setup("predict")
     assert data.manifests["predict"].class_names == ()
-    assert data.manifests["predict"].label(1) == UNKNOWN
+    assert data.manifests["predict"].label(1) == NO_LABEL
 
 
 def test_videos_lie_flat_or_in_folders_whose_names_may_have_changed(tmp_path):

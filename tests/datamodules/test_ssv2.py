@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datamodules.errors import DatasetError
-from datamodules.manifests.splits import UNKNOWN
+from datamodules.manifests.lists import NO_LABEL
 from datamodules.ssv2 import SSv2DataModule
 from tests.video_files import write_video
 
@@ -94,10 +94,10 @@ def test_fit_test_and_predict(ssv2):
     data = module(ssv2, predict=[str(ssv2 / "labels/test.json")], test_views=(2, 1))
     data.setup("predict")
     (batch,) = data.predict_dataloader()
-    assert batch["label"].tolist() == [UNKNOWN] * 4
+    assert batch["label"].tolist() == [NO_LABEL] * 4
     # A quarter and three quarters into each segment of six frames.
     assert brightness(batch["video"]) == [[1, 7, 13, 19], [4, 10, 16, 22]] * 2
-    assert rows(data.manifests["predict"])[1] == (f"{ssv2}/{VIDEOS}/201.webm", UNKNOWN)
+    assert rows(data.manifests["predict"])[1] == (f"{ssv2}/{VIDEOS}/201.webm", NO_LABEL)
 
 
 @pytest.mark.parametrize("prefix", ["", OLD])
@@ -138,7 +138,7 @@ def test_answers_of_the_test_split(tmp_path):
     write(tmp_path / "test.json", [{"id": "100"}])
     touch(tmp_path / VIDEOS / "100.webm")
     data = module(tmp_path, test="test")
-    assert data.list_split("test", tuple(LABELS)).label(0) == UNKNOWN
+    assert data.list_split("test", tuple(LABELS)).label(0) == NO_LABEL
     answers = write(tmp_path / "test-answers.csv", "101;Pushing something\n100;Pushing something\n")
     assert data.list_split("test", tuple(LABELS)).label(0) == 1
     answers.write_text("101;Pushing something\n")

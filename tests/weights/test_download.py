@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,66 +16,60 @@ from hiera_video.weights.load import load_weights
 from tests.models.small import tiny_model
 
 NAME = "hiera_base_16x224"
+ONE, TWO = itertools.repeat('"one"'), itertools.repeat('"two"')  # ETags
+NO_TAG = itertools.repeat(None)
+HALF = 30_000  # bytes of the file that come before the connection breaks
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """One file, with ranges.
-
-    Attributes:
-        content: the file.
-        tag: its ETag.
-        cut: bytes after which the connection breaks, for the first of the requests.
-        ranges: the Range header of each request.
-        ignores_ranges: always send the whole.
-        ignores_versions: send the rest whatever version was asked for.
-        length: the Content-Length that is said, if not the true one; None: none is.
-        modified: its Last-Modified.
-        location: where all are redirected.
-        statuses: answers with these first.
-    """
+    """Serves one file, also in ranges."""
 
     def __init__(self, content):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.tag, self.cut = content, '"one"', []
-        self.ranges, self.statuses, self.location, self.ignores_ranges = [], [], None, False
-        self.ignores_versions, self.length, self.modified = False, "true", None
+        self.content = content
+        self.tags = ONE  # the ETag of each answer
+        self.modified = None  # its Last-Modified
+        self.length = "true"  # its Content-Length, if not the true one; None: none
+        self.cut = []  # bytes after which the connection breaks, for the first requests
+        self.statuses = []  # the first answers are these errors
+        self.location = None  # all requests are redirected there
+        self.ignores_ranges = False  # always sends the whole
+        self.ignores_versions = False  # sends the rest whatever version was asked for
+        self.ranges = []  # the Range header of each request
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self):
-        server = self.server
+        server, tag, begin = self.server, next(self.server.tags), 0
         server.ranges.append(self.headers["Range"])
         if server.statuses:
             self.send_error(server.statuses.pop(0))
             return
         if server.location:
-            self.send_response(302)
-            self.send_header("Location", server.location)
-            self.end_headers()
+            self.answer(302, Location=server.location)
             return
-        content, start = server.content, 0
-        same = server.ignores_versions or self.headers["If-Range"] in (None, server.tag)
+        same = server.ignores_versions or self.headers["If-Range"] in (None, tag)
+        status, size, headers = 200, len(server.content), {"ETag": tag}
         if self.headers["Range"] and same and not server.ignores_ranges:
-            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-            if start >= len(content):
+            begin = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+            if begin >= size:
                 self.send_error(416)
                 return
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        else:
-            self.send_response(200)
-        if server.tag:
-            self.send_header("ETag", server.tag)
-        if server.modified:
-            self.send_header("Last-Modified", server.modified)
-        if server.length is not None:
-            length = len(content) - start if server.length == "true" else server.length
-            self.send_header("Content-Length", str(length))
+            status, headers["Content-Range"] = 206, f"bytes {begin}-{size - 1}/{size}"
+        headers["Last-Modified"] = server.modified
+        headers["Content-Length"] = size - begin if server.length == "true" else server.length
+        self.answer(status, **headers)
+        end = begin + server.cut.pop(0) if server.cut else size
+        self.wfile.write(server.content[begin:end])
+
+    def answer(self, status, **headers):
+        self.send_response(status)
+        for name, value in headers.items():
+            if value not in (None, ""):
+                self.send_header(name, str(value))
         self.end_headers()
-        end = start + server.cut.pop(0) if server.cut else len(content)
-        self.wfile.write(content[start:end])
 
     def log_message(self, *args):
         pass
@@ -98,8 +93,23 @@ def server(tmp_path, monkeypatch):
     server.server_close()
 
 
-def files(path):
-    return sorted(file.name for file in path.parent.iterdir())
+def change(server, **attributes):
+    for name, value in attributes.items():
+        setattr(server, name, value)
+
+
+def fetched():
+    return published_file(NAME, quiet=True).read_bytes()
+
+
+def broken_off(server):
+    """Begin a download that every attempt breaks off, and forget its requests."""
+    server.cut = [HALF] + [0] * (download.TRIES - 1)
+    with pytest.raises(CheckpointError, match=f"ended after {HALF} of") as error:
+        fetched()
+    assert len(server.ranges) == download.TRIES
+    server.ranges.clear()
+    return str(error.value)
 
 
 def test_weights_by_name(server, capsys):
@@ -115,68 +125,71 @@ def test_weights_by_name(server, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_lost_connection_is_taken_up_where_it_was(server):
-    server.cut = [30_000, 20_000, 0, 40_000]
-    path = published_file(NAME, quiet=True)
-    assert path.read_bytes() == server.content
-    assert server.ranges == [None, "bytes=30000-", "bytes=50000-", "bytes=50000-", "bytes=90000-"]
-    assert files(path) == [f"{NAME}.pth"]
+@pytest.mark.parametrize(
+    ("cut", "attributes", "ranges"),
+    [
+        ([HALF, 20_000, 0, 40_000], {}, [None, HALF, 50_000, 50_000, 90_000]),
+        ([HALF], {"tags": itertools.repeat('W/"weak"')}, [None, None]),  # no sure version
+        ([HALF], {"tags": NO_TAG}, [None, None]),
+        ([HALF], {"ignores_ranges": True}, [None, HALF]),
+    ],
+)
+def test_a_lost_connection_is_taken_up_where_it_was_if_the_server_can(
+    server, tmp_path, cut, attributes, ranges
+):
+    change(server, cut=cut, **attributes)
+    assert fetched() == server.content
+    assert server.ranges == [begin and f"bytes={begin}-" for begin in ranges]
+    assert [file.name for file in (tmp_path / "hub/checkpoints").iterdir()] == [f"{NAME}.pth"]
 
 
 def test_a_later_call_goes_on(server, tmp_path):
-    server.cut = [30_000] + [0] * 10
-    with pytest.raises(CheckpointError, match="ended after 30000 of") as error:
-        published_file(NAME, quiet=True)
-    assert str(tmp_path / "hub" / "checkpoints" / f"{NAME}.pth") in str(error.value)
-    assert len(server.ranges) == download.TRIES
-    server.cut.clear()
-    assert published_file(NAME, quiet=True).read_bytes() == server.content
-    assert server.ranges[-1] == "bytes=30000-"
+    assert str(tmp_path / "hub/checkpoints" / f"{NAME}.pth") in broken_off(server)
+    assert fetched() == server.content
+    assert server.ranges == [f"bytes={HALF}-"]
 
 
-@pytest.mark.parametrize("tag", ['"two"', None])
-def test_a_file_that_changed_is_not_spliced(server, tag):
-    server.cut = [30_000] + [0] * 4
-    with pytest.raises(CheckpointError):
-        published_file(NAME, quiet=True)
-    server.content, server.tag = bytes(len(server.content)), tag
-    assert published_file(NAME, quiet=True).read_bytes() == server.content
+@pytest.mark.parametrize(
+    ("before", "after", "requests"),
+    [
+        ({}, {"tags": TWO}, 1),  # the server sends the whole
+        ({}, {"tags": NO_TAG}, 1),
+        ({"ignores_versions": True}, {"tags": TWO}, 2),  # it sends the rest of the new version
+        (
+            {"ignores_versions": True, "tags": NO_TAG, "modified": "Mon, 05 Oct 2026 10:00:00 GMT"},
+            {"modified": "Mon, 05 Oct 2026 11:00:00 GMT"},
+            2,
+        ),
+    ],
+)
+def test_a_file_that_changed_is_not_spliced(server, before, after, requests):
+    change(server, **before)
+    broken_off(server)
+    change(server, content=bytes(len(server.content)), **after)
+    assert fetched() == server.content
+    assert server.ranges == [f"bytes={HALF}-", None][:requests]
 
 
-@pytest.mark.parametrize("header", ["tag", "modified"])
-def test_the_rest_of_another_version_is_not_spliced(server, header):
-    server.tag, server.ignores_versions, server.cut = None, True, [30_000] + [0] * 4
-    setattr(server, header, '"one"' if header == "tag" else "Mon, 05 Oct 2026 10:00:00 GMT")
-    with pytest.raises(CheckpointError):
-        published_file(NAME, quiet=True)
-    server.ranges.clear()
-    server.content = bytes(len(server.content))
-    setattr(server, header, '"two"' if header == "tag" else "Mon, 05 Oct 2026 11:00:00 GMT")
-    assert published_file(NAME, quiet=True).read_bytes() == server.content
-    assert server.ranges == ["bytes=30000-", None]
+def test_a_partial_file_that_is_too_long_begins_anew(server):
+    broken_off(server)
+    server.content = server.content[: HALF - 1]
+    assert fetched() == server.content
 
 
 def test_a_file_that_changes_all_the_time_is_given_up(server):
-    server.ignores_versions, server.cut = True, [30_000] * 1000
-    tags = iter(range(1000))
-
-    class Changing(Handler):
-        def do_GET(self):
-            server.tag = f'"{next(tags)}"'
-            super().do_GET()
-
-    server.RequestHandlerClass = Changing
+    tags = (f'"{number}"' for number in itertools.count())
+    change(server, ignores_versions=True, cut=[HALF] * 1000, tags=tags)
     with pytest.raises(CheckpointError, match="the rest of another version"):
-        published_file(NAME, quiet=True)
+        fetched()
     assert len(server.ranges) == 2 * download.TRIES
 
 
 @pytest.mark.parametrize("length", [None, 0, "many"])
 def test_a_file_of_unknown_size_is_refused(server, length):
     """A connection that was cut could not be told from the end."""
-    server.length, server.cut = length, [30_000]
+    change(server, length=length, cut=[HALF])
     with pytest.raises(CheckpointError, match="the server does not say how large the file is"):
-        published_file(NAME, quiet=True)
+        fetched()
     assert len(server.ranges) == 1
 
 
@@ -189,51 +202,24 @@ def test_a_cached_file_that_is_damaged(server):
         load_weights(tiny_model(), path)
 
 
-@pytest.mark.parametrize("tag", ['W/"weak"', ""])
-def test_without_a_version_a_file_begins_anew(server, tag):
-    server.tag, server.cut = tag, [30_000]
-    assert published_file(NAME, quiet=True).read_bytes() == server.content
-    assert server.ranges == [None, None]
-
-
-def test_a_server_without_ranges(server):
-    server.cut, server.ignores_ranges = [30_000], True
-    assert published_file(NAME, quiet=True).read_bytes() == server.content
-    assert server.ranges == [None, "bytes=30000-"]
-
-
-def test_a_partial_file_that_is_too_long_begins_anew(server):
-    server.cut = [30_000] + [0] * 4
-    with pytest.raises(CheckpointError):
-        published_file(NAME, quiet=True)
-    server.content = server.content[:20_000]
-    assert published_file(NAME, quiet=True).read_bytes() == server.content
-
-
-def test_nothing_is_left_where_nothing_came(server, tmp_path):
-    server.statuses = [404]
-    with pytest.raises(CheckpointError, match="404"):
-        published_file(NAME, quiet=True)
-    assert list((tmp_path / "hub" / "checkpoints").iterdir()) == []
-
-
-def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server):
+def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, tmp_path):
     server.statuses = [503, 429]
-    assert published_file(NAME, quiet=True).read_bytes() == server.content
-    server.statuses, server.ranges = [404], []
+    assert fetched() == server.content
+    change(server, statuses=[404], ranges=[])
     with pytest.raises(CheckpointError, match=r"404.*put http.* at .*mae_hiera_base_224.pth your"):
         published_file("mae_hiera_base_224", quiet=True)
     assert len(server.ranges) == 1
+    assert [file.name for file in (tmp_path / "hub/checkpoints").iterdir()] == [f"{NAME}.pth"]
 
 
 def test_digest(server, monkeypatch):
     digest = hashlib.sha256(server.content).hexdigest()
     monkeypatch.setattr(download, "SHA256", {NAME: "0" * 64})
     with pytest.raises(CheckpointError, match=f"its SHA-256 is {digest}, not 000") as error:
-        published_file(NAME, quiet=True)
+        fetched()
     assert "\n" not in str(error.value)
     monkeypatch.setattr(download, "SHA256", {NAME: digest})
-    assert published_file(NAME, quiet=True).read_bytes() == server.content
+    assert fetched() == server.content
     assert server.ranges == [None, None]
 
 
@@ -246,10 +232,6 @@ def test_the_name_of_a_file_of_torchvision_has_its_digest(server, tmp_path):
     assert not list(tmp_path.glob("a.pth*"))
     download.download(right, path, lambda *_: None, digest_in_name(right))
     assert path.read_bytes() == server.content
-
-
-def test_names_without_a_digest():
-    assert digest_in_name("https://x.org/a-dd69338a.pth") == "dd69338a"
     for name in ("hiera_base_16x224.pth", "a-b-coco.pth", "a-dd69.pth", "dd69338a.pth"):
         assert digest_in_name(f"https://x.org/b-dd69338a/{name}") is None
 
@@ -257,56 +239,46 @@ def test_names_without_a_digest():
 def test_only_https(server, monkeypatch):
     monkeypatch.setattr(download, "SCHEMES", ("https",))
     with pytest.raises(CheckpointError, match="is not https"):
-        published_file(NAME, quiet=True)
+        fetched()
     assert server.ranges == []
 
 
-@pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://127.0.0.1/x"])
-def test_redirections_elsewhere_are_refused(server, target):
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [("file:///etc/hostname", "file:///etc/hostname"), ("ftp://127.0.0.1/x", "/x is not https")],
+)
+def test_redirections_elsewhere_are_refused(server, target, reason):
     server.location = target
-    with pytest.raises(CheckpointError, match="cannot download"):
-        published_file(NAME, quiet=True)
-
-
-def test_each_redirection_is_checked_before_it_is_followed(server, monkeypatch):
-    server.location, checked = f"http://127.0.0.1:{server.server_port}/on", []
-
-    def check(url):
-        checked.append(url)
-        if len(checked) == 3:
-            raise ValueError(f"{url} is not https")
-
-    monkeypatch.setattr(download, "_check_scheme", check)
-    with pytest.raises(CheckpointError, match="/on is not https"):
-        published_file(NAME, quiet=True)
-    assert checked == [f"{download.BASE_URL}{NAME}.pth", server.location, server.location]
-    assert len(server.ranges) == 2
-
-
-def test_a_redirection_to_http_is_refused(server, monkeypatch):
-    server.location = f"http://127.0.0.1:{server.server_port}/on"
-    monkeypatch.setattr(
-        download,
-        "_check_scheme",
-        lambda url, check=download._check_scheme: (
-            None if url.endswith(f"{NAME}.pth") else check(url)
-        ),
-    )  # the first address alone counts as https here
-    monkeypatch.setattr(download, "SCHEMES", ("https",))
-    with pytest.raises(CheckpointError, match="/on is not https"):
-        published_file(NAME, quiet=True)
+    with pytest.raises(CheckpointError, match=f"cannot download .*{reason}"):
+        fetched()
     assert len(server.ranges) == 1
 
 
-def test_processes_at_once_download_once(server):
+def test_each_redirection_is_checked_before_it_is_followed(server, monkeypatch):
+    """Such as one from https to http: the first address counts as allowed here, the second not."""
+    server.location, checked = f"http://127.0.0.1:{server.server_port}/on", []
+
+    class Schemes:
+        def __contains__(self, scheme):
+            checked.append(scheme)
+            return len(checked) < 3
+
+    monkeypatch.setattr(download, "SCHEMES", Schemes())
+    with pytest.raises(CheckpointError, match="/on is not https"):
+        fetched()
+    assert checked == ["http"] * 3
+    assert len(server.ranges) == 2
+
+
+def test_processes_at_once_download_once(server, tmp_path):
     with ThreadPoolExecutor(4) as threads:
-        paths = list(threads.map(lambda _: published_file(NAME, quiet=True), range(4)))
-    assert len(set(paths)) == len(server.ranges) == 1
-    assert paths[0].read_bytes() == server.content
-    assert files(paths[0]) == [f"{NAME}.pth"]
+        contents = list(threads.map(lambda _: fetched(), range(4)))
+    assert contents == [server.content] * 4
+    assert len(server.ranges) == 1
+    assert [file.name for file in (tmp_path / "hub/checkpoints").iterdir()] == [f"{NAME}.pth"]
 
 
 def test_a_folder_that_cannot_be_written(server, tmp_path):
     (tmp_path / "hub").write_text("a file in the place of a folder")
     with pytest.raises(CheckpointError, match="cannot download .*Not a directory"):
-        published_file(NAME, quiet=True)
+        fetched()

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from datamodules.clips.sampling import (
@@ -58,18 +58,45 @@ def test_views_are_equally_spaced_and_reach_both_ends(last_frame, span, views):
         assert np.allclose(np.diff(starts), latest / (views - 1))
 
 
+def first_size_that_fits(width, height, aspect, seed):
+    """(w, h) of the first of a generator's ten draws that fits the picture; None if none does."""
+    low, high = (0.3, math.log(3 / 4)), (0.9, math.log(4 / 3))
+    for share, log_ratio in np.random.default_rng(seed).uniform(low, high, (10, 2)).tolist():
+        area, shape = share * width * height, aspect * math.exp(log_ratio)
+        w, h = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+        if 0 < w <= width and 0 < h <= height:
+            return w, h
+    return None
+
+
 @given(side, side, st.floats(0.25, 4), st.integers(0, 2**32))
-def test_random_crops_lie_inside_and_keep_area_and_aspect(width, height, aspect, seed):
+@example(2000, 8, 0.25, 0)
+@example(8, 2000, 4.0, 0)
+def test_random_crops_keep_area_and_aspect_and_are_central_only_if_none_fits(
+    width, height, aspect, seed
+):
     rng = np.random.default_rng(seed)
-    x1, y1, x2, y2 = random_resized_crop(width, height, aspect, (0.3, 0.9), (0.75, 4 / 3), rng)
+    x1, y1, x2, y2 = random_resized_crop(width, height, aspect, (0.3, 0.9), (3 / 4, 4 / 3), rng)
     assert 0 <= x1 < x2 <= width
     assert 0 <= y1 < y2 <= height
     w, h = x2 - x1, y2 - y1
-    area = w * h / (width * height)
-    central = view_crops(width, height, w, h, 1)[0] == (x1, y1, x2, y2)
     rounding = 1.5 * (1 / w + 1 / h)
-    assert central or 0.3 * (1 - rounding) <= area <= 0.9 * (1 + rounding)
-    assert central or 0.75 * (1 - rounding) <= w / h / aspect <= 4 / 3 * (1 + rounding)
+    if (size := first_size_that_fits(width, height, aspect, seed)) is not None:
+        assert (w, h) == size
+        assert 0.3 * (1 - rounding) <= w * h / (width * height) <= 0.9 * (1 + rounding)
+        assert 3 / 4 * (1 - rounding) <= w / h / aspect <= 4 / 3 * (1 + rounding)
+    else:  # the largest central box
+        assert w == width or h == height
+        assert abs(x1 - (width - x2)) <= 1
+        assert abs(y1 - (height - y2)) <= 1
+        assert 1 - rounding <= w / h / aspect <= 1 + rounding
+
+
+def test_random_crops_reach_all_borders():
+    rng = np.random.default_rng(0)
+    crops = [random_resized_crop(90, 60, 1.5, (0.3, 0.9), (1, 1), rng) for _ in range(2000)]
+    x1, y1, x2, y2 = np.array(crops).T
+    assert (x1.min(), y1.min(), x2.max(), y2.max()) == (0, 0, 90, 60)
 
 
 def test_a_crop_of_everything_is_the_whole_picture():
@@ -107,7 +134,7 @@ def test_three_views_are_those_of_pyslowfast():
 
 
 def shown(times, frames, rate):
-    """Indices of the frames on display: the last that began, past the end the last of all."""
+    """Indices of the frames on display: the last that began, past the end the last."""
     assert np.isfinite(times).all()
     return np.clip(np.floor(times * rate + 1e-6), 0, frames - 1).astype(int)
 
@@ -133,8 +160,7 @@ def test_views_begin_with_the_first_and_end_with_the_last_frame(clip, frames, ra
 @given(clips, st.integers(1, 40), rates, st.integers(0, 2**32), st.integers(1, 3))
 def test_a_clip_longer_than_the_video_repeats_its_last_frame(clip, frames, rate, seed, views):
     duration, span = frames / rate, clip_span(*clip)
-    if span < duration:
-        return
+    assume(span >= duration)
     rng = np.random.default_rng(seed)
     starts = [random_clip_start(duration, span, rng)]
     starts += view_starts(duration - 1 / rate, span, views)
@@ -170,7 +196,7 @@ def test_segment_views_interleave(duration, segments, views):
     assert times.shape == (views, segments)
     merged = times.T.ravel()  # view 0, 1, ... of the first segment, then of the next
     step = duration / segments / views
-    assert np.allclose(np.diff(merged), step, rtol=1e-6)  # as one sampling, so many times as dense
+    assert np.allclose(np.diff(merged), step, rtol=1e-6)  # one denser sampling
     assert merged[0] == pytest.approx(step / 2)
     assert merged[-1] == pytest.approx(duration - step / 2)
 

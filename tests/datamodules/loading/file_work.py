@@ -1,4 +1,4 @@
-"""Takes the place of `preparing._prepare_file` in tests. Workers import it: it must be small."""
+"""Takes the place of `prepare._prepare_file` in tests. Workers import it, so it must be small."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ prepare_file = preparing._prepare_file
 
 
 def logged(path, alive, *, root, **kwargs):
-    """As the real one, in a worker; says which files were opened, and dies at some of them."""
+    """Do what the real one does, note which files were opened, and die or hang at some of them."""
     with open(os.path.join(root, "opened.txt"), "a") as log:
         log.write(f"{path}\n")
     if "crash" in path:

@@ -1,4 +1,4 @@
-"""A data set whose items say which they are, and some of which go wrong."""
+"""A data set whose items hold their own index; some of them go wrong."""
 
 import faulthandler
 import os
@@ -43,7 +43,7 @@ class Numbers:
             case "hang":
                 time.sleep(1000)
             case "crash":
-                faulthandler.disable()  # pytest's would print
+                faulthandler.disable()  # else pytest's prints a traceback
                 os.kill(os.getpid(), signal.SIGSEGV)
             case "memory":
                 os.kill(os.getpid(), signal.SIGKILL)

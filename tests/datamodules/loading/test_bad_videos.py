@@ -28,13 +28,13 @@ def test_each_video_is_written_and_logged_once(tmp_path, caplog):
 def test_a_later_run_does_not_open_what_killed_a_worker_until_it_changes(tmp_path):
     killed = tmp_path / "killed.csv"
     first = BadVideos(tmp_path / "1.csv", killed)
-    first.note("/b.mp4", "damaged")  # in another epoch it only said so
+    first.note("/b.mp4", "damaged")  # in an earlier epoch, it was only damaged
     first.note_killed("/b.mp4", "hung", "1")
     first.note("/a.mp4", "damaged")
     second = BadVideos(tmp_path / "2.csv", killed)
     assert second.why_not_open("/a.mp4", "1") is None
     assert second.why_not_open("/b.mp4", "1") == "hung"
-    assert second.why_not_open("/b.mp4", "2") is None  # it was mended
+    assert second.why_not_open("/b.mp4", "2") is None  # the file was repaired
     assert second.why_not_open("/b.mp4", None) is None  # in an evaluation
     second.note_killed("/b.mp4", "hung again", "2")  # it was not
     assert second.why_not_open("/b.mp4", "3") == "hung again"  # never twice in one process
@@ -65,7 +65,7 @@ def test_lists_that_are_edited_meanwhile(tmp_path, caplog):
     bad = BadVideos(file, killed)
     for name in ("/a.mp4", "/b.mp4"):
         bad.note_killed(name, "hung", "1")
-    killed.write_text("path,reason,stamp\n/b.mp4,hung,1\n/c.mp4,hu")  # a line removed, one half
+    killed.write_text("path,reason,stamp\n/b.mp4,hung,1\n/c.mp4,hu")  # one line gone, one cut
     other = BadVideos(file, killed)
     assert other.why_not_open("/a.mp4", "1") is None
     other.note_killed("/d.mp4", "hung", "1")
@@ -74,7 +74,7 @@ def test_lists_that_are_edited_meanwhile(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         bad.refresh()
         bad.note_killed("/e.mp4", "hung", "1")
-    assert "killed.csv: is no list of bad videos" in caplog.text
+    assert "killed.csv: not a list of bad videos" in caplog.text
     assert killed.read_text() == "no list\n"
     assert bad.why_not_open("/e.mp4", "1") == "hung"
 
@@ -90,14 +90,14 @@ def test_a_disk_that_takes_nothing_ends_no_run(tmp_path, caplog):
     bad = BadVideos(tmp_path / "file" / "bad.csv")
     with caplog.at_level(logging.WARNING):
         bad.note("/a.mp4", "damaged")
-    assert "bad.csv: /a.mp4 is not added: [Errno 17] File exists" in caplog.text
+    assert "bad.csv: /a.mp4 was not added: [Errno 17] File exists" in caplog.text
     assert "not decoded: /a.mp4: damaged" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"\xff\xfe\x00"])
 def test_a_file_that_is_no_such_list(tmp_path, content):
     (tmp_path / "bad.csv").write_bytes(content)
-    with pytest.raises(DatasetError, match=r"bad\.csv: is no list of bad videos; expected .* path"):
+    with pytest.raises(DatasetError, match=r"bad\.csv: not a list of bad videos; expected .* path"):
         BadVideos(tmp_path / "bad.csv")
     with pytest.raises(DatasetError, match="not readable: Is a directory"):
         BadVideos(tmp_path)
@@ -107,7 +107,7 @@ def note_some(file, process):
     bad = BadVideos(file)
     for i in range(20):
         bad.note(f"/{process}-{i}.mp4", "damaged")
-        bad.note(f"/{i}.mp4", "damaged")  # all of them meet it
+        bad.note(f"/{i}.mp4", "damaged")  # every process notes this one
 
 
 def test_many_processes_write_to_one_file(tmp_path):

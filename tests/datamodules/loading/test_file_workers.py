@@ -11,7 +11,7 @@ from datamodules.loading.file_workers import Lost, work
 
 
 def task(item, alive):
-    """What the item says."""
+    """Do what the item says."""
     kind, value = item
     if kind == "die":
         os.kill(os.getpid(), value)
@@ -45,7 +45,7 @@ def test_every_item_gets_its_result_whatever_happens_to_others(tmp_path):
     assert found[crash] == Lost("the decoder's process was ended by SIGSEGV")
     assert found[leave] == Lost("the decoder ended its process with exit code 3")
     assert found[killed] == Lost("the decoder's process was ended by SIGKILL; out of memory?")
-    assert found[once] == once[1]  # it may not have been its fault
+    assert found[once] == once[1]  # its worker's death may have been chance
     assert len(found) == 24
 
 

@@ -50,7 +50,7 @@ def test_training_takes_the_next_video_of_the_order(tmp_path, fault, reason):
         (row,) = csv.DictReader(rows)
     assert row == {"path": f"/videos/{bad}.mp4", "reason": reason}
 
-    # A later run makes the same batches, and opens no video again that took its reader with it.
+    # A later run makes the same batches, and opens no video again that cost a worker.
     known = BadVideos(None, killed)
     again = make_loader({} if fault != "error" else {bad: fault}, bad_videos=known)
     assert sum(ids(again), []) == expected
@@ -58,7 +58,7 @@ def test_training_takes_the_next_video_of_the_order(tmp_path, fault, reason):
 
 @pytest.mark.parametrize("fault", ["error", "hang", "crash"])
 def test_evaluation_replaces_nothing(fault, monkeypatch):
-    monkeypatch.setattr(workers, "_LOOK_SECONDS", 0.1)  # eight hangs are waited for
+    monkeypatch.setattr(workers, "_LOOK_SECONDS", 0.1)  # as eight hangs are waited for
     faults = dict.fromkeys((0, 7, 8, 23), fault)
     loader = make_loader(faults, training=False, timeout=0.3, max_bad_share=0.0)
     batches = list(loader)
@@ -149,7 +149,7 @@ def test_a_bug_in_a_worker_is_raised_with_its_traceback():
 
 
 def children():
-    """Processes of this one that still run."""
+    """Ids of this process's children that still run."""
     path = f"/proc/{os.getpid()}/task/{os.getpid()}/children"
     with open(path) as file:
         return file.read().split()
@@ -173,7 +173,7 @@ def test_workers_leave_signals_to_the_parent():
 
 
 def test_workers_end_when_their_parent_does():
-    """One is killed and one ends, each with two loaders, a worker of one of which hangs."""
+    """One parent is killed and one ends. Each has two loaders, and one of their workers hangs."""
     script = """
 import os, signal, sys
 from tests.datamodules.loading.test_item_workers import children, make_loader

@@ -125,7 +125,7 @@ def test_the_rest_of_an_epoch_is_seen_once_by_another_number_of_ranks():
 
 
 def digest(loader):
-    """Of everything in the batches."""
+    """SHA-256 of everything in the batches."""
     batches = [{k: v.tolist() for k, v in b.items() if k != "failed"} for b in loader]
     return hashlib.sha256(json.dumps(batches, sort_keys=True).encode()).hexdigest()
 
@@ -148,7 +148,7 @@ def test_evaluation_can_be_repeated_and_broken_off():
 def test_too_few_videos_are_an_error():
     with pytest.raises(ValueError, match="lower data.batch_size"):
         make_loader(4, 5)
-    for training in (True, False):  # Lightning would stop, or wait for ever, with an empty rank
+    for training in (True, False):  # with an empty rank, Lightning stops or hangs
         with pytest.raises(ValueError, match="too few for 3 processes"):
             EpochSampler(2, training=training, world_size=3)
 

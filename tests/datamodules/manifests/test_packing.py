@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 from datamodules.errors import DatasetError, VideoDecodeError
-from datamodules.manifests import packing
-from datamodules.manifests.packing import ByteRange, pack
+from datamodules.manifests import byte_range
+from datamodules.manifests.byte_range import ByteRange
+from datamodules.manifests.packing import pack
 from datamodules.manifests.parquet import ManifestMetadata, write_manifest
 from datamodules.manifests.splits import Manifest, read_split
 from datamodules.video.decoding import VideoFile
@@ -23,7 +24,7 @@ TIMES = [1.2, 0, 0.7, 0.4]
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a manifest of NAMES, labels 0, 1, 0, 1."""
+    """A folder with the videos NAMES."""
     root = tmp_path_factory.mktemp("videos")
     for i, name in enumerate(NAMES):
         (root / name).parent.mkdir(exist_ok=True)
@@ -33,7 +34,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(root: Path, names=NAMES, **columns) -> Path:
-    """A manifest file of some names."""
+    """Write a manifest of these names and return its file."""
     table = {"path": list(names), "label": [i % 2 for i in range(len(names))], **columns}
     path = root / "manifest.parquet"
     write_manifest(path, pa.table(table), ManifestMetadata(["one", "two"], str(root)))
@@ -103,10 +104,10 @@ def test_a_store_that_is_busy_is_asked_again(videos: Path, monkeypatch: pytest.M
         return cat_file(self, *args, **kwargs)
 
     monkeypatch.setattr(type(files), "cat_file", busy)
-    monkeypatch.setattr(packing, "_RETRY_SECONDS", (0, 0))
+    monkeypatch.setattr(byte_range, "_RETRY_SECONDS", (0, 0))
     source = ByteRange("memory://busy/a.mp4", 0, size, "a.mp4")
     assert len(frames(source))
-    monkeypatch.setattr(packing, "_RETRY_SECONDS", (0,))
+    monkeypatch.setattr(byte_range, "_RETRY_SECONDS", (0,))
     with pytest.raises(VideoDecodeError, match=r"busy/a.mp4: RuntimeError: 503 Slow Down$"):
         frames(source)
 
@@ -171,7 +172,7 @@ def test_goes_on_after_a_kill(videos: Path, tmp_path: Path, monkeypatch: pytest.
 def test_shards_of_other_videos_are_kept(videos: Path, tmp_path: Path):
     pack(write(videos), tmp_path, 1)
     content = {p: p.read_bytes() for p in tmp_path.iterdir()}
-    with pytest.raises(DatasetError, match="of another packing"):
+    with pytest.raises(DatasetError, match="not a shard of this data set"):
         pack(write(videos), tmp_path)
     with pytest.raises(DatasetError, match="holds other videos"):
         pack(write(videos, NAMES[::-1]), tmp_path, 1)

@@ -13,7 +13,7 @@ import torch
 
 from datamodules.errors import DatasetError
 from datamodules.loading.loader import EpochSampler, Loader
-from datamodules.manifests.packing import ByteRange
+from datamodules.manifests.byte_range import ByteRange
 from datamodules.manifests.parquet import (
     FACTS,
     MANIFEST_NAME,
@@ -101,7 +101,7 @@ def test_ids_follow_the_known_classes(tmp_path):
     manifest = read_split(tmp_path, tmp_path, ["walk", "swim", "jump"])
     assert [manifest.label(i) for i in range(3)] == [0, -1, 2]
     assert manifest.class_names == ("walk", "swim", "jump")
-    with pytest.raises(DatasetError, match="class 'jump' is not one of the 1 known"):
+    with pytest.raises(DatasetError, match="class 'jump' is not one of the 1 known ones"):
         read_split(tmp_path, tmp_path, ["walk"])
     table = pa.table({"path": ["a"], "label": [1]})
     write_manifest(tmp_path / MANIFEST_NAME, table, ManifestMetadata(("0", "1"), "."))
@@ -111,20 +111,20 @@ def test_ids_follow_the_known_classes(tmp_path):
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("path", "../secret.mp4", "row 1: '../secret.mp4' is no path below the manifest's root"),
+        ("path", "../secret.mp4", "row 1: '../secret.mp4' is not a path below the root"),
         ("path", "a/../../secret.mp4", "row 1"),
-        ("path", "/etc/passwd", "row 1: '/etc/passwd' is no path below"),
+        ("path", "/etc/passwd", "row 1: '/etc/passwd' is not a path below"),
         ("path", "", "row 1: ''"),
         ("path", None, "row 1: None"),
-        ("label", 1, "row 1: label 1 is none of its 1 classes"),
+        ("label", 1, "row 1: label 1 is not one of its 1 classes"),
         ("label", None, "row 1: label None"),
         ("label", "walk", "column label is string, not int64"),
         ("shard", "../other.tar", "row 1: shard '../other.tar' does not lie beside the manifest"),
         ("shard", "/etc/passwd", "row 1: shard '/etc/passwd' does not lie beside"),
-        ("shard", "file:///etc/passwd", "and is no URL of a storage"),
-        ("shard", "simplecache::s3://bucket/x", "and is no URL of a storage"),
-        ("shard", "s3://bucket/x::file:///etc", "and is no URL of a storage"),
-        ("shard", "/etc/passwd://", "and is no URL of a storage"),
+        ("shard", "file:///etc/passwd", "and is not the URL of a storage"),
+        ("shard", "simplecache::s3://bucket/x", "and is not the URL of a storage"),
+        ("shard", "s3://bucket/x::file:///etc", "and is not the URL of a storage"),
+        ("shard", "/etc/passwd://", "and is not the URL of a storage"),
         ("bytes", 1.5, "column bytes is double, not int64"),
     ],
 )
@@ -159,7 +159,7 @@ def test_files_that_are_no_manifests(tmp_path):
         {"class_names": '["x"]', "root": '"."', "version": "99"}
     )
     pq.write_table(table, file)
-    with pytest.raises(DatasetError, match="version 99 of manifests; 1 is read"):
+    with pytest.raises(DatasetError, match="version 99; only version 1 can be read"):
         read_manifest(file)
     write_manifest(file, rows(1).slice(0, 0), ManifestMetadata(("x",), "."))
     with pytest.raises(DatasetError, match="no rows"):
@@ -170,7 +170,7 @@ def test_files_that_are_no_manifests(tmp_path):
 
 
 def large_manifest(folder, count):
-    """As `prepare` writes it."""
+    """A table as `prepare` writes it."""
     rng = np.random.default_rng(0)
     numbers = rng.integers(0, 1 << 40, count)
     columns = {
@@ -195,7 +195,7 @@ def private_mebibytes():
 
 
 class Rows:
-    """Items that read many rows, and tell their worker's private memory."""
+    """Items that read many rows and report their worker's private memory."""
 
     item_shape = (1, 1, 1, 1, 3)
 

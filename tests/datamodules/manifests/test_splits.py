@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.errors import DatasetError
+from datamodules.manifests.lists import NO_LABEL
 from datamodules.manifests.parquet import ManifestMetadata, write_manifest
-from datamodules.manifests.splits import UNKNOWN, list_split, list_videos, read_split
+from datamodules.manifests.splits import list_split, list_videos, read_split
 
 
 def videos_of(sources):
@@ -93,7 +94,7 @@ def test_wrong_lists_name_file_and_row(tmp_path, text, message):
 def test_ids_or_names_are_told_apart_once_for_a_file(tmp_path):
     source = write(tmp_path / "list.txt", "a.mp4 0\nb.mp4 1\nc.mp4 2\n")
     found = [label for _, label in rows(read_split(source, tmp_path, ["1", "2", "3"]))]
-    assert found == [0, 1, 2]  # ids: "0" is no name
+    assert found == [0, 1, 2]  # ids, as "0" is not a name
     source = write(tmp_path / "list.txt", "a.mp4 1\nb.mp4 3\n")
     assert [x for _, x in rows(read_split(source, tmp_path, ["1", "2", "3"]))] == [0, 2]  # names
 
@@ -101,7 +102,7 @@ def test_ids_or_names_are_told_apart_once_for_a_file(tmp_path):
 def test_videos_without_labels(tmp_path):
     source = write(tmp_path / "list.txt", "path\na.mp4\nb c.mp4\n")
     manifest = read_split(source, tmp_path, None)
-    assert rows(manifest) == [(f"{tmp_path}/a.mp4", UNKNOWN), (f"{tmp_path}/b c.mp4", UNKNOWN)]
+    assert rows(manifest) == [(f"{tmp_path}/a.mp4", NO_LABEL), (f"{tmp_path}/b c.mp4", NO_LABEL)]
     touch(tmp_path / "flat/x.mp4")
     assert rows(read_split(tmp_path / "flat", tmp_path, None)) == [(f"{tmp_path}/flat/x.mp4", -1)]
 
@@ -132,7 +133,7 @@ def test_videos_to_predict(tmp_path):
     a, b = touch(tmp_path / "x/a.mp4"), touch(tmp_path / "x/y/b.mkv")
     odd = touch(tmp_path / "no-suffix")
     manifest = videos_of([tmp_path / "x", odd])
-    assert rows(manifest) == [(str(p), UNKNOWN) for p in (a, b, odd)]
+    assert rows(manifest) == [(str(p), NO_LABEL) for p in (a, b, odd)]
     with pytest.raises(DatasetError, match="gone: no such file or folder"):
         videos_of([tmp_path / "gone"])
     (tmp_path / "empty").mkdir()
@@ -148,9 +149,9 @@ def test_a_manifest_to_predict(tmp_path):
     b = touch(tmp_path / "y/b.mp4")
     for source in (file, tmp_path):  # the file, or the folder that holds it
         manifest = videos_of([source])
-        assert rows(manifest) == [(str(a), UNKNOWN)]
+        assert rows(manifest) == [(str(a), NO_LABEL)]
         assert manifest.class_names == ()
-    assert rows(videos_of([file, b])) == [(str(a), UNKNOWN), (str(b), UNKNOWN)]
+    assert rows(videos_of([file, b])) == [(str(a), NO_LABEL), (str(b), NO_LABEL)]
     columns = {"shard": ["s.tar"], "offset": [0], "bytes": [1]}
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values))

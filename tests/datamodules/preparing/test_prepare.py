@@ -15,7 +15,7 @@ from datamodules.folder import VideoFolderDataModule
 from datamodules.manifests.parquet import MANIFEST_NAME, read_manifest
 from datamodules.manifests.splits import list_split, read_split
 from datamodules.preparing import prepare as preparing
-from datamodules.preparing.parts import Shard, merge
+from datamodules.preparing.parts import Part, merge
 from datamodules.preparing.prepare import prepare
 from datamodules.video import transcoding
 from datamodules.video.transcoding import Encoding
@@ -106,7 +106,7 @@ def test_a_second_run_opens_nothing_and_writes_the_same_bytes(videos, tmp_path):
     ready(videos, out, retry_bad=True)
     assert opened(videos) == ["b/cut.mp4", "b/text.webm"]
     ready(videos, out, every_frame=False)
-    assert len(opened(videos)) == 8  # what was found in another way does not count
+    assert len(opened(videos)) == 8  # facts found with other settings do not count
     assert read_manifest(out / MANIFEST_NAME)[1].prepared["settings"]["every_frame"] is False
 
 
@@ -142,7 +142,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_the_same(videos, tmp_path):
     (rows,) = out.glob(".prepare.unfinished/rows-*.jsonl")
     assert rows.read_bytes().count(b"\n") == 6
     with open(rows, "ab") as file:
-        file.write(b'{"source": "b/cut.mp4", "sou')  # what a kill within a write leaves
+        file.write(b'{"source": "b/cut.mp4", "sou')  # as a kill within a write leaves it
     assert ready(videos, out).read_bytes() == whole
     assert len(opened(videos)) == 2
     assert sorted(os.listdir(out)) == ["bad_videos.csv", MANIFEST_NAME, "summary.json"]
@@ -153,7 +153,7 @@ def test_files_that_crash_or_hang_the_decoder_are_bad_and_not_opened_again(video
         (videos / f"a/{name}.mp4").write_bytes((videos / "a/0 ü.mp4").read_bytes())
     out = tmp_path / "out"
     file = ready(videos, out, patience=1.5)
-    assert opened(videos).count("a/crash.mp4") == 2  # once more, for it may have been chance
+    assert opened(videos).count("a/crash.mp4") == 2  # once more, as it may have been chance
     found = {row["path"]: row for row in read_manifest(file)[0].to_pylist()}
     assert sum(row["ok"] for row in found.values()) == 6
     assert found["a/crash.mp4"]["reason"] == "the decoder's process was ended by SIGSEGV"
@@ -164,7 +164,7 @@ def test_files_that_crash_or_hang_the_decoder_are_bad_and_not_opened_again(video
 
 def test_parts_of_several_machines_join_to_what_one_writes(videos, tmp_path):
     whole = ready(videos, tmp_path / "whole")
-    parts = [ready(videos, tmp_path / f"out-{i % 2}", shard=Shard(i, 3)) for i in (1, 2, 3)]
+    parts = [ready(videos, tmp_path / f"out-{i % 2}", part=Part(i, 3)) for i in (1, 2, 3)]
     assert parts[1].name == "manifest-00002-of-00003.parquet"
     assert sum(read_manifest(part)[0].num_rows for part in parts) == 8
     folders = [tmp_path / "out-0", tmp_path / "out-1"]
@@ -187,14 +187,14 @@ def test_parts_of_several_machines_join_to_what_one_writes(videos, tmp_path):
     with pytest.raises(DatasetError, match="no manifest-"):
         merge([tmp_path / "whole"], tmp_path / "joined")
     write_video(videos / "a/new.mp4", FRAMES)
-    ready(videos, tmp_path / "out-1", shard=Shard(1, 3))
+    ready(videos, tmp_path / "out-1", part=Part(1, 3))
     with pytest.raises(DatasetError, match=r"not a part of the same|source changed"):
         merge(folders, tmp_path / "joined")
 
 
 def test_transcoded_files_take_the_place_of_the_originals(videos, tmp_path):
     originals = {path: path.read_bytes() for path in videos.rglob("*.*")}
-    (videos / "b/0 ü.mp4").rename(videos / "b/0 ü.mkv")  # whatever the name, the content tells
+    (videos / "b/0 ü.mp4").rename(videos / "b/0 ü.mkv")  # the content counts, not the name
     out = tmp_path / "out"
     file = ready(videos, out, encoding=SMALL)
     manifest = read_split(out, out, None)
@@ -221,7 +221,7 @@ def test_transcoded_files_take_the_place_of_the_originals(videos, tmp_path):
     (out / "a/2 ü.mp4").write_bytes(b"damaged")
     ready(videos, out, encoding=SMALL)
     assert opened(videos) == ["a/1 ü.mp4", "a/2 ü.mp4"]
-    out.rename(tmp_path / "moved")  # the manifest is relative to its own place
+    out.rename(tmp_path / "moved")  # paths are relative to the manifest
     assert os.path.exists(read_split(tmp_path / "moved", out, None).path(0))
     for path, content in originals.items():
         if path.name != "0 ü.mp4":
@@ -246,13 +246,13 @@ def test_new_files_never_replace_what_is_there(videos, tmp_path):
     (videos / "a/1 ü.mp4").rename(out / "a/1 ü.mp4")  # an original, behind a link
     (videos / "a/1 ü.mp4").symlink_to(out / "a/1 ü.mp4")
     original = (out / "a/1 ü.mp4").read_bytes()
-    with pytest.raises(DatasetError, match=r"out/a/1 ü\.mp4: is there already; set another --out"):
+    with pytest.raises(DatasetError, match=r"out/a/1 ü\.mp4: exists already; set another --out"):
         ready(videos, out, encoding=SMALL)
-    ready(out, out)  # prepared in place: its files are no less originals for that
-    with pytest.raises(DatasetError, match="is there already"):
+    ready(out, out)  # files that were prepared in place are still originals
+    with pytest.raises(DatasetError, match="exists already"):
         ready(videos, out, encoding=SMALL)
     assert (out / "a/1 ü.mp4").read_bytes() == original
-    # What an earlier run wrote in the same way may be written again.
+    # What an earlier run with the same settings wrote may be written again.
     new = tmp_path / "new"
     ready(videos, new, encoding=SMALL)
     (new / "a/0 ü.mp4").write_bytes(b"damaged")
@@ -266,7 +266,7 @@ def test_a_name_that_two_parts_would_give(videos, tmp_path):
     (videos / "a/x.avi.mp4").touch()
     for number in (1, 2, 3):
         with pytest.raises(DatasetError, match="two videos would get the name a/x.avi.mp4"):
-            ready(videos, tmp_path / "out", encoding=SMALL, shard=Shard(number, 3))
+            ready(videos, tmp_path / "out", encoding=SMALL, part=Part(number, 3))
 
 
 def test_lists_keep_repeated_rows_and_name_missing_files(videos, tmp_path):

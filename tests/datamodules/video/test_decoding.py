@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datamodules.errors import VideoDecodeError
+from datamodules.video.decoder_run import DecoderRun
 from datamodules.video.decoding import VideoFile
+from datamodules.video.packet_queue import PacketQueue
 from tests.video_files import moving_frames, write_video
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -35,7 +37,7 @@ needs_rotation = pytest.mark.skipif(
 class Reference:
     """A file decoded in order from its start: no seeking, nothing skipped.
 
-    Of every ``step``-th frame, and of the last, the pixels are kept, turned for display.
+    It keeps the pixels of every ``step``-th frame and of the last, turned for display.
     """
 
     def __init__(self, path: Path, step: int = 1, turn: bool = True):
@@ -159,7 +161,7 @@ WRITTEN = {
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory):
-    """Write a file of WRITTEN, once."""
+    """A function that writes a file of WRITTEN, once, and returns its path."""
     folder = tmp_path_factory.mktemp("videos")
 
     @cache
@@ -175,17 +177,17 @@ def test_written_files(written, name: str):
     path = written(name)
     expected = Reference(path)
     with VideoFile(path) as file:
-        for seed in range(4):  # several calls, the later ones from wherever the last one ended
+        for seed in range(4):  # later calls begin wherever the one before ended
             times = expected.some_times(3 if seed else 14, seed)
             check_frames(path, expected, [*times, -1.0], file)
-        # Only where no entry in mid-stream can be relied on is everything decoded from the start.
+        # Only files without a reliable entry in mid-stream are decoded from the start.
         in_order = name.startswith(("refresh", "h264_reordered"))
         assert file._reader._in_order == in_order
-        # Exact but for what a header rounds (edit lists to a millisecond) or leaves open (how
+        # Exact, but for what a header rounds (edit lists, to a millisecond) or leaves open (how
         # long the last frame of an irregular stream stays).
         tolerance = {"edited": 1e-3, "irregular": 8 / 30}.get(re.split(r"[._]", name)[0], 0)
         assert abs(file.duration - expected.duration) <= max(tolerance, expected.tick)
-        check_frames(path, expected, expected.some_times(3, 9), file)  # after asking for it
+        check_frames(path, expected, expected.some_times(3, 9), file)  # from where that ended
 
 
 @needs_rotation
@@ -262,17 +264,16 @@ def test_a_stream_that_begins_between_keyframes(written, tmp_path: Path):
 # ---------------------------------------------------------------- work done
 
 
-def decoded_packets(file: VideoFile, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A list that grows by one with each packet decoded."""
-    reader, count = file._reader, []
-    decode = reader._decode
-    monkeypatch.setattr(reader, "_decode", lambda: count.append(1) or decode())
-    return count
+def decoded_packets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows by one with each packet that goes to the decoder."""
+    packets, take = [], PacketQueue.take
+    monkeypatch.setattr(PacketQueue, "take", lambda queue: packets.append(1) or take(queue))
+    return packets
 
 
 def test_seeks_past_what_is_not_needed(written, monkeypatch: pytest.MonkeyPatch):
     with VideoFile(written("gop.mp4")) as file:
-        packets = decoded_packets(file, monkeypatch)
+        packets = decoded_packets(monkeypatch)
         file.frames_at([49 / 30])  # the second frame of a group
         assert len(packets) <= 4 + 4
         file.frames_at([50 / 30, 51 / 30])
@@ -284,7 +285,7 @@ def test_seeks_where_there_is_no_index(tmp_path: Path, monkeypatch: pytest.Monke
     path = tmp_path / "long.ts"
     write_video(path, moving_frames(300, 32, 48), **x264("keyint=60:bframes=3"))
     with VideoFile(path) as file:
-        packets = decoded_packets(file, monkeypatch)
+        packets = decoded_packets(monkeypatch)
         for i, frame in enumerate((70, 250, 130, 190), 1):
             file.frames_at([frame / 30])
             assert len(packets) < 4 + i * (10 + 8)
@@ -309,10 +310,10 @@ def test_duration_of_an_mp4_reads_no_packets(written, monkeypatch: pytest.Monkey
 
 def test_does_not_go_back_within_a_group(written, monkeypatch: pytest.MonkeyPatch):
     with VideoFile(written("one_gop.mp4")) as file:
-        packets = decoded_packets(file, monkeypatch)
+        packets = decoded_packets(monkeypatch)
         file.frames_at([1, 0, 0.5, 1.5, 0.5])
         assert len(packets) <= 46 + 1  # one pass, and nothing after the last frame
-        file.frames_at([1.6])  # goes back once, and from now on leaves the decoder as it is
+        file.frames_at([1.6])  # goes back once, and from now on does not drain the decoder
         packets.clear()
         for second in (1.7, 1.8, 1.9):
             file.frames_at([second])
@@ -323,23 +324,24 @@ def test_does_not_go_back_within_a_group(written, monkeypatch: pytest.MonkeyPatc
     not hasattr(av.video.codeccontext.VideoCodecContext, "field_order"),
     reason="this PyAV does not tell interlaced streams apart",
 )
-def test_skips_pictures_that_nothing_depends_on(written):
+def test_skips_pictures_that_nothing_depends_on(written, monkeypatch: pytest.MonkeyPatch):
+    received, receive = [], DecoderRun._receive
+    monkeypatch.setattr(
+        DecoderRun, "_receive", lambda run, frame: received.append(frame.pts) or receive(run, frame)
+    )
     with VideoFile(written("one_gop.mp4")) as file:
-        reader = file._reader
-        received, receive = [], reader._receive
-        reader._receive = lambda frame: received.append(frame.pts) or receive(frame)
         file.frames_at([1.5])
-        assert len(received) < 40  # of 46 up to there
+    assert len(received) < 40  # of the 46 up to there
 
 
 def test_several_clips_take_one_pass(written, monkeypatch: pytest.MonkeyPatch):
     clips = [([0.9, 0.3], None), ([1.5, 0.3, 1.2], (5, 3, 90, 40)), ([], None), ([0.3], None)]
     with VideoFile(written("one_gop.mp4")) as file:
-        packets = decoded_packets(file, monkeypatch)
+        packets = decoded_packets(monkeypatch)
         for size in (None, (30, 40)):
+            packets.clear()
             together = file.clips_at(clips, size)
             assert len(packets) <= 50
-            packets.clear()
             for clip, (seconds, crop) in zip(together, clips, strict=True):
                 with VideoFile(written("one_gop.mp4")) as other:
                     assert np.array_equal(clip, other.frames_at(seconds, size, crop))
@@ -348,7 +350,7 @@ def test_several_clips_take_one_pass(written, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_frames_are_freed_at_once(written):
-    """A reference cycle would keep them: hundreds of megabytes of large ones."""
+    """A reference cycle would keep them: large frames would take hundreds of megabytes."""
 
     def frames() -> int:
         return sum(type(thing) is av.VideoFrame for thing in gc.get_objects())
@@ -360,7 +362,7 @@ def test_frames_are_freed_at_once(written):
         for name in ("gop.mp4", "vp9.webm"):
             with VideoFile(written(name)) as file:
                 file.frames_at(np.arange(40) / 30, 32)
-        assert frames() - before <= 2  # the first frame of each, of which more is asked
+        assert frames() - before <= 2  # only the first of each, whose orientation was read
     finally:
         gc.enable()
 
@@ -412,7 +414,7 @@ def test_short_side(tmp_path: Path):
 
 
 def flat_yuv(rgb: tuple[int, int, int], red: float, blue: float, full: bool) -> av.VideoFrame:
-    """One colour in YUV, by the definition of a matrix with these weights of red and blue."""
+    """A frame of one colour in YUV, by the definition of a matrix with these weights."""
     r, g, b = (c / 255 for c in rgb)
     y = red * r + (1 - red - blue) * g + blue * b
     u, v = (b - y) / (2 - 2 * blue), (r - y) / (2 - 2 * red)
@@ -632,7 +634,7 @@ def test_damage_is_told(tmp_path: Path, codec: str, options: dict[str, str]):
     intact = Reference(path, turn=False)
     with av.open(str(path)) as container:
         packets = [p for p in container.demux(video=0) if p.size]
-        # One that is displayed after pictures that are decoded from it, where there is such.
+        # If possible, one that is displayed after pictures that are decoded from it.
         i = max(range(26, 30), key=lambda i: packets[i].pts - packets[i + 1].pts)
         begin, size = packets[i].pos, packets[i].size
     content = bytearray(path.read_bytes())
@@ -659,7 +661,7 @@ def test_damage_is_told(tmp_path: Path, codec: str, options: dict[str, str]):
 
 
 def test_a_lost_beginning_is_told(tmp_path: Path):
-    """Else second 0 would silently be the start of the second group of pictures."""
+    """Otherwise, time 0 would silently be the start of the second group of pictures."""
     path = write_video(tmp_path / "v.mkv", moving_frames(30), codec="ffv1", options={"g": "1"})
     with av.open(str(path)) as container:
         packet = next(p for p in container.demux(video=0) if p.size)

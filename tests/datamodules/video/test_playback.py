@@ -11,7 +11,7 @@ from datamodules.video.playback import Shown, VideoWriter, play
 
 
 def pictures(count, height=48, width=64):
-    """Coloured fields, another brightness in each picture."""
+    """Coloured fields, with another brightness in each picture."""
     frames = np.zeros((count, height, width, 3), np.uint8)
     frames[:, :, : width // 3] = 220, 30, 30
     frames[:, :, width // 3 : width // 2] = 20, 200, 40

@@ -139,7 +139,7 @@ def test_signs_of_life_come_while_a_file_is_read(tmp_path):
 
 
 def test_and_while_its_length_is_found(tmp_path):
-    # A stream without a header is read to its end for that.
+    # A stream without a header is read to its end to learn its duration.
     path = write_video(tmp_path / "a.ts", moving_frames(200, 96, 128), format="mpegts")
     signs = []
     with VideoFile(Watched(str(path), lambda: signs.append(1))) as file:

@@ -1,0 +1,128 @@
+"""A video inside a larger file, on this machine or in a storage, read as if it were a file."""
+
+import errno
+import io
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+_RETRY_SECONDS = (0.5, 2.0, 8.0)  # between attempts to read from a storage
+_LOCAL_BUFFER, _REMOTE_BUFFER = 1 << 16, 1 << 20  # bytes read at once
+
+
+@dataclass(frozen=True)
+class ByteRange:
+    """A video inside a larger file: a `container.Source`.
+
+    Attributes:
+        url: the file: a local path, or a URL that fsspec opens ("s3://...", "memory://...").
+        offset: bytes before the video.
+        size: bytes of the video.
+        name: the name that error messages use.
+    """
+
+    url: str
+    offset: int
+    size: int
+    name: str
+
+    def open(self) -> BinaryIO:
+        """Return a buffered, seekable file object that holds these bytes alone.
+
+        Raises:
+            OSError: the file cannot be opened.
+        """
+        if "://" in self.url:
+            return io.BufferedReader(_RemoteRange(self), _REMOTE_BUFFER)
+        return io.BufferedReader(_LocalRange(self), _LOCAL_BUFFER)
+
+
+class _Range(io.RawIOBase):
+    """A file object of part of a file, whose bytes a subclass reads."""
+
+    def __init__(self, part: ByteRange):
+        super().__init__()
+        self._part = part
+        self._position = 0
+
+    def _read(self, start: int, end: int) -> bytes:
+        """Bytes ``start`` to ``end`` of the whole file."""
+        raise NotImplementedError
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Read the next bytes; return how many, 0 at the end of the range."""
+        part = self._part
+        count = min(len(buffer), part.size - self._position)
+        if count <= 0:
+            return 0
+        start = part.offset + self._position
+        data = self._read(start, start + count)
+        if not data:
+            raise OSError(errno.EIO, f"{part.url} is cut off: it has no byte {start}")
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move to an offset, relative to the start, the position or the end of the range."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._part.size}[whence]
+        if base + offset < 0:
+            raise OSError(errno.EINVAL, f"cannot seek to {base + offset}")
+        self._position = base + offset
+        return self._position
+
+    def readable(self) -> bool:
+        """Whether `read` works: yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Whether `seek` works: yes."""
+        return True
+
+
+class _LocalRange(_Range):
+    def __init__(self, part: ByteRange):
+        super().__init__(part)
+        try:
+            self._descriptor = os.open(part.url, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise OSError(error.errno, f"{part.url}: {error.strerror}") from None
+
+    def _read(self, start: int, end: int) -> bytes:
+        return os.pread(self._descriptor, end - start, start)
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self.closed and hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+        super().close()
+
+
+class _RemoteRange(_Range):
+    def __init__(self, part: ByteRange):
+        super().__init__(part)
+        from fsspec.core import url_to_fs  # imported only where needed: it takes a while
+
+        self._files, self._path = self._retried(lambda: url_to_fs(part.url))
+
+    def _read(self, start: int, end: int) -> bytes:
+        return self._retried(lambda: self._files.cat_file(self._path, start=start, end=end))
+
+    def _retried(self, ask: Callable[[], Any]) -> Any:
+        """Ask a storage, several times if it fails: a busy storage says nothing of the video."""
+        for seconds in (*_RETRY_SECONDS, None):
+            try:
+                return ask()
+            except (ImportError, ValueError, FileNotFoundError, PermissionError) as error:
+                raise self._error(error) from error
+            except Exception as error:  # from whatever library serves this kind of URL
+                if seconds is None:
+                    raise self._error(error) from error
+                time.sleep(seconds)
+        raise AssertionError
+
+    def _error(self, error: Exception) -> Exception:
+        reason = str(error).partition("\n")[0]
+        return OSError(errno.EIO, f"{self._part.url}: {type(error).__name__}: {reason}")

@@ -1,0 +1,202 @@
+"""One run of the decoder, from an entry into the stream on: packets in, frames out.
+
+A frame comes out some packets after its own went in: pictures are stored in another order than they
+are displayed in, and decoder threads delay them further. A run is always in one of three phases:
+
+    phase     what holds                                what moves on to the next
+    -------   ---------------------------------------   ----------------------------------------
+    FEEDING   the decoder holds pictures back, and      `_stop`, once all is in that a tick needs
+              what comes out next is not yet known      and later packets are not wanted: STOPPED
+                                                        `_feed`, after the last packet: ENDED
+    STOPPED   all that went in has come out, which      nothing: a drained decoder takes no more
+              tells the frame on display up to the      packets, so a later tick needs a new run
+              tick `_stopped_at`, and not beyond
+    ENDED     the whole stream has come out, and the    nothing: only an earlier tick needs a new
+              last frame stays on display               run
+
+In every phase, frames move one way: out of the decoder into `_waiting`, and from there, one by one,
+to `current`, the frame on display.
+"""
+
+from collections import deque
+from enum import Enum, auto
+from typing import Any
+
+from av.error import FFmpegError
+
+from datamodules.errors import VideoDecodeError
+from datamodules.video.container import Clock
+from datamodules.video.packet_queue import PacketQueue
+from datamodules.video.soundness import Soundness
+
+LONG_AGO = -(2**63)  # ticks; before any frame
+
+
+class BadEntry(Exception):
+    """Decoding from this keyframe does not give the frames that decoding in order gives."""
+
+
+class _Phase(Enum):
+    FEEDING = auto()
+    STOPPED = auto()
+    ENDED = auto()
+
+
+class DecoderRun:
+    """Frames decoded in order from one entry into a stream.
+
+    Args:
+        path: the file, for messages.
+        codec: PyAV's codec context; what it holds from an earlier run is thrown away.
+        queue: the packets, beginning with the entry.
+        clock: how the stream tells time.
+        entry: packet of the keyframe where decoding enters. None: the start of the file.
+        may_skip: leave out hidden pictures that no other depends on.
+        threads: number of decoder threads.
+
+    Attributes:
+        current: the frame on display; None before the first one.
+        sent_end: tick at which the last of the frames ends whose packets went in.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        codec: Any,
+        queue: PacketQueue,
+        clock: Clock,
+        entry: Any,
+        *,
+        may_skip: bool,
+        threads: int,
+    ) -> None:
+        codec.flush_buffers()
+        self._path, self._codec, self._queue, self._clock = path, codec, queue, clock
+        self._entry, self._may_skip, self._threads = entry, may_skip, threads
+        self._phase = _Phase.FEEDING
+        self._stopped_at = LONG_AGO
+        self._waiting: deque[Any] = deque()  # decoded, and displayed after the current frame
+        self._soundness = Soundness()
+        self._next_pts = 0  # of a frame without timestamp: one frame after the one before it
+        self.current: Any = None
+        self.sent_end = 0
+
+    @property
+    def stopped(self) -> bool:
+        """The decoder was drained before the end of the stream: it cannot go on from here."""
+        return self._phase is _Phase.STOPPED
+
+    @property
+    def ended(self) -> bool:
+        """Every packet of the stream went in, and every frame has come out."""
+        return self._phase is _Phase.ENDED
+
+    def is_settled(self, tick: int) -> bool:
+        """Whether the current frame is the one at ``tick``, and it is known whether it is sound."""
+        if self.current is None:
+            return False
+        if self.current.pts > tick:  # before the first frame, the first is on display
+            return True
+        if self._waiting and self._waiting[0].pts <= tick:
+            return False
+        if self.stopped:
+            return tick <= self._stopped_at
+        if not self._waiting:
+            return False
+        # A picture's damage is told when it comes out, maybe after pictures that depend on it. So
+        # all pictures that went in before the current one must have come out.
+        return self._waiting[-1].pts >= self._soundness.latest.get(self.current.pts, tick)
+
+    def advance(self, tick: int, stop_after: int | None = None) -> Any:
+        """Decode until the frame on display at ``tick`` is the current one, or none is left.
+
+        Args:
+            tick: at or after the current frame.
+            stop_after: drain the decoder after this many packets, as it would need some more before
+                that frame comes out by itself. None: never.
+
+        Raises:
+            BadEntry: decoding cannot enter here; decode in order from the start of the file.
+            VideoDecodeError: no frame comes out.
+        """
+        while not self.is_settled(tick):
+            if self._waiting and (self.current is None or self._waiting[0].pts <= tick):
+                self._display(self._waiting.popleft(), tick)
+            elif self._phase is not _Phase.FEEDING:
+                break
+            elif stop_after == 0:
+                self._stop(tick)
+            else:
+                self._feed()
+                stop_after = None if stop_after is None else stop_after - 1
+        if self.current is None:
+            if self._entry is not None and not self._soundness.fault:
+                raise BadEntry
+            raise VideoDecodeError(self._path, self._soundness.fault or "no frame can be decoded")
+        return self.current
+
+    def check_sound(self, first: int, last: int) -> None:
+        """Raise a VideoDecodeError if a frame that starts within these ticks may be damaged."""
+        if self._soundness.spoiled(first, last):
+            raise VideoDecodeError(self._path, self._soundness.fault)
+
+    def _feed(self) -> None:
+        """Give the decoder the next packet, or drain it after the last one."""
+        packet = self._queue.take()
+        if packet is None:
+            self._phase = _Phase.ENDED
+            self._send(None)
+            return
+        pts = self._next_pts if packet.pts is None or self._clock.by_count else packet.pts
+        self.sent_end = max(self.sent_end, pts + (packet.duration or self._clock.frame_ticks))
+        self._soundness.sent(pts, packet.is_keyframe)
+        if packet.is_corrupt:
+            self._soundness.failed("incomplete data")
+        hidden = self._may_skip and self._queue.is_hidden(packet)
+        self._codec.skip_frame = "NONREF" if hidden else "DEFAULT"
+        self._send(packet)
+
+    def _stop(self, tick: int) -> None:
+        """Drain the decoder before the end of the stream: all is in that ``tick`` needs."""
+        self._phase, self._stopped_at = _Phase.STOPPED, tick
+        self._send(None)
+
+    def _send(self, packet: Any) -> None:
+        """Give the decoder a packet, None to drain it, and take the frames that come out."""
+        try:
+            frames = self._codec.decode(packet)
+        except FFmpegError as error:  # with threads, maybe over one of the packets before
+            self._soundness.failed(str(error.strerror), packets=self._threads)
+            return
+        for frame in frames:
+            self._receive(frame)
+
+    def _receive(self, frame: Any) -> None:
+        """Take a frame from the decoder, unless it is displayed before the entry."""
+        if frame.pts is None or self._clock.by_count:
+            if self._entry is not None:  # counting must begin at the start of the file
+                raise BadEntry
+            frame.pts = self._next_pts
+        self._next_pts = frame.pts + self._clock.frame_ticks
+        # Leading pictures of an open GOP refer to what lies before the entry: they are no good.
+        if self._entry is None or frame.pts >= self._entry.pts:
+            self._waiting.append(frame)
+            if frame.is_corrupt:
+                self._soundness.failed("damaged data", frame.pts)
+
+    def _display(self, frame: Any, tick: int) -> None:
+        """Make a frame the current one; one whose time runs backwards is never on display."""
+        if self.current is None:
+            self._check_entry(frame, tick)
+            self.current = frame
+        elif frame.pts >= self.current.pts:
+            self.current = frame
+
+    def _check_entry(self, frame: Any, tick: int) -> None:
+        """See that the first frame out is the entry's, unless that one is never displayed."""
+        entry = self._entry
+        if entry is None or (frame.pts <= tick and (frame.pts == entry.pts or entry.is_discard)):
+            return
+        if self._soundness.fault:
+            raise VideoDecodeError(self._path, self._soundness.fault)
+        raise BadEntry
