@@ -5,8 +5,8 @@ Legend: B batch, U mask units, L tokens of a unit, C channels, T H W axes of a g
 A grid of tokens is cut into mask units. Tokens are ordered unit by unit, and within a unit by
 levels: the place within the cell of the first pooling is the slowest index, then the place within
 that of the second, and so on. So pooling by s is a maximum over the leading index of a unit's
-``(s, L/s)`` tokens, a window is a slice, and hidden units are rows that are left out. The published code has the
-same order but with units fastest; with units slowest, the tokens of a window are contiguous.
+``(s, L/s)`` tokens, a window is a slice, and hidden units are rows that are left out. The published
+code has the same order but with units fastest; with units slowest, a window is contiguous.
 """
 
 import math
