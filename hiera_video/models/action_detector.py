@@ -1,10 +1,10 @@
 """Action detection: a Hiera whose classifier sees one box at a time.
 
-Hiera, appendix A.1, after Feichtenhofer et al., "SlowFast Networks", 2019, section 5: features of a
-box from the last map, their spatial maximum, a linear classifier.
+Hiera, appendix A.1, after Feichtenhofer et al., "SlowFast Networks", 2019, section 5: the features
+of a box are taken from the last map, reduced to their spatial maximum, and classified linearly.
 
-Legend: B clips, N boxes of all clips together, C channels, T' H' W' a map of tokens, R the places
-of a box along an axis.
+Legend: B clips, N boxes of all clips together, C channels, T' H' W' a map of tokens, R samples of a
+box along each axis.
 """
 
 from collections.abc import Sequence
@@ -20,31 +20,31 @@ from hiera_video.models.token_order import join_units
 
 
 class HieraActionDetector(Hiera):
-    """Scores the actions of each box of a clip.
+    """Scores the actions in each box of a clip.
 
     The map of the last stage is normed at each place, averaged over time, and sampled within the
-    box (RoIAlign, He et al., 2017, with half-pixel alignment); then come the maximum over the box,
-    dropout and a linear map. Where the norm belongs the paper does not say. A classifier has it
-    after the mean over all tokens; here it comes before any pooling, as in PySlowFast's MViT, whose
-    framework the paper used: a maximum of tokens that were not normed is that of the few largest.
+    box (RoIAlign, He et al., 2017, with half-pixel alignment). Then come the maximum over the box,
+    dropout and a linear map. The paper does not say where the norm belongs. A classifier has it
+    after the mean over all tokens. Here it comes before any pooling, as in PySlowFast's MViT, the
+    framework of the paper: without a norm, the few largest tokens would decide every maximum.
 
-    All other weights have the names and shapes of a classifier's, so `load_weights` starts a
-    detector from one, with a new head.
+    The weights have the names and shapes of a classifier's, so `load_weights` starts a detector
+    from a classifier, with a new head.
 
     The head computes what pytorchvideo's ``create_res_roi_pooling_head`` does with
-    ``RoIAlign(aligned=True)``; a test compares the two. That one is not used, as it raises where no
-    clip of a batch has a box, and as it names its weights so that neither a classifier's checkpoint
-    nor layer-wise decay fits.
+    ``RoIAlign(aligned=True)``; a test compares the two. That head is not used because it raises if
+    a batch has no box, and because neither a classifier's checkpoint nor layer-wise decay fits the
+    names of its weights.
 
     Args:
-        input_size: ``(frames, height, width)``.
-        num_classes: actions.
-        head_dropout: before the linear map.
+        input_size: ``(frames, height, width)`` in pixels.
+        num_classes: number of actions.
+        head_dropout: probability of dropout before the linear map.
         head_init_scale: factor on the initial weights of the linear map.
         roi_size: R.
-        multi_scale: see the stage before the last as well: channels of both side by side, each
-            sampled at its own stride (16 and 32 pixels as published). That map is normed without
-            weights of its own, of which no checkpoint has any.
+        multi_scale: use the stage before the last as well. Each map is sampled at its own stride
+            (16 and 32 pixels as published), and their channels are concatenated. The earlier map is
+            normed without learned weights, as no checkpoint has any for it.
         **encoder: further arguments of `Hiera`.
 
     Raises:
@@ -88,20 +88,22 @@ class HieraActionDetector(Hiera):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, video: Tensor, boxes: Tensor, box_clip: Tensor
     ) -> Tensor:
-        """Score the actions of boxes.
+        """Score the actions in boxes.
 
         Args:
             video: normalised float ``(B, 3, T, H, W)``.
-            boxes: ``(N, 4)``: x1, y1, x2, y2 in [0, 1] of the clip's width and height; N may be 0.
-                One without area, as of a person outside of the clip, is seen as zeros.
-            box_clip: int64 ``(N,)``: the clip that each box is of, in [0, B).
+            boxes: float ``(N, 4)``: x1, y1, x2, y2 as shares of the clip's width and height, in
+                [0, 1]; N may be 0. A box without area, such as that of a person outside the crop,
+                has features of zero.
+            box_clip: int64 ``(N,)``: index of the clip of each box, in [0, B).
 
         Returns:
-            Logits ``(N, classes)``; for probabilities take the sigmoid, as actions go together.
+            Logits ``(N, classes)``. Their sigmoids are probabilities; a box may have several
+            actions.
 
         Raises:
             ValueError: another shape.
-            RuntimeError: `box_clip` is out of range; on a GPU at some later time.
+            RuntimeError: `box_clip` is out of range; on a GPU it may come later.
         """
         if boxes.shape != (len(box_clip), 4) or box_clip.ndim != 1:
             raise ValueError(
@@ -109,14 +111,21 @@ class HieraActionDetector(Hiera):
                 f"{tuple(box_clip.shape)}"
             )
         inside = ((box_clip >= 0) & (box_clip < len(video))).all()
-        # Without waiting for the device.
-        torch._assert_async(inside, "box_clip names no clip of the batch")  # pyright: ignore
+        # An if would wait for the device.
+        torch._assert_async(inside, "box_clip names a clip that is not in the batch")  # pyright: ignore
         sampled = [sample_boxes(m, boxes, box_clip, self.roi_size) for m in self.box_maps(video)]
         boxed = torch.cat(sampled, dim=1).amax(dim=(2, 3))  # (N, C, R, R) -> (N, C)
         return self.head(boxed.to(self.head.projection.weight.dtype))
 
     def box_maps(self, video: Tensor) -> list[Tensor]:
-        """The maps that boxes are sampled from, ``(B, C, H', W')``, the finest first."""
+        """Compute the maps that boxes are sampled from.
+
+        Args:
+            video: as in `forward`.
+
+        Returns:
+            One ``(B, C, H', W')``, or with `multi_scale` two, the finer one first.
+        """
         maps = []
         for stage, x in zip(self.seen_stages, self.encode(video, self.seen_stages), strict=True):
             is_last = stage == self.seen_stages[-1]
@@ -127,14 +136,14 @@ class HieraActionDetector(Hiera):
 
 
 def sample_boxes(features: Tensor, boxes: Tensor, box_clip: Tensor, size: int) -> Tensor:
-    """RoIAlign of boxes given in shares of the frame.
+    """Sample the features in boxes by RoIAlign.
 
-    Sampled in float32 whatever the precision: in bfloat16 a border would move by up to a pixel.
+    In float32 whatever the precision: in bfloat16 an edge would move by up to a pixel.
 
     Args:
         features: ``(B, C, H', W')``.
-        boxes: ``(N, 4)`` in [0, 1].
-        box_clip: ``(N,)``.
+        boxes: ``(N, 4)``, x1, y1, x2, y2 as shares of the frame, in [0, 1].
+        box_clip: ``(N,)``, index of the map of each box, in [0, B).
         size: R.
 
     Returns:
@@ -144,6 +153,6 @@ def sample_boxes(features: Tensor, boxes: Tensor, box_clip: Tensor, size: int) -
 
     height, width = features.shape[-2:]
     x1, y1, x2, y2 = boxes.float().unbind(1)
-    # A share of the frame times the map's size is pixels times one over the stride.
+    # A share times the size of the map is pixels divided by the stride.
     columns = [box_clip.float(), x1 * width, y1 * height, x2 * width, y2 * height]
     return roi_align(features.float(), torch.stack(columns, dim=1), size, aligned=True)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-# Of the published models, by the number of axes of their input.
+# Geometry of the published models, by the number of axes of their input.
 PUBLISHED_GEOMETRY: dict[int, dict[str, Any]] = {
     2: {
         "q_stride": (2, 2),
@@ -27,14 +27,21 @@ AXES = {2: ("height", "width"), 3: ("frames", "height", "width")}
 
 
 class Geometry(NamedTuple):
-    """How one input becomes tokens, one entry an axis, time before height before width.
+    """How one input becomes tokens: one entry for each axis, time before height before width.
+
+    Examples are those of the published models for 16x224x224.
 
     Attributes:
-        input_size: frames (of a video), height, width in pixels.
-        tokens: the grid after the patch embedding; 8×56×56 for 16×224×224.
-        unit_grid: the grid of mask units; 8×7×7.
-        unit: tokens of a mask unit; 1×8×8.
-        levels: `unit` as a product: the stride of each pooling, in order, and what is left.
+        input_size: frames (of a video), height and width in pixels.
+        tokens: grid after the patch embedding, 8x56x56.
+        unit_grid: grid of mask units, 8x7x7.
+        unit: tokens of a mask unit, 1x8x8.
+        levels: factors of `unit`: the stride of each pooling, in order, and what is left.
+        q_stride: tokens that a pooling merges into one, 1x2x2.
+        patch_kernel: of the patch embedding, in pixels.
+        patch_stride: of the patch embedding.
+        patch_padding: of the patch embedding.
+        sep_pos_embed: the position embeddings of space and time are separate.
     """
 
     input_size: tuple[int, ...]
@@ -53,11 +60,12 @@ class BlockShape(NamedTuple):
     """One transformer block.
 
     Attributes:
-        stage: from 0.
-        dim, dim_out: channels in and out; they differ where a stage begins.
-        heads: attention heads.
-        q_stride: tokens that the pooling of queries makes one; 1 is none.
-        windowed: attention within mask units, not among all tokens.
+        stage: index of its stage.
+        dim: channels of the input.
+        dim_out: channels of the output; they differ from `dim` where a stage begins.
+        heads: number of attention heads.
+        q_stride: queries that are pooled into one; 1 means no pooling.
+        windowed: attend within mask units, not among all tokens.
     """
 
     stage: int
@@ -78,10 +86,10 @@ def geometry(
     patch_padding: Sequence[int] | None = None,
     sep_pos_embed: bool | None = None,
 ) -> Geometry:
-    """Lay tokens out; what is None is as in the published models.
+    """Lay out the tokens of an input. Arguments are those of `Hiera`.
 
     Raises:
-        ValueError: sizes that do not divide, and by what they must.
+        ValueError: sizes that do not divide; the message says by what they must.
     """
     size = tuple(input_size)
     if len(size) not in PUBLISHED_GEOMETRY:
@@ -127,20 +135,22 @@ def block_shapes(
     dim_mul: float,
     head_mul: float,
 ) -> list[BlockShape]:
-    """All blocks in order.
+    """The blocks of an encoder, in order. Arguments are those of `Hiera`.
 
-    The first block of a stage widens the channels and pools the queries, and attends as the stage
-    before it does: its keys are still at that stage's resolution.
+    The first block of a stage widens the channels and pools the queries. It attends as the stage
+    before it does, because its keys still have that stage's resolution.
 
     Raises:
-        ValueError: stages, heads and pools that do not go together.
+        ValueError: stages, heads and poolings that do not go together.
     """
     if isinstance(stages, int) or not stages or min(stages) < 1:
-        raise ValueError(f"stages must have a block at least in each, not {stages}")
+        raise ValueError(f"each of stages must have at least one block, not {stages}")
     if embed_dim < 1 or num_heads < 1:
         raise ValueError(f"embed_dim {embed_dim} and num_heads {num_heads} must be positive")
     if len(mask_unit_attn) < len(stages):
-        raise ValueError(f"mask_unit_attn {mask_unit_attn} must name each of {len(stages)} stages")
+        raise ValueError(
+            f"mask_unit_attn {mask_unit_attn} must have an entry for each of {len(stages)} stages"
+        )
     if not 0 <= q_pool < len(stages):
         raise ValueError(f"q_pool must be in [0, {len(stages) - 1}] for {len(stages)} stages")
     blocks, dim, heads = [], embed_dim, num_heads
@@ -176,14 +186,15 @@ def _check_patches(
         made = (i + 2 * p - k) // s + 1
         if made != n:
             raise ValueError(
-                f"patch_kernel {kernel}, stride {stride}, padding {padding} make {made} tokens of "
-                f"{i} pixels, not {n}; a padding of (kernel - 1) / 2 does"
+                f"patch_kernel {kernel}, stride {stride} and padding {padding} make {made} tokens "
+                f"of {i} pixels, not {n}; use a padding of (kernel - 1) / 2"
             )
 
 
 def _levels(
     unit: tuple[int, ...], q_stride: tuple[int, ...], q_pool: int
 ) -> tuple[tuple[int, ...], ...]:
+    """Factor a mask unit: 1x8x8 with two poolings of 1x2x2 is (1, 2, 2), (1, 2, 2), (1, 2, 2)."""
     pooled = tuple(s**q_pool for s in q_stride)
     if any(u % p for u, p in zip(unit, pooled, strict=True)):
         raise ValueError(

@@ -11,11 +11,19 @@ from torch import Tensor, nn
 from hiera_video.models.architecture import BlockShape
 from hiera_video.models.token_order import pool, windows
 
-CUDA_GRID = 65535  # rows that a fused attention kernel takes at once
+CUDA_GRID = 65535  # most rows that a fused attention kernel takes at once
 
 
 class PatchEmbed(nn.Module):
-    """Overlapping convolution from pixels to tokens."""
+    """Overlapping convolution from pixels to tokens.
+
+    Args:
+        in_chans: channels of a pixel.
+        dim: channels of a token.
+        kernel: in pixels along each axis: two axes for images, three for videos.
+        stride: likewise.
+        padding: likewise.
+    """
 
     def __init__(
         self,
@@ -30,7 +38,7 @@ class PatchEmbed(nn.Module):
         self.proj = conv(in_chans, dim, kernel, stride, padding)
 
     def forward(self, video: Tensor) -> Tensor:
-        """``(B, 3, T, H, W)`` to ``(B, T'*H'*W', C)``."""
+        """Convolve ``(B, 3, T, H, W)`` to tokens ``(B, T'*H'*W', C)`` in raster order."""
         return self.proj(video).flatten(2).transpose(1, 2)
 
 
@@ -38,10 +46,11 @@ class MaskUnitAttention(nn.Module):
     """Attention within each mask unit or among all tokens, with queries pooled at transitions.
 
     Args:
-        dim, dim_out: channels in and out.
-        heads: attention heads.
-        q_stride: queries that become one by their maximum.
-        windowed: attend within mask units.
+        dim: channels of the input.
+        dim_out: channels of the output.
+        heads: number of attention heads.
+        q_stride: queries that are pooled into one by their maximum.
+        windowed: attend within mask units, not among all tokens.
     """
 
     def __init__(self, dim: int, dim_out: int, heads: int, q_stride: int, windowed: bool) -> None:
@@ -51,18 +60,27 @@ class MaskUnitAttention(nn.Module):
         self.proj = nn.Linear(dim_out, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, U, L, dim)`` to ``(B, U, L/q_stride, dim_out)``."""
+        """Attend: ``(B, U, L, dim)`` to ``(B, U, L/q_stride, dim_out)``."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, U, L, 3, heads, c)
         q, k, v = qkv.unbind(3)
         q = pool(q, self.q_stride)
-        # Fused kernels want four axes: a window is a row of the batch.
+        # Fused kernels want four axes, so a window becomes a row of the batch.
         out = attend(*(windows(t, self.windowed) for t in (q, k, v)))  # (rows, heads, tokens, c)
         out = out.transpose(1, 2).reshape(*q.shape[:3], -1)  # (B, U, L/q_stride, dim_out)
         return self.proj(out)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Scaled dot-product attention of ``(rows, heads, tokens, c)``, for any number of rows."""
+    """Scaled dot-product attention for any number of rows.
+
+    Args:
+        q: ``(rows, heads, queries, c)``.
+        k: ``(rows, heads, keys, c)``.
+        v: ``(rows, heads, keys, c)``.
+
+    Returns:
+        ``(rows, heads, queries, c)``.
+    """
     if q.is_cuda and len(q) > CUDA_GRID:
         parts = zip(*(t.split(CUDA_GRID) for t in (q, k, v)), strict=True)
         return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
@@ -70,7 +88,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Mlp(nn.Module):
-    """Two linear maps with a GELU between them."""
+    """Two linear maps with a GELU between them.
+
+    Args:
+        dim: channels of input and output.
+        hidden: channels between the maps.
+    """
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -78,14 +101,19 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(..., dim)`` to the same shape."""
+        """Map ``(..., dim)`` to the same shape."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
 class HieraBlock(nn.Module):
-    """Attention, then MLP, each after a norm and beside a skip.
+    """Attention, then an MLP, each after a norm and with a skip connection.
 
-    At a transition the skip is the maximum over a linear map of the normed input.
+    At a transition the first skip is a linear map of the normed input, pooled by its maximum.
+
+    Args:
+        shape: channels, heads, pooling and windows.
+        mlp_ratio: hidden channels of the MLP, as a multiple of its channels.
+        drop_path: probability, in [0, 1), that stochastic depth skips a branch in training.
     """
 
     def __init__(self, shape: BlockShape, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
@@ -99,7 +127,7 @@ class HieraBlock(nn.Module):
         self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, U, L, dim)`` to ``(B, U, L/q_stride, dim_out)``."""
+        """Transform ``(B, U, L, dim)`` to ``(B, U, L/q_stride, dim_out)``."""
         normed = self.norm1(x)
         if self.proj is not None:
             x = self.proj(normed)
@@ -107,7 +135,7 @@ class HieraBlock(nn.Module):
         return x + self._drop(self.mlp(self.norm2(x)))
 
     def _drop(self, x: Tensor) -> Tensor:
-        """Stochastic depth: leave this branch out for a random part of the batch."""
+        """Stochastic depth: drop this branch for random samples, and scale it for the rest."""
         if not self.training or self.drop_path == 0.0:
             return x
         kept = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(1 - self.drop_path)
@@ -115,7 +143,13 @@ class HieraBlock(nn.Module):
 
 
 class Head(nn.Module):
-    """Dropout and a linear classifier. Gives logits, in training and in evaluation."""
+    """Dropout and a linear classifier. Its output is logits, also in evaluation.
+
+    Args:
+        dim: channels of the input.
+        num_classes: number of logits.
+        dropout: probability of dropout in training.
+    """
 
     def __init__(self, dim: int, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -123,10 +157,10 @@ class Head(nn.Module):
         self.projection = nn.Linear(dim, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C)`` to ``(B, classes)``."""
+        """Classify ``(B, dim)``: logits ``(B, classes)``."""
         return self.projection(self.dropout(x))
 
 
 def layer_norm(dim: int) -> nn.LayerNorm:
-    """The norm of all published models."""
+    """A LayerNorm over `dim` channels, with the epsilon of the published models."""
     return nn.LayerNorm(dim, eps=1e-6)

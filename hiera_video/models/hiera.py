@@ -1,8 +1,8 @@
 """The Hiera encoder for images and videos.
 
 Ryali et al., "Hiera: A Hierarchical Vision Transformer without the Bells-and-Whistles", 2023,
-arXiv:2306.00989. Names of arguments and of parameters are those of the published code, so that
-published checkpoints load.
+arXiv:2306.00989. Arguments and parameters have the names of the published code, so that published
+checkpoints load.
 
 Legend: B batch, U mask units, L tokens of a unit, C channels, T' H' W' a grid of tokens.
 Between embedding and head, tokens are ``(B, U, L, C)``, in the order of `token_order`.
@@ -23,42 +23,44 @@ from hiera_video.models.token_order import join_units, reroll, unroll
 class Hiera(nn.Module):
     """Hierarchical vision transformer for images and videos.
 
-    Arguments that are None are as in the published models: for images where `input_size` has two
-    numbers, for videos where it has three.
+    Arguments that are None take the values of the published models: those for images if
+    `input_size` has two numbers, those for videos if it has three.
 
     Args:
-        input_size: ``(height, width)`` or ``(frames, height, width)``; height and width multiples
-            of 32, frames of 2 with the published strides.
+        input_size: ``(height, width)`` or ``(frames, height, width)`` in pixels. With the published
+            strides, height and width are multiples of 32, and frames of 2.
         in_chans: channels of a pixel.
         embed_dim: channels of the first stage.
         num_heads: attention heads of the first stage.
-        num_classes: outputs.
-        stages: blocks of each stage.
-        q_pool: transitions that pool, from the first; pretraining uses 2.
-        q_stride: tokens that a transition makes one, along each axis.
-        mask_unit_size: tokens of a mask unit along each axis.
-        mask_unit_attn: stages that attend within mask units.
+        num_classes: number of logits.
+        stages: number of blocks in each stage.
+        q_pool: number of stage transitions that pool, from the first; pretraining uses 2.
+        q_stride: tokens that a pooling merges into one, along each axis.
+        mask_unit_size: tokens of a mask unit, along each axis.
+        mask_unit_attn: for each stage, whether it attends within mask units.
         dim_mul: factor on the channels at a transition.
         head_mul: factor on the heads at a transition.
-        patch_kernel: of the patch embedding, along each axis.
-        patch_stride: of the patch embedding.
-        patch_padding: of the patch embedding.
-        mlp_ratio: hidden channels of an MLP for each of its channels.
-        drop_path_rate: stochastic depth of the last block, in [0, 1); the first has none.
-        head_dropout: dropout before the classifier.
+        patch_kernel: kernel of the patch embedding in pixels, along each axis.
+        patch_stride: its stride.
+        patch_padding: its padding.
+        mlp_ratio: hidden channels of an MLP, as a multiple of its channels.
+        drop_path_rate: probability, in [0, 1), that stochastic depth skips the last block; it grows
+            linearly from 0 at the first.
+        head_dropout: probability of dropout before the classifier.
         head_init_scale: factor on the classifier's initial weights.
-        sep_pos_embed: position embeddings of space and of time apart, summed.
-        grad_checkpointing: keep only each block's input for backward; slower, much less memory.
-            Also an attribute, to be switched at any time.
+        sep_pos_embed: sum two position embeddings, of space and of time.
+        grad_checkpointing: keep only the input of each block for the backward pass: slower, with
+            much less memory. Also an attribute that may be switched at any time.
 
     Raises:
         ValueError: arguments that do not go together.
 
     Attributes:
-        unit_grid: mask units along each axis.
-        num_units: mask units of an input.
-        stage_ends: index of each stage's last block.
-        num_layers: layers for `layer_id`: depth + 2.
+        unit_grid: number of mask units along each axis.
+        num_units: number of mask units in an input.
+        stage_ends: index of the last block of each stage.
+        stage_dims: channels at the end of each stage.
+        num_layers: number of layers that `layer_id` tells apart: blocks + 2.
     """
 
     def __init__(
@@ -138,29 +140,32 @@ class Hiera(nn.Module):
             self.head.projection.bias.mul_(head_init_scale)
 
     def forward(self, video: Tensor) -> Tensor:
-        """Classify.
+        """Compute logits.
 
         Args:
-            video: float ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``, normalised.
+            video: normalised float ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
 
         Returns:
             Logits ``(B, classes)``.
 
         Raises:
-            ValueError: another shape, or integers.
+            ValueError: another shape than `input_size`, or integers.
         """
         tokens = self.encode(video, [len(self.stage_ends) - 1])[0]  # (B, U, L, C)
         return self.head(self.norm(tokens.mean(dim=(1, 2))))
 
     def forward_features(self, video: Tensor, return_stages: bool = False) -> Tensor | list[Tensor]:
-        """Feature maps in spatial order, before the final norm.
+        """Compute feature maps in raster order, before the final norm.
 
         Args:
             video: as in `forward`.
-            return_stages: the maps of all stages, not the last one alone.
+            return_stages: return the maps of all stages, not only the last.
 
         Returns:
-            ``(B, T', H', W', C)``, images ``(B, H', W', C)``, or a list of one for each stage.
+            ``(B, T', H', W', C)``, images ``(B, H', W', C)``; or a list of one for each stage.
+
+        Raises:
+            ValueError: as `forward`.
         """
         last = len(self.stage_ends) - 1
         wanted = range(last + 1) if return_stages else [last]
@@ -178,25 +183,35 @@ class Hiera(nn.Module):
 
         Args:
             video: as in `forward`.
-            stages: those whose tokens are wanted, in order.
-            kept: int64 ``(B, K)``, ascending: the mask units that are seen. None: all.
+            stages: indices of the stages whose tokens are returned, ascending.
+            kept: indices of the mask units that are seen, int64 ``(B, K)``, ascending. None: all.
 
         Returns:
-            Tokens ``(B, K, L, C)`` at the end of each of `stages`.
+            Tokens ``(B, K, L, C)`` at the end of each of `stages`, not normed.
+
+        Raises:
+            ValueError: as `forward`.
         """
         x = self.embed(video, kept)  # (B, K, L, C)
         ends = {self.stage_ends[stage] for stage in stages}
-        found = []
+        tokens = []
         for i, block in enumerate(self.blocks):
             x = self.run_block(block, x)
             if i in ends:
-                found.append(x)
-        return found
+                tokens.append(x)
+        return tokens
 
     def embed(self, video: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Pixels to tokens with position: ``(B, 3, T, H, W)`` to ``(B, K, L, C)``.
+        """Turn pixels into tokens and add their positions: ``(B, 3, T, H, W)`` to ``(B, K, L, C)``.
 
-        Of hidden units nothing is seen, also not where the kernel of a kept unit reaches into them.
+        Nothing of a hidden unit is seen, not even by kernels that reach into it from a kept one.
+
+        Args:
+            video: as in `forward`.
+            kept: as in `encode`.
+
+        Raises:
+            ValueError: as `forward`.
         """
         self._check_input(video)
         video = video.to(self.patch_embed.proj.weight.dtype)
@@ -209,16 +224,19 @@ class Hiera(nn.Module):
         return x
 
     def unit_mask(self, kept: Tensor) -> Tensor:
-        """Indices of kept units ``(B, K)`` as bool ``(B, U)``, True where kept."""
+        """Turn indices of kept units, int64 ``(B, K)``, into bool ``(B, U)``, True where kept."""
         mask = torch.zeros(len(kept), self.num_units, dtype=torch.bool, device=kept.device)
         return mask.scatter(1, kept, True)
 
     def hide_units(self, video: Tensor, mask: Tensor) -> Tensor:
-        """Zero the pixels of hidden units.
+        """Set the pixels of hidden units to zero.
 
         Args:
-            video: ``(B, 3, T, H, W)``.
+            video: ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
             mask: bool ``(B, U)``, True where kept.
+
+        Returns:
+            A copy with the shape of `video`.
         """
         split, grid = [], []
         for pixels, units in zip(video.shape[2:], self.unit_grid, strict=True):
@@ -229,27 +247,30 @@ class Hiera(nn.Module):
         return cells.masked_fill(hidden, 0).reshape(video.shape)  # (B, 3, T, H, W)
 
     def position_embedding(self) -> Tensor:
-        """``(1, T'*H'*W', C)`` in raster order."""
+        """The learned embedding of all places, ``(1, T'*H'*W', C)``, in raster order."""
         if not self.sep_pos_embed:
             return self.pos_embed
         space, time = self.pos_embed_spatial, self.pos_embed_temporal
         return (space[:, None] + time[:, :, None]).flatten(1, 2)  # (1, T', H'*W', C)
 
     def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
-        """One block, its activations kept or computed again in backward."""
+        """Run one block; with `grad_checkpointing` the backward pass recomputes its activations."""
         if self.grad_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, x, use_reentrant=False)  # type: ignore[return-value]
         return block(x)
 
     def unit_maps(self, x: Tensor, stage: int) -> Tensor:
-        """Tokens at the end of a stage ``(B, K, L, C)`` as maps of units ``(B, K, t, h, w, C)``."""
+        """Put the tokens of a stage ``(B, K, L, C)`` in raster order: ``(B, K, t, h, w, C)``."""
         return reroll(x, self.levels[min(stage, self.q_pool) :])
 
     def layer_id(self, name: str) -> int:
-        """Layer of a parameter, for layer-wise decay of the learning rate.
+        """Number of the layer that a parameter belongs to, for layer-wise learning rate decay.
 
-        Indexing as in PySlowFast and MAE: 0 for the embeddings, i + 1 for block i,
-        ``num_layers - 1`` for all that follows the blocks.
+        As in PySlowFast and MAE: 0 for the embeddings, i + 1 for block i, ``num_layers - 1`` for
+        everything after the blocks.
+
+        Args:
+            name: of the parameter, as in ``named_parameters``.
         """
         if name.startswith(("patch_embed.", "pos_embed")):
             return 0
@@ -258,7 +279,7 @@ class Hiera(nn.Module):
         return self.num_layers - 1
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that weight decay leaves alone, besides those with one axis."""
+        """Names of parameters without weight decay, besides biases and norms (one axis)."""
         return {name for name, _ in self.named_parameters() if name.startswith("pos_embed")}
 
     def _check_input(self, video: Tensor) -> None:
@@ -273,12 +294,12 @@ class Hiera(nn.Module):
 
 
 def learned(places: int, dim: int) -> nn.Parameter:
-    """A learned ``(1, places, dim)``, normal with deviation 0.02 at first."""
+    """A parameter ``(1, places, dim)``, initially normal with deviation 0.02."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, places, dim), std=0.02))
 
 
 def _init_weights(module: nn.Module) -> None:
-    """As published, where biases start at 0.02 as well, and those of norms."""
+    """Initialise as published, where all biases start at 0.02, those of norms included."""
     if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
         nn.init.trunc_normal_(module.weight, std=0.02)
     if isinstance(module, (nn.Linear, nn.LayerNorm)):

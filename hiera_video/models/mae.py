@@ -1,7 +1,7 @@
 """Masked autoencoder with a Hiera encoder (Hiera, appendix A; MAE, arXiv:2111.06377).
 
 Legend: B batch, U mask units, K of them kept, C channels, t h w the tokens of a unit at the last
-stage, P predictions (one for each token of the last stage), M of them masked, D numbers of each.
+stage, P predictions (one for each token of the last stage), M of them masked, D numbers in each.
 """
 
 import math
@@ -20,14 +20,14 @@ from hiera_video.models.token_order import join_units
 
 
 class MAEOutput(NamedTuple):
-    """What a masked autoencoder returns.
+    """Output of a masked autoencoder.
 
     Attributes:
         loss: float32 scalar, the mean squared error over masked predictions.
         prediction: ``(B, M, D)`` at the masked places, in raster order.
-        target: float32 ``(B, M, D)``.
+        target: what they should be, float32 ``(B, M, D)``.
         mask: bool ``(B, U)``, True where a unit was kept.
-        predicted: bool ``(B, P)``, True where a prediction is in the loss.
+        predicted: bool ``(B, P)``, True where a prediction counts in the loss.
     """
 
     loss: Tensor
@@ -38,26 +38,27 @@ class MAEOutput(NamedTuple):
 
 
 class MaskedAutoencoderHiera(Hiera):
-    """Hide mask units, encode the others, reconstruct what was hidden.
+    """Hides mask units, encodes the others and reconstructs what was hidden.
 
     Args:
         input_size: as in `Hiera`.
         decoder_embed_dim: channels of the decoder.
-        decoder_depth: its blocks.
-        decoder_num_heads: its heads; None: 8 for videos, 16 for images (paper, tables 11 and 14).
-            The published code has 16 for both; the weights have the same shapes.
-        q_pool: transitions that pool.
+        decoder_depth: number of its blocks.
+        decoder_num_heads: its attention heads; None: 8 for videos, 16 for images (paper, tables 11
+            and 14). The published code has 16 for both; the weights have the same shapes.
+        q_pool: number of stage transitions that pool, from the first.
         target: what is reconstructed, a name in `targets.TARGETS`.
-        mlp_ratio: of encoder and decoder.
+        mlp_ratio: hidden channels of an MLP as a multiple of its channels, in encoder and decoder.
         **encoder: further arguments of `Hiera`.
 
     Raises:
         ValueError: arguments that do not go together.
 
     Attributes:
-        unit_grid: mask units along each axis.
-        num_units: U, mask units of an input, in raster order with time slowest.
+        unit_grid: number of mask units along each axis.
+        num_units: U, numbered in raster order with time slowest.
         num_predictions: P.
+        is_video: whether the input has a time axis.
     """
 
     def __init__(
@@ -109,15 +110,17 @@ class MaskedAutoencoderHiera(Hiera):
         mask: Tensor | None = None,
         generator: Generator | None = None,
     ) -> MAEOutput:
-        """Hide, encode, reconstruct.
+        """Hide mask units, encode the others, reconstruct what was hidden.
 
         Args:
             video: normalised float ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
-            mask_ratio: share of units hidden, in (0, 1); None: 0.9 for videos, 0.6 for images.
-            mask: which units are kept, instead of a random choice: bool ``(B, U)``, True where
-                kept, as many in each row; or int64 ``(B, K)``, distinct indices in any order. The
-                latter never waits for the device and compiles into one graph.
-            generator: of the random choice.
+            mask_ratio: share of units that are hidden, in (0, 1); None: 0.9 for videos, 0.6 for
+                images.
+            mask: units that are kept, in place of a random choice: bool ``(B, U)``, True where
+                kept, with the same number in each row; or int64 ``(B, K)``, distinct indices in any
+                order. The indices need no synchronisation with the device, and compile into one
+                graph.
+            generator: random numbers for the choice of units.
 
         Raises:
             ValueError: another input shape, or a mask that does not fit.
@@ -136,33 +139,33 @@ class MaskedAutoencoderHiera(Hiera):
         return MAEOutput(loss, prediction, target, unit_mask, predicted)
 
     def encode_fused(self, video: Tensor, kept: Tensor) -> Tensor:
-        """Encode kept units and sum the stages at the resolution of the last (paper, table 3a).
+        """Encode kept units and sum all stages at the resolution of the last (paper, table 3a).
 
         Args:
             video: as in `forward`.
-            kept: int64 ``(B, K)``, ascending.
+            kept: indices of kept units, int64 ``(B, K)``, ascending.
 
         Returns:
-            ``(B, K, t, h, w, C)``, images ``(B, K, h, w, C)``, normed.
+            Normed ``(B, K, t, h, w, C)``, images ``(B, K, h, w, C)``.
         """
         stages = [*range(self.q_pool), len(self.stage_ends) - 1]
         tokens = self.encode(video, stages, kept)
         *early, last = [self.unit_maps(x, s) for x, s in zip(tokens, stages, strict=True)]
-        fused = last.float()  # sums of half precision would lose the small terms
+        fused = last.float()  # in half precision the sum would lose its small terms
         for head, x in zip(self.multi_scale_fusion_heads, early, strict=True):
             x = head(x.flatten(0, 1).movedim(-1, 1))  # (B*K, C, t, h, w)
             fused = fused + x.movedim(1, -1).unflatten(0, kept.shape).float()
         return self.encoder_norm(fused.to(self.encoder_norm.weight.dtype))
 
     def decode(self, x: Tensor, kept: Tensor) -> Tensor:
-        """Put mask tokens where units are hidden, and run the decoder's blocks.
+        """Put mask tokens in the places of hidden units and run the blocks of the decoder.
 
         Args:
-            x: ``(B, K, t, h, w, C)`` of `encode_fused`.
-            kept: int64 ``(B, K)``, ascending.
+            x: ``(B, K, t, h, w, C)`` from `encode_fused`.
+            kept: indices of kept units, int64 ``(B, K)``, ascending.
 
         Returns:
-            ``(B, P, C)`` in raster order.
+            Tokens of the decoder, ``(B, P, C)``, in raster order.
         """
         x = self.decoder_embed(x).to(self.mask_token.dtype)
         index = kept.reshape(*kept.shape, *[1] * (x.ndim - 2)).expand_as(x)
@@ -178,27 +181,28 @@ class MaskedAutoencoderHiera(Hiera):
     def reconstruct(self, video: Tensor, out: MAEOutput) -> Tensor:
         """Paint predictions into a copy of the video.
 
-        Normalised predictions get each patch's own mean and variance back. What is not predicted
-        (patches that were kept, the second frame of each two) stays as in the video.
+        Normalised predictions get back the mean and variance of the patch that they replace. What
+        is not predicted (kept patches, the second frame of each token) stays as in the video.
 
         Args:
-            video: what `forward` got.
-            out: what it returned.
+            video: the input of `forward`, ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
+            out: the output of `forward`.
 
         Returns:
-            As `video`.
+            A tensor with the shape and type of `video`.
 
         Raises:
-            ValueError: what is predicted is no picture (``target="hog"``).
+            ValueError: the predictions are not pixels (``target="hog"``).
         """
         where = _true_places(out.predicted, out.prediction.shape[1])
         return self.target.paint(video, where, out.prediction)
 
     def num_kept(self, mask_ratio: float | None = None, mask: str = "random") -> int:
-        """Units kept at a mask ratio; None: 0.9 for videos, 0.6 for images.
+        """Number of units kept at a mask ratio.
 
         Args:
-            mask_ratio: share of units hidden, in (0, 1).
+            mask_ratio: share of units that are hidden, in (0, 1); None: 0.9 for videos, 0.6 for
+                images.
             mask: a name in `masks.MASKS`.
 
         Raises:
@@ -208,7 +212,7 @@ class MaskedAutoencoderHiera(Hiera):
         return num_kept(mask, self.unit_grid, ratio)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that weight decay leaves alone, besides those with one axis."""
+        """Names of parameters without weight decay, besides biases and norms (one axis)."""
         return super().no_weight_decay() | {"mask_token", "decoder_pos_embed"}
 
     def _kept(
@@ -218,7 +222,7 @@ class MaskedAutoencoderHiera(Hiera):
         mask: Tensor | None,
         generator: Generator | None,
     ) -> Tensor:
-        """Ascending indices of kept units, int64 ``(B, K)``."""
+        """Indices of kept units, ascending, int64 ``(B, K)``."""
         if mask is None:
             device = video.device if generator is None else generator.device
             noise = torch.rand(len(video), self.num_units, generator=generator, device=device)
@@ -236,16 +240,17 @@ class MaskedAutoencoderHiera(Hiera):
         return self._kept_of_bool(mask).to(video.device)
 
     def _kept_of_bool(self, mask: Tensor) -> Tensor:
+        """Indices ``(B, K)`` of the True in ``(B, U)``; waits for the device."""
         if mask.shape[1] != self.num_units:
             raise ValueError(f"mask must have {self.num_units} units a row, not {mask.shape[1]}")
         counts = mask.sum(dim=1).tolist()
         if len(set(counts)) != 1:
-            raise ValueError(f"mask must keep as many units in each row, not {counts}")
+            raise ValueError(f"mask must keep the same number of units in each row, not {counts}")
         check_num_kept(counts[0], self.num_units)
         return _true_places(mask, counts[0])
 
     def _predicted(self, mask: Tensor) -> Tensor:
-        """Kept units ``(B, U)`` to predictions in the loss, bool ``(B, P)``."""
+        """Kept units ``(B, U)`` to the predictions that count in the loss, bool ``(B, P)``."""
         ones = [1] * len(self.final_unit)
         hidden = ~mask.reshape(*mask.shape, *ones, 1)  # (B, U, 1, 1, 1, 1)
         hidden = hidden.expand(*mask.shape, *self.final_unit, 1)  # (B, U, t, h, w, 1)
@@ -259,12 +264,15 @@ class MaskedAutoencoderHiera(Hiera):
 
 
 def _true_places(mask: Tensor, count: int) -> Tensor:
-    """Ascending places of the `count` True of each row: int64 ``(B, count)``, without a sync."""
+    """Places of the True in each row of ``(B, N)``, ascending: int64 ``(B, count)``.
+
+    The caller knows their number, so nothing waits for the device.
+    """
     return mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 def _init_weights(module: nn.Module) -> None:
-    """As published: unlike a classifier's, biases start at 0."""
+    """Initialise as published, where biases start at 0, unlike those of a classifier."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
     if isinstance(module, (nn.Linear, nn.LayerNorm)):

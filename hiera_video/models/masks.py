@@ -1,10 +1,11 @@
-"""Which mask units are hidden: functions of random numbers, so that a sample's mask is its seed's.
+"""Which mask units are hidden, as functions of random numbers: a seed decides a sample's mask.
 
 - ``random``: any units (Hiera; MAE, arXiv:2111.06377).
 - ``tube``: the same places in every time step (VideoMAE, arXiv:2203.12602).
-- ``block``: space-time cuboids one after the other, until enough is hidden (MaskFeat,
-  arXiv:2112.09133). There cuboids are drawn until they suffice; here `NUM_CUBOIDS` are drawn, and
-  what they leave over is hidden at random, so that the count is exact and nothing waits.
+- ``block``: cuboids of space and time, one after the other, until enough units are hidden
+  (MaskFeat, arXiv:2112.09133). MaskFeat draws cuboids until they suffice. Here `NUM_CUBOIDS` are
+  drawn, and if they do not suffice, further units are hidden at random. So the number of hidden
+  units is exact, and nothing waits for the device.
 
 Legend: B batch, U mask units in raster order with time slowest, K of them kept, T time steps of S
 units each; images have one step.
@@ -17,17 +18,23 @@ import torch
 from torch import Tensor
 
 MASKS = ("random", "tube", "block")
-# Together they cover 97 % of an 8x7x7 grid on average. A cuboid needs six random numbers.
+# Together they cover 97 % of an 8x7x7 grid on average. A cuboid takes six random numbers: a size
+# and a place along each of three axes.
 NUM_CUBOIDS = 64
 
 
 def num_kept(mask: str, unit_grid: Sequence[int], ratio: float) -> int:
-    """Units kept: ``int(U * (1 - ratio))``, and with ``tube`` ``T * int(S * (1 - ratio))``.
+    """K, the number of units kept: ``int(U * (1 - ratio))``, or ``T * int(S * (1 - ratio))``.
 
-    In floating point, as the published code counts: 3 of 40 at 0.9.
+    The product is in floating point, as in the published code: 3 of 40 are kept at 0.9.
+
+    Args:
+        mask: a name in `MASKS`; ``tube`` counts by time steps.
+        unit_grid: mask units along each axis, ``(T, H, W)`` or ``(H, W)``.
+        ratio: share of units that are hidden, in (0, 1).
 
     Raises:
-        ValueError: the ratio is outside (0, 1), it keeps no unit or all, or no such mask.
+        ValueError: an unknown mask, a ratio out of range, or one that keeps no unit or all.
     """
     check_mask(mask)
     if not 0 < ratio < 1:
@@ -40,7 +47,15 @@ def num_kept(mask: str, unit_grid: Sequence[int], ratio: float) -> int:
 
 
 def num_noise(mask: str, unit_grid: Sequence[int]) -> int:
-    """Random numbers that a mask is made of."""
+    """How many random numbers a mask is made from.
+
+    Args:
+        mask: a name in `MASKS`.
+        unit_grid: mask units along each axis, ``(T, H, W)`` or ``(H, W)``.
+
+    Raises:
+        ValueError: an unknown mask.
+    """
     check_mask(mask)
     units = math.prod(unit_grid)
     if mask == "tube":
@@ -49,16 +64,19 @@ def num_noise(mask: str, unit_grid: Sequence[int]) -> int:
 
 
 def kept_units(mask: str, noise: Tensor, unit_grid: Sequence[int], keep: int) -> Tensor:
-    """Kept units of the mask of a name in `MASKS`.
+    """Choose the units that a mask keeps.
 
     Args:
-        mask: the name.
-        noise: in [0, 1), ``(B, num_noise(mask, unit_grid))``.
-        unit_grid: units along each axis, ``(T, H, W)`` or ``(H, W)``.
+        mask: a name in `MASKS`.
+        noise: uniform random numbers in [0, 1), ``(B, num_noise(mask, unit_grid))``.
+        unit_grid: mask units along each axis, ``(T, H, W)`` or ``(H, W)``.
         keep: K, from `num_kept`.
 
     Returns:
-        int64 ``(B, K)``, ascending; computed without waiting for the device.
+        Indices of kept units, int64 ``(B, K)``, ascending; computed without waiting for the device.
+
+    Raises:
+        ValueError: an unknown mask.
     """
     check_mask(mask)
     if mask == "tube":
@@ -67,47 +85,71 @@ def kept_units(mask: str, noise: Tensor, unit_grid: Sequence[int], keep: int) ->
 
 
 def random_units(noise: Tensor, keep: int) -> Tensor:
-    """The K units with the least noise ``(B, U)``: int64 ``(B, K)``, ascending."""
+    """Indices of the K units with the least noise.
+
+    Args:
+        noise: uniform random numbers ``(B, U)``.
+        keep: K.
+
+    Returns:
+        int64 ``(B, K)``, ascending.
+    """
     return noise.argsort(dim=1, stable=True)[:, :keep].sort(dim=1).values
 
 
 def tube_units(noise: Tensor, keep: int, steps: int) -> Tensor:
-    """The K / T places with the least noise ``(B, S)``, in each of T steps: int64 ``(B, K)``."""
+    """Indices of the K / T places with the least noise, in each of T time steps.
+
+    Args:
+        noise: uniform random numbers ``(B, S)``.
+        keep: K, a multiple of T.
+        steps: T.
+
+    Returns:
+        int64 ``(B, K)``, ascending.
+    """
     places = random_units(noise, keep // steps)  # (B, K/T)
     step = torch.arange(steps, device=noise.device) * noise.shape[1]
     return (step[:, None] + places[:, None]).flatten(1)  # (B, K)
 
 
 def block_units(noise: Tensor, keep: int, unit_grid: Sequence[int]) -> Tensor:
-    """What is left when cuboids hide U - K units; of the last cuboid some units may be left.
+    """Indices of the units that are left when cuboids have hidden U - K units.
 
-    Along time a cuboid has 1 to T units, along the other axes a quarter to three quarters of them,
-    each length as likely. Its place is uniform among those where it hides anything: it may reach
-    over the border, else units at the border would be kept far more often than others.
+    A cuboid spans 1 to T units in time, and a quarter to three quarters of the grid in height and
+    width; each length is equally likely. Its place is uniform among those where it hides anything.
+    It may reach over the border: otherwise units at the border would be kept far more often.
+
+    Of the last cuboid only as many units are hidden as are needed, chosen at random.
 
     Args:
-        noise: in [0, 1), ``(B, 6 * NUM_CUBOIDS + U)``: sizes and places of cuboids, and the order
-            of the units of one cuboid, and of those in none.
+        noise: uniform random numbers in [0, 1), ``(B, 6 * NUM_CUBOIDS + U)``: sizes of the cuboids,
+            their places, and for each unit its order among those of the same cuboid or of none.
         keep: K.
         unit_grid: ``(T, H, W)`` or ``(H, W)``.
 
     Returns:
         int64 ``(B, K)``, ascending.
     """
-    noise = noise.double()  # the cuboid plus the noise of a unit is exact, and no product rounds up
+    # In float64 no product below rounds up to the next integer, and the number of a cuboid plus the
+    # noise of a unit is exact.
+    noise = noise.double()
     sizes, places, order = noise.tensor_split([3 * NUM_CUBOIDS, 6 * NUM_CUBOIDS], dim=1)
     sizes, places = sizes.unflatten(1, (-1, 3)), places.unflatten(1, (-1, 3))  # (B, N, axis)
     grid = (_steps(unit_grid), *unit_grid[-2:])
+    # A cuboid covers a unit if it does along every axis.
     covered = torch.ones(1, 1, 1, 1, 1, dtype=torch.bool, device=noise.device)
     for axis, length in enumerate(grid):
         least = 1 if axis == 0 else math.ceil(length / 4)
         most = length if axis == 0 else math.ceil(length * 3 / 4)
+        # `length + size - 1` starts hide at least one unit; the first is `1 - size`.
         size = least + (sizes[..., axis] * (most - least + 1)).floor()  # (B, N)
         start = (places[..., axis] * (length + size - 1)).floor() - size + 1  # (B, N)
         unit = torch.arange(length, device=noise.device)
         inside = (unit >= start[..., None]) & (unit < (start + size)[..., None])  # (B, N, length)
         shape = [length if a == axis else 1 for a in range(3)]
         covered = covered & inside.reshape(*inside.shape[:2], *shape)  # (B, N, T, H, W) at last
+    # Units are hidden in the order of the first cuboid that covers them, those of none at last.
     number = torch.arange(NUM_CUBOIDS, device=noise.device)[:, None]
     first = torch.where(covered.flatten(2), number, NUM_CUBOIDS).amin(dim=1)  # (B, U)
     hidden_first = (first + order).argsort(dim=1, stable=True)  # (B, U)
@@ -115,13 +157,13 @@ def block_units(noise: Tensor, keep: int, unit_grid: Sequence[int]) -> Tensor:
 
 
 def check_mask(mask: str) -> None:
-    """Raises a ValueError if there is no mask of that name."""
+    """Raise a ValueError if there is no mask of that name."""
     if mask not in MASKS:
         raise ValueError(f"mask must be one of {', '.join(MASKS)}, not {mask!r}")
 
 
 def check_num_kept(keep: int, units: int) -> None:
-    """Raises a ValueError if no unit is kept or none hidden."""
+    """Raise a ValueError if no unit is kept or none is hidden."""
     if not 0 < keep < units:
         raise ValueError(
             f"{keep} of {units} mask units would be kept; at least one must be kept and one hidden"
@@ -129,4 +171,5 @@ def check_num_kept(keep: int, units: int) -> None:
 
 
 def _steps(unit_grid: Sequence[int]) -> int:
+    """T, the number of time steps: 1 for images."""
     return unit_grid[0] if len(unit_grid) == 3 else 1

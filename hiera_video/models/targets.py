@@ -1,10 +1,10 @@
 """What a masked autoencoder reconstructs.
 
-A target is a `Target`: it says how many numbers a patch has (`dim`), computes them for some patches
-of a video (calling it), and paints predictions of them into a video (`paint`), or says that they
-are no picture (`has_picture`). To add one, write a class and name it in `make_target`.
+A `Target` says how many numbers a patch has (`dim`), computes them for some patches of a video
+(when called), and paints predictions into a video (`paint`) if they are pixels (`has_picture`). To
+add a target, write a class and name it in `make_target` and `TARGETS`.
 
-Legend: B batch, P patches of a video, M of them predicted, D numbers of a patch, h w a patch.
+Legend: B batch, P patches of a video, M of them predicted, D numbers in a patch, h w a patch.
 """
 
 import math
@@ -15,41 +15,61 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TARGETS = ("pixels_normalized", "pixels", "hog")
-EPS = 1e-6
+EPS = 1e-6  # added to the variance of a patch
 
 
 class Target(Protocol):
-    """What a masked autoencoder asks of a target.
+    """What a masked autoencoder needs of a target.
 
     Attributes:
         dim: D.
-        has_picture: predictions can be painted.
+        has_picture: whether predictions can be painted.
     """
 
     dim: int
     has_picture: bool
 
     def __call__(self, video: Tensor, where: Tensor) -> Tensor:
-        """Targets float32 ``(B, M, D)`` of the patches int64 ``(B, M)`` of a video."""
+        """Compute the targets of some patches.
+
+        Args:
+            video: normalised float ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
+            where: indices of patches in raster order, int64 ``(B, M)``.
+
+        Returns:
+            float32 ``(B, M, D)``.
+        """
         ...
 
     def paint(self, video: Tensor, where: Tensor, prediction: Tensor) -> Tensor:
-        """A copy of the video with predictions; ValueError if they are no picture."""
+        """Paint predictions into a copy of the video.
+
+        Args:
+            video: ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
+            where: indices of the predicted patches, int64 ``(B, M)``.
+            prediction: ``(B, M, D)``.
+
+        Returns:
+            A tensor with the shape and type of `video`.
+
+        Raises:
+            ValueError: the predictions are not pixels.
+        """
         ...
 
 
 class PixelTarget:
-    """The pixels of each patch, of the first of the frames that a token covers.
+    """The pixels of a patch, in the first of the frames that a token covers.
 
     Args:
-        patch_size: height and width of a patch.
+        patch_size: height and width of a patch in pixels.
         frame_stride: frames that a token covers; None for images.
         in_chans: channels of a pixel.
-        normalized: to mean 0 and variance 1 within each patch (He et al., arXiv:2111.06377).
+        normalized: normalise each patch to mean 0 and variance 1 (He et al., arXiv:2111.06377).
 
     Attributes:
-        dim: numbers of a patch. Their order is that of the published weights: (h, w, c) for
-            videos, (c, h, w) for images.
+        dim: D. The numbers have the order of the published weights: (h, w, c) for videos, (c, h, w)
+            for images.
     """
 
     has_picture = True
@@ -62,15 +82,7 @@ class PixelTarget:
         self.dim = patch_size[0] * patch_size[1] * in_chans
 
     def __call__(self, video: Tensor, where: Tensor) -> Tensor:
-        """Targets of some patches.
-
-        Args:
-            video: ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
-            where: int64 ``(B, M)`` of patches in raster order.
-
-        Returns:
-            float32 ``(B, M, D)``.
-        """
+        """Compute the pixels of some patches, as in `Target`: float32 ``(B, M, D)``."""
         patches = _take(self.patches(video), where)
         if not self.normalized:
             return patches
@@ -78,17 +90,10 @@ class PixelTarget:
         return (patches - mean) / std
 
     def paint(self, video: Tensor, where: Tensor, prediction: Tensor) -> Tensor:
-        """A copy of the video with predictions in place of some patches.
+        """Paint predictions into a copy of the video, as in `Target`.
 
-        Normalised predictions get mean and variance of the patch that they replace.
-
-        Args:
-            video: ``(B, 3, T, H, W)``.
-            where: int64 ``(B, M)``.
-            prediction: ``(B, M, D)``.
-
-        Returns:
-            As `video`.
+        Normalised predictions get the mean and variance of the patch that they replace. Frames
+        other than the first of each token stay as they are.
         """
         patches, prediction = self.patches(video), prediction.float()
         if self.normalized:
@@ -103,7 +108,7 @@ class PixelTarget:
         return painted
 
     def patches(self, video: Tensor) -> Tensor:
-        """All patches in raster order, float32 ``(B, P, D)``."""
+        """Cut a video ``(B, 3, T, H, W)`` into all its patches: float32 ``(B, P, D)``."""
         h, w = self.patch_size
         if self.frame_stride is not None:
             video = video[:, :, :: self.frame_stride]  # (B, 3, T', H, W)
@@ -128,24 +133,23 @@ class PixelTarget:
 class HOGTarget:
     """Histograms of oriented gradients (Dalal and Triggs 2005) of the first frame of each token.
 
-    Gradients of each channel are differences of the two neighbours, over the whole frame, 0 at its
-    border. A cell of 8x8 pixels has 9 bins of 20 degrees, without sign; a pixel adds the magnitude
-    of its gradient to one bin. Each cell and channel is divided by its L2 norm. Cells and bins are
-    those of MaskFeat (arXiv:2112.09133), whose target Hiera's table 3c compares with pixels. All
-    equals scikit-image's ``hog``, with blocks of one cell. That is our choice where MaskFeat's code
-    goes other ways: it has Sobel kernels and mirrored borders.
+    The gradient of a channel is the difference of the two neighbours of a pixel, and 0 at the
+    border of the frame. A cell of 8x8 pixels has 9 bins of 20 degrees; opposite directions share a
+    bin. Each pixel adds the magnitude of its gradient to one bin. Each cell and channel is divided
+    by its L2 norm. Cells and bins are those of MaskFeat (arXiv:2112.09133), whose target Hiera
+    compares with pixels (table 3c). The values equal those of scikit-image's ``hog`` with blocks of
+    one cell; MaskFeat's code has Sobel kernels and mirrored borders instead.
 
     Args:
-        patch_size: height and width of a patch, multiples of 8.
+        patch_size: height and width of a patch in pixels, multiples of 8.
         frame_stride: frames that a token covers; None for images.
         in_chans: channels of a pixel.
 
     Raises:
-        ValueError: cells do not divide a patch.
+        ValueError: a patch does not consist of whole cells.
 
     Attributes:
-        dim: numbers of a patch, in the order (row of cells, column of cells, channel, bin): 108 for
-            16x16 pixels.
+        dim: D, 108 for 16x16 pixels. The order is (row of cells, column of cells, channel, bin).
     """
 
     has_picture = False
@@ -165,15 +169,15 @@ class HOGTarget:
         self.dim = math.prod(self.cells) * in_chans * self.BINS
 
     def __call__(self, video: Tensor, where: Tensor) -> Tensor:
-        """As `PixelTarget`: float32 ``(B, M, D)``."""
+        """Compute the histograms of some patches, as in `Target`: float32 ``(B, M, D)``."""
         return _take(self.patches(video), where)
 
     def paint(self, video: Tensor, where: Tensor, prediction: Tensor) -> Tensor:
-        """Raises a ValueError."""
+        """Raise a ValueError: a histogram has no picture."""
         raise ValueError("histograms of gradients (target hog) cannot be painted as a picture")
 
     def patches(self, video: Tensor) -> Tensor:
-        """All patches in raster order, float32 ``(B, P, D)``."""
+        """Compute the histograms of all patches of ``(B, 3, T, H, W)``: float32 ``(B, P, D)``."""
         if self.frame_stride is not None:
             video = video[:, :, :: self.frame_stride]  # (B, 3, T', H, W)
         x = self.histograms(video.float())  # (B, 3, T', rows, columns, bins)
@@ -183,13 +187,21 @@ class HOGTarget:
         return x.flatten(-4).flatten(1, -2)  # (B, P, D)
 
     def histograms(self, frames: Tensor) -> Tensor:
-        """Normalised histograms of all cells: ``(..., H, W)`` to ``(..., rows, columns, bins)``."""
+        """Compute the histograms of all cells.
+
+        Args:
+            frames: float32 ``(..., H, W)``, each channel by itself.
+
+        Returns:
+            float32 ``(..., H/8, W/8, bins)``, of L2 norm 1 over the bins, or less where there is
+            hardly any gradient.
+        """
         down = F.pad(frames[..., 2:, :] - frames[..., :-2, :], (0, 0, 1, 1))
         right = F.pad(frames[..., 2:] - frames[..., :-2], (1, 1))
         magnitude = torch.hypot(down, right)
-        angle = torch.atan2(down, right) * (self.BINS / math.pi)  # in bins; opposite ones are one
-        bins = angle.floor().remainder(self.BINS)
-        # Bin by bin: a scattered sum would not be deterministic on a GPU.
+        angle = torch.atan2(down, right) * (self.BINS / math.pi)  # in bins, from -9 to 9
+        bins = angle.floor().remainder(self.BINS)  # opposite directions share a bin
+        # Bin by bin, because a scattered sum is not deterministic on a GPU.
         votes = [torch.where(bins == k, magnitude, 0.0) for k in range(self.BINS)]
         x = torch.stack([self._mean_of_cells(vote) for vote in votes], dim=-1)
         return x / (x.square().sum(dim=-1, keepdim=True) + self.EPS**2).sqrt()
@@ -202,10 +214,16 @@ class HOGTarget:
 def make_target(
     name: str, patch_size: tuple[int, int], frame_stride: int | None, in_chans: int
 ) -> Target:
-    """The target of a name in `TARGETS`.
+    """Create the target of a name in `TARGETS`.
+
+    Args:
+        name: ``pixels_normalized``, ``pixels`` or ``hog``.
+        patch_size: height and width of a patch in pixels.
+        frame_stride: frames that a token covers; None for images.
+        in_chans: channels of a pixel.
 
     Raises:
-        ValueError: there is none of that name, or it does not go with the patches.
+        ValueError: an unknown name, or patches that the target cannot have.
     """
     if name not in TARGETS:
         raise ValueError(f"target must be one of {', '.join(TARGETS)}, not {name!r}")
@@ -215,10 +233,11 @@ def make_target(
 
 
 def _take(patches: Tensor, where: Tensor) -> Tensor:
+    """The patches ``(B, M, D)`` of ``(B, P, D)`` at the indices ``(B, M)``."""
     return patches.gather(1, where[:, :, None].expand(-1, -1, patches.shape[-1]))  # (B, M, D)
 
 
 def _statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each patch; the variance is the unbiased one, as published."""
+    """Mean and deviation of each patch, ``(B, P, 1)``; the variance is unbiased, as published."""
     var, mean = torch.var_mean(patches, dim=-1, keepdim=True)
     return mean, (var + EPS).sqrt()

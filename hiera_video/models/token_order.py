@@ -2,11 +2,11 @@
 
 Legend: B batch, U mask units, L tokens of a unit, C channels, T H W axes of a grid.
 
-A grid of tokens is cut into mask units. The order is unit by unit, and within a unit by levels: the
-places within the first pooling cell are the slowest index, then those of the second, and so on.
-Pooling by s is then a maximum over the leading s of each unit, a window is a slice, and a hidden
-unit is a row left out. It is the published code's order, but with units slowest instead of fastest,
-so that the tokens of a window lie side by side.
+A grid of tokens is cut into mask units. Tokens are ordered unit by unit, and within a unit by
+levels: the place within the cell of the first pooling is the slowest index, then the place within
+that of the second, and so on. So pooling by s is a maximum over the leading index of a unit's
+``(s, L/s)`` tokens, a window is a slice, and hidden units are rows that are left out. The published
+code has the same order but with units fastest; with units slowest, a window is contiguous.
 """
 
 import math
@@ -18,11 +18,11 @@ Shape = Sequence[int]
 
 
 def unroll(x: Tensor, unit_grid: Shape, levels: Sequence[Shape]) -> Tensor:
-    """From raster order to units.
+    """Reorder tokens from raster order to units.
 
     Args:
         x: ``(B, T*H*W, C)`` in raster order.
-        unit_grid: units along each axis.
+        unit_grid: number of units along each axis.
         levels: factors of a unit along each axis, in the order in which they are pooled.
 
     Returns:
@@ -39,14 +39,14 @@ def unroll(x: Tensor, unit_grid: Shape, levels: Sequence[Shape]) -> Tensor:
 
 
 def reroll(x: Tensor, levels: Sequence[Shape]) -> Tensor:
-    """From the order within units back to raster order within each unit.
+    """Reorder the tokens within each unit back to raster order.
 
     Args:
-        x: ``(B, U, L, C)``; any number of units, so also with hidden units left out.
-        levels: those levels of the unit that have not been pooled away.
+        x: ``(B, U, L, C)``, with any number of units, since hidden ones may be left out.
+        levels: the levels of a unit that have not been pooled yet.
 
     Returns:
-        ``(B, U, T, H, W, C)`` where T, H, W are tokens of a unit; ``(B, U, H, W, C)`` for images.
+        ``(B, U, T, H, W, C)``, where T, H, W are tokens of a unit; ``(B, U, H, W, C)`` for images.
     """
     axes, depth = len(levels[0]), len(levels)
     unit = [math.prod([level[a] for level in levels]) for a in range(axes)]
@@ -60,11 +60,11 @@ def join_units(x: Tensor, unit_grid: Shape) -> Tensor:
     """Put all units of a grid side by side.
 
     Args:
-        x: ``(B, U, T, H, W, C)``, each unit in raster order, from `reroll`.
-        unit_grid: units along each axis.
+        x: ``(B, U, T, H, W, C)``, images ``(B, U, H, W, C)``, each unit in raster order.
+        unit_grid: number of units along each axis, ``(Ut, Uh, Uw)`` or ``(Uh, Uw)``.
 
     Returns:
-        ``(B, Ut*T, Uh*H, Uw*W, C)``.
+        ``(B, Ut*T, Uh*H, Uw*W, C)``, images ``(B, Uh*H, Uw*W, C)``.
     """
     axes, unit = len(unit_grid), x.shape[2:-1]
     x = x.reshape(x.shape[0], *unit_grid, *unit, x.shape[-1])  # (B, Ut, Uh, Uw, T, H, W, C)
@@ -75,21 +75,21 @@ def join_units(x: Tensor, unit_grid: Shape) -> Tensor:
 
 
 def pool(x: Tensor, stride: int) -> Tensor:
-    """Maximum over the cells of the next level: ``(B, U, L, ...)`` to ``(B, U, L/stride, ...)``."""
+    """Take the maximum over the next level: ``(B, U, L, ...)`` to ``(B, U, L/stride, ...)``."""
     if stride == 1:
         return x
     return x.unflatten(2, (stride, -1)).amax(dim=2)  # (B, U, stride, L/stride, ...)
 
 
 def windows(x: Tensor, windowed: bool) -> Tensor:
-    """Fold units into the batch, or join them, so that attention sees one sequence a row.
+    """Fold units into the batch, or join them, so that attention sees one sequence in each row.
 
     Args:
         x: ``(B, U, L, heads, channels)``.
-        windowed: each unit is a sequence; otherwise all units are one.
+        windowed: each unit is a sequence of its own; otherwise all units together are one.
 
     Returns:
-        A view ``(B*U, heads, L, channels)`` or ``(B, heads, U*L, channels)``.
+        A view: ``(B*U, heads, L, channels)`` if windowed, else ``(B, heads, U*L, channels)``.
     """
     x = x.flatten(0, 1) if windowed else x.flatten(1, 2)  # (rows, tokens, heads, channels)
     return x.transpose(1, 2)

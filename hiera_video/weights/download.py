@@ -1,4 +1,4 @@
-"""The published files of weights: downloaded once, resumed where a connection was lost."""
+"""Download published weights: once, and resumed after a lost connection."""
 
 import fcntl
 import hashlib
@@ -22,41 +22,42 @@ from hiera_video.terminal import progress_line
 
 BASE_URL = "https://dl.fbaipublicfiles.com/hiera/"
 LICENCE = "published Hiera weights are CC-BY-NC 4.0: not for commercial use"
-# SHA-256 by name. The publisher gives none, so size is what is checked; a name put here has both.
+# SHA-256 by name. The publisher gives none, so only the size is checked; of names in here, both.
 SHA256: dict[str, str] = {}
 SCHEMES = ("https",)
 TIMEOUT = 60.0  # seconds without an answer
-TRIES = 5  # in a row that bring nothing new
-PAUSE = 1.0  # seconds after the first of them; doubles
+TRIES = 5  # in a row without a new byte
+PAUSE = 1.0  # seconds after the first of them; doubles each time
 CHUNK = 1 << 20
 
 Progress = Callable[[int, int], None]
 
 
 class Interrupted(ConnectionError):
-    """The answer was not the whole or the rest; what is of use lies in the partial file."""
+    """The answer was incomplete; its usable bytes are in the partial file."""
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows no redirection to another scheme, also not on the way to an allowed one."""
+    """Refuses redirections to another scheme, even in the middle of a chain."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str):
         _check_scheme(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
+# Errors that may be gone at the next try.
 PASSING = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
 def published_file(name: str, quiet: bool = False) -> Path:
-    """Published weights in torch's cache (``TORCH_HOME``), downloaded if they are not there yet.
+    """Path of published weights in torch's cache (``TORCH_HOME``); downloaded if they are missing.
 
     Args:
         name: one of `names.CHECKPOINTS`.
         quiet: show no progress.
 
     Raises:
-        CheckpointError: they cannot be had; the message says where to put the file by hand.
+        CheckpointError: the download failed; the message says where to put the file by hand.
     """
     url = f"{BASE_URL}{name}.pth"
     path = Path(torch.hub.get_dir(), "checkpoints", f"{name}.pth")
@@ -74,21 +75,22 @@ def published_file(name: str, quiet: bool = False) -> Path:
 
 
 def download(url: str, path: Path, show: Progress, sha256: str | None = None) -> None:
-    """Fetch a file; `path` exists only when it is whole.
+    """Download a file; `path` exists only once it is complete.
 
-    Until then the bytes lie in ``path.part``, and in ``path.part.version`` what the server calls
-    this version of the file, so that a later call goes on if the server still has the same. Several
+    Until then its bytes are in ``path.part``. ``path.part.version`` holds the server's name of this
+    version of the file, so that a later call resumes if the server still has the same. Several
     processes may call this at once: one downloads, the others wait for it.
 
     Args:
-        url: where it is; only https, also after redirections.
-        path: where it goes.
-        show: called with megabytes done and in all.
-        sha256: hexadecimal digest that it must have, or how that begins.
+        url: of the file; only https, also after redirections.
+        path: where to put it.
+        show: called with the megabytes done and in total.
+        sha256: hexadecimal digest of the file, or the beginning of it.
 
     Raises:
-        OSError: the network, the server or the disk.
-        ValueError: another digest or kind of URL, or a server that does not say the file's size.
+        OSError: the network, the server or the disk failed.
+        ValueError: another digest, a URL that is not https, or a server that does not say how large
+            the file is.
     """
     part = path.with_name(path.name + ".part")
     version = part.with_name(part.name + ".version")
@@ -115,7 +117,7 @@ def download(url: str, path: Path, show: Progress, sha256: str | None = None) ->
 
 
 def digest_in_name(url: str) -> str | None:
-    """How the SHA-256 of a file of torchvision's begins: its name ends in ``-`` and that."""
+    """The beginning of the SHA-256, in hexadecimal, with which names of torchvision's files end."""
     found = re.search(r"-([0-9a-f]{8,64})\.pth$", urlsplit(url).path)
     return found and found[1]
 
@@ -134,19 +136,19 @@ def _fetch_with_retries(url: str, file: Any, version: Path, show: Progress) -> N
             begun |= progressed or isinstance(error, Interrupted)
             failures = 1 if progressed else failures + 1
             busy = isinstance(error, HTTPError) and (error.code in (408, 429) or error.code >= 500)
-            # Without a network at all, nobody should have to wait for that answer.
+            # Without any network, nobody should have to wait for that answer.
             if not (begun or busy) or max(failures, restarts) >= TRIES:
                 raise
             time.sleep(PAUSE * min(2.0 ** (failures - 1), 30.0))
 
 
 def _fetch(url: str, file: Any, version: Path, show: Progress) -> None:
-    """One request: append to the file what it lacks, or begin it anew."""
+    """Make one request: append what the file lacks, or begin it anew."""
     have = file.seek(0, os.SEEK_END)
     headers = {"User-Agent": "hiera-video"}
     known = version.read_text() if version.exists() else ""
     if have and known:
-        # The rest of this version; of another one the server sends the whole.
+        # The server sends the rest of this version, or all of another one.
         headers |= {"Range": f"bytes={have}-", "If-Range": known}
     _check_scheme(url)
     request = urllib.request.Request(url, headers=headers)
@@ -180,7 +182,7 @@ def _fetch(url: str, file: Any, version: Path, show: Progress) -> None:
 
 
 def _extent(response: Any, have: int) -> tuple[int, int]:
-    """First byte of an answer and the size of the whole file."""
+    """Position of the answer's first byte, and the size of the complete file."""
     if response.status == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
         if found is None or int(found[1]) != have:
@@ -188,13 +190,13 @@ def _extent(response: Any, have: int) -> tuple[int, int]:
         return have, int(found[2])
     length = response.headers.get("Content-Length", "")
     if not re.fullmatch(r"[0-9]{1,18}", length) or not int(length):
-        # Without it a connection that was cut looks like the end.
+        # Without it a lost connection looks like the end of the file.
         raise ValueError("the server does not say how large the file is")
     return 0, int(length)
 
 
 def _version_of(response: Any) -> str:
-    """A strong ETag or the time of change; empty: such a file is never resumed."""
+    """A strong ETag or the time of the last change; empty if none, and it is not resumed."""
     tag = response.headers.get("ETag", "")
     return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
 

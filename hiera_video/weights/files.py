@@ -1,4 +1,4 @@
-"""Files of weights: where they lie, and what they hold. No code in them is ever run."""
+"""Files of weights: where they are and what they hold. Code in them is never run."""
 
 import argparse
 import json
@@ -17,38 +17,41 @@ from hiera_video.terminal import did_you_mean
 
 StateDict = dict[str, Tensor]
 
-# Where a folder has its weights: a run of ours, an export, what transformers saves.
+# Weights in a folder: of a run, of an export, of what transformers saves.
 IN_FOLDER = ("checkpoints/last.ckpt", "model.safetensors", "pytorch_model.bin")
-AVERAGES = ("state_dict_ema", "model_ema")  # in checkpoints of timm's training
+AVERAGES = ("state_dict_ema", "model_ema")  # in checkpoints of timm's training script
 # DistributedDataParallel holds the network as `module`, a LightningModule as `model`.
 WRAPPERS = ("model.", "module.")
 
 
 def find_weights(source: str | Path) -> Path:
-    """The file of weights that a file or folder stands for; it need not exist.
+    """Find the file of weights in a folder; a file stands for itself.
 
     Args:
         source: a file, the folder of a run (its last checkpoint), or a folder with
             ``model.safetensors`` or ``pytorch_model.bin``.
+
+    Returns:
+        The file, or `source` if it holds none. It need not exist.
     """
     path = Path(source).expanduser()
     return next((path / name for name in IN_FOLDER if (path / name).is_file()), path)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """All that a checkpoint file holds, tensors on the CPU; nothing but plain values is unpickled.
+    """Read everything that a checkpoint file holds, with tensors on the CPU.
 
-    Training scripts, such as timm's, keep their options as an ``argparse.Namespace``, which is no
-    more than a dict.
+    Nothing but tensors and plain values is unpickled, besides ``argparse.Namespace``, in which
+    training scripts such as timm's keep their options.
 
     Raises:
-        CheckpointError: there is no such file, it is damaged, or it holds other objects.
+        CheckpointError: no such file, a damaged one, or one with other objects.
     """
     if not os.path.isfile(path):
         is_name = not Path(path).suffix and os.sep not in str(path)
         hint = did_you_mean(str(path), CHECKPOINTS) if is_name else ""
-        found = "a folder without weights" if os.path.isdir(path) else "no such file"
-        raise CheckpointError(f"{path}: {found}{hint}")
+        fault = "a folder without weights" if os.path.isdir(path) else "no such file"
+        raise CheckpointError(f"{path}: {fault}{hint}")
     try:
         if Path(path).suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -57,7 +60,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         else:
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format and each kind of damage has exceptions of its own
+    except Exception as error:  # every format and kind of damage raises another exception
         raise CheckpointError(f"{path}: {_reason(error)}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dict of weights")
@@ -65,10 +68,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_weights(path: str | Path) -> StateDict:
-    """The tensors of a checkpoint under the names that the network itself has for them.
+    """Read the weights of a checkpoint, by the names that the network itself gives them.
 
-    Of a training with an average of weights (EMA) that is the average, also of timm's training,
-    whose checkpoints hold both.
+    If a training kept an average of its weights (EMA), the average is returned, also where the
+    file holds both.
 
     Raises:
         CheckpointError: not a file of weights.
@@ -77,15 +80,23 @@ def read_weights(path: str | Path) -> StateDict:
 
 
 def network_weights(checkpoint: Mapping[str, Any], path: str | Path) -> StateDict:
-    """As `read_weights`, of what `read_checkpoint` gave for ``path``."""
+    """The weights in a checkpoint, as in `read_weights`.
+
+    Args:
+        checkpoint: what `read_checkpoint` returned.
+        path: of its file, for error messages.
+
+    Raises:
+        CheckpointError: it holds no weights.
+    """
     if average := average_in(checkpoint):
         checkpoint = checkpoint[average]
-    # Published Hiera; Lightning, where an average has taken the place of what is trained; SAM 2.
+    # Of published Hiera, of Lightning (where an average has replaced the weights), and of SAM 2.
     for key in ("model_state", "state_dict", "model"):
         if isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
     tensors = {str(k): v for k, v in checkpoint.items() if isinstance(v, Tensor)}
-    # torch.compile wraps a network once more.
+    # torch.compile is one more wrapper, anywhere in a name.
     tensors = {key.replace("_orig_mod.", ""): value for key, value in tensors.items()}
     while wrapper := next((w for w in WRAPPERS if any(k.startswith(w) for k in tensors)), None):
         own = {key: value for key, value in tensors.items() if key.startswith(wrapper)}
@@ -96,24 +107,24 @@ def network_weights(checkpoint: Mapping[str, Any], path: str | Path) -> StateDic
 
 
 def average_in(checkpoint: Mapping[str, Any]) -> str | None:
-    """Where a checkpoint has an average beside the weights that were trained; None: nowhere."""
+    """Key of the average that a checkpoint has beside the trained weights; None if it has none."""
     return next(
         (k for k in AVERAGES if isinstance(checkpoint.get(k), dict) and checkpoint[k]), None
     )
 
 
 def saved_input_size(checkpoint: Mapping[str, Any], path: Path) -> tuple[int, ...] | None:
-    """Height and width, for videos after frames, that a file's network was made for.
+    """Input size of the network whose weights a file holds.
 
-    Checkpoints of runs say it, the names of published files, and the JSON file in the folder of an
-    export and of what transformers and timm save.
+    It is known for checkpoints of runs, for published files by their names, and where a JSON file
+    lies beside the weights: in exports, and in what transformers and timm save.
 
     Args:
-        checkpoint: what `read_checkpoint` gave for `path`.
-        path: the file.
+        checkpoint: what `read_checkpoint` returned.
+        path: of its file.
 
     Returns:
-        None where it is not known.
+        ``(H, W)`` or ``(T, H, W)`` in pixels; None if unknown.
     """
     config = checkpoint.get("config")
     if size := _size_of(config.get("model") if isinstance(config, dict) else None):
@@ -130,11 +141,11 @@ def saved_input_size(checkpoint: Mapping[str, Any], path: Path) -> tuple[int, ..
 
 
 def checked_values(weights: Mapping[str, Tensor]) -> StateDict:
-    """Weights to compute with, those of 8 bits as float32.
+    """Check that a network can compute with these weights; those of 8 bits become float32.
 
     Raises:
-        ValueError: a tensor is not of floating point, is empty, or has values that are NaN or, as
-            float32, infinite: a network with them would compute nothing.
+        ValueError: a tensor that is empty or not of floating point, or that has values that are NaN
+            or, as float32, infinite.
     """
     checked = {}
     for name, value in weights.items():
@@ -154,6 +165,7 @@ def checked_values(weights: Mapping[str, Tensor]) -> StateDict:
 
 
 def _as_float32(value: Tensor) -> Tensor | None:
+    """The tensor in float32; None if it holds no floating-point numbers."""
     if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
         return None
     try:
@@ -163,20 +175,21 @@ def _as_float32(value: Tensor) -> Tensor | None:
 
 
 def _size_of(arguments: Any) -> tuple[int, ...] | None:
-    """The ``input_size`` among a model's arguments, or what its ``name`` stands for."""
+    """The ``input_size`` in a model's arguments, or that of its ``name``."""
     arguments = _dict(arguments)
     named = MODELS.get(str(arguments.get("name")), {})
     return _size(arguments.get("input_size") or named.get("input_size"))
 
 
 def _size(value: Any) -> tuple[int, ...] | None:
+    """Two or three counts as a tuple; None if it is anything else."""
     if isinstance(value, (list, tuple)) and len(value) in (2, 3):
         return tuple(value) if all(type(n) is int and n > 0 for n in value) else None
     return None
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """What a JSON file holds, empty where it cannot be read: weights do not need it."""
+    """The object in a JSON file; empty if it cannot be read, as weights do not need it."""
     try:
         return _dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):

@@ -1,14 +1,14 @@
-"""Weights of other projects' Hiera under the names of the published one, recognised by their keys.
+"""Translate weights of other projects' Hiera to published names. Their keys tell them apart.
 
 - timm's ``hiera_*``: LayerScale is folded into the layer before it, and the two parts of an
   absolute-window position embedding are added up.
 - transformers' ``HieraModel``, ``HieraForImageClassification``, ``HieraForPreTraining``.
 - SAM 2's image trunk (``image_encoder.trunk``), also in timm's port; the rest is left out. Its
-  position embedding is in two parts as well. From stage 3 on it attends in windows, but for a few
-  blocks, where ours attends to the whole picture. At 224x224 (large: 256x256) these windows are as
-  large as the map, so features are equal; at other sizes they differ.
+  position embedding has two parts as well. Most blocks from stage 3 on attend in windows, where
+  Hiera attends to the whole picture. At 224x224 (large: 256x256) these windows are as large as the
+  map, so features are equal. At other sizes they differ.
 
-All are of images.
+All of them are models of images.
 """
 
 import re
@@ -21,8 +21,8 @@ from torch import Tensor
 from hiera_video.weights.files import checked_values
 from hiera_video.weights.positions import compose
 
-LICENCE_NOTE = "mind its licence: Meta's Hiera weights are CC-BY-NC 4.0 in this form, too"
-# Patterns in a file's names, and what the published name has there.
+LICENCE_NOTE = "mind the licence: Meta's Hiera weights are CC-BY-NC 4.0 in this form, too"
+# Patterns in the names of a file, and what replaces them in the published names.
 TRANSFORMERS = {
     r"^(hiera\.)?embeddings\.position_embeddings$": "pos_embed",
     r"^(hiera\.)?embeddings\.patch_embeddings\.projection\.": "patch_embed.proj.",
@@ -47,12 +47,12 @@ class Translation(NamedTuple):
     """Weights under published names.
 
     Attributes:
-        weights: of the network; position embeddings in two parts have become one.
-        names: each name in the file to its published one, also where they are the same.
-        left_out: names in the file of what is no part of a Hiera.
+        weights: of the network; a position embedding in two parts has become one.
+        names: each name in the file to its published name, even if they are equal.
+        left_out: names in the file that are not part of a Hiera.
         lacks: published names that such files never have.
         notes: lines for the user.
-        composed: the position embedding was in two parts and now has the model's own grid.
+        composed: whether the position embedding had two parts; it now has the model's own grid.
     """
 
     weights: dict[str, Tensor]
@@ -64,15 +64,15 @@ class Translation(NamedTuple):
 
 
 def translate(weights: Mapping[str, Tensor], grid: tuple[int, ...]) -> Translation:
-    """Give weights their published names; those that have them already stay.
+    """Translate the names of weights to published names; published ones stay.
 
     Args:
         weights: tensors by their names in the file.
-        grid: height and width in tokens of the model that they are for.
+        grid: ``(H', W')``, tokens after the patch embedding of the model that will take them.
 
     Raises:
-        ValueError: a network that a Hiera cannot compute, names that mean the same tensor, or
-            values that `checked_values` refuses.
+        ValueError: a network that a Hiera cannot compute, two names for the same tensor, or values
+            that `checked_values` refuses.
     """
     ends = {name.rpartition(".")[2]: name for name in weights if "pos_embed" in name}
     if "pos_embed_window" in ends:
@@ -119,7 +119,7 @@ def _from_sam2(weights: Mapping[str, Tensor], prefix: str, grid: tuple[int, ...]
 
 
 def _block_names(weights: Mapping[str, Tensor]) -> dict[str, str]:
-    """``encoder.stages.1.layers.0.`` to ``blocks.2.`` where the first stage has two."""
+    """Prefixes of blocks: ``encoder.stages.1.layers.0.`` is ``blocks.2.`` if stage 0 has two."""
     layers = sorted({(int(m[1]), int(m[2]), m[0]) for name in weights if (m := _STAGE.match(name))})
     return {prefix: f"blocks.{i}." for i, (_, _, prefix) in enumerate(layers)}
 
@@ -129,6 +129,7 @@ def _rename(
     patterns: Mapping[str, str],
     prefixes: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
+    """Names in the file to published names; a ValueError if two become the same."""
     renamed = {}
     for name in names:
         new = name
@@ -137,14 +138,15 @@ def _rename(
         for pattern, replacement in patterns.items():
             new = re.sub(pattern, replacement, new)
         renamed[name] = new
-    twice = [new for new, count in Counter(renamed.values()).items() if count > 1]
-    if twice:
-        both = " and ".join(name for name, new in renamed.items() if new == twice[0])
-        raise ValueError(f"{both} are the same tensor of the network ({twice[0]})")
+    repeated = [new for new, count in Counter(renamed.values()).items() if count > 1]
+    if repeated:
+        names_of_one = " and ".join(name for name, new in renamed.items() if new == repeated[0])
+        raise ValueError(f"{names_of_one} are the same tensor of the network ({repeated[0]})")
     return renamed
 
 
 def _check_transitions(weights: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError if a block widens its channels without a linear map."""
     for name, before in weights.items():
         block = name.removesuffix("norm1.weight")
         after = weights.get(f"{block}norm2.weight")
@@ -158,7 +160,11 @@ def _check_transitions(weights: Mapping[str, Tensor]) -> None:
 
 
 def _fold_layer_scale(weights: dict[str, Tensor]) -> bool:
-    """``gamma * (W x + b)`` is a linear layer with ``gamma W`` and ``gamma b``."""
+    """Fold LayerScale in place: ``gamma * (W x + b)`` is a layer with ``gamma W`` and ``gamma b``.
+
+    Returns:
+        Whether there was any.
+    """
     scales = [name for name in weights if re.search(r"\.ls[12]\.gamma$", name)]
     for name in scales:
         block, scale, _ = name.rsplit(".", 2)
@@ -175,10 +181,10 @@ def _fold_layer_scale(weights: dict[str, Tensor]) -> bool:
 def _compose(
     weights: dict[str, Tensor], window: str, grid: tuple[int, ...], antialias: bool
 ) -> None:
-    """Replace the two parts of a position embedding by one."""
+    """Replace the two parts of a position embedding by their sum, in place."""
     within, across = weights.pop(window), weights.get("pos_embed")
     if across is None or across.ndim != 4 or within.ndim != 4:
-        raise ValueError(f"{window} has no pos_embed that it goes with")
+        raise ValueError(f"{window} has no pos_embed to go with")
     if across.shape[:2] != within.shape[:2]:
         raise ValueError(f"{window} has no pos_embed of its size")
     weights["pos_embed"] = compose(across, within, grid, antialias)

@@ -1,10 +1,10 @@
 """Position embeddings for inputs of another size.
 
-In space, what a mask unit sees of the embedding repeats from unit to unit: attention within units
-learns a pattern of one unit's size. Stretching the whole embedding would stretch that pattern, and
-no unit would see what it was trained with (Bolya et al., "Window Attention is Bugged: How not to
-Interpolate Position Embeddings", arXiv:2311.05613). So the pattern stays as it is, tiled, and only
-what is left over is resized.
+Attention within mask units learns a pattern of one unit's size, which the embedding of space
+repeats in each unit. Stretching the whole embedding would stretch that pattern, and no unit would
+see what it was trained with (Bolya et al., "Window Attention is Bugged: How not to Interpolate
+Position Embeddings", arXiv:2311.05613). So the pattern is tiled as it is, and only the rest of the
+embedding is resized.
 
 Legend: C channels; T' H' W' the grid of tokens after patch embedding; h w tokens of a mask unit.
 """
@@ -18,62 +18,54 @@ from torch import Tensor
 from hiera_video.models.architecture import Geometry
 
 Grid = tuple[int, ...]
+TIME, DECODER = "pos_embed_temporal", "decoder_pos_embed"
 
 
 def resized_positions(
-    found: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
     own: Mapping[str, Tensor],
     geometry: Geometry,
     input_size: tuple[int, ...] | None = None,
 ) -> dict[str, Tensor]:
-    """Those position embeddings of a file that are of another grid, for the grid of a model.
+    """Resize the position embeddings of a file that belong to another grid than the model's.
+
+    Embeddings with other channels are of another network; they are left to the caller.
 
     Args:
-        found: tensors of the file under published names.
-        own: those of the model.
+        weights: tensors of the file under published names, embeddings ``(1, tokens, C)``.
+        own: tensors of the model.
         geometry: of the model.
-        input_size: that the file's network had, if that is known; else its grid is square, or the
-            model's where as many tokens make no square.
+        input_size: ``(H, W)`` or ``(T, H, W)`` in pixels that the file's network takes, if known.
+            Otherwise its grid is square, or the model's if the tokens do not make a square.
+
+    Returns:
+        The resized embeddings alone, by name, with the tokens of the model's grid.
 
     Raises:
-        ValueError: a grid that cannot be known or has no whole mask units, or one of space and time
-            in one embedding, which is not resized.
+        ValueError: the grid of the file is ambiguous or has no whole mask units, or one embedding
+            is of space and time together, which cannot be resized.
     """
-    names = ("pos_embed_spatial", "pos_embed_temporal", "pos_embed", "decoder_pos_embed")
-    # What has other channels is of another network, which the caller will see.
-    values = {n: found[n] for n in names if n in found and n in own and _alike(found[n], own[n])}
+    space = _space_name(geometry)
+    names = (space, TIME, DECODER)
+    both = [name for name in names if name in weights and name in own]
+    values = {name: weights[name] for name in both if _same_channels(weights[name], own[name])}
+    source, target = _grid_of_file(values, geometry, input_size), geometry.tokens
     resized = {}
-    *time, height, width = geometry.tokens
-    if "pos_embed_temporal" in values:
-        time = [values["pos_embed_temporal"].shape[1]]
-        if time[0] != geometry.tokens[0]:
-            steps = geometry.tokens[0]
-            resized["pos_embed_temporal"] = resize_time(values["pos_embed_temporal"], steps)
-    source: Grid = (height, width)
-    space = "pos_embed_spatial" if geometry.sep_pos_embed else "pos_embed"
-    if space in values and (geometry.sep_pos_embed or not time):
-        given = _tokens(input_size, geometry)[-2:]
-        source = _source_grid(space, values[space].shape[1], (height, width), given)
-        if source != (height, width):
-            unit = geometry.unit[-2:]
-            resized[space] = resize_space(values[space], source, (height, width), unit)
-    elif space in values:
-        given = _tokens(input_size, geometry)
-        if given and given != geometry.tokens and math.prod(given) == values[space].shape[1]:
-            raise ValueError(
-                f"{space} is of {_by(given)} tokens, of space and time at once; it is not resized, "
-                f"and the model has {_by(geometry.tokens)}"
-            )
-    if "decoder_pos_embed" in values:
-        before, after = (_decoder_grid(t, geometry) for t in ((*time, *source), geometry.tokens))
-        value = values["decoder_pos_embed"]
-        if before != after and math.prod(before) == value.shape[1]:
-            resized["decoder_pos_embed"] = resize_joint(value, before, after)
+    if TIME in values and source[0] != target[0]:
+        resized[TIME] = resize_time(values[TIME], target[0])
+    if space in values and source[-2:] != target[-2:]:
+        unit = geometry.unit[-2:]
+        resized[space] = resize_space(values[space], source[-2:], target[-2:], unit)
+    if DECODER in values:
+        before, after = _decoder_grid(source, geometry), _decoder_grid(target, geometry)
+        # With another number of tokens it is of another network, as with other channels.
+        if before != after and math.prod(before) == values[DECODER].shape[1]:
+            resized[DECODER] = resize_joint(values[DECODER], before, after)
     return resized
 
 
 def resize_time(value: Tensor, steps: int) -> Tensor:
-    """An embedding of time ``(1, T', C)`` for another number of steps.
+    """Resize an embedding of time ``(1, T', C)`` to ``(1, steps, C)``.
 
     Linear between the middles of the steps: twice the frames see the same span more finely.
     """
@@ -82,16 +74,19 @@ def resize_time(value: Tensor, steps: int) -> Tensor:
 
 
 def resize_space(value: Tensor, source: Grid, target: Grid, unit: Grid) -> Tensor:
-    """An embedding of space for another grid, with the part within mask units as it was.
+    """Resize an embedding of space, and keep the pattern within mask units as it was.
 
-    The mean over all units stays exactly; the difference from it is resized, bicubic, and loses the
-    mean over units that resizing gave it.
+    The pattern is the mean over all units. It stays exactly the same. What differs from it is
+    resized (bicubic) and shifted so that its own mean over units is zero again.
 
     Args:
         value: ``(1, H'*W', C)`` of the grid `source`.
         source: ``(H', W')``, a multiple of `unit`.
-        target: another one.
+        target: the new ``(H', W')``, a multiple of `unit`.
         unit: ``(h, w)`` of a mask unit.
+
+    Returns:
+        ``(1, H'*W', C)`` of the grid `target`, in the type of `value`.
 
     Raises:
         ValueError: `source` has no whole units.
@@ -102,20 +97,23 @@ def resize_space(value: Tensor, source: Grid, target: Grid, unit: Grid) -> Tenso
         )
     x = value.double().transpose(1, 2).unflatten(2, source)  # (1, C, H', W')
     within = _mean_unit(x, unit)  # (1, C, h, w)
-    x = _resize(x - _tile(within, source), target)
+    x = _resize(x - _tile(within, source), target)  # (1, C, H', W') of the target, as from here on
     x = x + _tile(within - _mean_unit(x, unit), target)
     return x.flatten(2).transpose(1, 2).to(value.dtype)  # (1, H'*W', C)
 
 
 def resize_joint(value: Tensor, source: Grid, target: Grid) -> Tensor:
-    """The decoder's embedding of space and time at once: linear in time, bicubic in space.
+    """Resize a decoder's embedding of space and time together: linear in time, bicubic in space.
 
-    The decoder attends to all tokens in every block, so no pattern of a unit's size is to be kept.
+    The decoder attends to all tokens in every block, so it has no pattern within units to keep.
 
     Args:
         value: ``(1, T*H*W, C)``, of images ``(1, H*W, C)``.
-        source: its ``(T, H, W)`` or ``(H, W)``.
-        target: another one.
+        source: its grid ``(T, H, W)`` or ``(H, W)``.
+        target: the new grid, with as many axes.
+
+    Returns:
+        As `value`, with the tokens of `target`.
     """
     *time, height, width = source
     x = value.double().unflatten(1, (math.prod(time), height, width))[0]  # (T, H, W, C)
@@ -127,16 +125,16 @@ def resize_joint(value: Tensor, source: Grid, target: Grid) -> Tensor:
 
 
 def compose(across: Tensor, within: Tensor, grid: Grid, antialias: bool) -> Tensor:
-    """An embedding that was trained in two parts, as one.
+    """Add up a position embedding that was trained in two parts.
 
     Args:
-        across: ``(1, C, n, m)``, resized to the grid, bicubic.
-        within: ``(1, C, h, w)``, tiled over it.
+        across: ``(1, C, n, m)``, over the picture; resized to the grid (bicubic).
+        within: ``(1, C, h, w)``, within windows; tiled over the grid.
         grid: ``(H', W')``.
-        antialias: the kernel that the network was trained with: PyTorch has two cubic ones.
+        antialias: which of PyTorch's two cubic kernels the network was trained with.
 
     Returns:
-        ``(1, H'*W', C)``.
+        float32 ``(1, H'*W', C)``.
 
     Raises:
         ValueError: the grid is no multiple of ``(h, w)``.
@@ -150,6 +148,7 @@ def compose(across: Tensor, within: Tensor, grid: Grid, antialias: bool) -> Tens
 
 
 def _resize(x: Tensor, size: Grid) -> Tensor:
+    """Bicubic, ``(N, C, H, W)`` to ``(N, C, *size)``."""
     # The antialiased kernel is the sharper one; it averages only where it shrinks.
     if tuple(x.shape[-2:]) == tuple(size):
         return x
@@ -163,44 +162,76 @@ def _mean_unit(x: Tensor, unit: Grid) -> Tensor:
 
 
 def _tile(within: Tensor, grid: Grid) -> Tensor:
+    """``(1, C, h, w)`` repeated to ``(1, C, H', W')``."""
     return within.tile([n // u for n, u in zip(grid, within.shape[-2:], strict=True)])
 
 
-def _tokens(input_size: tuple[int, ...] | None, geometry: Geometry) -> Grid:
-    """The grid of an input, of as many axes as are known of both; empty where none is."""
-    axes = min(len(input_size or ()), len(geometry.patch_stride))
-    if input_size is None or not axes:
-        return ()
-    pairs = zip(input_size[-axes:], geometry.patch_stride[-axes:], strict=True)
-    return tuple(n // s for n, s in pairs)
+def _space_name(geometry: Geometry) -> str:
+    return "pos_embed_spatial" if geometry.sep_pos_embed else "pos_embed"
 
 
-def _source_grid(name: str, count: int, own: Grid, given: Grid) -> Grid:
-    if given and math.prod(given) == count:
-        return given
+def _grid_of_file(
+    values: Mapping[str, Tensor], geometry: Geometry, input_size: tuple[int, ...] | None
+) -> Grid:
+    """The grid of tokens that a file's embeddings belong to; the model's where they do not say."""
+    name, own = _space_name(geometry), geometry.tokens
+    time = (values[TIME].shape[1],) if TIME in values else own[:-2]
+    if name not in values:
+        return (*time, *own[-2:])
+    count, stated = values[name].shape[1], _tokens(input_size, geometry)
+    if geometry.sep_pos_embed or not time:
+        return (*time, *_space_grid(name, count, own[-2:], stated[-2:]))
+    if stated and stated != own and math.prod(stated) == count:
+        raise ValueError(
+            f"{name} has {_by(stated)} tokens, of space and time together; it cannot be resized, "
+            f"and the model has {_by(own)}"
+        )
+    return own
+
+
+def _space_grid(name: str, count: int, own: Grid, stated: Grid) -> Grid:
+    """Rows and columns of `count` tokens of space.
+
+    Args:
+        name: of the embedding, for error messages.
+        count: number of tokens.
+        own: the model's ``(H', W')``.
+        stated: what the file says; empty if nothing.
+    """
+    if stated and math.prod(stated) == count:
+        return stated
     side = math.isqrt(count)
     fitting = {grid for grid in ((side, side), own) if math.prod(grid) == count}
     if len(fitting) == 1:
         return fitting.pop()
     if fitting:
         raise ValueError(
-            f"{name} is of {count} tokens, {side}x{side} or {_by(own)} as the model's, and the "
-            "file does not say which; a run or an export does, and model.load_state_dict takes "
-            "them as the model's"
+            f"{name} has {count} tokens, {side}x{side} or, as the model, {_by(own)}, and the file "
+            "does not say which; a run or an export does, and model.load_state_dict takes them as "
+            "the model's"
         )
     raise ValueError(
-        f"{name} is of {count} tokens, which make no square, and the file does not say how many "
+        f"{name} has {count} tokens, which make no square, and the file does not say how many "
         f"rows they are; the model has {_by(own)}"
     )
 
 
+def _tokens(input_size: tuple[int, ...] | None, geometry: Geometry) -> Grid:
+    """The grid of an input, of its last axes that the model has too; empty if it is unknown."""
+    axes = min(len(input_size or ()), len(geometry.patch_stride))
+    if input_size is None or not axes:
+        return ()
+    pairs = zip(input_size[-axes:], geometry.patch_stride[-axes:], strict=True)
+    return tuple(pixels // stride for pixels, stride in pairs)
+
+
 def _decoder_grid(tokens: Grid, geometry: Geometry) -> Grid:
-    """Tokens at the first stage to those of the last, which the decoder sees."""
+    """The grid after the last pooling, which the decoder sees, from that of the first stage."""
     pooled = [u // rest for u, rest in zip(geometry.unit, geometry.levels[-1], strict=True)]
     return tuple(n // p for n, p in zip(tokens, pooled, strict=True))
 
 
-def _alike(a: Tensor, b: Tensor) -> bool:
+def _same_channels(a: Tensor, b: Tensor) -> bool:
     return a.ndim == 3 and (a.shape[0], a.shape[2]) == (b.shape[0], b.shape[2])
 
 

@@ -241,7 +241,7 @@ def test_wrong_arguments(arguments, message):
 @pytest.mark.parametrize("clip", [-1, 2])
 def test_a_clip_that_is_not_there(clip):
     net = create_detector("hiera_tiny_16x224", **TINY, num_classes=3)
-    with pytest.raises(RuntimeError, match="names no clip"):
+    with pytest.raises(RuntimeError, match="a clip that is not in the batch"):
         net(torch.rand(2, 3, 4, 64, 64), torch.rand(1, 4), torch.tensor([clip]))
 
 

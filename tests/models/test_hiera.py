@@ -84,7 +84,7 @@ def test_legal_input_sizes(size):
         ("16x224", {"patch_padding": (1, 0, 0)}, "patch_kernel"),
         ("16x224", {"embed_dim": 50, "num_heads": 4}, "50 channels do not divide into 4 heads"),
         ("16x224", {"stages": (2, 3)}, "q_pool must be in .0, 1. for 2 stages"),
-        ("16x224", {"stages": (2, 3, 0, 3)}, "a block at least"),
+        ("16x224", {"stages": (2, 3, 0, 3)}, "at least one block"),
         ("16x224", {"mask_unit_attn": (True,)}, "mask_unit_attn"),
         ("16x224", {"drop_path_rate": 1.0}, "drop_path_rate must be in"),
         ("224", {"sep_pos_embed": True}, "sep_pos_embed is for video"),

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
+from hiera_video import create_mae, create_model
 from hiera_video.callbacks.averaging import ema
 from hiera_video.errors import CheckpointError
 from hiera_video.models.zoo import create_mae, create_model
@@ -316,7 +317,9 @@ def test_grid_of_a_published_name(tmp_path):
     torch.save({"model_state": state}, tmp_path / "hiera_base_16x224.pth")
     assert load_weights(model, tmp_path / "hiera_base_16x224.pth").resized == ["pos_embed_spatial"]
     torch.save({"model_state": state}, tmp_path / "any.pth")
-    with pytest.raises(CheckpointError, match="any.pth: .*3136 tokens, 56x56 or 8x392") as error:
+    with pytest.raises(
+        CheckpointError, match="any.pth: .*3136 tokens, 56x56 or, .* 8x392"
+    ) as error:
         load_weights(model, tmp_path / "any.pth")
     assert "\n" not in str(error.value)
 
@@ -363,7 +366,7 @@ def test_grid_of_a_file_that_is_not_square(tmp_path):
     torch.save({"state_dict": saved.state_dict(), "config": config}, tmp_path / "run.ckpt")
     model = new_model(input_size=(4, 128, 64))
     assert load_weights(model, tmp_path / "run.ckpt").resized == ["pos_embed_spatial"]
-    with pytest.raises(CheckpointError, match="plain.ckpt: pos_embed_spatial is of 384 tokens, "):
+    with pytest.raises(CheckpointError, match="plain.ckpt: pos_embed_spatial has 384 tokens, "):
         load_weights(model, tmp_path / "plain.ckpt")
     report = load_weights(model, tmp_path / "plain.ckpt", strict=False)
     assert report.missing == ["pos_embed_spatial"]

@@ -171,14 +171,14 @@ def test_grid_of_the_file():
 def test_as_many_tokens_as_a_square_and_as_the_model():
     shape, own = video(32, 128)
     _, square = video(64, 64)
-    with pytest.raises(ValueError, match="256 tokens, 16x16 or 8x32 as the model's, and the f"):
+    with pytest.raises(ValueError, match="256 tokens, 16x16 or, as the model, 8x32, and the f"):
         resized_positions(square, own, shape)
     found = resized_positions(square, own, shape, (16, 64, 64))
     expected = resize_space(square["pos_embed_spatial"], (16, 16), (8, 32), UNIT)
     torch.testing.assert_close(found["pos_embed_spatial"], expected)
     assert resized_positions(square, own, shape, (16, 32, 128)) == {}
     # A size that does not agree with the tokens says nothing.
-    with pytest.raises(ValueError, match="16x16 or 8x32"):
+    with pytest.raises(ValueError, match="16x16 or, as the model, 8x32"):
         resized_positions(square, own, shape, (16, 96, 96))
     other_shape, _ = video(64, 64)
     assert resized_positions(square, square, other_shape) == {}
@@ -189,7 +189,7 @@ def test_an_embedding_of_space_and_time_at_once_of_another_grid_is_refused():
     own = {"pos_embed": embedding(2 * 16 * 32)}
     for size in (None, (4, 64, 128), (8, 64, 128)):
         assert resized_positions(own, own, shape, size) == {}
-    with pytest.raises(ValueError, match="2x32x16 tokens, of space and time at once.*has 2x16x32"):
+    with pytest.raises(ValueError, match="2x32x16 tokens, of space and time together.*has 2x16x32"):
         resized_positions(own, own, shape, (4, 128, 64))
 
 
