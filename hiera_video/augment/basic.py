@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-# PySlowFast DATA.MEAN and DATA.STD, which all published video Hiera models were trained with.
-VIDEO_MEAN = (0.45, 0.45, 0.45)
-VIDEO_STD = (0.225, 0.225, 0.225)
+from hiera_video.models.names import VIDEO_MEAN, VIDEO_STD
+
 # Each use of a sample's seed has its own stream of random numbers.
 FLIP_STREAM = 1
 MASK_STREAM = 2

@@ -94,8 +94,8 @@ def run(words: Sequence[str]) -> None:
     if heads[0] == heads[1]:
         raise UsageError(f"--heads {heads[0]} {heads[1]}: two different numbers are compared")
     mae, clip, normalize = _read(arguments.weights)
-    _check_request(mae, heads, arguments.mask_ratio)
     videos = list_videos(arguments.videos, _no_lists)
+    _check_request(mae, heads, arguments.mask_ratio)
     with progress_line("heads", "videos") as show:
         comparison = compare_heads(
             mae.to("cuda" if torch.cuda.is_available() else "cpu"),

@@ -18,6 +18,10 @@ INPUTS: dict[str, dict[str, Any]] = {
     "224": {"input_size": (224, 224), "num_classes": 1000},
     "16x224": {"input_size": (16, 224, 224), "num_classes": 400},
 }
+# Mean and standard deviation of red, green and blue, in [0, 1], of the inputs that the published
+# models were trained on: ImageNet's, and for videos PySlowFast's DATA.MEAN and DATA.STD.
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+VIDEO_MEAN, VIDEO_STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 MODELS: dict[str, dict[str, Any]] = {
     f"hiera_{width}_{size}": {**arguments, **INPUTS[size]}
     for size in INPUTS

@@ -22,9 +22,12 @@ def default_values(call: HydraCall) -> dict[str, Any]:
 
     def is_choice(word: str) -> bool:
         key = word.lstrip("+~").partition("=")[0]
-        return key == "hydra.searchpath" or key.partition("@")[0].partition("/")[0] in groups
+        if key == "hydra.searchpath":
+            return True
+        # Of a sweep over choices, the configuration's own choice must do.
+        return key.partition("@")[0].partition("/")[0] in groups and "," not in word
 
-    overrides = [word for word in call.overrides if is_choice(word) and "," not in word]
+    overrides = [word for word in call.overrides if is_choice(word)]
     config = OmegaConf.to_container(composed(call, overrides), resolve=False)
     return dict(_flatten(config))
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hiera_video.augment.basic import VIDEO_MEAN, VIDEO_STD
 from hiera_video.errors import CheckpointError
+from hiera_video.models.names import VIDEO_MEAN, VIDEO_STD
 from hiera_video.weights.description import CLIP, UNKNOWN, Description, from_record, to_record
 
 # What made the models of a configuration, and still does.
@@ -59,7 +59,7 @@ def describe_earlier_run(checkpoint: Mapping[str, Any], file: Path) -> Descripti
 
 def _description(config: dict[str, Any], checkpoint: Mapping[str, Any]) -> Description:
     """Of a model that is known here; its fields are not checked yet."""
-    model, data = config["model"], config["data"]
+    model, data = config["model"], dict(config["data"])
     arguments = {k: v for k, v in model.items() if k not in ("_target_", "_partial_")}
     kind = kind_made_by(model.get("_target_"))
     if kind is None:

@@ -10,9 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hiera_video.augment.basic import VIDEO_MEAN, VIDEO_STD
 from hiera_video.errors import CheckpointError
-from hiera_video.models.names import CHECKPOINTS, MODELS
+from hiera_video.models.names import (
+    CHECKPOINTS,
+    IMAGE_MEAN,
+    IMAGE_STD,
+    MODELS,
+    VIDEO_MEAN,
+    VIDEO_STD,
+)
 from hiera_video.terminal import did_you_mean
 from hiera_video.weights.description import (
     CUSTOM,
@@ -27,8 +33,6 @@ from hiera_video.weights.files import read_checkpoint
 from hiera_video.weights.portable import WEIGHTS, check_readable
 
 NON_COMMERCIAL = "CC-BY-NC-4.0"  # licence of published weights, and of what is trained from them
-# The images that published models were trained on were normalised with these.
-IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # How the published video models were trained and tested (paper, tables 4 and 11).
 PUBLISHED_CLIP = {
     "num_frames": 16,
@@ -123,7 +127,8 @@ def classes_of(checkpoint: Mapping[str, Any]) -> Classes:
     record = checkpoint.get(RECORD)
     # Version 0.1 had them at the top of the checkpoint.
     holder = record if isinstance(record, dict) else checkpoint
-    return Classes(*(tuple(holder.get(key) or ()) for key in ("class_names", "action_ids")))
+    lists = (holder.get(key) for key in ("class_names", "action_ids"))
+    return Classes(*(tuple(x) if isinstance(x, list | tuple) else () for x in lists))
 
 
 def describe_checkpoint(checkpoint: Mapping[str, Any], file: Path) -> Description:

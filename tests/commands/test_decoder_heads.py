@@ -13,7 +13,7 @@ from hiera_video import cli
 from hiera_video.augment.basic import MASK_STREAM, Normalize
 from hiera_video.augment.random import uniform
 from hiera_video.commands.decoder_heads import Comparison, compare_heads, describe, run
-from hiera_video.errors import UsageError
+from hiera_video.errors import CheckpointError, UserError
 from tests.models.conftest import _one_thread  # noqa: F401
 from tests.models.small import tiny_mae, tiny_model
 from tests.trained_models import CLASSES, checkpoint, config
@@ -149,7 +149,7 @@ def test_one_video_has_no_error(folder, capsys):
 )
 def test_wrong_usage(folder, words, message, monkeypatch):
     monkeypatch.chdir(folder)
-    with pytest.raises(UsageError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         run(words)
     assert "\n" not in str(error.value)
 
@@ -167,7 +167,7 @@ def test_losses_that_are_none_are_refused(folder, monkeypatch):
     monkeypatch.setattr(
         "hiera_video.commands.decoder_heads._losses", lambda *_: torch.full((2, 2), np.inf)
     )
-    with pytest.raises(UsageError, match="losses that are NaN or infinite"):
+    with pytest.raises(CheckpointError, match="losses that are NaN or infinite"):
         run(words)
 
 

@@ -17,6 +17,7 @@ from hiera_video.augment.rand_augment import RandAugment
 from hiera_video.callbacks.averaging import ema
 from hiera_video.callbacks.detections import DetectionTable
 from hiera_video.tasks.detection import DetectionTask, action_loss
+from hiera_video.weights.trained import Classes, classes_of
 from tests.models.reference import randomize
 from tests.models.small import TINY
 from tests.quick_trainer import quick_trainer
@@ -171,8 +172,7 @@ def test_actions_are_those_of_the_data_and_are_saved(tmp_path):
     assert task.model.head.projection.out_features == 3
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert checkpoint["class_names"] == list(NAMES)
-    assert checkpoint["action_ids"] == list(IDS)
+    assert classes_of(checkpoint) == (NAMES, IDS)
 
 
 def test_actions_must_agree_with_those_of_the_data():
@@ -205,11 +205,10 @@ def test_pictures_that_move_without_their_boxes_are_refused():
 
 def test_a_head_stays_for_the_same_actions_alone():
     task = DetectionTask(network, class_names=NAMES, action_ids=IDS)
-    description = {"class_names": list(NAMES), "action_ids": list(IDS)}
-    assert task.same_classes(description)
-    assert not task.same_classes({"class_names": list(NAMES)})  # of a classifier
-    assert not task.same_classes(description | {"action_ids": [1, 5, 79]})
-    assert not task.same_classes({})
+    assert task.same_classes(Classes(NAMES, IDS))
+    assert not task.same_classes(Classes(NAMES))  # of a classifier
+    assert not task.same_classes(Classes(NAMES, (1, 5, 79)))
+    assert not task.same_classes(Classes())
 
 
 def test_an_average_of_weights_is_evaluated():

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 from hiera_video import create_mae, create_model
 from hiera_video.callbacks.averaging import ema
 from hiera_video.errors import CheckpointError
-from hiera_video.models.zoo import create_mae, create_model
 from hiera_video.weights.description import Description
 from hiera_video.weights.load import load_weights, read_checkpoint
 from hiera_video.weights.portable import write_model

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from hiera_video.errors import CheckpointError
+from hiera_video.models.names import IMAGE_MEAN
 from hiera_video.weights.portable import build, write_model
-from hiera_video.weights.trained import IMAGE_MEAN, read_classes, read_trained
+from hiera_video.weights.trained import read_classes, read_trained
 from tests.models.reference import make_video
 from tests.trained_models import (
     CLASSES,
@@ -70,7 +71,7 @@ def no_stride(content):
         (lambda c: c.update(config=None), "no configuration"),
         (lambda c: c.update(config={"model": {}}), "not that of a training"),
         (no_names, "without class names"),
-        (no_stride, "'stride'"),
+        (no_stride, "clip.stride is missing"),
         (lambda c: c["config"]["data"].update(size="abc"), "clip.size must be two whole numbers"),
         (lambda c: c["config"]["data"].update(size=[64]), "clip.size must be two whole numbers"),
         (lambda c: c["config"]["data"].update(num_frames="16"), "clip.num_frames must be a whole"),
@@ -128,16 +129,6 @@ def test_a_masked_autoencoder(tmp_path):
         assert torch.equal(built.state_dict()[name], value)
 
 
-def test_a_run_of_a_detector_is_named(tmp_path):
-    write_run(tmp_path)
-    path = tmp_path / "checkpoints/last.ckpt"
-    saved = torch.load(path, weights_only=True)
-    saved["config"]["model"]["_target_"] = "hiera_video.models.zoo.create_detector"
-    torch.save(saved, path)
-    with pytest.raises(CheckpointError, match="of an action detector; use the command predict"):
-        read_trained(tmp_path)
-
-
 def test_a_configuration_without_memory_for_its_model(tmp_path):
     content = checkpoint(tiny_model(), config(), class_names=CLASSES)
     content["config"]["model"]["embed_dim"] = 99_999
@@ -150,12 +141,12 @@ def test_a_configuration_without_memory_for_its_model(tmp_path):
 def test_classes_of_a_checkpoint_and_of_an_export(tmp_path):
     write_run(tmp_path)
     file = tmp_path / "checkpoints/last.ckpt"
-    assert read_classes(file)["class_names"] == CLASSES
+    assert read_classes(file) == (tuple(CLASSES), ())
     exported = tmp_path / "model.safetensors"
     write_model(tmp_path, tiny_model(), read_trained(file).description)
-    assert read_classes(exported)["class_names"] == tuple(CLASSES)
+    assert read_classes(exported) == (tuple(CLASSES), ())
     (tmp_path / "model.json").write_text("{}")
     with pytest.raises(CheckpointError, match="model.json: schema is missing"):
         read_classes(exported)
     (tmp_path / "model.json").unlink()  # of another program
-    assert "class_names" not in read_classes(exported)
+    assert read_classes(exported) == ((), ())

@@ -1,3 +1,0 @@
-from hiera_video.terminal import did_you_mean
-
-__all__ = ["did_you_mean"]
