@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 
 from docs.recipes import PAGE, composed, page, recipes
 from hiera_video.models.action_detector import HieraActionDetector
+from hiera_video.running.compose import register_resolvers
 from hiera_video.running.configurations import configurations
-from hiera_video.running.hydra_app import register_resolvers
 from hiera_video.running.words import conf_dir
 from hiera_video.tasks.base import VideoTask
 

@@ -32,7 +32,7 @@ FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
         (["fit", "--config", "demo/pretrain", "model.num_heads=0"], "num_heads 0 must be positive"),
         (
             ["fit", "--config", "demo/pretrain", "model.stages=3"],
-            "must have at least one block, not 3",
+            "must have at least one block",
         ),
         (["fit", "--config", "demo/pretrain", "task.mask_ratio=0.99"], "0 of 16 mask units"),
         (["fit", "--config", "demo/pretrain", "data.val_views=5"], "[temporal, spatial]"),
