@@ -143,6 +143,8 @@ def _take_run(call: HydraCall, paths: list[str]) -> None:
         run = paths.pop(0)
         if call.value(key) is None:
             call.overrides.append(f"{key}={quote(run)}")
+    if run is None and paths and call.command != "predict":
+        raise UsageError(f"{paths[0]}: neither the folder of a training run nor a checkpoint")
     if run in (None, "auto", "null"):
         place = "--config NAME_OR_FILE, or resume=RUN to go on with one"
         if call.command != "fit":
