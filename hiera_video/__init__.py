@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hiera_video.models.names import list_models
-    from hiera_video.predicting.classifier import load
+    from hiera_video.predicting.load import load
     from hiera_video.weights.create import create_detector, create_mae, create_model
     from hiera_video.weights.load import load_weights
 
@@ -14,7 +14,7 @@ _HOMES = {
     "create_mae": "weights.create",
     "create_model": "weights.create",
     "list_models": "models.names",
-    "load": "predicting.classifier",
+    "load": "predicting.load",
     "load_weights": "weights.load",
 }
 __all__ = [

@@ -10,13 +10,25 @@ from hiera_video.predicting.actions import ActionPredictor
 CLIP = ClipFormat(num_frames=4, stride=2, fps=30, height=64, width=64)
 
 
-class Brightness:
+class Network(torch.nn.Module):
+    """A function as a network."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, video, boxes, box_clip):
+        return self.function(video, boxes, box_clip)
+
+
+class Brightness(torch.nn.Module):
     """Says how bright a box is, at the keyframe and at the first frame."""
 
     def __init__(self):
+        super().__init__()
         self.clips = []
 
-    def __call__(self, video, boxes, box_clip):
+    def forward(self, video, boxes, box_clip):
         assert video.shape[1:] == (3, 4, 64, 64)
         assert ((boxes >= 0) & (boxes <= 1)).all()
         self.clips.append(len(video))
@@ -57,7 +69,7 @@ def write_hall(folder):
     return white
 
 
-def predictor(persons, network=None, **kwargs):
+def predictor(network=None, **kwargs):
     """Says of each person whether they are bright."""
     names = ["bright, now", "bright before"]
-    return ActionPredictor(network or Brightness(), names, CLIP, persons, **kwargs)
+    return ActionPredictor(network or Brightness(), names, CLIP, device="cpu", **kwargs)

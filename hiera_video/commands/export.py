@@ -1,4 +1,4 @@
-"""The command ``export``: a trained model in a form that others read."""
+"""The command ``export``: a trained model in a form that other programs read."""
 
 import argparse
 import os
@@ -13,45 +13,21 @@ from hiera_video.errors import UsageError
 
 FORMATS = ("safetensors", "pt2", "onnx", "timm", "transformers")
 GRAPHS = ("pt2", "onnx")
-LIMIT = 1e-3  # of the difference to PyTorch, as a share of the largest logit
-
-# How to load each, for the model card. {folder} is the export's name.
-LOADING = {
-    "safetensors": 'from hiera_video import load\n\nload("{folder}").predict("video.mp4")',
-    "safetensors of images": (
-        'from hiera_video import create_model\n\nmodel = create_model("{folder}")'
-    ),
-    "safetensors of a masked autoencoder": (
-        'from hiera_video import create_mae\n\nmae = create_mae("{folder}")'
-    ),
-    "pt2": (
-        "import torch\n\n"
-        'model = torch.export.load("{folder}/model.pt2").module()\n'
-        "logits = model(video)  # {input} (batch, {shape})"
-    ),
-    "onnx": (
-        "import onnxruntime\n\n"
-        'session = onnxruntime.InferenceSession("{folder}/model.onnx")\n'
-        '(logits,) = session.run(None, {{"video": video}})  # {input} (batch, {shape})'
-    ),
-    "timm": 'import timm\n\nmodel = timm.create_model("local-dir:{folder}", pretrained=True)',
-    "transformers": (
-        "from transformers import HieraForImageClassification\n\n"
-        'model = HieraForImageClassification.from_pretrained("{folder}")'
-    ),
-}
+LIMIT = 1e-3  # of a graph's difference from PyTorch, as a share of the largest logit
 
 
 def run(words: Sequence[str]) -> None:
     """Run the command.
 
     Raises:
-        UserError: wrong usage or input (2), or an export that does not compute the same (1).
+        UserError: wrong usage or input (exit code 2), or a graph that computes other numbers than
+            PyTorch (1).
     """
     parser = argparse.ArgumentParser(
         "hiera-video export",
-        description="Write a trained model, with a model card, into a new folder. What runs "
-        "without this package (pt2, onnx) is run again and compared with PyTorch.",
+        description="Write a trained model, with a model card, into a new folder. Action detectors "
+        "and masked autoencoders take --format safetensors. Graphs that run without this package "
+        "(pt2, onnx) are read back and compared with PyTorch.",
     )
     add = parser.add_argument
     add("source", metavar="RUN_OR_FILE", help="run folder, checkpoint, exported folder, or "
@@ -60,7 +36,7 @@ def run(words: Sequence[str]) -> None:
     add("--out", type=Path, metavar="DIR", help="new folder; default: RUN/export-FORMAT, and "
         "NAME/export-FORMAT of published weights")  # fmt: skip
     add("--uint8", action="store_true", help="pt2, onnx: the input is pixels, normalised inside")
-    add("--results", type=Path, metavar="RUN", help="test run whose metrics the card is to name")
+    add("--results", type=Path, metavar="RUN", help="test run whose metrics the card shows")
     arguments = parser.parse_args(words)
     if arguments.uint8 and arguments.format not in GRAPHS:
         raise UsageError(f"--uint8 is for pt2 and onnx; {arguments.format} holds weights alone")
@@ -68,8 +44,9 @@ def run(words: Sequence[str]) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from hiera_video.export.model_card import model_card
-    from hiera_video.export.provenance import licence, read_results, training_record
+    from hiera_video.export.model_card import loading_code, model_card
+    from hiera_video.export.provenance import read_results
+    from hiera_video.weights.description import words_for
     from hiera_video.weights.portable import build
     from hiera_video.weights.trained import read_trained
 
@@ -78,22 +55,17 @@ def _export(arguments: argparse.Namespace) -> None:
         _check_onnx()
     trained = read_trained(arguments.source)
     results = arguments.results and read_results(arguments.results, trained.weights)
-    description = trained.description
-    if kind != "safetensors" and description.kind != "classifier":
-        raise UsageError(f"a masked autoencoder has no {kind} form; use --format safetensors")
+    if kind != "safetensors" and trained.description.kind != "classifier":
+        words = words_for(trained.description.kind)
+        raise UsageError(f"{words} has no {kind} form; use --format safetensors")
     home = trained.home or Path(arguments.source).stem
     out = arguments.out or Path(home, f"export-{kind}")
-    if trained.checkpoint:
-        description = description._replace(
-            training=training_record(trained.checkpoint, trained.home),
-            licence=licence(trained.checkpoint, trained.home),
-        )
-    description = description._replace(input="uint8" if arguments.uint8 else "float32")
+    description = _complete(trained)._replace(input="uint8" if arguments.uint8 else "float32")
     with _new_folder(out) as folder:
         model = build(description, trained.weights).eval()
         checked = _write(kind, folder, model, description)
-        loading = _loading(kind, out.name, model, description)
-        card = model_card(description, loading, results, checked)
+        code = loading_code(kind, out.name, description, (model.in_chans, *model.input_size))
+        card = model_card(description, code, results, checked)
         (folder / "README.md").write_text(card, encoding="utf-8")
         sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
     print(f"{arguments.source} -> {out}")
@@ -103,8 +75,24 @@ def _export(arguments: argparse.Namespace) -> None:
         print(checked)
 
 
+def _complete(trained: Any) -> Any:
+    """The description of a model with what its run says about the training.
+
+    Exports and published names have no more than their description.
+    """
+    from hiera_video.export.provenance import licence, training_record, training_versions
+
+    if not trained.checkpoint:
+        return trained.description
+    return trained.description._replace(
+        training=training_record(trained),
+        licence=licence(trained),
+        versions=training_versions(trained),
+    )
+
+
 def _write(kind: str, folder: Path, model: Any, description: Any) -> str | None:
-    """Write all but the card; returns what comparing said, where something was compared."""
+    """Write all files but the card; returns how a graph compares with PyTorch, else None."""
     from hiera_video.export import layouts
     from hiera_video.weights.description import write_description
     from hiera_video.weights.portable import write_model
@@ -121,10 +109,10 @@ def _write(kind: str, folder: Path, model: Any, description: Any) -> str | None:
 
 
 def _write_graph(kind: str, file: Path, model: Any, description: Any) -> str:
-    """Write a graph and run it again.
+    """Write a graph, read it back and compare it with PyTorch; returns the result in words.
 
     Raises:
-        UsageError: it does not compute the same.
+        UsageError: they compute different numbers.
     """
     from hiera_video.augment.basic import Normalize
     from hiera_video.export import graph
@@ -151,15 +139,6 @@ def _write_graph(kind: str, file: Path, model: Any, description: Any) -> str:
     return text
 
 
-def _loading(kind: str, folder: str, model: Any, description: Any) -> str:
-    if kind == "safetensors" and description.kind != "classifier":
-        kind = "safetensors of a masked autoencoder"
-    elif kind == "safetensors" and description.clip is None:
-        kind = "safetensors of images"
-    shape = ", ".join(map(str, (model.in_chans, *model.input_size)))
-    return LOADING[kind].format(folder=folder, input=description.input, shape=shape)
-
-
 def _check_onnx() -> None:
     try:
         import onnx  # noqa: F401
@@ -173,7 +152,7 @@ def _check_onnx() -> None:
 
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
-    """Give a folder to write to, which becomes ``out`` when all went well, and else is removed."""
+    """Yield a folder to write into, which becomes ``out`` if all goes well and else is removed."""
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         what = "is a link" if out.is_symlink() else "exists"
         raise UsageError(f"{out} {what}; name another folder with --out")

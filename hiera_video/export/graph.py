@@ -1,4 +1,4 @@
-"""A classifier as a graph that runs without its code: ``torch.export`` and ONNX."""
+"""A classifier as a graph that runs without this package: ``torch.export`` and ONNX."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,9 +10,9 @@ from torch.export import Dim, ExportedProgram
 
 from hiera_video.augment.basic import Normalize
 
-OPSET = 20  # of ONNX: the first with Gelu and with LayerNormalization as operators
-BATCHES = (1, 3)  # with which a graph is compared; it is traced with 2
-# Protocol buffers, which an ONNX file is, end at 2 GiB; larger weights lie in a file beside it.
+OPSET = 20  # of ONNX: the first that has both Gelu and LayerNormalization
+BATCHES = (1, 3)  # sizes with which a graph is compared; it is traced with 2
+# An ONNX file is a protocol buffer, which ends at 2 GiB; larger weights go into a file beside it.
 ONE_FILE = 1_900_000_000
 
 
@@ -20,7 +20,7 @@ class Difference(NamedTuple):
     """How far a graph's logits are from those of PyTorch, over all inputs tried.
 
     Attributes:
-        absolute: the largest difference.
+        absolute: the largest difference; NaN if the shapes differ.
         relative: the same, as a share of the largest logit.
     """
 
@@ -41,7 +41,13 @@ class WithNormalisation(nn.Module):
 
 
 def random_input(shape: Sequence[int], uint8: bool, seed: int = 0) -> Tensor:
-    """Pixels uint8, or standard normal float32, as after normalisation."""
+    """A random input.
+
+    Args:
+        shape: of the result.
+        uint8: pixels in [0, 255], uint8; else standard normal float32, as after normalisation.
+        seed: of the numbers.
+    """
     generator = torch.Generator().manual_seed(seed)
     if uint8:
         return torch.randint(0, 256, tuple(shape), dtype=torch.uint8, generator=generator)
@@ -49,31 +55,32 @@ def random_input(shape: Sequence[int], uint8: bool, seed: int = 0) -> Tensor:
 
 
 def trace(model: nn.Module, shape: Sequence[int], uint8: bool) -> ExportedProgram:
-    """The graph of a model in evaluation mode, for any number of inputs at once.
+    """Trace the graph of a model in evaluation mode, for batches of any size.
 
     Args:
-        model: on the CPU.
-        shape: of one input, without the batch.
-        uint8: it takes pixels.
+        model: on the CPU; its parameters no longer require gradients afterwards.
+        shape: of one input, ``(3, T, H, W)`` or ``(3, H, W)``.
+        uint8: the model takes pixels, as `WithNormalisation`; else float32.
     """
     model = model.eval().requires_grad_(False)
     example = random_input((2, *shape), uint8)
     batch = Dim("batch", min=1)
     program = torch.export.export(model, (example,), dynamic_shapes={"video": {0: batch}})
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # paths of the machine that traced
+        node.meta.pop("stack_trace", None)  # it holds paths of this machine
     return program
 
 
 def save_pt2(program: ExportedProgram, file: Path) -> None:
-    """Write what ``torch.export.load`` reads."""
+    """Write a file that ``torch.export.load`` reads."""
     torch.export.save(program, file)
 
 
 def save_onnx(program: ExportedProgram, file: Path) -> None:
-    """Write ONNX of opset 20; weights beyond 2 GiB lie in ``FILE.data`` beside it.
+    """Write ONNX of opset 20; weights beyond 2 GiB go into ``FILE.data`` beside it.
 
-    Needs the packages of the extra ``export``.
+    Raises:
+        ImportError: the packages of the extra ``export`` are not installed.
     """
     onnx: Any = torch.onnx.export(
         program,
@@ -91,7 +98,7 @@ def save_onnx(program: ExportedProgram, file: Path) -> None:
 
 
 def _name_batch(model: Any) -> None:
-    """Let the first axis be called batch, not what the tracing called it."""
+    """Name the first axis ``batch``, in place of the name that tracing gave it."""
     import onnx_ir
 
     (video,), (logits,) = model.graph.inputs, model.graph.outputs
@@ -100,12 +107,12 @@ def _name_batch(model: Any) -> None:
 
 
 def run_pt2(file: Path) -> Callable[[Tensor], Tensor]:
-    """The graph of a file as a function."""
+    """The graph of a file as a function from a batch of inputs to logits ``(B, classes)``."""
     return torch.export.load(file).module()
 
 
 def run_onnx(file: Path) -> Callable[[Tensor], Tensor]:
-    """Check the file, and give its graph as a function."""
+    """The same for an ONNX file, which is checked first."""
     import onnx
     import onnxruntime
 
@@ -118,14 +125,21 @@ def run_onnx(file: Path) -> Callable[[Tensor], Tensor]:
 def compare(
     run: Callable[[Tensor], Tensor], model: nn.Module, shape: Sequence[int], uint8: bool
 ) -> Difference:
-    """Run a graph and the model that it is of on random inputs, in batches of `BATCHES`."""
+    """Run a graph and its model on random inputs, in batches of `BATCHES`.
+
+    Args:
+        run: the graph: a batch to logits ``(B, classes)``.
+        model: what was traced.
+        shape: as in `trace`.
+        uint8: likewise.
+    """
     absolute, largest = [], []
     for batch in BATCHES:
         video = random_input((batch, *shape), uint8, seed=batch)
-        expected, found = model(video).double(), run(video).double()
-        if found.shape != expected.shape:
+        expected, computed = model(video).double(), run(video).double()
+        if computed.shape != expected.shape:
             return Difference(float("nan"), float("nan"))
-        absolute.append((found - expected).abs().max())
+        absolute.append((computed - expected).abs().max())
         largest.append(expected.abs().max())
     difference, scale = torch.stack(absolute).max(), torch.stack(largest).max()
     return Difference(float(difference), float(difference / scale))

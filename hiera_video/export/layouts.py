@@ -1,4 +1,4 @@
-"""A classifier of images with the names and files that timm and transformers expect."""
+"""Classifiers of images in the layouts of timm and transformers: their names and files."""
 
 import json
 import re
@@ -19,6 +19,11 @@ from hiera_video.weights.portable import WEIGHTS
 
 def write_timm(folder: Path, model: Hiera, description: Description) -> None:
     """Write what ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads.
+
+    Args:
+        folder: to write into.
+        model: the classifier; weights are written as float32.
+        description: of the same.
 
     Raises:
         LayoutError: timm has no such model.
@@ -63,6 +68,11 @@ def write_timm(folder: Path, model: Hiera, description: Description) -> None:
 
 def write_transformers(folder: Path, model: Hiera, description: Description) -> None:
     """Write what ``HieraForImageClassification.from_pretrained(FOLDER)`` reads.
+
+    Args:
+        folder: as in `write_timm`.
+        model: likewise.
+        description: likewise.
 
     Raises:
         LayoutError: transformers has no such model.
@@ -113,7 +123,7 @@ def write_transformers(folder: Path, model: Hiera, description: Description) -> 
 
 
 class _Shape(NamedTuple):
-    """Of a classifier of images, as both layouts say it."""
+    """The arguments of a classifier of images that both layouts hold."""
 
     image_size: list[int]
     num_classes: int
@@ -128,10 +138,13 @@ class _Shape(NamedTuple):
 
 
 def _shape(model: Hiera, description: Description, library: str) -> _Shape:
-    """See that the library computes what the model does.
+    """The arguments of a model, if the library computes the same as the model.
 
-    Both unroll tokens once for each stage but the first, whatever is pooled; and where a stage
-    begins, transformers attends within mask units if either stage does.
+    Both libraries unroll tokens once for each stage but the first, whatever is pooled. In the first
+    block of a stage, transformers attends within mask units if this stage or the one before does.
+
+    Raises:
+        LayoutError: it computes something else.
     """
     if len(model.input_size) != 2:
         raise LayoutError(f"{library} has no Hiera for video; use --format safetensors")
@@ -157,8 +170,8 @@ def _shape(model: Hiera, description: Description, library: str) -> _Shape:
         f"mask_unit_attn {windowed}": windowed != sorted(windowed, reverse=True),
         f"dim_mul {dim_mul}": dims != [dims[0] * dim_mul**i for i in range(len(dims))],
     }
-    if found := [words for words, obstacle in obstacles.items() if obstacle]:
-        raise LayoutError(f"{library}'s Hiera cannot have {found[0]}; use --format safetensors")
+    if present := [words for words, obstacle in obstacles.items() if obstacle]:
+        raise LayoutError(f"{library}'s Hiera cannot have {present[0]}; use --format safetensors")
     geometry = {
         "q_stride": model.geometry.q_stride,
         "mask_unit_size": model.geometry.unit,

@@ -1,11 +1,12 @@
 """``README.md`` beside an export: what the weights are, in the form of a model card."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hiera_video.export.provenance import Measured
 from hiera_video.weights.description import UNKNOWN, Description, words_for
+from hiera_video.weights.portable import CREATE
 from hiera_video.weights.trained import NON_COMMERCIAL
 
 LICENCES = {
@@ -14,15 +15,63 @@ LICENCES = {
         "published for Hiera under this licence, which they inherit."
     ),
     UNKNOWN: (
-        "Unknown. Their training started from other weights whose licence could not be found "
+        "Unknown. Their training started from other weights, whose licence could not be found "
         "out; find it out before you use or share these."
     ),
     None: (
-        "None is stated. Their training started from random values, as far as its records say; "
-        "who trained them may choose one."
+        "None is stated. As far as its records say, their training started from random values, so "
+        "that whoever trained them may choose one."
     ),
 }
 SHOWN = 20  # classes; all are in the JSON file
+# How to load an export. {folder} is its name.
+LOADING = {
+    "safetensors": "from hiera_video import load\n\n{use}",
+    "safetensors of images": 'from hiera_video import {create}\n\nmodel = {create}("{folder}")',
+    "pt2": (
+        "import torch\n\n"
+        'model = torch.export.load("{folder}/model.pt2").module()\n'
+        "logits = model(video)  # {input} (batch, {shape})"
+    ),
+    "onnx": (
+        "import onnxruntime\n\n"
+        'session = onnxruntime.InferenceSession("{folder}/model.onnx")\n'
+        '(logits,) = session.run(None, {{"video": video}})  # {input} (batch, {shape})'
+    ),
+    "timm": 'import timm\n\nmodel = timm.create_model("local-dir:{folder}", pretrained=True)',
+    "transformers": (
+        "from transformers import HieraForImageClassification\n\n"
+        'model = HieraForImageClassification.from_pretrained("{folder}")'
+    ),
+}
+# What to do with what `load` returns, by the kind of model.
+USES = {
+    "classifier": 'load("{folder}").predict("video.mp4")',
+    "action_detector": 'load("{folder}").predict("video.mp4", boxes="full_frame")',
+    "masked_autoencoder": 'load("{folder}").reconstruct("video.mp4")',
+}
+
+
+def loading_code(
+    kind: str, folder: str, description: Description, input_shape: Sequence[int]
+) -> str:
+    """Python code that loads an export.
+
+    Args:
+        kind: of the export, such as ``safetensors`` or ``onnx``.
+        folder: its name.
+        description: of the model.
+        input_shape: of one input, without the batch.
+    """
+    if kind == "safetensors" and description.clip is None:
+        kind = "safetensors of images"
+    return LOADING[kind].format(
+        folder=folder,
+        input=description.input,
+        shape=", ".join(map(str, input_shape)),
+        use=USES[description.kind].format(folder=folder),
+        create=CREATE[description.kind].__name__,
+    )
 
 
 def model_card(
@@ -31,7 +80,7 @@ def model_card(
     results: Measured | None = None,
     checked: str | None = None,
 ) -> str:
-    """The text.
+    """The text of the card, in Markdown.
 
     Args:
         description: of the model.
@@ -49,7 +98,8 @@ def model_card(
         _section("Recipe", _steps(training) + _table(training.get("recipe"))),
         _section("Metrics", _metrics(training.get("validation"), results)),
         f"## Licence\n\n{LICENCES.get(description.licence, description.licence)}",
-        _section("Versions", _table(training.get("versions"))),
+        # Exports of version 0.1 have them in the training.
+        _section("Versions", _table(description.versions or training.get("versions"))),
     ]
     if checked:
         parts.insert(4, checked)
@@ -85,32 +135,47 @@ def _input(description: Description) -> str:
         mean, std = list(description.mean), list(description.std)
         values = f"float32, `(x / 255 - mean) / std` of RGB with mean `{mean}` and std `{std}`"
     if (clip := description.clip) is None:
-        return f"Input: {values}. Output: logits."
+        return f"Input: {values}. {_output(description)}"
     height, width = clip["size"]
     temporal, spatial = clip["test_views"]
     times = (
-        f"every {clip['stride']}th frame at {clip['fps']} frames a second"
+        f"one of every {clip['stride']} at {clip['fps']} frames a second"
         if clip["sampling"] == "clip"
         else f"one of each of {clip['num_frames']} equal parts of a video"
     )
-    return (
-        f"Input: {values}; {clip['num_frames']} frames of {height} x {width} pixels, {times}. "
-        f"In tests, probabilities are averaged over {temporal} x {spatial} views in time and space."
-    )
+    text = f"Input: {values}; {clip['num_frames']} frames of {height} x {width} pixels, {times}."
+    if description.kind == "classifier":
+        text += (
+            f" In tests, probabilities are averaged over {temporal} x {spatial} views in time and "
+            "space."
+        )
+    return f"{text} {_output(description)}"
+
+
+def _output(description: Description) -> str:
+    if description.kind == "action_detector":
+        return (
+            "With the clips go boxes `(N, 4)`, x1, y1, x2, y2 in [0, 1] of their clip, and the "
+            "index of the clip of each, `(N,)`. Output: logits `(N, classes)`; the sigmoid of one "
+            "is the score of an action."
+        )
+    if description.kind == "masked_autoencoder":
+        return "Output: a prediction for each hidden patch, and the loss."
+    return "Output: logits `(batch, classes)`."
 
 
 def _steps(training: Mapping[str, Any]) -> str:
-    known = []
+    sentences = []
     if name := training.get("config"):
-        known.append(f"Configuration `{name}`.")
+        sentences.append(f"Configuration `{name}`.")
     if epochs := training.get("epochs"):
-        known.append(f"These weights are of epoch {epochs}, counted in passes over the videos.")
+        sentences.append(f"These weights are of epoch {epochs}, counted in passes over the videos.")
     if steps := training.get("steps"):
-        known.append(f"They took {steps} steps.")
+        sentences.append(f"They took {steps} steps.")
     origins = training.get("started_from")
     if isinstance(origins, list) and origins:
-        known.append(f"They started from {', '.join(f'`{name}`' for name in origins)}.")
-    return " ".join(known) + "\n\n"
+        sentences.append(f"They started from {', '.join(f'`{name}`' for name in origins)}.")
+    return " ".join(sentences) + "\n\n"
 
 
 def _metrics(validation: Any, test: Measured | None) -> str:

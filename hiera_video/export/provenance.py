@@ -1,6 +1,8 @@
-"""Where weights come from: how they were trained, what that reached, and their licence.
+"""Where weights come from: how they were trained, how good they are, and their licence.
 
-Nothing is claimed that is not written somewhere: in the checkpoint, or in the folder of its run.
+Only what is written somewhere is said: in the checkpoint, or in the folder of its run. A checkpoint
+records what its model is; the recipe and the weights that it started from stand in the
+configuration that it also holds.
 """
 
 import csv
@@ -20,51 +22,60 @@ from hiera_video.models.names import CHECKPOINTS
 from hiera_video.results.prediction_files import stamped
 from hiera_video.weights.description import JSON, UNKNOWN, read_description
 from hiera_video.weights.load import read_checkpoint
-from hiera_video.weights.trained import NON_COMMERCIAL
+from hiera_video.weights.trained import NON_COMMERCIAL, Trained
 
 START = "task.init_from="
 
 
-def training_record(checkpoint: Mapping[str, Any], home: Path | None) -> dict[str, Any]:
-    """What is known of a training, as plain values for people.
+def training_record(trained: Trained) -> dict[str, Any]:
+    """What is known about a training, as plain values for people.
 
     Args:
-        checkpoint: of a run, as `Trained` has it.
-        home: its folder, in which ``run.json`` and ``metrics/`` are looked for.
+        trained: a run; in its folder, if there is one, ``run.json`` and ``metrics/`` are read.
 
     Returns:
         ``config`` (its name), ``epochs`` and ``steps`` done, ``data``, ``recipe``, ``validation``
-        (metrics at this checkpoint), ``started_from``, ``versions``; those that are known.
+        (metrics at this checkpoint) and ``started_from``; those that are known.
     """
+    description, checkpoint, home = trained.description, trained.checkpoint, trained.home
     config = checkpoint["config"]
-    last = (_starts(home) or [{}])[-1]
-    versions = dict(_section(last, "versions"))
-    if isinstance(lightning := checkpoint.get("pytorch-lightning_version"), str):
-        versions.setdefault("lightning", lightning)
-    if last.get("git"):
-        versions["revision"] = last["git"]
     epoch, steps = (_count(checkpoint.get(name)) for name in ("epoch", "global_step"))
     record = {
-        "config": config.get("name"),
+        "config": None if description.source == UNKNOWN else description.source,
         "epochs": None if epoch is None else epoch + 1,
         "steps": steps,
-        "data": _data(_section(config, "data")),
+        "data": _data(_section(config, "data"), description.clip or {}),
         "recipe": _recipe(config),
         "validation": {} if epoch is None else _validation(home, epoch),
         "started_from": sorted(_origins(config, home)),
-        "versions": versions,
     }
     return _without_none({name: _without_none(value) for name, value in record.items()})
 
 
-def licence(checkpoint: Mapping[str, Any], home: Path | None) -> str | None:
-    """Licence that the weights inherit from those that their training started from.
+def training_versions(trained: Trained) -> dict[str, str]:
+    """Versions of the packages that trained a run, and of its code (``revision``, a git commit).
+
+    Checkpoints of version 0.1 do not record the packages; ``run.json`` beside them does.
+    """
+    last = (_starts(trained.home) or [{}])[-1]
+    versions: dict[str, Any] = {
+        "lightning": trained.checkpoint.get("pytorch-lightning_version"),
+        **(trained.description.versions or _section(last, "versions")),
+        "revision": last.get("git"),
+    }
+    return {str(name): v for name, v in versions.items() if isinstance(v, str)}
+
+
+def licence(trained: Trained) -> str | None:
+    """The licence that a run's weights inherit from those that its training started from.
 
     Returns:
         CC-BY-NC-4.0 if published weights are among them; ``unknown`` if it cannot be found out;
-        None if there are none, so that the one who trained them may choose.
+        None if the training started from random values, so that whoever trained may choose.
     """
-    return _strictest(_licence_of(o, home, set()) for o in _origins(checkpoint["config"], home))
+    home = trained.home
+    origins = _origins(trained.checkpoint["config"], home)
+    return _strictest(_licence_of(origin, home, set()) for origin in origins)
 
 
 def _strictest(licences: Iterable[str | None]) -> str | None:
@@ -74,7 +85,10 @@ def _strictest(licences: Iterable[str | None]) -> str | None:
 
 
 def _origins(config: Mapping[str, Any], home: Path | None) -> set[str]:
-    """Weights that a training started from: a resumed run may no longer say it itself."""
+    """Weights that a training started from.
+
+    The configuration of a resumed run may no longer name them, so earlier commands are read, too.
+    """
     given = [_section(config, "task").get("init_from")]
     lists = (argv for start in _starts(home) if isinstance(argv := start.get("argv"), list))
     words = (str(word) for argv in lists for word in argv)
@@ -83,8 +97,15 @@ def _origins(config: Mapping[str, Any], home: Path | None) -> set[str]:
 
 
 def _licence_of(source: str, home: Path | None, seen: set[Path]) -> str | None:
-    """Follow a chain of runs, each found as the one before it named it."""
-    # The name of a folder that runs were started in is not kept: it is one of those above.
+    """The licence of weights, by the chain of runs that led to them.
+
+    Args:
+        source: the weights, as a run names them.
+        home: folder of that run.
+        seen: resolved paths of the chain so far, to which this one is added.
+    """
+    # A relative path starts from the folder in which the run was started. That is not recorded, but
+    # it is one of those above the run.
     above = [folder / source for folder in (home.absolute().parents if home else ())]
     given = Path(os.path.expanduser(source))
     path = next((p for p in (*above, given) if os.path.exists(p)), None)
@@ -120,7 +141,7 @@ def _starts(home: Path | None) -> list[dict[str, Any]]:
 
 
 def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A part of a configuration; empty where there is none, or something else in its place."""
+    """A section of a configuration; empty if it is missing or no section."""
     return value if isinstance(value := config.get(name), dict) else {}
 
 
@@ -128,10 +149,10 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _data(data: Mapping[str, Any]) -> dict[str, Any]:
+def _data(data: Mapping[str, Any], clip: Mapping[str, Any]) -> dict[str, Any]:
     kind = str(data.get("_target_", "")).rpartition(".")[2].removesuffix("DataModule")
-    names = ("train", "val", "num_classes", "num_frames", "stride", "fps", "sampling", "size")
-    return {"kind": kind, **{name: data.get(name) for name in names}}
+    record = {name: data.get(name) for name in ("train", "val", "num_classes")}
+    return {"kind": kind, **record, **{k: v for k, v in clip.items() if k != "test_views"}}
 
 
 def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,7 +196,7 @@ _OF_TASK = (
 
 
 def _arguments(section: Any) -> Any:
-    """A section of a configuration without what it makes of them."""
+    """The arguments in a section: all but keys such as ``_target_``; other values unchanged."""
     if not isinstance(section, dict):
         return section
     return {name: value for name, value in section.items() if not name.startswith("_")}
@@ -210,11 +231,11 @@ def _number(text: Any) -> float | None:
 
 
 class Measured(NamedTuple):
-    """What a test found.
+    """The results of a test.
 
     Attributes:
         metrics: by name.
-        weights_known: its results say of which weights they are, and it is those.
+        weights_known: whether the results name the weights that were tested.
     """
 
     metrics: dict[str, float]
@@ -222,14 +243,14 @@ class Measured(NamedTuple):
 
 
 def read_results(path: Path, weights: str | Path) -> Measured:
-    """Metrics of a test run, from its folder or its ``results.json``.
+    """Read the metrics of a test.
 
     Args:
-        path: either.
-        weights: those that the results are to be of, a file or a published name.
+        path: the folder of the test, or its ``results.json``.
+        weights: what should have been tested, a file or a published name.
 
     Raises:
-        CheckpointError: there are none, or they are of other weights.
+        CheckpointError: the file cannot be read or has no metrics, or other weights were tested.
     """
     file = path / "results.json" if path.is_dir() else path
     try:
@@ -250,7 +271,7 @@ def read_results(path: Path, weights: str | Path) -> Measured:
 
 
 def _is_of(stamp: str, weights: str | Path) -> bool:
-    """Whether it is what `stamped` says of these weights, wherever the file was moved to."""
+    """Whether `stamped` says this of the weights; the file may have been moved since."""
     now = stamped(weights)
     if not Path(weights).is_file():
         return stamp == now

@@ -1,4 +1,4 @@
-"""What persons do in videos, written: AVA's csv, JSON lines, and the video with it drawn in."""
+"""The actions of persons in videos as files: AVA's csv, JSON lines, and the video with boxes."""
 
 import json
 import logging
@@ -17,49 +17,55 @@ from datamodules.files import atomic_file
 from datamodules.video.decoding import VideoFile
 from datamodules.video.playback import Shown, VideoWriter, play
 from hiera_video.metrics.ava import DetectedBoxes
-from hiera_video.predicting.actions import ActionPredictor, Moment
+from hiera_video.predicting.actions import ActionPredictor, Second
+from hiera_video.predicting.persons import PersonSource
 from hiera_video.results.ava_csv import check_names, write_ava_csv
 from hiera_video.terminal import progress_line
 from hiera_video.visualize.boxes import LabelledBox, box_overlay, laid_over
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".csv", ".jsonl", ".mp4")  # of what is written of each video
+SUFFIXES = (".csv", ".jsonl", ".mp4")  # of the files that are written for each video
 
 
 def predict_files(
-    predictor: ActionPredictor, videos: Sequence[str], out: Path, min_action_score: float = 0.5
+    predictor: ActionPredictor,
+    persons: PersonSource,
+    videos: Sequence[str],
+    out: Path,
+    min_action_score: float = 0.5,
 ) -> list[str]:
     """Write results of videos into a folder; one that fails is reported, and the next one begins.
 
-    Of ``NAME.mp4`` come, each when it is whole,
+    A video ``NAME.mp4`` gives three files, which appear when they are complete:
 
     - ``NAME.csv``, the scores of all actions as rows ``NAME,second,x1,y1,x2,y2,action_id,score``,
       AVA's form for evaluation;
     - ``NAME.jsonl``, a line for each second: ``{"video", "second", "boxes": [{"box",
       "person_score", "actions": [{"label", "score"}, ...]}, ...]}`` with the actions of at least
       ``min_action_score``, best first;
-    - ``NAME.mp4``, the video with these drawn in, without sound: in each frame, what is found at
-      the second nearest to when it appears.
+    - ``NAME.mp4``, the video with these drawn in, without sound; each frame shows the second
+      nearest to its start.
 
     Args:
-        predictor: what scores.
+        predictor: scores actions.
+        persons: where persons are.
         videos: files.
-        out: the folder, made if it is not there.
-        min_action_score: in [0, 1].
+        out: the folder, made if it does not exist.
+        min_action_score: score below which an action is not shown, in [0, 1].
 
     Returns:
         The videos that worked.
 
     Raises:
-        ValueError: as `check_request`; nothing is done.
+        ValueError: as `check_request`; nothing is written.
     """
     check_request(videos, out, min_action_score)
     out.mkdir(parents=True, exist_ok=True)
     done = []
     for video in videos:
         try:
-            _predict_file(predictor, video, out, min_action_score)
+            _predict_file(predictor, persons, video, out, min_action_score)
         except (VideoDecodeError, DatasetError) as error:
             log.error(str(error))
         else:
@@ -68,12 +74,17 @@ def predict_files(
 
 
 def check_request(videos: Sequence[str], out: Path, min_action_score: float) -> None:
-    """See that `predict_files` can do all of this.
+    """Check that `predict_files` can begin.
+
+    Args:
+        videos: as in `predict_files`.
+        out: likewise.
+        min_action_score: likewise.
 
     Raises:
         ValueError: the score is not in [0, 1].
-        DatasetError: two videos have the same name, a csv cannot name one, or one would be
-            overwritten.
+        DatasetError: two videos have the same name, a csv cannot hold the name of one, or one
+            would be overwritten.
     """
     if not 0 <= min_action_score <= 1:
         raise ValueError(f"min_action_score must be in [0, 1], not {min_action_score}")
@@ -90,11 +101,13 @@ def check_request(videos: Sequence[str], out: Path, min_action_score: float) -> 
             raise DatasetError(f"out={out} holds {video} itself; name another folder")
 
 
-def _predict_file(predictor: ActionPredictor, video: str, out: Path, least: float) -> None:
+def _predict_file(
+    predictor: ActionPredictor, persons: PersonSource, video: str, out: Path, least: float
+) -> None:
     name = Path(video).stem
     with ExitStack() as stack:
         file = stack.enter_context(VideoFile(video))
-        seconds = predictor.seconds(file)
+        seconds = persons.seconds(file.path, file.duration)
         table, lines, film = (
             stack.enter_context(atomic_file(out / f"{name}{suffix}")) for suffix in SUFFIXES
         )
@@ -104,55 +117,54 @@ def _predict_file(predictor: ActionPredictor, video: str, out: Path, least: floa
         frames = stack.enter_context(closing(play(video)))
         show = stack.enter_context(progress_line(name, "seconds"))
         shown = next(frames, None)
-        moments = chain(predictor.moments(file, seconds), [None])
+        moments = chain(predictor.moments(file, persons, seconds), [None])
         for done, (moment, following) in enumerate(pairwise(moments), 1):
             assert moment is not None
             second, boxes = moment.second, moment.persons.boxes.astype(np.float32)
             where = np.zeros(len(boxes), np.int64), np.full(len(boxes), second, np.float64)
             detected = DetectedBoxes(*where, boxes, moment.scores)
             write_ava_csv(rows, [name], detected, predictor.action_ids)
-            described = describe(name, moment, predictor.class_names, least)
-            json_lines.write(json.dumps(described, ensure_ascii=False) + "\n")
+            record = _record(name, moment.labelled(predictor.class_names, least))
+            json_lines.write(json.dumps(record, ensure_ascii=False) + "\n")
             until = math.inf if following is None else (moment.second + following.second) / 2
-            shown = _draw(shown, frames, until, described["boxes"], writer)
+            shown = _draw(shown, frames, until, record["boxes"], writer)
             show(done, len(seconds))
 
 
-def describe(name: str, moment: Moment, class_names: Sequence[str], least: float) -> dict[str, Any]:
+def _record(name: str, second: Second) -> dict[str, Any]:
     """A line of ``NAME.jsonl``; see `predict_files`."""
-    people = []
-    for box, person, scores in zip(*moment.persons, moment.scores, strict=True):
-        best = [i for i in np.argsort(-scores, kind="stable") if scores[i] >= least]
-        people.append(
-            {
-                "box": [round(x, 4) for x in box.tolist()],
-                "person_score": round(float(person), 4),
-                "actions": [
-                    {"label": class_names[i], "score": round(float(scores[i]), 4)} for i in best
-                ],
-            }
-        )
-    return {"video": name, "second": moment.second, "boxes": people}
+    boxes = [
+        {
+            "box": [round(x, 4) for x in person.box],
+            "person_score": round(person.score, 4),
+            "actions": [
+                {"label": action.label, "score": round(action.score, 4)}
+                for action in person.actions
+            ],
+        }
+        for person in second.persons
+    ]
+    return {"video": name, "second": second.second, "boxes": boxes}
 
 
 def _draw(
     shown: Shown | None,
     frames: Iterator[Shown],
     until: float,
-    people: list[dict[str, Any]],
+    people: Sequence[dict[str, Any]],
     writer: VideoWriter,
 ) -> Shown | None:
-    """Write the frames that start before a time, with the same persons.
+    """Write the frames that start before a time, all with the same persons.
 
     Args:
-        shown: the first frame that is not written yet; None: there is none.
+        shown: the first frame that is not written yet; None at the end of the video.
         frames: those after it.
-        until: seconds; if no frame starts before it, none is written.
-        people: as `describe` has them.
-        writer: what writes them.
+        until: seconds.
+        people: the ``boxes`` of a `_record`.
+        writer: receives the frames.
 
     Returns:
-        The first frame that is not written yet.
+        The first frame that is not written yet; None at the end of the video.
     """
     labelled = [
         LabelledBox(p["box"], [(action["label"], action["score"]) for action in p["actions"]])

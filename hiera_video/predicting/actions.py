@@ -1,15 +1,16 @@
-"""Who does what in a video, once a second.
+"""Who does what in a video, once a second: what `load` gives for an action detector.
 
 A file of any length is read forwards, some seconds at a time; nothing is kept of those before.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
 from datamodules.ava.clips import evaluated_size
 from datamodules.clips.boxes import Box, clip_boxes, crop_boxes, visible_shares
@@ -17,151 +18,264 @@ from datamodules.clips.sampling import keyframe_times
 from datamodules.clips.videos import ClipFormat
 from datamodules.video.decoding import VideoFile
 from hiera_video.augment.basic import Normalize
-from hiera_video.predicting.persons import PersonBoxes, PersonSource
+from hiera_video.predicting.batches import ClipNetwork, batches
+from hiera_video.predicting.persons import PersonBoxes, PersonSource, person_source
 
-SECONDS_AT_ONCE, CLIPS_AT_ONCE = 8, 8  # that are decoded, and that the model sees, together
-
-Network = Callable[[Tensor, Tensor, Tensor], Tensor]
+SECONDS_AT_ONCE = 8  # that are decoded together
 
 
-class Moment(NamedTuple):
-    """What the persons of a frame do.
+class Action(NamedTuple):
+    """What a person does.
+
+    Attributes:
+        label: name of the action.
+        score: in [0, 1]; those of a person's actions do not sum to 1.
+    """
+
+    label: str
+    score: float
+
+
+class Person(NamedTuple):
+    """A person at one second.
+
+    Attributes:
+        box: x1, y1, x2, y2 in [0, 1] of the frame.
+        score: that it is a person, in [0, 1].
+        actions: the best first.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    actions: list[Action]
+
+
+class Second(NamedTuple):
+    """The persons of a second.
 
     Attributes:
         second: when, from the start of the video.
-        persons: their boxes in the full frame.
-        scores: of all actions, in [0, 1], float32 ``(N, classes)``.
+        persons: in the order of their boxes' source; empty if nobody is there.
+    """
+
+    second: int
+    persons: list[Person]
+
+
+class Moment(NamedTuple):
+    """The scores of all actions at a second.
+
+    Attributes:
+        second: when, from the start of the video.
+        persons: N boxes in the full frame.
+        scores: float32 ``(N, classes)`` in [0, 1].
     """
 
     second: int
     persons: PersonBoxes
     scores: np.ndarray
 
+    def labelled(
+        self, class_names: Sequence[str], least: float = 0.0, top: int | None = None
+    ) -> Second:
+        """The actions of each person by name.
+
+        Args:
+            class_names: in the order of the columns of `scores`.
+            least: score below which an action is left out, in [0, 1].
+            top: actions of a person at most; None: no limit.
+        """
+        people = []
+        for box, person, scores in zip(*self.persons, self.scores, strict=True):
+            order: list[int] = np.argsort(-scores, kind="stable").tolist()
+            best = [i for i in order if scores[i] >= least][:top]
+            x1, y1, x2, y2 = box.tolist()
+            actions = [Action(class_names[i], float(scores[i])) for i in best]
+            people.append(Person((x1, y1, x2, y2), float(person), actions))
+        return Second(self.second, people)
+
 
 class ActionPredictor:
     """Scores the actions of persons in videos.
 
-    A clip is scaled as in evaluation. Where evaluation sees the centre of the picture alone, here
-    crops are laid all over it, so that whoever is narrower than half a crop is whole in one of
-    them; each person is scored in the crop that holds most of the box, where equal in the one
+    A clip is scaled as in evaluation. Where evaluation sees only the centre of the picture, here
+    crops are laid all over it, so that everybody narrower than half a crop is whole in one of
+    them. Each person is scored in the crop that holds most of the box; of several, in the one
     nearest to the centre.
 
     Args:
-        network: normalised float ``(B, 3, T, H, W)``, boxes ``(N, 4)`` in [0, 1] of the clip and
-            the clip of each, int64 ``(N,)``, to logits ``(N, classes)``.
-        class_names: of the logits.
+        model: an action detector: ``video``, normalised float ``(B, 3, T, H, W)``, ``boxes``
+            float ``(N, 4)`` in [0, 1] of their clips and ``box_clip`` int64 ``(N,)``, the clip of
+            each, to logits ``(N, classes)``.
+        class_names: in the order of the logits.
         clip: what it sees of a video.
-        persons: where persons are.
-        action_ids: of the classes in AVA's files; None: 1, 2, 3, ...
-        normalize: from uint8 to what it takes.
+        action_ids: numbers of the classes in AVA's files; None or empty: 1, 2, 3, ...
+        normalize: from uint8 to what the model takes.
         times_person_score: multiply each action's score by that of the person.
         short_side: pixels to which the short side is scaled; None: so that a crop just fits in.
         pad: instead of crops, height and width to which the whole picture is padded.
-        device: of network and `normalize`.
+        device: None: a GPU if there is one.
+        precision: as in `ClipNetwork`.
+
+    Attributes:
+        class_names: a tuple.
+        action_ids: a tuple, of the same length.
+        clip: as given.
+        device: where the model is.
+        model: in evaluation mode.
+
+    Raises:
+        ValueError: no such precision.
     """
 
     def __init__(
         self,
-        network: Network,
+        model: nn.Module,
         class_names: Sequence[str],
         clip: ClipFormat,
-        persons: PersonSource,
         action_ids: Sequence[int] | None = None,
         normalize: Normalize | None = None,
         times_person_score: bool = False,
         short_side: int | None = None,
         pad: tuple[int, int] | None = None,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
+        precision: str = "32-true",
     ) -> None:
-        self.network, self.class_names, self.clip = network, tuple(class_names), clip
+        self._network = ClipNetwork(model, normalize, device, precision)
+        self.model, self.device = self._network.network, self._network.device
+        self.class_names, self.clip = tuple(class_names), clip
         self.action_ids = tuple(action_ids or range(1, len(self.class_names) + 1))
-        self.persons, self.times_person_score = persons, times_person_score
-        self.short_side, self.pad = short_side, pad
-        self.device = torch.device(device)
-        self.normalize = (normalize or Normalize()).to(self.device)
+        self.times_person_score, self.short_side, self.pad = times_person_score, short_side, pad
+        self._detector: PersonSource | None = None
 
-    def seconds(self, file: VideoFile) -> list[int]:
-        """When it looks at a video, ascending.
+    def predict(
+        self, video: str | Path, boxes: str | Path | PersonSource = "detector", top: int = 5
+    ) -> list[Second]:
+        """The most probable actions of each person, second by second.
+
+        Args:
+            video: a file.
+            boxes: ``detector``, ``full_frame`` or a csv of person boxes, of persons that score at
+                least 0.8; or what `person_source` returned, for other settings.
+            top: actions of a person at most.
+
+        Returns:
+            ``[Second(second, [Person(box, score, [Action(label, score), ...]), ...]), ...]``.
 
         Raises:
-            DatasetError: the persons of this video are not known.
+            VideoDecodeError: the file cannot be read as a video.
+            DatasetError: no such boxes, or none of this video.
+            CheckpointError: the detector's weights cannot be had.
+            ValueError: ``top`` is not positive.
         """
-        return self.persons.seconds(file.path, file.duration)
+        if top < 1:
+            raise ValueError(f"top must be at least 1, not {top}")
+        persons = self._persons(boxes)
+        with VideoFile(video) as file:
+            seconds = persons.seconds(file.path, file.duration)
+            moments = self.moments(file, persons, seconds)
+            return [moment.labelled(self.class_names, top=top) for moment in moments]
 
-    def moments(self, file: VideoFile, seconds: Sequence[int]) -> Iterator[Moment]:
-        """What is seen in a video at some of its `seconds`.
+    def _persons(self, boxes: str | Path | PersonSource) -> PersonSource:
+        """The source of boxes; the detector is loaded once."""
+        if not isinstance(boxes, str | Path):
+            return boxes
+        if boxes != "detector":
+            return person_source(str(boxes))
+        if self._detector is None:
+            self._detector = person_source("detector", device=self.device)
+        return self._detector
+
+    def moments(
+        self, file: VideoFile, persons: PersonSource, seconds: Sequence[int]
+    ) -> Iterator[Moment]:
+        """The scores of a video's persons.
+
+        Args:
+            file: the video.
+            persons: where they are.
+            seconds: when to look, ascending; some of ``persons.seconds(...)``.
 
         Raises:
             VideoDecodeError: the file is damaged.
         """
         for start in range(0, len(seconds), SECONDS_AT_ONCE):
-            some = seconds[start : start + SECONDS_AT_ONCE]
-            persons = self.persons.at(file, some)
-            scores = self._scores(file, some, persons)
-            yield from map(Moment, some, persons, scores)
+            chunk = seconds[start : start + SECONDS_AT_ONCE]
+            people = persons.at(file, chunk)
+            yield from map(Moment, chunk, people, self._scores(file, chunk, people))
 
     def _scores(
-        self, file: VideoFile, seconds: Sequence[int], persons: Sequence[PersonBoxes]
+        self, file: VideoFile, seconds: Sequence[int], people: Sequence[PersonBoxes]
     ) -> list[np.ndarray]:
-        """Float32 ``(N, classes)`` of the persons of each second."""
-        busy = [i for i, found in enumerate(persons) if len(found.boxes)]
+        """Float32 ``(N, classes)`` of the N persons of each second."""
         scores = [np.empty((0, len(self.class_names)), np.float32) for _ in seconds]
+        busy = [i for i, persons in enumerate(people) if len(persons.boxes)]
         if not busy:
             return scores
-        clip = self.clip
-        height, width = evaluated_size(file.width, file.height, clip, self.short_side, self.pad)
-        view_height, view_width = self.pad or (clip.height, clip.width)
+        pictures = self._pictures(file, [seconds[i] for i in busy])
+        height, width = pictures.shape[2:4]
+        view_height, view_width = self.pad or (self.clip.height, self.clip.width)
         crops = crops_over(width, height, view_width, view_height)
-        times = np.concatenate([self._times(seconds[i]) for i in busy])
-        frames = file.frames_at(times, size=(height, width))
-        frames = frames.reshape(len(busy), clip.num_frames, height, width, 3)
         clips: list[np.ndarray] = []
         boxes, box_clip = [], []
-        for i, shown in zip(busy, frames, strict=True):
-            chosen, inside = boxes_in_crops(persons[i].boxes, crops, width, height)
+        for i, frames in zip(busy, pictures, strict=True):
+            chosen, inside = boxes_in_crops(people[i].boxes, crops, width, height)
             used, which = np.unique(chosen, return_inverse=True)
             boxes.append(inside)
             box_clip.append(len(clips) + which)
             for x1, y1, x2, y2 in (crops[k] for k in used):
-                view = np.zeros((len(shown), view_height, view_width, 3), np.uint8)
-                view[:, :height, :width] = shown[:, y1:y2, x1:x2]
+                view = np.zeros((len(frames), view_height, view_width, 3), np.uint8)
+                view[:, :height, :width] = frames[:, y1:y2, x1:x2]
                 clips.append(view)
-        found = self._run(clips, np.concatenate(boxes), np.concatenate(box_clip))
+        rows = self._score_boxes(clips, np.concatenate(boxes), np.concatenate(box_clip))
         ends = np.cumsum([len(part) for part in boxes])[:-1]
-        for i, part in zip(busy, np.split(found, ends), strict=True):
+        for i, part in zip(busy, np.split(rows, ends), strict=True):
             scores[i] = part
             if self.times_person_score:
-                scores[i] = part * persons[i].scores[:, None].astype(np.float32)
+                scores[i] = part * people[i].scores[:, None].astype(np.float32)
         return scores
 
-    def _times(self, second: int) -> np.ndarray:
-        """Of the frames of a clip, as in evaluation."""
+    def _pictures(self, file: VideoFile, seconds: Sequence[int]) -> np.ndarray:
+        """Frames around each second, timed and scaled as in evaluation: ``(S, T, H, W, 3)``."""
         clip = self.clip
-        return keyframe_times(second, clip.num_frames, clip.stride, clip.fps)
+        height, width = evaluated_size(file.width, file.height, clip, self.short_side, self.pad)
+        times = [keyframe_times(s, clip.num_frames, clip.stride, clip.fps) for s in seconds]
+        frames = file.frames_at(np.concatenate(times), size=(height, width))
+        return frames.reshape(len(seconds), clip.num_frames, height, width, 3)  # (S, T, H, W, 3)
 
-    @torch.inference_mode()
-    def _run(
+    def _score_boxes(
         self, clips: Sequence[np.ndarray], boxes: np.ndarray, box_clip: np.ndarray
     ) -> np.ndarray:
-        """Score boxes ``(N, 4)`` of clips uint8 ``(T, H, W, 3)``; ``box_clip`` says of which.
+        """Score boxes.
+
+        Args:
+            clips: uint8 ``(T, H, W, 3)`` each.
+            boxes: float64 ``(N, 4)`` in [0, 1] of their clips.
+            box_clip: int64 ``(N,)``, the index of the clip of each.
 
         Returns:
-            Float32 ``(N, classes)`` in [0, 1].
+            float32 ``(N, classes)`` in [0, 1].
         """
         scores = np.empty((len(boxes), len(self.class_names)), np.float32)
-        for start in range(0, len(clips), CLIPS_AT_ONCE):
-            some = np.stack(clips[start : start + CLIPS_AT_ONCE])
-            video = torch.from_numpy(some).permute(0, 4, 1, 2, 3).to(self.device)  # (B, 3, T, H, W)
-            here = (start <= box_clip) & (box_clip < start + len(some))
-            inside = torch.from_numpy(boxes[here]).float().to(self.device)
-            clip = torch.from_numpy(box_clip[here] - start).to(self.device)
-            logits = self.network(self.normalize(video), inside, clip)
-            scores[here] = logits.float().sigmoid().cpu().numpy()
+        for start, batch in batches(clips):
+            rows = (start <= box_clip) & (box_clip < start + len(batch))
+            logits = self._network.logits(
+                batch,
+                boxes=torch.from_numpy(boxes[rows]).float(),
+                box_clip=torch.from_numpy(box_clip[rows] - start),
+            )
+            scores[rows] = logits.sigmoid().numpy()
         return scores
 
 
 def crops_over(width: int, height: int, crop_width: int, crop_height: int) -> list[Box]:
     """Crops all over a picture, at equal steps of at most half a crop.
+
+    Args:
+        width: of the picture, pixels; likewise the others.
+        height: of the picture.
+        crop_width: of a crop.
+        crop_height: of a crop.
 
     Returns:
         x1, y1, x2, y2 in pixels, those nearest to the centre first.
@@ -198,6 +312,6 @@ def boxes_in_crops(
         its border.
     """
     moved = np.stack([crop_boxes(boxes, crop, width, height) for crop in crops])  # (crops, N, 4)
-    shares = np.stack([visible_shares(some) for some in moved]).round(6)
+    shares = np.stack([visible_shares(inside) for inside in moved]).round(6)
     chosen = shares.argmax(axis=0)
     return chosen, clip_boxes(moved[chosen, np.arange(len(boxes))])

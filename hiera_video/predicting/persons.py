@@ -1,4 +1,4 @@
-"""Where the persons of a video are, second by second: detected, given in a file, or everywhere."""
+"""Where the persons of a video are, second by second: detected, read from a file, or everywhere."""
 
 import logging
 import math
@@ -32,7 +32,7 @@ class PersonBoxes(NamedTuple):
 
     Attributes:
         boxes: x1, y1, x2, y2 in [0, 1] of the frame, float64 ``(N, 4)``.
-        scores: that it is a person, in [0, 1], float64 ``(N,)``.
+        scores: how certain it is that each is a person, in [0, 1], float64 ``(N,)``.
     """
 
     boxes: np.ndarray
@@ -43,11 +43,22 @@ class PersonSource(Protocol):
     """Finds the persons of any video."""
 
     def seconds(self, video: str, duration: float) -> list[int]:
-        """When to look, ascending."""
+        """When to look.
+
+        Args:
+            video: path of the file.
+            duration: of the video, seconds.
+
+        Returns:
+            Seconds from the start of the video, ascending.
+
+        Raises:
+            DatasetError: the persons of this video are not known.
+        """
         ...
 
     def at(self, file: VideoFile, seconds: Sequence[int]) -> list[PersonBoxes]:
-        """The persons at each of some ascending times."""
+        """The persons at each second; `seconds` are ascending."""
         ...
 
 
@@ -58,19 +69,19 @@ def person_source(
     min_score: float = 0.8,
     device: torch.device | str = "cpu",
 ) -> PersonSource:
-    """Make what ``boxes=`` names.
+    """The source of persons that ``boxes=`` names.
 
     Args:
-        boxes: ``detector``, ``full_frame``, or a file of person boxes.
+        boxes: ``detector``, ``full_frame``, or a csv of person boxes as in `BoxFile`.
         detector: a detection model of torchvision.
         weights: a local file of its weights; None: torchvision's own, downloaded once.
-        min_score: of a person, in [0, 1]; others are left out.
+        min_score: persons with a lower score are left out; in [0, 1].
         device: of the detector.
 
     Raises:
-        ValueError: no such detector, file or score.
-        CheckpointError: the detector's weights cannot be had, or are not its weights.
-        DatasetError: a row of the file is wrong.
+        ValueError: no such detector, or a score outside [0, 1].
+        CheckpointError: the detector's weights cannot be downloaded, or are another model's.
+        DatasetError: no such file, or a row of it is wrong.
     """
     if not 0 <= min_score <= 1:
         raise ValueError(f"min_score must be in [0, 1], not {min_score}")
@@ -85,19 +96,19 @@ def person_source(
 
 
 def whole_seconds(duration: float) -> list[int]:
-    """0, 1, 2, ... as long as the video lasts."""
+    """0, 1, 2, ... before the end of a video of ``duration`` seconds; always 0."""
     return list(range(max(1, math.ceil(duration))))
 
 
 class WholeFrame:
-    """One box around everything."""
+    """One person that fills the frame, with score 1."""
 
     def seconds(self, video: str, duration: float) -> list[int]:
-        """Whole seconds."""
+        """All whole seconds of the video."""
         return whole_seconds(duration)
 
     def at(self, file: VideoFile, seconds: Sequence[int]) -> list[PersonBoxes]:
-        """The frame."""
+        """The same box at each second."""
         return [PersonBoxes(np.array([[0.0, 0.0, 1.0, 1.0]]), np.ones(1)) for _ in seconds]
 
 
@@ -105,9 +116,9 @@ class PersonDetector:
     """Persons as a detection model of torchvision finds them.
 
     Args:
-        model: from images float ``(3, H, W)`` in [0, 1] to dicts of ``boxes`` in pixels, ``labels``
-            and ``scores``.
-        min_score: of a person.
+        model: takes a list of images, float ``(3, H, W)`` in [0, 1], and returns a dict for each:
+            ``boxes`` ``(N, 4)`` in pixels, ``labels`` and ``scores`` ``(N,)``.
+        min_score: persons with a lower score are left out; in [0, 1].
         person: label of persons.
     """
 
@@ -116,20 +127,20 @@ class PersonDetector:
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
     def seconds(self, video: str, duration: float) -> list[int]:
-        """Whole seconds."""
+        """All whole seconds of the video."""
         return whole_seconds(duration)
 
     def at(self, file: VideoFile, seconds: Sequence[int]) -> list[PersonBoxes]:
-        """Detected in the frames on display then."""
+        """Detect persons in the frame that is shown at each second."""
         frames = torch.from_numpy(file.frames_at(seconds)).permute(0, 3, 1, 2)  # (n, 3, H, W)
         return [self._detect(frame) for frame in frames]
 
     @torch.inference_mode()
     def _detect(self, frame: Tensor) -> PersonBoxes:
-        """Persons in uint8 ``(3, H, W)``; one at a time, which bounds memory."""
-        found = self.model([frame.to(self.device).float() / 255])[0]
-        is_person = (found["labels"] == self.person) & (found["scores"] >= self.min_score)
-        boxes, scores = (found[key][is_person].cpu().double() for key in ("boxes", "scores"))
+        """Persons in a frame uint8 ``(3, H, W)``; one frame at a time, which bounds memory."""
+        objects = self.model([frame.to(self.device).float() / 255])[0]
+        is_person = (objects["labels"] == self.person) & (objects["scores"] >= self.min_score)
+        boxes, scores = (objects[key][is_person].cpu().double() for key in ("boxes", "scores"))
         height, width = frame.shape[-2:]
         boxes = (boxes / torch.tensor([width, height, width, height])).clamp(0, 1)
         return _sound(PersonBoxes(boxes.numpy(), scores.numpy()))
@@ -140,22 +151,22 @@ def load_detector(name: str, weights: str | Path | None = None) -> nn.Module:
 
     Args:
         name: such as ``fasterrcnn_resnet50_fpn_v2`` or ``ssdlite320_mobilenet_v3_large``.
-        weights: a local file; None: torchvision's, in torch's cache (``TORCH_HOME``), downloaded if
-            they are not there yet.
+        weights: a local file; None: torchvision's, downloaded once into torch's cache
+            (``TORCH_HOME``).
 
     Raises:
         ValueError: torchvision has no such model.
-        CheckpointError: the weights cannot be had, or are another model's.
+        CheckpointError: the weights cannot be downloaded or read, or are another model's.
     """
     from torchvision.models import detection, get_model, get_model_weights, list_models
 
-    known = list_models(module=detection)
-    if name not in known:
+    names = list_models(module=detection)
+    if name not in names:
         raise ValueError(
-            f"no detector {name!r}{did_you_mean(name, known) or '; there are ' + ', '.join(known)}"
+            f"no detector {name!r}{did_you_mean(name, names) or '; there are ' + ', '.join(names)}"
         )
     if weights is None:
-        # Enums of these models have a default each; the URL is torchvision's.
+        # Each of torchvision's enums of weights has a default.
         best: Any = get_model_weights(name).DEFAULT  # pyright: ignore[reportAttributeAccessIssue]
         weights = _downloaded(name, best.url)
     tensors = network_weights(read_checkpoint(weights), weights)
@@ -185,14 +196,14 @@ def _downloaded(name: str, url: str) -> Path:
 
 
 class BoxFile:
-    """Persons from a file as `read_boxes` takes it: ``video,second,x1,y1,x2,y2,,score``.
+    """Persons from a csv as `read_boxes` takes it: ``video,second,x1,y1,x2,y2,,score``.
 
-    A box that is there several times, with one action each, counts once.
+    A box that stands in several rows, each with one action, counts once.
 
     Args:
-        path: the file; it names a video by its file name, with or without suffix. Seconds count
+        path: the file. It names a video by its file name, with or without suffix. Seconds count
             from the start of the video.
-        min_score: of a person.
+        min_score: persons with a lower score are left out; in [0, 1].
 
     Raises:
         DatasetError: a row is wrong.
@@ -212,26 +223,26 @@ class BoxFile:
         self._rows = np.unique(rows, axis=0)  # sorted by video, then by second
 
     def seconds(self, video: str, duration: float) -> list[int]:
-        """Whole seconds.
+        """All whole seconds of the video.
 
         Raises:
-            DatasetError: at none of them the file has a person in this video.
+            DatasetError: the file has no person in this video at any of them.
         """
-        whole, (given, _) = whole_seconds(duration), self._of(video)
-        if not np.isin(given, whole).any():
-            first = f"seconds {given.min():g} to {given.max():g}" if len(given) else "nobody"
+        whole, (listed, _) = whole_seconds(duration), self._of(video)
+        if not np.isin(listed, whole).any():
+            first = f"seconds {listed.min():g} to {listed.max():g}" if len(listed) else "nobody"
             raise DatasetError(
                 f"{self.path}: has {first} in {Path(video).name}, which lasts {duration:.1f} s"
             )
-        if late := len(np.setdiff1d(given, whole)):
-            log.warning(f"{self.path}: {late} seconds lie after the end of {video}, not used")
+        if late := len(np.setdiff1d(listed, whole)):
+            log.warning(f"{self.path}: {late} seconds lie after the end of {video}: not used")
         return whole
 
     def at(self, file: VideoFile, seconds: Sequence[int]) -> list[PersonBoxes]:
-        """As the file has them; nobody where it says nothing."""
-        given, rows = self._of(file.path)
-        starts = np.searchsorted(given, seconds, "left")
-        ends = np.searchsorted(given, seconds, "right")
+        """The rows of the file at each second; nobody where it has none."""
+        listed, rows = self._of(file.path)
+        starts = np.searchsorted(listed, seconds, "left")
+        ends = np.searchsorted(listed, seconds, "right")
         parts = [rows[start:end] for start, end in zip(starts, ends, strict=True)]
         return [PersonBoxes(part[:, :4], part[:, 4]) for part in parts]
 
@@ -250,7 +261,7 @@ def _check_whole_seconds(table: BoxTable) -> None:
 
 
 def _refuse_person_ids(table: BoxTable) -> None:
-    """In AVA's ground truth the eighth column is a person's number."""
+    """Refuse AVA's ground truth, whose eighth column numbers persons and is no score."""
     score, has_actions = table.score, (table.action != NO_ACTION).any()
     if has_actions and (score % 1 == 0).all() and (score != 1).any():
         raise DatasetError(
@@ -260,7 +271,7 @@ def _refuse_person_ids(table: BoxTable) -> None:
 
 
 def _sound(persons: PersonBoxes) -> PersonBoxes:
-    """Without boxes that have no area."""
+    """The persons whose boxes have an area."""
     boxes = persons.boxes
     keep = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
     return PersonBoxes(boxes[keep], persons.scores[keep])

@@ -1,13 +1,11 @@
 """``predict`` of action detection: from a configuration to what `predict_files` takes."""
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import get_class, instantiate
-from lightning import Fabric
 from omegaconf import DictConfig
 
 from datamodules.clips.videos import ClipFormat
@@ -18,6 +16,7 @@ from hiera_video.predicting.actions import ActionPredictor
 from hiera_video.predicting.persons import PersonSource, person_source
 from hiera_video.tasks.detection import DetectionTask, refuse_true_half
 from hiera_video.weights.load import load_weights
+from hiera_video.weights.trained import Classes
 
 log = logging.getLogger(__name__)
 
@@ -27,25 +26,25 @@ def detects_actions(config: DictConfig) -> bool:
     return issubclass(get_class(config.task._target_), DetectionTask)
 
 
-def predict_actions(
-    config: DictConfig, weights: str, class_names: Sequence[str], action_ids: Sequence[int]
-) -> None:
-    """Write what persons do in ``data.predict`` to ``out``, on one device.
+def predict_actions(config: DictConfig, weights: str, classes: Classes) -> None:
+    """Write what persons do in the videos of ``data.predict`` into the folder ``out``.
+
+    It runs on one device.
 
     Args:
         config: the whole configuration.
-        weights: the checkpoint, or other trained weights.
-        class_names: those that it names.
-        action_ids: of the same; none: 1, 2, 3, ...
+        weights: a checkpoint, an export's file of weights, or a published name.
+        classes: the actions that ``weights`` names; without ids they are 1, 2, 3, ...
 
     Raises:
-        UsageError: something is wrong with it, or no video worked.
+        UsageError: the configuration is wrong, ``weights`` has no actions, or no video could be
+            used.
         MisconfigurationException: ``trainer.precision`` would round boxes.
     """
-    if not class_names:
+    if not classes.names:
         raise UsageError(f"{weights} names no actions; give a run of action detection")
-    accelerator, precision = config.trainer.accelerator, config.trainer.precision
-    refuse_true_half(str(precision))
+    precision = str(config.trainer.precision)
+    refuse_true_half(precision)
     listed = list_videos(
         config.data.get("predict", ()), lambda file: list_split(file, Path(), None)
     )
@@ -54,27 +53,60 @@ def predict_actions(
         check_request(videos, out, config.min_action_score)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    task: Any = instantiate(config.task, _convert_="all")
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
-    network: Any = _network(task, weights, len(class_names))
-    data = config.data
-    predictor = ActionPredictor(
-        fabric.setup_module(network),
-        class_names,
-        ClipFormat(data.num_frames, data.stride, data.fps, *data.size),
-        _persons(config, fabric.device),
-        action_ids,
-        normalize=task.normalize,
-        times_person_score=task.person_score,
-        short_side=data.get("eval_short_side"),
-        pad=data.get("eval_pad") and tuple(data.eval_pad),
-        device=fabric.device,
-    )
+    predictor = _predictor(config, weights, classes, precision)
+    persons = _persons(config, predictor.device)
     log.info(f"predict {config.name} -> {out}")
-    done = predict_files(predictor, videos, out, config.min_action_score)
+    done = predict_files(predictor, persons, videos, out, config.min_action_score)
     if not done:
         raise UsageError("none of the videos could be used", 1)
     log.info(f"{len(done)} of {len(videos)} videos, results in {out}")
+
+
+def _predictor(
+    config: DictConfig, weights: str, classes: Classes, precision: str
+) -> ActionPredictor:
+    """The configured model, which may have another input size than that of the weights."""
+    data, task = config.data, instantiate(config.task, _convert_="all")
+    network: Any = task.create_network(num_classes=len(classes.names))
+    report = load_weights(network, weights, quiet=True)
+    if report.missing:
+        raise UsageError(f"{weights} lacks {report.missing[0]}; fine-tune from it first")
+    device = _device(str(config.trainer.accelerator))
+    if precision.startswith("16") and device.type == "cpu":
+        raise UsageError(f"trainer.precision={precision} needs a GPU; on a CPU use bf16-mixed")
+    try:
+        return ActionPredictor(
+            network,
+            classes.names,
+            ClipFormat(data.num_frames, data.stride, data.fps, *data.size),
+            classes.ids,
+            task.normalize,
+            times_person_score=task.person_score,
+            short_side=data.get("eval_short_side"),
+            pad=data.get("eval_pad") and tuple(data.eval_pad),
+            device=device,
+            precision=FULL_NAMES.get(precision, precision),
+        )
+    except ValueError as error:
+        raise UsageError(f"trainer.precision: {error}") from error
+
+
+# Lightning's short names of precisions.
+FULL_NAMES = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+
+
+def _device(accelerator: str) -> torch.device:
+    """The device that ``trainer.accelerator`` stands for: the first of its kind."""
+    gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    present = [name for name, available in gpus.items() if available]
+    wanted = {"auto": [*present, "cpu"], "gpu": present, "cpu": ["cpu"]}
+    wanted |= {name: [name] for name in present}
+    if not wanted.get(accelerator):
+        raise UsageError(
+            f"trainer.accelerator={accelerator}: there is none here; use auto, cpu"
+            f"{''.join(f' or {name}' for name in present)}"
+        )
+    return torch.device(wanted[accelerator][0])
 
 
 def _persons(config: DictConfig, device: torch.device) -> PersonSource:
@@ -82,11 +114,3 @@ def _persons(config: DictConfig, device: torch.device) -> PersonSource:
         return person_source(str(config.boxes or "detector"), **config.persons, device=device)
     except ValueError as error:
         raise UsageError(f"boxes={config.boxes}: {error}") from error
-
-
-def _network(task: Any, weights: str, classes: int) -> torch.nn.Module:
-    network = task.create_network(num_classes=classes)
-    report = load_weights(network, weights, quiet=True)
-    if report.missing:
-        raise UsageError(f"{weights} lacks {report.missing[0]}; fine-tune from it first")
-    return network.eval()

@@ -61,7 +61,7 @@ def run(config: DictConfig) -> float | None:
     classes, source = _weights_and_classes(config, path)
     check_model(config)
     if config.command == "predict" and actions:
-        predict_actions(config, source, *classes)
+        predict_actions(config, source, classes)
         return None
     data, task = _data_and_task(config, classes)
     trainer = _trainer(config, record)

@@ -120,6 +120,10 @@ class VideoTask(EvaluatedTask):
         """What the outputs of the network mean; none for a task without classes."""
         return Classes()
 
+    def evaluation_settings(self) -> dict[str, Any]:
+        """How tests use the model, for the record in checkpoints; see `Description.evaluation`."""
+        return {}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the record of what the model is."""
         checkpoint[RECORD] = to_record(
@@ -130,6 +134,7 @@ class VideoTask(EvaluatedTask):
                 self.classes(),
                 self.normalize,
                 self.recipe,
+                self.evaluation_settings(),
             )
         )
 

@@ -1,5 +1,6 @@
 """The record of what a model is, which a task writes into its checkpoints."""
 
+from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -29,6 +30,7 @@ def describe(
     classes: Classes = Classes(),  # noqa: B008  (a tuple)
     normalize: Normalize | None = None,
     recipe: str | None = None,
+    evaluation: Mapping[str, Any] = {},
 ) -> Description:
     """What a model is that a task trains.
 
@@ -41,6 +43,7 @@ def describe(
         classes: of the outputs.
         normalize: from uint8 to the network's input; None: as published video models.
         recipe: name of the configuration; None: not known.
+        evaluation: as in `Description`.
     """
     arguments = dict(factory.keywords) if isinstance(factory, partial) else {}
     name, kind = arguments.pop("name", None), KIND_OF.get(type(model), CUSTOM)
@@ -60,6 +63,7 @@ def describe(
         source=recipe or UNKNOWN,
         action_ids=classes.ids,
         versions=package_versions(),
+        evaluation=evaluation,
     )
 
 

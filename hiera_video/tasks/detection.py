@@ -1,6 +1,7 @@
 """Detection of actions: which actions the person in each box performs at a keyframe."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -111,6 +112,15 @@ class DetectionTask(VideoTask):
     def classes(self) -> Classes:
         """The actions and their ids."""
         return Classes(self.class_names or (), self.action_ids or ())
+
+    def evaluation_settings(self) -> dict[str, Any]:
+        """The size of pictures, and whether the person's score counts."""
+        data = self.datamodule
+        return {
+            "short_side": data.eval_short_side,
+            "pad": data.eval_pad,
+            "person_score": self.person_score,
+        }
 
     def forward(self, video: Tensor, boxes: Tensor, box_clip: Tensor) -> Tensor:
         """Logits ``(N, classes)`` of boxes.

@@ -1,5 +1,7 @@
 """Masked pretraining."""
 
+from typing import Any
+
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torchmetrics import MeanMetric
@@ -48,6 +50,10 @@ class PretrainingTask(VideoTask):
                 "pretraining predicts no classes; use --config of a classification"
             )
         super().setup(stage)
+
+    def evaluation_settings(self) -> dict[str, Any]:
+        """The masks."""
+        return {"mask_ratio": self.mask_ratio, "mask": self.mask}
 
     def forward(self, video: Tensor, seed: Tensor) -> MAEOutput:
         """Hide, encode and reconstruct clips.

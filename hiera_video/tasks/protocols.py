@@ -90,6 +90,16 @@ class ActionData(VideoData, Protocol):
         """Those of `action_ids` that count in the mAP."""
         ...
 
+    @property
+    def eval_short_side(self) -> int | None:
+        """Pixels of the short side of a picture in evaluation; None: the clip just fits in."""
+        ...
+
+    @property
+    def eval_pad(self) -> Sequence[int] | None:
+        """Height and width to which whole pictures are padded in evaluation; None: crops."""
+        ...
+
     def ground_truth(self, split: str) -> Any:
         """All annotated boxes of a split."""
         ...

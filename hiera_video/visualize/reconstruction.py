@@ -14,10 +14,10 @@ HIDDEN = 96  # grey level of masked pixels
 GAP = 4  # pixels between pictures
 
 
-def reconstruction_sheet(
+def reconstruction_pictures(
     mae: MaskedAutoencoderHiera, video: Tensor, out: MAEOutput, normalize: Normalize
 ) -> Tensor:
-    """Show video, masked video and reconstruction in three rows per clip, one column per frame.
+    """The video, the masked video and its reconstruction.
 
     Only the frames that the model predicts are shown, every ``patch_stride[0]``-th. The visible
     parts of the reconstruction are the pixels of the video itself.
@@ -29,17 +29,52 @@ def reconstruction_sheet(
         normalize: the normalisation of the input, which is undone.
 
     Returns:
-        uint8 ``(3, B * 3 * (H + 4), T' * (W + 4))`` with T' shown frames; 4 is the gap.
+        uint8 ``(B, 3 pictures, T', H, W, 3)`` with T' shown frames.
+
+    Raises:
+        ValueError: the model predicts no pictures (``target="hog"``).
     """
     step = mae.patch_stride[0]
     original = normalize.invert(video)[:, :, ::step]  # (B, 3, T', H, W)
     painted = normalize.invert(mae.reconstruct(video, out))[:, :, ::step]
     visible = visible_pixels(mae, out.mask, video.shape[2:])[:, :, ::step]
     masked = torch.where(visible, original, HIDDEN)
-    rows = torch.stack([original, masked, painted], dim=1)  # (B, 3 rows, 3, T', H, W)
-    rows = F.pad(rows, (0, GAP, 0, GAP), value=255)
-    b, r, c, t, h, w = rows.shape
-    return rows.permute(2, 0, 1, 4, 3, 5).reshape(c, b * r * h, t * w)  # (3, B*rows*H, T'*W)
+    rows = torch.stack([original, masked, painted], dim=1)  # (B, 3 pictures, 3, T', H, W)
+    return rows.permute(0, 1, 3, 4, 5, 2)  # (B, 3 pictures, T', H, W, 3)
+
+
+def picture_sheet(rows: Tensor) -> Tensor:
+    """Lay clips out in rows, one column per frame.
+
+    Args:
+        rows: uint8 ``(B, R, T', H, W, 3)``: B times R clips, such as `reconstruction_pictures`.
+
+    Returns:
+        uint8 ``(3, B * R * (H + 4), T' * (W + 4))``; 4 is the gap.
+    """
+    rows = F.pad(rows, (0, 0, 0, GAP, 0, GAP), value=255)  # right of W, below H
+    b, r, t, h, w, c = rows.shape
+    return rows.permute(5, 0, 1, 3, 2, 4).reshape(c, b * r * h, t * w)  # (3, B*R*H, T'*W)
+
+
+def reconstruction_sheet(
+    mae: MaskedAutoencoderHiera, video: Tensor, out: MAEOutput, normalize: Normalize
+) -> Tensor:
+    """Show video, masked video and reconstruction in three rows per clip, one column per frame.
+
+    Args:
+        mae: as in `reconstruction_pictures`.
+        video: likewise.
+        out: likewise.
+        normalize: likewise.
+
+    Returns:
+        uint8 ``(3, B * 3 * (H + 4), T' * (W + 4))`` with T' shown frames; 4 is the gap.
+
+    Raises:
+        ValueError: the model predicts no pictures.
+    """
+    return picture_sheet(reconstruction_pictures(mae, video, out, normalize))
 
 
 def visible_pixels(mae: MaskedAutoencoderHiera, mask: Tensor, size: torch.Size) -> Tensor:
@@ -63,10 +98,10 @@ def to_image(picture: Tensor) -> Image.Image:
 
 
 def clip_gif(sheet: Tensor, frames: int, milliseconds: int = 66) -> bytes:
-    """Turn the columns of a `reconstruction_sheet` into an animated GIF.
+    """Turn the columns of a sheet into an animated GIF.
 
     Args:
-        sheet: uint8 ``(3, height, frames * width)``.
+        sheet: uint8 ``(3, height, frames * width)``, such as a `picture_sheet`.
         frames: columns of the sheet.
         milliseconds: duration of a frame.
 

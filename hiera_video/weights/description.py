@@ -20,6 +20,7 @@ SAMPLINGS = ("clip", "segments")
 FORMATS = ("safetensors", "pt2", "onnx")
 INPUTS = ("float32", "uint8")
 CLIP = ("num_frames", "stride", "fps", "size", "sampling", "test_views")
+EVALUATION = ("short_side", "pad", "person_score", "mask_ratio", "mask")
 MOST_BLOCKS = 1000  # that a model is built with; the largest published one has 48
 
 
@@ -46,6 +47,11 @@ class Description(NamedTuple):
         action_ids: numbers of the classes in AVA's files, in the order of the logits; empty if they
             have none.
         versions: of the packages that trained the model, by their names.
+        evaluation: how tests of the training used the model, where that is not in `clip`. Of action
+            detectors ``short_side`` (pixels to which a picture is scaled; null: as far as the clip
+            fits in), ``pad`` (height and width to which the whole picture is padded; null: crops)
+            and ``person_score`` (whether scores are multiplied by the person's); of masked
+            autoencoders ``mask_ratio`` (null: 0.9 for videos) and ``mask``. Any may be missing.
     """
 
     kind: str
@@ -62,6 +68,7 @@ class Description(NamedTuple):
     input: str = "float32"
     action_ids: tuple[int, ...] = ()
     versions: Mapping[str, str] = {}
+    evaluation: Mapping[str, Any] = {}
 
 
 def to_record(description: Description) -> dict[str, Any]:
@@ -128,11 +135,13 @@ def _checked(record: Any) -> Description:
         )
     if schema == 1:
         record = {"action_ids": [], "versions": {}, **record}
+    record = {"evaluation": {}, **record}
     _check_names(record, ("schema", *Description._fields))
     fields = {name: record[name] for name in Description._fields}
     _check_values(fields)
     if fields["clip"] is not None:
         _check_clip(fields["clip"])
+    _check_evaluation(fields["evaluation"])
     _check_model(fields)
     lists = ("class_names", "mean", "std", "action_ids")
     return Description(**{**fields, **{name: tuple(fields[name]) for name in lists}})
@@ -158,6 +167,7 @@ def _check_values(fields: Mapping[str, Any]) -> None:
         "input": (fields["input"] in INPUTS, " or ".join(INPUTS)),
         "action_ids": (_is_list(fields["action_ids"], _is_count), "a list of whole numbers"),
         "versions": (is_versions, "an object of text"),
+        "evaluation": (isinstance(fields["evaluation"], dict), "an object"),
     }
     _check_all(fields, requirements)
 
@@ -173,6 +183,21 @@ def _check_clip(clip: dict[str, Any]) -> None:
         "test_views": (_is_list(clip["test_views"], _is_count, 2), "two whole numbers above 0"),
     }
     _check_all(clip, requirements, "clip.")
+
+
+def _check_evaluation(evaluation: dict[str, Any]) -> None:
+    values = {**dict.fromkeys(EVALUATION), **evaluation}
+    _check_names(values, EVALUATION, "evaluation.")
+    side, pad, ratio, mask = (values[name] for name in ("short_side", "pad", "mask_ratio", "mask"))
+    is_share = ratio is None or (_is_positive(ratio) and ratio < 1)
+    requirements = {
+        "short_side": (side is None or _is_count(side), "a whole number above 0 or null"),
+        "pad": (pad is None or _is_list(pad, _is_count, 2), "two whole numbers above 0 or null"),
+        "person_score": (values["person_score"] in (None, True, False), "true or false"),
+        "mask_ratio": (is_share, "a number between 0 and 1 or null"),
+        "mask": (mask is None or _is_text(mask), "text or null"),
+    }
+    _check_all(values, requirements, "evaluation.")
 
 
 def _check_model(fields: Mapping[str, Any]) -> None:

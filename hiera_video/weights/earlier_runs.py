@@ -80,7 +80,20 @@ def _description(config: dict[str, Any], checkpoint: Mapping[str, Any]) -> Descr
         std=std,
         source=str(config.get("name") or UNKNOWN),
         action_ids=tuple(checkpoint.get("action_ids") or ()),
+        evaluation=_evaluation(kind, data, config["task"]),
     )
+
+
+def _evaluation(kind: str, data: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
+    if kind == "action_detector":
+        return {
+            "short_side": data.get("eval_short_side"),
+            "pad": data.get("eval_pad"),
+            "person_score": task.get("person_score", False),
+        }
+    if kind == "masked_autoencoder":
+        return {"mask_ratio": task.get("mask_ratio"), "mask": task.get("mask", "random")}
+    return {}
 
 
 def _normalisation(augment: Mapping[str, Any]) -> tuple[Any, Any]:

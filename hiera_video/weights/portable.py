@@ -11,6 +11,7 @@ from hiera_video.errors import CheckpointError
 from hiera_video.models.names import CHECKPOINTS
 from hiera_video.models.zoo import create_detector, create_mae, create_model
 from hiera_video.weights.description import (
+    CUSTOM,
     JSON,
     Description,
     one_line,
@@ -43,10 +44,10 @@ def read_model(path: str | os.PathLike[str], kind: str, **overrides: Any) -> Any
     """
     file = Path(path) / JSON if Path(path).is_dir() else Path(path)
     description = read_description(file)
+    check_readable(description, file)
     if description.kind != kind:
         create = CREATE[description.kind].__name__
         raise CheckpointError(f"{file}: holds {words_for(description.kind)}; use {create}")
-    check_readable(description, file)
     return build(description, file.with_name(WEIGHTS), **overrides)
 
 
@@ -60,7 +61,20 @@ def write_model(folder: Path, model: nn.Module, description: Description) -> Non
 
 
 def check_readable(description: Description, file: Path) -> None:
-    """Raise a CheckpointError if the weights beside a ``model.json`` are a graph's."""
+    """Check that a model can be built here.
+
+    Args:
+        description: of the model.
+        file: where it was read, for messages.
+
+    Raises:
+        CheckpointError: it is a graph, or a model that is not made here.
+    """
+    if description.kind == CUSTOM:
+        raise CheckpointError(
+            f"{file}: its model is {description.name}, which is not made here; make it yourself "
+            "and read its weights with load_weights"
+        )
     if description.weights != "safetensors":
         raise CheckpointError(
             f"{file}: describes {description.weights}, which runs in other programs and cannot be "

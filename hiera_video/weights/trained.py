@@ -21,7 +21,6 @@ from hiera_video.models.names import (
 )
 from hiera_video.terminal import did_you_mean
 from hiera_video.weights.description import (
-    CUSTOM,
     JSON,
     RECORD,
     Description,
@@ -173,11 +172,7 @@ def _of_run(path: Path) -> Trained:
     """Of a checkpoint that a training of ours wrote."""
     checkpoint = read_checkpoint(path)
     description = describe_checkpoint(checkpoint, path)
-    if description.kind == CUSTOM:
-        raise CheckpointError(
-            f"{path}: its model is {description.name}, which is not made here; make it yourself "
-            "and read its weights with load_weights"
-        )
+    check_readable(description, path)
     # What is no plain value becomes text, which no number is taken for.
     config = json.loads(json.dumps(checkpoint.get("config") or {}, default=str, skipkeys=True))
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent

@@ -9,7 +9,13 @@ import yaml
 
 from hiera_video.errors import CheckpointError
 from hiera_video.export.model_card import model_card
-from hiera_video.export.provenance import Measured, licence, read_results, training_record
+from hiera_video.export.provenance import (
+    Measured,
+    licence,
+    read_results,
+    training_record,
+    training_versions,
+)
 from hiera_video.metrics.multi_view import MultiViewAccuracy
 from hiera_video.metrics.results import Results
 from hiera_video.results.prediction_files import stamped
@@ -30,7 +36,7 @@ def run_folder(folder, init_from=None, argv=()):
 
 def licence_of(folder):
     trained = read_trained(folder)
-    return licence(trained.checkpoint, trained.home)
+    return licence(trained)
 
 
 def test_a_licence_goes_down_a_chain_of_runs(tmp_path, monkeypatch):
@@ -86,14 +92,14 @@ def test_the_record_is_of_this_checkpoint(tmp_path):
     (tmp_path / "metrics/version_0").mkdir(parents=True)
     (tmp_path / "metrics/version_0/metrics.csv").write_text(METRICS)
     trained = read_trained(tmp_path)
-    record = training_record(trained.checkpoint, trained.home)
+    record = training_record(trained)
     assert (record["epochs"], record["steps"]) == (2, 12)
     assert record["validation"] == {"val/top1": 0.25}
     assert record["recipe"]["lr"] == 1e-3
     assert "/secret" not in json.dumps(record)
-    alone = training_record(trained.checkpoint, None)
-    assert alone["validation"] == {}
-    assert alone["versions"] == {"lightning": "2.6.4"}
+    alone = trained._replace(home=None)
+    assert training_record(alone)["validation"] == {}
+    assert training_versions(alone) == {"lightning": "2.6.4"}
 
 
 def card(**fields):
@@ -120,7 +126,7 @@ def test_the_card_of_a_run(tmp_path):
     run_folder(tmp_path, init_from="mae_hiera_base_16x224")
     trained = read_trained(tmp_path)
     description = trained.description._replace(
-        training=training_record(trained.checkpoint, trained.home), licence="CC-BY-NC-4.0"
+        training=training_record(trained), licence="CC-BY-NC-4.0"
     )
     results = Measured({"test/top1": 0.5}, weights_known=True)
     text = model_card(description, "load()", results=results, checked="Compared.")
@@ -137,8 +143,8 @@ def test_the_newest_validation_counts_and_versions_are_numbers(tmp_path):
         (tmp_path / f"metrics/version_{version}/metrics.csv").write_text(text)
     (tmp_path / "metrics/version_x").mkdir()
     (tmp_path / "metrics/version_x/metrics.csv").write_text("epoch,val/top1\n1,0.9\n")
-    content = checkpoint(tiny_model(), config())
-    assert training_record(content, tmp_path)["validation"] == {"val/top1": 0.7}
+    write_run(tmp_path)
+    assert training_record(read_trained(tmp_path))["validation"] == {"val/top1": 0.7}
 
 
 def without(*keys):
@@ -177,14 +183,15 @@ def test_what_a_checkpoint_does_not_say_is_unknown(tmp_path, change, starts):
     torch.save(content, tmp_path / "checkpoints/last.ckpt")
     (tmp_path / "run.json").write_text(starts)
     trained = read_trained(tmp_path)
-    record = training_record(trained.checkpoint, trained.home)
-    licence(trained.checkpoint, trained.home)
-    text = card(training=record)
+    record = training_record(trained)
+    licence(trained)
+    text = card(training=record, versions=training_versions(trained))
     assert "None" not in text.partition("## Recipe")[2].partition("## Licence")[0]
     assert ("of epoch 2" in text) == (content.get("epoch") == 1)
     # It comes back from the file as it is.
-    write_model(tmp_path, tiny_model(), trained.description._replace(training=record))
-    assert read_trained(tmp_path).description.training == record
+    description = trained.description._replace(training=record, versions=training_versions(trained))
+    write_model(tmp_path, tiny_model(), description)
+    assert read_trained(tmp_path).description == description
 
 
 @pytest.mark.parametrize("training", [{"data": 3}, {"validation": [1]}, {"started_from": 5}])

@@ -8,6 +8,8 @@ import pytest
 
 from datamodules.synthetic import write_h264
 from datamodules.video.decoding import VideoFile
+from hiera_video import create_detector, load
+from hiera_video.weights.trained import read_trained
 from tests.integration.conftest import TINY_RUN
 from tests.integration.forked import run
 
@@ -125,6 +127,31 @@ def test_whole_frames_need_no_boxes(street):
     assert {key[1:6] for key in found} == {(0, 0, 0, 1, 1), (1, 0, 0, 1, 1)}
 
 
+def test_a_run_alone_is_enough(street):
+    """``predict RUN VIDEO``, `load` and an export of the run give the same scores."""
+    words = ["runs/fit", "street.mp4", "boxes=full_frame", "run_dir=runs/alone"]
+    run("predict", *words, "trainer.accelerator=cpu", cwd=street)
+    written = rows(street / "runs/alone/predictions/street.csv")
+    assert len(written) == 2 * 8  # seconds, actions
+    run("export", "runs/fit", "--format", "safetensors", "--out", "exported", cwd=street)
+    assert create_detector(street / "exported").roi_size == 7
+    for source in ("runs/fit", "exported"):
+        model = load(street / source, "cpu")
+        for second, persons in model.predict(street / "street.mp4", "full_frame", top=8):
+            ((box, _, actions),) = persons
+            for label, score in actions:
+                action_id = model.action_ids[model.class_names.index(label)]
+                key = ("street", second, *box, action_id)
+                assert score == pytest.approx(written.pop(key), abs=1e-5)
+        assert not written
+        written = rows(street / "runs/alone/predictions/street.csv")
+
+
+def test_a_checkpoint_says_how_tests_use_its_model(trained):
+    evaluation = read_trained(trained / "runs/fit").description.evaluation
+    assert evaluation == {"short_side": None, "pad": None, "person_score": False}
+
+
 @pytest.mark.parametrize(
     ("words", "said", "code"),
     [
@@ -132,6 +159,9 @@ def test_whole_frames_need_no_boxes(street):
         (["boxes=full_frame", "out=.", "street.mp4"], "holds street.mp4 itself", 2),
         (["boxes=full_frame", "out=x", "broken2.mp4"], "none of the videos could be used", 1),
         (["boxes=full_frame", "trainer.precision=bf16-true", "street.mp4"], "round boxes", 2),
+        (["boxes=full_frame", "trainer.precision=64-true", "street.mp4"], "must be 32-true or", 2),
+        (["boxes=full_frame", "trainer.precision=16-mixed", "street.mp4"], "needs a GPU", 2),
+        (["boxes=full_frame", "trainer.accelerator=tpu", "street.mp4"], "use auto, cpu", 2),
         (["boxes=full_frame", "min_action_score=2", "street.mp4"], "must be in [0, 1], not 2", 2),
         (["boxes=full_frame", "out=x", "a,b.mp4"], "cannot name the video 'a,b'", 2),
         (["persons.weights=none.pth", "street.mp4"], "none.pth: no such file", 2),

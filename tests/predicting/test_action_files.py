@@ -26,7 +26,7 @@ def test_three_files_of_a_video(hall, tmp_path):
     folder, white = hall
     video, boxes = folder / "hall.mp4", BoxFile(folder / "boxes.csv")
     out = tmp_path / "new/out"
-    done = predict_files(predictor(boxes, action_ids=[7, 80]), [str(video)], out)
+    done = predict_files(predictor(action_ids=[7, 80]), boxes, [str(video)], out)
     assert done == [str(video)]
     assert sorted(path.name for path in out.iterdir()) == ["hall.csv", "hall.jsonl", "hall.mp4"]
 
@@ -56,7 +56,7 @@ def test_three_files_of_a_video(hall, tmp_path):
 
 def test_persons_are_drawn_for_half_a_second_before_and_after(hall, tmp_path):
     folder, _ = hall
-    predict_files(predictor(BoxFile(folder / "boxes.csv")), [str(folder / "hall.mp4")], tmp_path)
+    predict_files(predictor(), BoxFile(folder / "boxes.csv"), [str(folder / "hall.mp4")], tmp_path)
     with VideoFile(folder / "hall.mp4") as file, VideoFile(tmp_path / "hall.mp4") as drawn:
         assert drawn.duration == pytest.approx(file.duration, abs=0.01)
         assert (drawn.width, drawn.height, drawn.rate) == (216, 72, 30)
@@ -82,8 +82,8 @@ def test_a_frame_shows_the_persons_of_the_second_nearest_to_its_start(tmp_path, 
             writer.write(Shown(np.full((48, 200, 3), 90, np.uint8), start, end))
     rows = [f"slow,{s},{s / 10 + 0.02:.2f},0.2,{s / 10 + 0.08:.2f},0.8,,1\n" for s in range(10)]
     (tmp_path / "boxes.csv").write_text("".join(rows))
-    model = predictor(BoxFile(tmp_path / "boxes.csv"))
-    predict_files(model, [str(tmp_path / "slow.mp4")], tmp_path / "out", 1)
+    persons = BoxFile(tmp_path / "boxes.csv")
+    predict_files(predictor(), persons, [str(tmp_path / "slow.mp4")], tmp_path / "out", 1)
     drawn = list(play(str(tmp_path / "out/slow.mp4")))
     assert [float(shown.start) for shown in drawn] == pytest.approx(starts, abs=1e-3)
     found = []
@@ -96,7 +96,7 @@ def test_a_frame_shows_the_persons_of_the_second_nearest_to_its_start(tmp_path, 
 def test_seconds_after_the_end_are_said_once(hall, tmp_path, caplog):
     folder, _ = hall
     (tmp_path / "late.csv").write_text("hall,2,0.1,0.1,0.9,0.8,,1\nhall,902,0.1,0.1,0.9,0.8,,1\n")
-    predict_files(predictor(BoxFile(tmp_path / "late.csv")), [str(folder / "hall.mp4")], tmp_path)
+    predict_files(predictor(), BoxFile(tmp_path / "late.csv"), [str(folder / "hall.mp4")], tmp_path)
     assert caplog.text.count("lie after the end") == 1
 
 
@@ -104,18 +104,18 @@ def test_what_is_wrong_before_anything_begins(hall, tmp_path):
     folder, _ = hall
     video = str(folder / "hall.mp4")
     (tmp_path / "file").write_text("")
-    model = predictor(WholeFrame())
+    model, persons = predictor(), WholeFrame()
     with pytest.raises(DatasetError, match=r"out=.*file is a file; name a folder"):
-        predict_files(model, [video], tmp_path / "file")
+        predict_files(model, persons, [video], tmp_path / "file")
     with pytest.raises(DatasetError, match=r"holds .*hall\.mp4 itself"):
-        predict_files(model, [video], folder)
+        predict_files(model, persons, [video], folder)
     with pytest.raises(DatasetError, match="have one name"):
-        predict_files(model, [video, "elsewhere/hall.mkv"], tmp_path / "out")
+        predict_files(model, persons, [video, "elsewhere/hall.mkv"], tmp_path / "out")
     with pytest.raises(ValueError, match="min_action_score must be in"):
-        predict_files(model, [video], tmp_path / "out", 80)
+        predict_files(model, persons, [video], tmp_path / "out", 80)
     for name in ("a,b", 'a"b', "a\nb", "a\udcffb"):
         with pytest.raises(DatasetError, match=r"^a csv cannot name the video 'a.*b': rename it"):
-            predict_files(model, [f"{name}.mp4"], tmp_path / "out")
+            predict_files(model, persons, [f"{name}.mp4"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -131,7 +131,7 @@ def test_a_video_that_fails_leaves_nothing_and_the_next_one_begins(hall, tmp_pat
         list(play(str(damaged)))
     names = [str(cut), str(damaged), str(folder / "hall.mp4"), str(tmp_path / "none.mp4")]
     out = tmp_path / "out"
-    done = predict_files(predictor(WholeFrame()), names, out)
+    done = predict_files(predictor(), WholeFrame(), names, out)
     assert done == names[2:3]
     assert {path.name for path in out.iterdir()} == {"hall.csv", "hall.jsonl", "hall.mp4"}
     for name in ("cut.mp4", "damaged.mp4", "none.mp4"):
@@ -145,7 +145,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
     for name, count in (("warm", 90), ("short", 600), ("long", 1200)):
         write_h264(tmp_path / f"{name}.mp4", frames[:count])
         tracemalloc.start()
-        predict_files(predictor(WholeFrame()), [str(tmp_path / f"{name}.mp4")], tmp_path / "out")
+        predict_files(predictor(), WholeFrame(), [str(tmp_path / f"{name}.mp4")], tmp_path / "out")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     # The packets' index is a few bytes a second; a second of frames is 360 KiB.

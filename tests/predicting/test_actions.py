@@ -3,11 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.video.decoding import VideoFile
-from hiera_video.predicting import actions as action_prediction
+from hiera_video.predicting import actions, batches
 from hiera_video.predicting.actions import boxes_in_crops, crops_over
 from hiera_video.predicting.persons import BoxFile
-from tests.hall import SECONDS, Brightness, brightness, predictor, write_hall
+from tests.hall import SECONDS, Brightness, Network, brightness, predictor, write_hall
 
 SIDES = st.integers(32, 400)
 
@@ -44,16 +45,16 @@ def hall(tmp_path_factory):
     return folder, write_hall(folder)
 
 
-def moments_of(video, model):
+def moments_of(video, model, persons):
     with VideoFile(str(video)) as file:
-        return list(model.moments(file, model.seconds(file)))
+        return list(model.moments(file, persons, persons.seconds(file.path, file.duration)))
 
 
 def test_each_person_is_seen_where_and_when_they_are(hall):
     folder, white = hall
     network = Brightness()
     boxes = BoxFile(folder / "boxes.csv")
-    found = moments_of(folder / "hall.mp4", predictor(boxes, network))
+    found = moments_of(folder / "hall.mp4", predictor(network), boxes)
     assert [moment.second for moment in found] == list(range(SECONDS))
     for moment in found:
         if moment.second == 4:
@@ -63,7 +64,7 @@ def test_each_person_is_seen_where_and_when_they_are(hall):
         now, before = white[moment.second], white[max(0, moment.second - 1)]
         assert np.array_equal(moment.scores > 0.5, np.stack([now, before], axis=1))
         assert ((moment.scores < 0.01) | (moment.scores > 0.99)).all()
-    assert max(network.clips) <= action_prediction.CLIPS_AT_ONCE
+    assert max(network.clips) <= batches.CLIPS_AT_ONCE
 
 
 def test_the_whole_picture_padded(hall):
@@ -79,7 +80,7 @@ def test_the_whole_picture_padded(hall):
         return brightness(video, boxes, box_clip)
 
     boxes = BoxFile(folder / "boxes.csv")
-    found = moments_of(folder / "hall.mp4", predictor(boxes, network, pad=(64, 128)))
+    found = moments_of(folder / "hall.mp4", predictor(Network(network), pad=(64, 128)), boxes)
     for moment in found:
         if moment.second != 4:
             assert np.array_equal(moment.scores[:, 0] > 0.5, white[moment.second])
@@ -89,7 +90,7 @@ def test_a_picture_larger_than_the_crop(hall):
     """Crops then lie over both sides."""
     folder, white = hall
     boxes = BoxFile(folder / "boxes.csv")
-    found = moments_of(folder / "hall.mp4", predictor(boxes, short_side=80))
+    found = moments_of(folder / "hall.mp4", predictor(short_side=80), boxes)
     for moment in found:
         if moment.second != 4:
             assert np.array_equal(moment.scores[:, 0] > 0.5, white[moment.second])
@@ -101,10 +102,10 @@ def test_a_picture_larger_than_the_crop(hall):
 def test_results_depend_neither_on_chunks_nor_on_batches(hall, monkeypatch):
     folder, _ = hall
     boxes = BoxFile(folder / "boxes.csv")
-    first = moments_of(folder / "hall.mp4", predictor(boxes))
-    monkeypatch.setattr(action_prediction, "SECONDS_AT_ONCE", 1)
-    monkeypatch.setattr(action_prediction, "CLIPS_AT_ONCE", 1)
-    second = moments_of(folder / "hall.mp4", predictor(boxes))
+    first = moments_of(folder / "hall.mp4", predictor(), boxes)
+    monkeypatch.setattr(actions, "SECONDS_AT_ONCE", 1)
+    monkeypatch.setattr(batches, "CLIPS_AT_ONCE", 1)
+    second = moments_of(folder / "hall.mp4", predictor(), boxes)
     for one, other in zip(first, second, strict=True):
         assert one.second == other.second
         assert np.allclose(one.scores, other.scores, atol=1e-6)
@@ -113,6 +114,39 @@ def test_results_depend_neither_on_chunks_nor_on_batches(hall, monkeypatch):
 def test_scores_times_those_of_the_person(hall):
     folder, _ = hall
     boxes, video = BoxFile(folder / "boxes.csv"), folder / "hall.mp4"
-    plain = moments_of(video, predictor(boxes))[0].scores
-    times = moments_of(video, predictor(boxes, times_person_score=True))[0].scores
+    plain = moments_of(video, predictor(), boxes)[0].scores
+    times = moments_of(video, predictor(times_person_score=True), boxes)[0].scores
     assert np.allclose(times, plain * 0.5)
+
+
+def test_persons_and_their_best_actions_second_by_second(hall):
+    folder, white = hall
+    model = predictor()
+    with pytest.raises(DatasetError, match="nobody in hall.mp4"):  # whose score is at least 0.8
+        model.predict(folder / "hall.mp4", folder / "boxes.csv")
+    seconds = model.predict(folder / "hall.mp4", BoxFile(folder / "boxes.csv", min_score=0.5))
+    assert [second.second for second in seconds] == list(range(SECONDS))
+    assert seconds[4].persons == []
+    for second in seconds:
+        for i, person in enumerate(second.persons):
+            assert person.box[0] == pytest.approx(i / 3 + 0.06, abs=1e-3)
+            assert person.score == 0.5
+            scores = {action.label: action.score for action in person.actions}
+            assert (scores["bright, now"] > 0.5) == white[second.second, i]
+            assert [a.score for a in person.actions] == sorted(scores.values(), reverse=True)
+    (best,) = model.predict(folder / "hall.mp4", "full_frame", top=1)[0].persons
+    assert best.box == (0, 0, 1, 1)
+    assert len(best.actions) == 1
+
+
+def test_wrong_arguments(hall):
+    folder, _ = hall
+    model = predictor()
+    with pytest.raises(DatasetError, match=r"none\.csv: no such file"):
+        model.predict(folder / "hall.mp4", "none.csv")
+    with pytest.raises(VideoDecodeError, match="gone.mp4"):
+        model.predict(folder / "gone.mp4", "full_frame")
+    with pytest.raises(ValueError, match="top must be at least 1"):
+        model.predict(folder / "hall.mp4", "full_frame", top=0)
+    with pytest.raises(ValueError, match="precision must be 32-true or"):
+        predictor(precision="bf16-true")

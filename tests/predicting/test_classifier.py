@@ -16,7 +16,7 @@ from hiera_video.weights.description import Description
 from hiera_video.weights.portable import write_model
 from tests.models.conftest import _one_thread  # noqa: F401
 from tests.models.small import tiny_model
-from tests.trained_models import CLASSES, write_mae_run, write_run
+from tests.trained_models import CLASSES, write_run
 from tests.video_files import moving_frames, write_video
 
 
@@ -145,6 +145,3 @@ def test_wrong_input(tmp_path, run):
             predictor.predict(video, views=views)
     with pytest.raises(ValueError, match="top must be"):
         predictor.predict(video, top=0)
-    write_mae_run(tmp_path / "mae")
-    with pytest.raises(CheckpointError, match="masked autoencoder"):
-        load(tmp_path / "mae")

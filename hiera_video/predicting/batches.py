@@ -1,0 +1,82 @@
+"""What all predictions from Python share: clips to the device, through the network, and back.
+
+The command ``predict`` of classification does not use it. There Lightning's trainer moves batches
+that the loader's processes read ahead, on every device, and also sets the precision; a task's
+``predict_step`` is only normalisation and network.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hiera_video.augment.basic import Normalize
+
+CLIPS_AT_ONCE = 8  # that the network sees together; bounds memory
+# The type that autocast computes in, by the name of Lightning's precision.
+AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class ClipNetwork:
+    """A network in evaluation mode on its device, for uint8 clips.
+
+    Args:
+        network: takes a normalised float ``video`` ``(B, 3, T, H, W)``, and tensors by keyword.
+        normalize: from uint8 to what the network takes; None: as published video models.
+        device: None: a GPU if there is one.
+        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``, as Lightning names it.
+
+    Raises:
+        ValueError: another precision.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        normalize: Normalize | None = None,
+        device: str | torch.device | None = None,
+        precision: str = "32-true",
+    ) -> None:
+        if precision not in AUTOCAST:
+            raise ValueError(f"precision must be {' or '.join(AUTOCAST)}, not {precision}")
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.network = network.to(self.device).eval()
+        self.normalize = (normalize or Normalize()).to(self.device)
+        self.autocast_type = AUTOCAST[precision]
+
+    @torch.inference_mode()
+    def normalized(self, clips: Tensor) -> Tensor:
+        """Move uint8 ``(B, 3, T, H, W)`` to the device; float32 of the same shape."""
+        return self.normalize(clips.to(self.device))
+
+    @torch.inference_mode()
+    def run(self, video: Tensor, **inputs: Tensor) -> Any:
+        """What the network gives for a normalised ``(B, 3, T, H, W)``, all on the device."""
+        kind, enabled = self.autocast_type, self.autocast_type is not None
+        with torch.autocast(self.device.type, kind, enabled):
+            return self.network(video, **{k: x.to(self.device) for k, x in inputs.items()})
+
+    def logits(self, clips: Tensor, **inputs: Tensor) -> Tensor:
+        """Run the network once.
+
+        Args:
+            clips: uint8 ``(B, 3, T, H, W)`` on the CPU.
+            **inputs: whatever else the network takes.
+
+        Returns:
+            float32 ``(N, classes)`` on the CPU.
+        """
+        return self.run(self.normalized(clips), **inputs).float().cpu()
+
+
+def batches(clips: Sequence[np.ndarray] | np.ndarray) -> Iterator[tuple[int, Tensor]]:
+    """Clips uint8 ``(T, H, W, 3)``, at most `CLIPS_AT_ONCE` together.
+
+    Yields:
+        The index of the first clip of the batch, and the batch, uint8 ``(B, 3, T, H, W)``.
+    """
+    for start in range(0, len(clips), CLIPS_AT_ONCE):
+        batch = np.asarray(clips[start : start + CLIPS_AT_ONCE])
+        yield start, torch.from_numpy(batch).permute(0, 4, 1, 2, 3)  # (B, 3, T, H, W)

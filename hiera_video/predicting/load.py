@@ -1,0 +1,84 @@
+"""Trained models, ready for videos: ``load("run_or_file")``."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datamodules.clips.videos import ClipFormat
+from hiera_video.augment.basic import Normalize
+from hiera_video.errors import CheckpointError
+from hiera_video.predicting.actions import ActionPredictor
+from hiera_video.predicting.autoencoder import Reconstructor
+from hiera_video.predicting.classifier import Predictor
+from hiera_video.weights.portable import CREATE, build
+from hiera_video.weights.trained import read_trained
+
+
+def load(source: str | Path, device: str | torch.device | None = None) -> Any:
+    """A trained model, ready for videos.
+
+    Args:
+        source: a run folder (its best checkpoint, else its last), a checkpoint of a run, a folder
+            that ``export --format safetensors`` wrote, or a published name such as
+            ``hiera_base_16x224``, which is downloaded once (CC-BY-NC 4.0).
+        device: None: a GPU if there is one.
+
+    Returns:
+        By the kind of model, a
+
+        - `Predictor` of a classifier: ``predict(video)`` names the classes;
+        - `ActionPredictor` of an action detector: ``predict(video, boxes)`` gives the actions of
+          each person, second by second;
+        - `Reconstructor` of a masked autoencoder: ``reconstruct(video)`` gives pictures.
+
+    Raises:
+        CheckpointError: a ValueError: it is none of these, is damaged, or is a model of images.
+    """
+    trained = read_trained(source)
+    description = trained.description
+    if description.clip is None:
+        create = CREATE[description.kind].__name__
+        raise CheckpointError(f"{source}: a model of images, not of videos; use {create}")
+    evaluation = description.evaluation
+    clip = _clip_format(description.clip)
+    height, width = evaluation.get("pad") or (clip.height, clip.width)
+    model = build(description, trained.weights)
+    if tuple(model.input_size) != (seen := (clip.num_frames, height, width)):
+        raise CheckpointError(
+            f"{source}: clips of {seen} for a model that takes {model.input_size}"
+        )
+    normalize = Normalize(description.mean, description.std)  # pyright: ignore[reportArgumentType]
+    if description.kind == "masked_autoencoder":
+        ratio, mask = evaluation.get("mask_ratio"), evaluation.get("mask") or "random"
+        try:
+            return Reconstructor(model, clip, ratio, mask, normalize, device)
+        except ValueError as error:
+            raise CheckpointError(f"{source}: {error}") from error
+    names = description.class_names or _numbers(model)
+    if description.kind == "classifier":
+        views = description.clip["test_views"]
+        return Predictor(model, names, clip, views, normalize, device)
+    return ActionPredictor(
+        model,
+        names,
+        clip,
+        description.action_ids,
+        normalize,
+        times_person_score=bool(evaluation.get("person_score")),
+        short_side=evaluation.get("short_side"),
+        pad=(height, width) if evaluation.get("pad") else None,
+        device=device,
+    )
+
+
+def _clip_format(clip: dict[str, Any]) -> ClipFormat:
+    height, width = clip["size"]
+    return ClipFormat(
+        clip["num_frames"], clip["stride"], clip["fps"], height, width, clip["sampling"]
+    )
+
+
+def _numbers(model: Any) -> list[str]:
+    """Labels of a model without class names, such as a published one: 0, 1, 2, ..."""
+    return [str(i) for i in range(model.head.projection.out_features)]
