@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hiera_video.augment.mixing import Mixing
     from hiera_video.augment.pipeline import Augmentation
     from hiera_video.augment.rand_augment import RandAugment
+    from hiera_video.augment.random import normal, uniform
 
 __getattr__, __dir__, __all__ = public_names(
     __name__,
@@ -19,5 +20,6 @@ __getattr__, __dir__, __all__ = public_names(
         "mixing": ["Mixing"],
         "pipeline": ["Augmentation"],
         "rand_augment": ["RandAugment"],
+        "random": ["normal", "uniform"],
     },
 )
