@@ -12,7 +12,8 @@ from hiera_video.running.configurations import conf_dir
 
 PACKAGES = (
     *("datamodules", "datamodules.ava", "hiera_video"),
-    *("hiera_video.augment", "hiera_video.callbacks", "hiera_video.tasks"),
+    *("hiera_video.augment", "hiera_video.callbacks", "hiera_video.metrics", "hiera_video.tasks"),
+    *("hiera_video.visualize", "hiera_video.weights"),
 )
 # All that the configurations of version 0.1 named, and so those of its runs.
 EARLIER_TARGETS = [
