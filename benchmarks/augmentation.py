@@ -17,10 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from hiera_video import create_model
-from hiera_video.augment.erasing import RandomErasing
-from hiera_video.augment.mixing import Mixing, soft_targets
-from hiera_video.augment.pipeline import Augmentation
-from hiera_video.augment.rand_augment import RandAugment
+from hiera_video.augment import Augmentation, Mixing, RandAugment, RandomErasing
+from hiera_video.augment.mixing import soft_targets
 from hiera_video.models.names import MODELS
 
 CLASSES = 400

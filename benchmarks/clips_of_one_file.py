@@ -17,8 +17,8 @@ import av
 import numpy as np
 import torch
 
-from datamodules.clips.videos import ClipFormat, EvaluationViews, TrainingClips
-from datamodules.manifests.splits import make_manifest
+from datamodules import ClipFormat, make_manifest
+from datamodules.clips.videos import EvaluationViews, TrainingClips
 from hiera_video.commands.decode_rate import write_kinetics_like
 
 

@@ -63,7 +63,7 @@ Read = Callable[[str, int, Crop | None], np.ndarray]  # file, first frame -> uin
 
 def ours() -> Read:
     """This project."""
-    from datamodules.video.decoding import VideoFile
+    from datamodules import VideoFile
 
     def read(path: str, start: int, crop: Crop | None) -> np.ndarray:
         with VideoFile(path) as file:

@@ -16,13 +16,11 @@ import torch
 from lightning import Callback, Trainer
 from torch import nn
 
-from datamodules.base import VideoDataModule
-from datamodules.manifests.splits import make_manifest
-from hiera_video.callbacks.confusion import ConfusionPicture
-from hiera_video.callbacks.predictions import PredictionTable
+from datamodules import VideoDataModule, make_manifest
+from hiera_video.callbacks import ConfusionPicture, PredictionTable
 from hiera_video.results.classification import evaluate_file
 from hiera_video.results.prediction_files import PredictionFile
-from hiera_video.tasks.classification import ClassificationTask
+from hiera_video.tasks import ClassificationTask
 
 
 class Pixels:

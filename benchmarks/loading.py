@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from datamodules.clips.videos import ClipFormat, TrainingClips
+from datamodules import ClipFormat, make_manifest
+from datamodules.clips.videos import TrainingClips
 from datamodules.loading.loader import EpochSampler, Loader
-from datamodules.manifests.splits import make_manifest
 from hiera_video.commands.decode_rate import write_kinetics_like
 
 

@@ -28,8 +28,8 @@ import av
 import numpy as np
 import torch
 
+from datamodules import VideoFile
 from datamodules.clips.sampling import clip_times, random_clip_start, random_resized_crop
-from datamodules.video.decoding import VideoFile
 from datamodules.video.transcoding import Encoding, peak_signal_to_noise, transcode
 from hiera_video.commands.decode_rate import write_kinetics_like
 

@@ -1,7 +1,8 @@
-"""Hiera Video: masked pretraining, classification and detection with Hiera."""
+"""Hiera Video: masked pretraining, classification and action detection with Hiera."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from datamodules.lazy import public_names
 
 if TYPE_CHECKING:
     from hiera_video.models.names import list_models
@@ -9,26 +10,12 @@ if TYPE_CHECKING:
     from hiera_video.weights.create import create_detector, create_mae, create_model
     from hiera_video.weights.load import load_weights
 
-_HOMES = {
-    "create_detector": "weights.create",
-    "create_mae": "weights.create",
-    "create_model": "weights.create",
-    "list_models": "models.names",
-    "load": "predicting.load",
-    "load_weights": "weights.load",
-}
-__all__ = [
-    "create_detector",
-    "create_mae",
-    "create_model",
-    "list_models",
-    "load",
-    "load_weights",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """Import torch only when something that needs it is asked for."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"hiera_video.{_HOMES[name]}"), name)
+__getattr__, __dir__, __all__ = public_names(
+    __name__,
+    {
+        "models.names": ["list_models"],
+        "predicting.load": ["load"],
+        "weights.create": ["create_detector", "create_mae", "create_model"],
+        "weights.load": ["load_weights"],
+    },
+)

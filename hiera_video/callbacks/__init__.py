@@ -1,0 +1,33 @@
+"""What else happens in a run: files, pictures, checkpoints, averaged weights."""
+
+from typing import TYPE_CHECKING
+
+from datamodules.lazy import public_names
+
+if TYPE_CHECKING:
+    from hiera_video.callbacks.averaging import AveragedWeights, ema
+    from hiera_video.callbacks.confusion import ConfusionPicture
+    from hiera_video.callbacks.detections import DetectionTable
+    from hiera_video.callbacks.learning_rate import LearningRate
+    from hiera_video.callbacks.predictions import PredictionLines, PredictionTable
+    from hiera_video.callbacks.probe import Probe
+    from hiera_video.callbacks.progress import ProgressLines
+    from hiera_video.callbacks.reconstructions import ReconstructionPictures
+    from hiera_video.callbacks.recovery import ContinueEpoch, SaveOnSigterm
+    from hiera_video.callbacks.run_record import RunRecord
+
+__getattr__, __dir__, __all__ = public_names(
+    __name__,
+    {
+        "averaging": ["AveragedWeights", "ema"],
+        "confusion": ["ConfusionPicture"],
+        "detections": ["DetectionTable"],
+        "learning_rate": ["LearningRate"],
+        "predictions": ["PredictionLines", "PredictionTable"],
+        "probe": ["Probe"],
+        "progress": ["ProgressLines"],
+        "reconstructions": ["ReconstructionPictures"],
+        "recovery": ["ContinueEpoch", "SaveOnSigterm"],
+        "run_record": ["RunRecord"],
+    },
+)

@@ -1,0 +1,23 @@
+"""What a network is trained and evaluated for; each task is a ``LightningModule``."""
+
+from typing import TYPE_CHECKING
+
+from datamodules.lazy import public_names
+
+if TYPE_CHECKING:
+    from hiera_video.tasks.base import VideoTask
+    from hiera_video.tasks.classification import ClassificationTask
+    from hiera_video.tasks.detection import DetectionTask
+    from hiera_video.tasks.pretraining import PretrainingTask
+    from hiera_video.tasks.probing import ProbingTask
+
+__getattr__, __dir__, __all__ = public_names(
+    __name__,
+    {
+        "base": ["VideoTask"],
+        "classification": ["ClassificationTask"],
+        "detection": ["DetectionTask"],
+        "pretraining": ["PretrainingTask"],
+        "probing": ["ProbingTask"],
+    },
+)

@@ -24,7 +24,7 @@ PACKAGES = ("hiera-video", "torch", "torchvision", "lightning", "av", "numpy", "
 
 
 def describe(
-    model: nn.Module,
+    model: Any,
     factory: Any,
     data: Any,
     classes: Classes = Classes(),  # noqa: B008  (a tuple)
@@ -50,7 +50,8 @@ def describe(
     if name not in MODELS:
         name, kind, arguments = type(model).__qualname__, CUSTOM, {}
     if kind in ("classifier", "action_detector"):
-        arguments["num_classes"] = len(classes.names)
+        # A task of the user's own may have outputs that are no classes.
+        arguments["num_classes"] = len(classes.names) or model.head.projection.out_features
     normalize = normalize or Normalize()
     return Description(
         kind=kind,

@@ -6,16 +6,15 @@ from typing import Any
 
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-
-from hiera_video.models.hiera import Hiera
 
 OptimizerFactory = Callable[..., Optimizer]
 
 
 def parameter_groups(
-    model: Hiera, lr: float, weight_decay: float, layer_decay: float = 1.0
+    model: nn.Module, lr: float, weight_decay: float, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
     """Groups of parameters for an optimiser, one for each layer and for with or without decay.
 
@@ -25,22 +24,33 @@ def parameter_groups(
     no group.
 
     Args:
-        model: classifier or autoencoder.
+        model: classifier, autoencoder or any other network. One without ``num_layers`` and
+            ``layer_id`` has no layer-wise decay, one without ``no_weight_decay`` no names.
         lr: learning rate of the head.
         weight_decay: of the parameters that decay.
         layer_decay: factor from one layer to the one before it; 1 treats all layers alike.
 
     Returns:
         Dicts with ``params``, ``names``, ``lr``, ``weight_decay``.
+
+    Raises:
+        MisconfigurationException: layer-wise decay of a network that does not number its layers.
     """
-    undecayed = model.no_weight_decay()
-    last = model.num_layers - 1
+    network: Any = model
+    undecayed = network.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
+    layered = layer_decay != 1.0
+    if layered and not hasattr(model, "layer_id"):
+        raise MisconfigurationException(
+            f"task.layer_decay={layer_decay:g}: {type(model).__name__} does not number its layers "
+            "(num_layers, layer_id); set task.layer_decay=1"
+        )
+    last = network.num_layers - 1 if layered else 0
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         decays = parameter.ndim > 1 and name not in undecayed
-        layer = model.layer_id(name) if layer_decay != 1.0 else last
+        layer = network.layer_id(name) if layered else last
         group = groups.setdefault(
             (layer, decays),
             {

@@ -1,0 +1,22 @@
+"""Pictures of reconstructions, confusion matrices and actions."""
+
+from typing import TYPE_CHECKING
+
+from datamodules.lazy import public_names
+
+if TYPE_CHECKING:
+    from hiera_video.visualize.confusion import confusion_picture
+    from hiera_video.visualize.reconstruction import (
+        clip_gif,
+        picture_sheet,
+        reconstruction_sheet,
+        to_image,
+    )
+
+__getattr__, __dir__, __all__ = public_names(
+    __name__,
+    {
+        "confusion": ["confusion_picture"],
+        "reconstruction": ["clip_gif", "picture_sheet", "reconstruction_sheet", "to_image"],
+    },
+)

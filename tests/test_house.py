@@ -1,0 +1,145 @@
+"""Who may import whom. A room is a folder of a package, or a module at its top."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BELOW_RUNNING = (
+    "augment callbacks datamodules export metrics models predicting results tasks terminal "
+    "visualize weights"
+)
+# What each room may import, below it in the house. `datamodules` stands for all of its rooms.
+MAY_IMPORT = {
+    "datamodules.errors": "",
+    "datamodules.files": "",
+    "datamodules.lazy": "",
+    "datamodules.arguments": "",
+    "datamodules.video": "",
+    "datamodules.manifests": "",
+    "datamodules.clips": "manifests video",
+    "datamodules.loading": "clips manifests video",
+    "datamodules.preparing": "loading manifests video",
+    "datamodules.base": "arguments clips loading manifests",
+    "datamodules.annotated": "base manifests",
+    "datamodules.folder": "base manifests",
+    "datamodules.kinetics": "annotated manifests",
+    "datamodules.ssv2": "annotated manifests",
+    "datamodules.synthetic": "folder",
+    "datamodules.ava": "annotated arguments clips manifests preparing video",
+    "datamodules.synthetic_ava": "ava synthetic",
+    "datamodules": "",
+    "hiera_video.errors": "",
+    "hiera_video.terminal": "",
+    "hiera_video.models": "terminal",
+    "hiera_video.augment": "models",
+    "hiera_video.metrics": "datamodules",
+    "hiera_video.weights": "models terminal",
+    "hiera_video.results": "datamodules metrics",
+    "hiera_video.visualize": "augment models",
+    "hiera_video.tasks": "augment metrics models weights",
+    "hiera_video.callbacks": "datamodules metrics results tasks visualize",
+    "hiera_video.predicting": "augment datamodules metrics results terminal visualize weights",
+    "hiera_video.export": "augment metrics models results weights",
+    "hiera_video.running": BELOW_RUNNING,
+    "hiera_video.commands": f"{BELOW_RUNNING} running",
+    "hiera_video.cli": "running terminal",  # commands by their names alone
+    "hiera_video.__main__": "cli",
+    "hiera_video": "",
+}
+# Whoever wants to, may import these.
+LEAVES = {"datamodules.errors", "datamodules.files", "datamodules.lazy", "hiera_video.errors"}
+# Libraries that not everybody may import.
+CONFIGURATION = "hiera_video.running hiera_video.callbacks.run_record hiera_video.export.provenance"
+ONLY_IN = {
+    "hydra": CONFIGURATION,
+    "omegaconf": CONFIGURATION,
+    # In files of weights to name what timm's checkpoints hold, and nothing else.
+    "argparse": "hiera_video.cli hiera_video.commands hiera_video.weights.files",
+}
+MOST_AT_THE_TOP = 6  # modules of hiera_video
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in ("datamodules", "hiera_video")
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    """Full names that code imports when it runs, in functions as well; all imports are absolute."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    for child in ast.iter_child_nodes(node):
+        yield from imported(child)
+
+
+def module_of(name: str) -> str:
+    """The module of ours that an imported name is, or is in; else the name of a library."""
+    while name not in FILES and "." in name:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def room_of(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
+def is_in(module: str, places: str) -> bool:
+    return any(module == place or module.startswith(f"{place}.") for place in places.split())
+
+
+IMPORTS = {
+    module: {module_of(name) for name in imported(ast.parse(path.read_text()))} - {module}
+    for module, path in FILES.items()
+}
+ARROWS = {module: names & FILES.keys() for module, names in IMPORTS.items()}
+
+
+@pytest.mark.parametrize("room", sorted({room_of(module) for module in FILES}))
+def test_a_room_imports_only_what_it_may(room):
+    package = room.partition(".")[0]
+    allowed = LEAVES | {room}
+    for name in MAY_IMPORT[room].split():
+        rooms = {r for r in MAY_IMPORT if r.startswith("datamodules.")}
+        allowed |= rooms if name == "datamodules" else {f"{package}.{name}"}
+    for module, targets in ARROWS.items():
+        wrong = {t for t in targets if room_of(t) not in allowed} if room_of(module) == room else ()
+        assert not wrong, f"{module} imports {wrong}"
+
+
+def test_the_table_has_no_room_that_is_gone():
+    assert MAY_IMPORT.keys() == {room_of(module) for module in FILES}
+
+
+def test_data_modules_know_nothing_of_models():
+    for module, targets in ARROWS.items():
+        if module.startswith("datamodules"):
+            assert not [t for t in targets if t.startswith("hiera_video")], module
+
+
+def test_no_imports_run_in_a_circle():
+    TopologicalSorter(ARROWS).prepare()  # CycleError names the circle
+    rooms: dict[str, set[str]] = {}
+    for module, targets in ARROWS.items():
+        room = room_of(module)
+        rooms.setdefault(room, set()).update({room_of(t) for t in targets} - {room})
+    TopologicalSorter(rooms).prepare()
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_library_stays_where_it_belongs(library):
+    users = {m for m, names in IMPORTS.items() if library in {n.split(".")[0] for n in names}}
+    assert users
+    assert not {module for module in users if not is_in(module, ONLY_IN[library])}
+
+
+def test_the_top_of_the_package_stays_small():
+    modules = [path.name for path in (ROOT / "hiera_video").glob("*.py")]
+    assert len(modules) <= MOST_AT_THE_TOP, modules
