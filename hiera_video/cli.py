@@ -95,8 +95,9 @@ def _complete_our_grammar() -> None:
     line = os.environ.get("COMP_LINE")
     if line is None or len(words := line.split(" ")) < 3 or words[1] not in RUN_COMMANDS:
         return
-    if not any(word.startswith("--config") for word in words[2:-1]):
+    try:
+        call = translate(words[1:-1])
+    except UsageError:  # of words that are not complete yet
         return
-    call = translate(words[1:-1])
     os.environ["COMP_LINE"] = " ".join([words[0], *call.config_flags, *call.overrides, words[-1]])
     os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
