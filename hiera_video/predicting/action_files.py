@@ -17,7 +17,8 @@ from datamodules.files import atomic_file
 from datamodules.video.decoding import VideoFile
 from datamodules.video.playback import Shown, VideoWriter, play
 from hiera_video.metrics.ava import DetectedBoxes
-from hiera_video.predicting.actions import ActionPredictor, Second
+from hiera_video.predicting.actions import ActionPredictor
+from hiera_video.predicting.moments import Second
 from hiera_video.predicting.persons import PersonSource
 from hiera_video.results.ava_csv import check_names, write_ava_csv
 from hiera_video.terminal import progress_line

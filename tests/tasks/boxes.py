@@ -53,6 +53,7 @@ class BoxData(LightningDataModule):
     """One batch for each split, and the ground truth of the same three keyframes."""
 
     batch_size, repeats = 2, 1
+    eval_short_side = eval_pad = None
 
     def __init__(self, batch=None, names=NAMES, ids=IDS, evaluated=IDS):
         super().__init__()

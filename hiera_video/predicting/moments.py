@@ -1,0 +1,79 @@
+"""What is predicted of the persons of a video at one second: scores, and actions by name."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hiera_video.predicting.persons import PersonBoxes
+
+
+class Action(NamedTuple):
+    """What a person does.
+
+    Attributes:
+        label: name of the action.
+        score: in [0, 1]; those of a person's actions do not sum to 1.
+    """
+
+    label: str
+    score: float
+
+
+class Person(NamedTuple):
+    """A person at one second.
+
+    Attributes:
+        box: x1, y1, x2, y2 in [0, 1] of the frame.
+        score: that it is a person, in [0, 1].
+        actions: the best first.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    actions: list[Action]
+
+
+class Second(NamedTuple):
+    """The persons of a second.
+
+    Attributes:
+        second: when, from the start of the video.
+        persons: in the order of their boxes' source; empty if nobody is there.
+    """
+
+    second: int
+    persons: list[Person]
+
+
+class Moment(NamedTuple):
+    """The scores of all actions at a second.
+
+    Attributes:
+        second: when, from the start of the video.
+        persons: N boxes in the full frame.
+        scores: float32 ``(N, classes)`` in [0, 1].
+    """
+
+    second: int
+    persons: PersonBoxes
+    scores: np.ndarray
+
+    def labelled(
+        self, class_names: Sequence[str], least: float = 0.0, top: int | None = None
+    ) -> Second:
+        """The actions of each person by name.
+
+        Args:
+            class_names: in the order of the columns of `scores`.
+            least: score below which an action is left out, in [0, 1].
+            top: actions of a person at most; None: no limit.
+        """
+        people = []
+        for box, person, scores in zip(*self.persons, self.scores, strict=True):
+            order: list[int] = np.argsort(-scores, kind="stable").tolist()
+            best = [i for i in order if scores[i] >= least][:top]
+            x1, y1, x2, y2 = box.tolist()
+            actions = [Action(class_names[i], float(scores[i])) for i in best]
+            people.append(Person((x1, y1, x2, y2), float(person), actions))
+        return Second(self.second, people)
