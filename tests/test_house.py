@@ -42,7 +42,8 @@ MAY_IMPORT = {
     "hiera_video.visualize": "augment models",
     "hiera_video.tasks": "augment metrics models weights",
     "hiera_video.callbacks": "datamodules metrics results tasks visualize",
-    "hiera_video.predicting": "augment datamodules metrics results terminal visualize weights",
+    "hiera_video.predicting": "augment datamodules metrics models results terminal visualize "
+    "weights",
     "hiera_video.export": "augment metrics models results weights",
     "hiera_video.running": BELOW_RUNNING,
     "hiera_video.commands": f"{BELOW_RUNNING} running",
