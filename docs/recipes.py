@@ -33,7 +33,7 @@ def composed(name: str) -> dict[str, Any]:
     """A configuration with its values, as `fit` sees it before anything is set."""
     register_resolvers()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose(f"experiment/{name}", ["++command=fit", "run_dir=runs/any"])
+        config = compose(f"experiment/{name}", ["++command=fit", "run_dir=runs/any", "out=any"])
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
