@@ -123,8 +123,8 @@ def _checked(record: Any) -> Description:
     schema = record.get("schema", SCHEMA_VERSION)
     if schema not in (1, SCHEMA_VERSION):
         raise ValueError(
-            f"schema is {_short(schema)} and this version reads 1 and {SCHEMA_VERSION}; a newer one may "
-            "read it"
+            f"schema is {_short(schema)} and this version reads 1 and {SCHEMA_VERSION}; a newer "
+            "one may read it"
         )
     if schema == 1:
         record = {"action_ids": [], "versions": {}, **record}
