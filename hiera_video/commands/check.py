@@ -29,7 +29,7 @@ class Findings(NamedTuple):
 
 
 def run(words: Sequence[str]) -> None:
-    """Run the command.
+    """Print every fault of the splits that the words select.
 
     Raises:
         UserError: wrong usage or input (exit code 2), or there are faults (1).

@@ -11,7 +11,7 @@ from hiera_video.terminal import did_you_mean
 
 
 def run(words: Sequence[str]) -> None:
-    """Run the command.
+    """List, print or copy configurations.
 
     Raises:
         UsageError: an unknown configuration, or the copy would overwrite a file.

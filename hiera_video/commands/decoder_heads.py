@@ -74,7 +74,7 @@ class Comparison(NamedTuple):
 
 
 def run(words: Sequence[str]) -> None:
-    """Run the command.
+    """Print the losses with both numbers of heads, and which one is better.
 
     Raises:
         UserError: wrong usage, weights or videos.

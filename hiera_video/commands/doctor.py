@@ -14,7 +14,7 @@ RATES = (50, 100, 200, 500, 1000)  # clips per second, in the table
 
 
 def run(words: Sequence[str]) -> None:
-    """Run the command.
+    """Print the measured clips per second and the workers that a training needs.
 
     Raises:
         UserError: wrong usage or input.

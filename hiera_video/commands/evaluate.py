@@ -19,7 +19,7 @@ PROTOCOLS = ("official", "pyslowfast")
 
 
 def run(words: Sequence[str]) -> None:
-    """Run the command.
+    """Print the results of a test, recomputed from its files.
 
     Raises:
         UserError: wrong usage, or files that cannot be used.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 def run(words: Sequence[str]) -> None:
-    """Run the command.
+    """Print the cost of every model, or run ``models heads``.
 
     Raises:
         UserError: wrong usage, weights or videos.

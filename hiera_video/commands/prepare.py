@@ -14,7 +14,7 @@ SHOWN = 20  # bad videos that are printed; the list has all
 
 
 def run(words: Sequence[str]) -> None:
-    """Run the command.
+    """Prepare data sets, or merge prepared parts, and print what was found.
 
     Raises:
         UserError: wrong usage or input (exit code 2), or no video can be decoded (1).
