@@ -62,7 +62,7 @@ def run(config: DictConfig) -> float | None:
     record = RunRecord(config.run_dir, *_records(config))  # of the configuration as it was given
     classes, weights = _weights_and_classes(config, checkpoint)
     check_model(config)
-    if predicts_actions:  # which needs neither a task nor a trainer
+    if predicts_actions:  # which needs no trainer
         predict_actions(config, weights, *classes)
         return None
 
