@@ -1,6 +1,6 @@
-"""``python -m hiera_video <command>``: from the first word to the command's own module.
+"""``python -m hiera_video COMMAND``: find the command's module and run it.
 
-Nothing heavy is imported before it is needed, so that ``--help`` answers at once.
+Heavy packages are imported only where they are needed, so that ``--help`` answers at once.
 """
 
 import os
@@ -20,24 +20,25 @@ Train and use Hiera on video files.
   fit       train                              hiera-video fit --config demo/pretrain
   validate  evaluate on the validation split   hiera-video validate RUN
   test      evaluate with all views            hiera-video test RUN
-  predict   name what happens in videos        hiera-video predict RUN VIDEO...
-  evaluate  a test's numbers from its files    hiera-video evaluate --task classification|ava
+  predict   classify videos, or find actions   hiera-video predict RUN VIDEO...
+  evaluate  recompute a test's results         hiera-video evaluate --task classification|ava
   prepare   probe or transcode a data set      hiera-video prepare VIDEOS --out DIR
-  check     missing, changed, corrupt videos   hiera-video check VIDEOS_OR_DIR
-  export    for other programs, with a card    hiera-video export RUN --format onnx
-  doctor    decode rate and workers needed     hiera-video doctor --config NAME
-  models    parameters and multiply-adds of every model; models heads WEIGHTS VIDEO: see --help
-  configs   ls | show NAME | copy NAME: the configurations that --config takes
+  check     find missing or corrupt videos     hiera-video check VIDEOS_OR_DIR
+  export    write a model for other programs   hiera-video export RUN --format onnx
+  doctor    measure the decoding speed         hiera-video doctor --config NAME
+  models    list the cost of every model       hiera-video models [heads WEIGHTS VIDEO...]
+  configs   list, show or copy configurations  hiera-video configs ls | show NAME | copy NAME
 
-RUN is the folder of a training run, or a checkpoint of one: it says what it is and how it was made.
---config takes a name from the list below or a YAML file, to begin. After either come any key=value
-of the configuration (`COMMAND --config NAME --cfg job` prints it). Also: --multirun key=a,b;
-resume=auto continues the newest run; everything after `--` is a video for `predict`.
+RUN is the folder of a training run, or a checkpoint of one; both contain their configuration.
+--config takes a name from the list below, or a YAML file. key=value words change any value of the
+configuration, which `COMMAND --config NAME --cfg job` prints. --multirun key=a,b runs once for each
+value. resume=auto continues the newest run. All words after `--` are videos for `predict`.
 
 configurations:
 """
 
-# The module of each command in hiera_video.commands; its `run` takes the words that follow.
+# Modules in hiera_video.commands. `run` of each takes the words that follow the command; that of
+# the module `run` takes the command, too.
 COMMANDS = {
     **dict.fromkeys(RUN_COMMANDS, "run"),
     "evaluate": "evaluate",
@@ -48,13 +49,13 @@ COMMANDS = {
     "models": "models",
     "configs": "configs",
 }
-# Set, it shows where an error comes from that is one line for the user.
+# If this variable is set, errors of the user keep their traceback, too.
 SHOW_TRACEBACK = "HIERA_VIDEO_TRACEBACK"
 COMPLETION = ("-sc", "--shell-completion")
 
 
 def main() -> None:
-    """Entry point of both spellings; exits 0 done, 1 failed, 2 wrong usage or input."""
+    """Run a command line; the exit code is 0: done, 1: failed, 2: wrong usage or input."""
     words = sys.argv[1:]
     try:
         _complete_our_grammar()
@@ -62,7 +63,7 @@ def main() -> None:
             print(USAGE + "\n".join(f"  {name}" for name in configurations()))
             sys.exit(0 if words else 2)
         _run(words)
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has had enough
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         explanation = as_user_error(error)
@@ -87,11 +88,11 @@ def _run(words: list[str]) -> None:
     except KeyboardInterrupt:
         if command not in ("prepare", "check"):
             raise
-        raise UsageError("stopped; the same command goes on from here", 130) from None
+        raise UsageError("stopped; run the same command again to continue", 130) from None
 
 
 def _complete_our_grammar() -> None:
-    """Let Hydra's shell completion see its own grammar in what has been typed so far."""
+    """Translate the words typed so far for Hydra's shell completion."""
     line = os.environ.get("COMP_LINE")
     if line is None or len(words := line.split(" ")) < 3 or words[1] not in RUN_COMMANDS:
         return

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and what else becomes one line at the end of a command."""
+"""Errors that a user can fix. A command prints each as one line, without a traceback."""
 
 import sys
 
@@ -15,11 +15,11 @@ __all__ = [
 
 
 class UsageError(UserError):
-    """Wrong words, or work that failed.
+    """Wrong usage of a command, or work that failed.
 
     Args:
         message: one line.
-        exit_code: 2 for wrong usage or input, 1 where the work failed.
+        exit_code: 2 for wrong usage or input, 1 if the work failed.
     """
 
     def __init__(self, message: str, exit_code: int = 2) -> None:
@@ -36,15 +36,15 @@ class PredictionFileError(UserError, ValueError):
 
 
 class LayoutError(UserError, ValueError):
-    """Another program's layout has no place for the model."""
+    """The model cannot be written in another program's layout."""
 
 
 def as_user_error(error: BaseException) -> UserError | None:
-    """What a command prints of an exception; None for a bug, whose traceback is wanted."""
+    """The error to print in place of an exception; None for a bug, which needs its traceback."""
     if isinstance(error, UserError):
         return error
     if isinstance(error, OSError) and (error.filename is not None or error.strerror):
-        # The disk, not the data. A rename has two names, and the second one is the user's.
+        # A fault of the disk. Of the two names in a rename, the second one is the user's.
         file = error.filename2 or error.filename
         where = f"{file}: " if file is not None else ""
         return UsageError(f"{where}{error.strerror or error}", 1)
@@ -54,6 +54,6 @@ def as_user_error(error: BaseException) -> UserError | None:
 
 
 def _misconfiguration() -> tuple[type[Exception], ...]:
-    """Lightning's exception for settings that contradict each other, if Lightning is loaded."""
+    """Lightning's exception for contradictory settings, if Lightning has been imported."""
     exceptions = sys.modules.get("lightning.fabric.utilities.exceptions")
     return () if exceptions is None else (exceptions.MisconfigurationException,)

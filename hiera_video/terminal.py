@@ -1,4 +1,4 @@
-"""What a person reads in a terminal: progress of long work, and hints for misspelt names."""
+"""Text for people at a terminal: progress of long work, hints for misspelt names."""
 
 import difflib
 import sys
@@ -10,7 +10,15 @@ from datetime import timedelta
 
 @contextmanager
 def progress_line(name: str, unit: str = "files") -> Iterator[Callable[[int, int], None]]:
-    """Give a function of what is done and to do: a bar on a terminal, else lines for a log."""
+    """Show progress on stderr, as a bar on a terminal and else as lines for a log.
+
+    Args:
+        name: of the work.
+        unit: of its amount.
+
+    Yields:
+        A function of the amounts done and in total, to be called as the work proceeds.
+    """
     if not sys.stderr.isatty():
         yield _Lines(name, unit)
         return
@@ -41,7 +49,7 @@ def progress_line(name: str, unit: str = "files") -> Iterator[Callable[[int, int
 
 
 class _Lines:
-    """A line now and then, for logs."""
+    """Prints a line every ten seconds, and one at the end."""
 
     seconds = 10.0
 
@@ -61,6 +69,6 @@ class _Lines:
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """``; did you mean ...?`` with up to three of the nearest names; empty if none is near."""
+    """``; did you mean ...?`` with up to three similar names; "" if no name is similar."""
     near = difflib.get_close_matches(word, list(names), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(near)}?" if near else ""

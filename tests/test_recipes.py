@@ -272,7 +272,12 @@ defaults:
 name: own
 data: {batch_size: 3}
 """)
-    words = [f"hydra.searchpath=[file://{conf_dir()}]", "run_dir=runs/any", "out=any", "++command=fit"]
+    words = [
+        f"hydra.searchpath=[file://{conf_dir()}]",
+        "run_dir=runs/any",
+        "out=any",
+        "++command=fit",
+    ]
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
         config = compose("own", words)
     own = OmegaConf.to_container(config.data, resolve=True)

@@ -1,4 +1,4 @@
-"""What a run was: its configuration, code, machine and command, in its folder and checkpoints."""
+"""Record the configuration, code, machine and command of a run, in its folder and checkpoints."""
 
 import json
 import platform
@@ -19,12 +19,13 @@ from hiera_video.tasks.description import package_versions
 class RunRecord(Callback):
     """Write ``config.yaml`` and ``run.json``; put the configuration into every checkpoint.
 
+    ``config.yaml`` extends the project's base configuration and can be passed to ``--config``. It
+    keeps the references between keys, so that an override reaches all keys that refer to it.
+
     Args:
         run_dir: folder of the run.
-        config: the configuration with references between its keys, for ``config.yaml``. That file
-            extends the project's base configuration, so that ``--config`` takes it back, and an
-            override of a key reaches all that refer to it.
-        resolved: the same as plain values, for checkpoints.
+        config: the configuration with its references, for ``config.yaml``.
+        resolved: the configuration as plain values, for checkpoints.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class RunRecord(Callback):
         text = OmegaConf.to_yaml({"defaults": ["/hiera_video", "_self_"]} | self.config)
         (self.run_dir / "config.yaml").write_text(text)
         record = run_record() | {"seed": self.resolved["seed"], "world_size": trainer.world_size}
-        # A run that is resumed keeps the record of each start.
+        # A resumed run has a record of each start.
         path = self.run_dir / "run.json"
         starts = json.loads(path.read_text()) if path.exists() else []
         with atomic_file(path) as temporary:
@@ -48,12 +49,12 @@ class RunRecord(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the configuration."""
+        """Add the configuration to the checkpoint."""
         checkpoint["config"] = self.resolved
 
 
 def run_record() -> dict[str, Any]:
-    """Time, command, git revision, versions and devices."""
+    """Time, command line, git revision, machine, versions and GPUs, as plain values."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "argv": sys.argv,
@@ -68,21 +69,13 @@ def run_record() -> dict[str, Any]:
 
 
 def git_revision(folder: Path) -> str | None:
-    """Commit of the checkout at ``folder``, with "+changes" if it differs; None outside of one."""
+    """Commit of a checkout, with "+changes" if files differ from it; None outside a checkout."""
     if "site-packages" in folder.parts:
-        return None  # installed; the repository around it, if any, is another one
+        return None  # installed; a repository around it is not ours
     try:
-        command = [
-            "git",
-            "-C",
-            str(folder),
-            "describe",
-            "--always",
-            "--abbrev=40",
-            "--dirty=+changes",
-        ]
+        command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes"]
         return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=20
+            command, cwd=folder, capture_output=True, text=True, check=True, timeout=20
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,72 +1,104 @@
-"""The command ``check``: videos that are missing, changed or corrupt, and faulty annotations."""
+"""The command ``check``: find videos that are missing, changed or corrupt, and bad annotations."""
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from hiera_video.commands.sources import add_source, add_work, splits
+from hiera_video.commands.sources import Split, add_source, add_work, splits
 from hiera_video.errors import UsageError
 from hiera_video.terminal import progress_line
 
+if TYPE_CHECKING:
+    from datamodules.preparing.check import Fault
+
+
+class Findings(NamedTuple):
+    """What the check of a split found.
+
+    Attributes:
+        videos: number of videos, including missing ones.
+        faults: of videos.
+        annotation_faults: of the annotation that the split belongs to.
+        remarks: lines about that annotation.
+    """
+
+    videos: int
+    faults: "list[Fault]"
+    annotation_faults: "list[Fault]"
+    remarks: list[str]
+
 
 def run(words: Sequence[str]) -> None:
-    """Run the command.
+    """Print every fault of the splits that the words select.
 
     Raises:
-        UserError: wrong usage or input (2), or faults were found (1).
+        UserError: wrong usage or input (exit code 2), or there are faults (1).
     """
-    parser = argparse.ArgumentParser(
-        "hiera-video check",
-        usage="%(prog)s (SOURCE | --config NAME [key=value ...]) [...]",
-        description="List the videos that are missing, changed or corrupt, one a line; exit code 1 "
-        "if there are any. What was prepared is compared by size and time of change, other files "
-        "are decoded to their end. Of data in AVA's format the annotation is checked, too, and "
-        "compared with the person boxes: why mAP would be 0.",
-    )
-    add_source(parser)
-    parser.add_argument("--decode", action="store_true", help="decode prepared files, too")
-    parser.add_argument(
-        "--quick", action="store_true", help="where files are decoded: the first frame only"
-    )
-    add_work(parser)
-    arguments = parser.parse_intermixed_args(words)
-    from datamodules.errors import DatasetError
-    from datamodules.preparing.check import Fault, check
-
-    faults = videos = 0
-    wrong: list[Fault] = []
-    lines: list[str] = []
+    arguments = _parser().parse_intermixed_args(words)
+    videos = faults = 0
+    annotation_faults: dict[Fault, None] = {}
+    remarks: list[str] = []
     for split in splits(arguments):
-        manifest, found, annotation = (), [], []
-        diagnoses = split.diagnose()
-        with progress_line(f"check {split.name}") as progress:
-            try:
-                manifest = split.read()
-            except DatasetError as error:
-                if not diagnoses:
-                    raise
-                annotation.append(Fault("wrong", str(error)))
-            else:
-                found = check(
-                    manifest,
-                    decode=arguments.decode,
-                    every_frame=not arguments.quick,
-                    processes=arguments.processes,
-                    patience=arguments.hang_seconds,
-                    progress=progress,
-                )
-        gone = [Fault("missing", m.video, f"{m.file}, row {m.row}") for m in split.missing()]
-        faults, videos = faults + len(gone + found), videos + len(gone) + len(manifest)
-        for diagnosis in diagnoses:
-            annotation += diagnosis.faults
-            lines += diagnosis.lines
-        new = [fault for fault in dict.fromkeys(annotation) if fault not in wrong]
-        wrong += new
-        for fault in gone + found + new:
+        findings = _check_split(split, arguments)
+        videos, faults = videos + findings.videos, faults + len(findings.faults)
+        # Splits may share an annotation; its faults are reported once.
+        new = dict.fromkeys(f for f in findings.annotation_faults if f not in annotation_faults)
+        annotation_faults |= new
+        remarks += findings.remarks
+        for fault in [*findings.faults, *new]:
             print(fault)
-    for line in lines:
-        print(line)
-    if wrong:
-        raise UsageError(f"{faults} of {videos} videos and {len(wrong)} annotations have faults", 1)
+    for remark in remarks:
+        print(remark)
+    if annotation_faults:
+        raise UsageError(
+            f"{faults} of {videos} videos and {len(annotation_faults)} annotations have faults", 1
+        )
     if faults:
         raise UsageError(f"{faults} of {videos} videos have faults", 1)
     print(f"{videos} videos, no faults")
+
+
+def _check_split(split: Split, arguments: argparse.Namespace) -> Findings:
+    from datamodules.errors import DatasetError
+    from datamodules.preparing.check import Fault, check
+
+    diagnoses = split.diagnose()
+    manifest, corrupt = (), []
+    annotation_faults = [fault for diagnosis in diagnoses for fault in diagnosis.faults]
+    with progress_line(f"check {split.name}") as progress:
+        try:
+            manifest = split.read()
+        except DatasetError as error:
+            if not diagnoses:
+                raise
+            annotation_faults.insert(0, Fault("wrong", str(error)))
+        else:
+            corrupt = check(
+                manifest,
+                decode=arguments.decode,
+                every_frame=not arguments.quick,
+                processes=arguments.processes,
+                patience=arguments.hang_seconds,
+                progress=progress,
+            )
+    missing = [Fault("missing", m.video, f"{m.file}, row {m.row}") for m in split.missing()]
+    remarks = [line for diagnosis in diagnoses for line in diagnosis.lines]
+    return Findings(len(missing) + len(manifest), missing + corrupt, annotation_faults, remarks)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "hiera-video check",
+        usage="%(prog)s (SOURCE | --config NAME [key=value ...]) [...]",
+        description="List the videos that are missing, changed or corrupt, one per line. The exit "
+        "code is 1 if there are any. Prepared files are compared by size and modification time; "
+        "other files are decoded to the end. For data in AVA's format, check the annotation, too, "
+        "and compare it with the person boxes, to find what would make mAP 0.",
+    )
+    add_source(parser)
+    parser.add_argument("--decode", action="store_true", help="also decode prepared files")
+    parser.add_argument(
+        "--quick", action="store_true", help="where files are decoded, decode the first frame only"
+    )
+    add_work(parser)
+    return parser

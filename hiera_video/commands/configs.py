@@ -11,13 +11,10 @@ from hiera_video.terminal import did_you_mean
 
 
 def run(words: Sequence[str]) -> None:
-    """Run the command.
-
-    Args:
-        words: what follows the command.
+    """List, print or copy configurations.
 
     Raises:
-        UsageError: there is no such configuration, or the copy would overwrite a file.
+        UsageError: an unknown configuration, or the copy would overwrite a file.
     """
     arguments = _parser().parse_args(words)
     files = configurations()
@@ -34,7 +31,7 @@ def run(words: Sequence[str]) -> None:
         return
     target = arguments.target or Path(arguments.name.replace("/", "_") + ".yaml")
     if target.exists():
-        raise UsageError(f"{target} exists; name another file")
+        raise UsageError(f"{target} exists already; name another file")
     shutil.copyfile(source, target)
     print(f"{target}: use it with --config {target}")
 
@@ -44,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("ls", help="list the names")
     actions.add_parser("show", help="print one").add_argument("name")
-    copy = actions.add_parser("copy", help="copy one here, to edit and pass to --config")
+    copy = actions.add_parser("copy", help="copy one, to edit it and pass it to --config")
     copy.add_argument("name")
-    copy.add_argument("target", nargs="?", type=Path, help="file to write; default: NAME.yaml here")
+    copy.add_argument("target", nargs="?", type=Path, help="file to write; default: NAME.yaml")
     return parser

@@ -1,4 +1,4 @@
-"""How fast this machine makes training clips of given files."""
+"""Measure how many training clips this machine decodes per second."""
 
 import time
 from contextlib import closing
@@ -14,27 +14,35 @@ from datamodules.errors import DatasetError
 from datamodules.manifests.splits import Manifest
 from datamodules.synthetic import write_h264
 
-_ROWS = 1 << 14  # so many that no epoch ends while it is timed
-_LEAST_ITEMS = 8  # that are timed, however long they take
+_ROWS = 1 << 14  # of an epoch that does not end while it is timed
+_MIN_ITEMS = 8  # timed, however long they take
 
 
 def sampled(manifest: Manifest, count: int) -> Manifest:
-    """Some videos of a manifest, at random, repeated to a long epoch; found bad ones left out."""
+    """Draw ``count`` videos that are not known to be bad, and repeat them to make a long epoch.
+
+    Raises:
+        DatasetError: all videos are known to be bad.
+    """
     manifest = manifest.without_bad()
     if not len(manifest):
-        raise DatasetError("all videos were found bad when they were prepared")
+        raise DatasetError("`prepare` found that all videos are bad")
     order = np.random.default_rng(0).permutation(len(manifest))[:count]
     rows = np.resize(order, max(_ROWS, len(order)))
     return replace(manifest, table=manifest.table.take(rows))
 
 
 def clips_a_second(data: VideoDataModule, workers: int, seconds: float) -> float:
-    """Time a data module's training clips, as its loader gives them.
+    """Time the training loader of a data module.
 
     Args:
-        data: its ``train`` manifest may be one of `sampled`. Changed: items come one by one.
+        data: the data module; its ``num_workers`` and ``batch_size`` are overwritten. Its ``train``
+            manifest should come from `sampled`, so that the epoch does not end.
         workers: decoding processes.
-        seconds: to measure, after a warm-up.
+        seconds: how long to measure, after a warm-up.
+
+    Returns:
+        Clips per second.
     """
     data.num_workers, data.batch_size = workers, 1
     items: Any = iter(data.train_dataloader())
@@ -44,15 +52,15 @@ def clips_a_second(data: VideoDataModule, workers: int, seconds: float) -> float
         start, clips = time.perf_counter(), 0
         for number, item in enumerate(items, 1):
             clips += len(item["video"])
-            if number >= _LEAST_ITEMS and time.perf_counter() - start > seconds:
+            if number >= _MIN_ITEMS and time.perf_counter() - start > seconds:
                 break
         return clips / (time.perf_counter() - start)
 
 
 def write_kinetics_like(path: Path, seed: int, seconds: int = 10) -> None:
-    """Write a file as those of Kinetics are: 340x256, 30 frames a second, H.264, one keyframe.
+    """Write a file like those of Kinetics: 340x256 pixels, 30 fps, H.264, one keyframe.
 
-    The picture is noise on several scales that drifts, with grain of its own in each frame.
+    It shows drifting noise on several scales, with new grain in each frame.
     """
     rng = np.random.default_rng(seed)
     picture = np.zeros((640, 960, 3), np.float32)

@@ -1,8 +1,8 @@
 """``hiera-video models heads``: with how many decoder heads was a masked autoencoder trained?
 
-The weights have the same shapes with any number of heads, so they do not tell. The published code
-builds video decoders with 16 heads, the paper (tables 11 and 12) says 8. The number that they were
-trained with reconstructs clearly better.
+The shapes of the weights do not depend on the number of heads. The published code builds video
+decoders with 16 heads, the paper (tables 11 and 12) says 8. The number used in training
+reconstructs clearly better.
 """
 
 import argparse
@@ -27,25 +27,31 @@ from hiera_video.terminal import progress_line
 from hiera_video.weights.portable import build
 from hiera_video.weights.trained import read_trained
 
-MIN_VIDEOS = 5  # of fewer, a standard error is too uncertain itself
+MIN_VIDEOS = 5  # for a standard error that means something
 
 
 class Comparison(NamedTuple):
-    """Reconstruction losses.
+    """Reconstruction losses with two numbers of decoder heads.
 
     Attributes:
-        losses: float64 ``(videos, clips, masks, 2)``, one for each number of heads.
-        heads: these numbers.
+        losses: float64 ``(videos, clips, masks, 2)``; the last axis is the number of heads.
+        heads: the two numbers.
     """
 
     losses: Tensor
     heads: tuple[int, int]
 
     def summary(self) -> dict[str, Any]:
-        """Means with standard errors over videos, and which is lower.
+        """Mean losses with standard errors over videos, and which number of heads is better.
 
-        Masks of a clip and clips of a video are alike, so it is the mean of each video that counts
-        as one observation. Of one video no error can be told: it is None.
+        Masks of a clip and clips of a video are correlated, so the mean of each video is one
+        observation.
+
+        Returns:
+            ``heads``: ``loss`` and ``standard_error`` for each number; ``difference`` (first minus
+            second) and ``difference_standard_error``; ``first_is_lower_in``: number of videos;
+            ``videos``, ``clips`` and ``cases``: how many there were; ``lower``: the number of heads
+            with the lower loss, None if equal. Standard errors are None for a single video.
         """
         videos, clips, masks, _ = self.losses.shape
         pairs = self.losses.mean(dim=(1, 2))  # (videos, 2)
@@ -68,31 +74,15 @@ class Comparison(NamedTuple):
 
 
 def run(words: Sequence[str]) -> None:
-    """Run the command.
+    """Print the losses with both numbers of heads, and which one is better.
 
     Raises:
         UserError: wrong usage, weights or videos.
     """
-    parser = argparse.ArgumentParser(
-        "hiera-video models heads",
-        description="Reconstruct masked clips with two numbers of decoder heads and say which is "
-        "better. The loss is that of pretraining, on the same masks. Standard errors are over "
-        f"videos: name {MIN_VIDEOS} or more.",
-    )
-    add = parser.add_argument
-    add("weights", help="published name such as mae_hiera_base_16x224, its file, or a run")
-    add("videos", nargs="+", metavar="VIDEO", help="files and folders")
-    add("--heads", nargs=2, type=_positive, default=(8, 16), metavar="N", help="default: 8 16")
-    add("--clips", type=_positive, default=2, metavar="N", help="of each video; default 2")
-    add("--masks", type=_positive, default=2, metavar="N", help="of each clip; default 2")
-    add("--seed", type=int, default=0, help="of the masks")
-    add("--mask-ratio", type=float, metavar="R", help="share hidden; default 0.9")
-    add("--json", action="store_true", help="print one object")
-    # Options may stand before the videos.
-    arguments = parser.parse_intermixed_args(words)
+    arguments = _parser().parse_intermixed_args(words)  # options may stand before the videos
     heads = tuple(arguments.heads)
     if heads[0] == heads[1]:
-        raise UsageError(f"--heads {heads[0]} {heads[1]}: two different numbers are compared")
+        raise UsageError(f"--heads {heads[0]} {heads[1]}: expected two different numbers")
     mae, clip, normalize = _read(arguments.weights)
     videos = list_videos(arguments.videos, _no_lists)
     _check_request(mae, heads, arguments.mask_ratio)
@@ -110,12 +100,31 @@ def run(words: Sequence[str]) -> None:
     print(json.dumps(summary, indent=2) if arguments.json else describe(summary))
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "hiera-video models heads",
+        description="Reconstruct masked clips with two numbers of decoder heads, on the same masks "
+        "and with the loss of pretraining, and tell which is better. Standard errors are over "
+        f"videos: name {MIN_VIDEOS} or more.",
+    )
+    add = parser.add_argument
+    add("weights", help="published name such as mae_hiera_base_16x224, its file, or a run")
+    add("videos", nargs="+", metavar="VIDEO", help="files and folders")
+    add("--heads", nargs=2, type=_positive, default=(8, 16), metavar="N", help="default: 8 16")
+    add("--clips", type=_positive, default=2, metavar="N", help="per video; default 2")
+    add("--masks", type=_positive, default=2, metavar="N", help="per clip; default 2")
+    add("--seed", type=int, default=0, help="of the masks; default 0")
+    add("--mask-ratio", type=float, metavar="R", help="hidden share of mask units; default 0.9")
+    add("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
 def _check_request(
     mae: MaskedAutoencoderHiera, heads: tuple[int, int], mask_ratio: float | None
 ) -> None:
     channels = mae.decoder_embed.out_features
     if wrong := [n for n in heads if channels % n]:
-        raise UsageError(f"{channels} decoder channels do not divide into {wrong[0]} heads")
+        raise UsageError(f"{channels} decoder channels cannot be divided into {wrong[0]} heads")
     try:
         mae.num_kept(mask_ratio)
     except ValueError as error:
@@ -132,31 +141,31 @@ def compare_heads(
     normalize: Normalize,
     mask_ratio: float | None = None,
 ) -> Comparison:
-    """Losses with both numbers of heads, of the same clips and masks.
+    """Compute the losses with both numbers of heads on the same clips and masks.
 
     Args:
-        mae: a masked autoencoder of videos; afterwards it has the second number.
-        videos: clips of each, as many of every one, uint8 ``(clips, 3, T, H, W)``.
-        heads: of the decoder.
-        masks: random masks for each clip, a function of the seed and the clip's place.
-        seed: from 0 on.
-        normalize: as in pretraining.
-        mask_ratio: as in `MaskedAutoencoderHiera.num_kept`.
+        mae: a masked autoencoder of videos; it is left with the second number of heads.
+        videos: the clips of each video, uint8 ``(clips, 3, T, H, W)``, equally many of each.
+        heads: two numbers of decoder heads.
+        masks: number of random masks per clip.
+        seed: of the masks, 0 or more; a mask depends on it and on the index of the clip only.
+        normalize: the normalisation of pretraining.
+        mask_ratio: see `MaskedAutoencoderHiera.num_kept`.
 
     Raises:
         CheckpointError: a loss is NaN or infinite.
     """
     mae, device = mae.eval(), mae.mask_token.device
-    of_videos = []
+    video_losses = []
     for v, clips in enumerate(videos):
-        of_clips = []
+        clip_losses = []
         for c, clip in enumerate(clips):
             seeds = torch.arange(masks) + (seed * 1_000_003 + v * len(clips) + c) * masks
             noise = uniform(seeds, mae.num_units, MASK_STREAM)
             kept = random_units(noise, mae.num_kept(mask_ratio)).to(device)  # (masks, K)
-            of_clips.append(_losses(mae, normalize(clip[None]).to(device), kept, heads))
-        of_videos.append(torch.stack(of_clips))
-    losses = torch.stack(of_videos)  # (videos, clips, masks, 2)
+            clip_losses.append(_losses(mae, normalize(clip[None]).to(device), kept, heads))
+        video_losses.append(torch.stack(clip_losses))
+    losses = torch.stack(video_losses)  # (videos, clips, masks, 2)
     if not losses.isfinite().all():
         raise CheckpointError("the weights give losses that are NaN or infinite")
     return Comparison(losses, heads)
@@ -165,29 +174,29 @@ def compare_heads(
 def _losses(
     mae: MaskedAutoencoderHiera, clip: Tensor, kept: Tensor, heads: tuple[int, int]
 ) -> Tensor:
-    """Of one clip ``(1, 3, T, H, W)`` with all masks ``(masks, K)``: float64 ``(masks, 2)``."""
+    """Losses float64 ``(masks, 2)`` of a clip ``(1, 3, T, H, W)`` with masks ``(masks, K)``."""
     video = clip.expand(len(kept), -1, -1, -1, -1)
-    of_heads = []
+    losses = []
     for n in heads:
         set_decoder_heads(mae, n)
         out = mae(video, mask=kept)
         errors = (out.prediction.float() - out.target).square()  # (masks, M, D)
-        of_heads.append(errors.mean(dim=(1, 2)).double().cpu())
-    return torch.stack(of_heads, dim=1)
+        losses.append(errors.mean(dim=(1, 2)).double().cpu())
+    return torch.stack(losses, dim=1)
 
 
 def set_decoder_heads(mae: MaskedAutoencoderHiera, heads: int) -> None:
-    """Let the decoder attend with another number of heads; the weights stay."""
+    """Change the number of attention heads of the decoder; the weights stay the same."""
     for block in mae.decoder_blocks:
         attention: Any = block.attn
         attention.heads = heads
 
 
 def describe(summary: dict[str, Any]) -> str:
-    """A few lines for people."""
+    """Describe a `Comparison.summary` in a few lines."""
     lines = [
-        f"{n:>3} heads  loss {found['loss']:.4f} ± {_error(found['standard_error'])}"
-        for n, found in summary["heads"].items()
+        f"{n:>3} heads  loss {mean['loss']:.4f} ± {_error(mean['standard_error'])}"
+        for n, mean in summary["heads"].items()
     ]
     first, second = summary["heads"]
     difference, error = summary["difference"], summary["difference_standard_error"]
@@ -215,7 +224,7 @@ def _read(source: str) -> tuple[MaskedAutoencoderHiera, ClipFormat, Normalize]:
 
 
 def _clips(videos: Manifest, clip: ClipFormat, count: int, show: Any) -> Iterator[Tensor]:
-    """Of each video, centre crops at equal steps in time: uint8 ``(clips, 3, T, H, W)``."""
+    """Centre crops of each video at equal steps in time: uint8 ``(clips, 3, T, H, W)``."""
     for i in range(len(videos)):
         with VideoFile(videos.source(i)) as file:
             views = clips_of_views(file, clip, count, 1)
@@ -224,7 +233,7 @@ def _clips(videos: Manifest, clip: ClipFormat, count: int, show: Any) -> Iterato
 
 
 def _mean_and_error(x: Tensor) -> tuple[float, float | None]:
-    """Mean and its standard error, None for one observation."""
+    """Mean of x ``(n,)`` and its standard error; None for a single observation."""
     error = float(x.std()) / math.sqrt(len(x)) if len(x) > 1 else None
     return float(x.mean()), error
 
@@ -239,5 +248,5 @@ def _no_lists(file: Any) -> Manifest:
 
 def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)

@@ -1,4 +1,4 @@
-"""``evaluate``: the numbers of a test again from its files, without model or videos."""
+"""The command ``evaluate``: recompute a test's results from its files, without model or videos."""
 
 import argparse
 import json
@@ -6,68 +6,76 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hiera_video.errors import UsageError
+
+if TYPE_CHECKING:
+    from hiera_video.metrics.results import Results
+    from hiera_video.results.prediction_files import PredictionFile
 
 TASKS = ("classification", "ava")
 PROTOCOLS = ("official", "pyslowfast")
 
 
 def run(words: Sequence[str]) -> None:
-    """Run the command.
+    """Print the results of a test, recomputed from its files.
 
     Raises:
         UserError: wrong usage, or files that cannot be used.
     """
     if _task(words) == "ava":
         _evaluate_ava(_ava_parser().parse_args(words))
-        return
-    arguments = _parser().parse_args(words)
-    from hiera_video.results.classification import (
-        evaluate_ensemble,
-        evaluate_file,
-        paired_difference,
-    )
-    from hiera_video.results.prediction_files import PredictionFile
+    else:
+        _evaluate_classification(_parser().parse_args(words))
 
-    def opened(paths: Sequence[Path]) -> list[PredictionFile]:
-        return [PredictionFile(_file(path)) for path in paths]
 
-    def evaluated(files: list[PredictionFile], weights: Sequence[float] | None) -> Any:
-        if len(files) == 1:
-            return evaluate_file(files[0], arguments.views)
-        return evaluate_ensemble(files, weights or [1.0] * len(files), arguments.views)
+def _evaluate_classification(arguments: argparse.Namespace) -> None:
+    from hiera_video.results.classification import paired_difference
 
-    if arguments.weights and len(arguments.weights) != len(arguments.results):
-        raise UsageError(
-            f"--weights has {len(arguments.weights)} numbers for {len(arguments.results)} files"
-        )
-    files = opened(arguments.results)
-    results = evaluated(files, arguments.weights)
-    compared = evaluated(opened(arguments.compare), None) if arguments.compare else None
-    differences = {
-        f"top{k}": paired_difference(results, compared, k)
-        for k in (1, 5)
-        if compared is not None and k <= min(r.outcomes.num_classes for r in (results, compared))
-    }
+    weights = arguments.weights or [1.0] * len(arguments.results)
+    if len(weights) != len(arguments.results):
+        raise UsageError(f"--weights has {len(weights)} numbers for {len(arguments.results)} files")
+    files, results = _evaluated(arguments.results, weights, arguments.views)
+    compared = {}  # top-k: difference from the other run, and that run's accuracy
+    if arguments.compare:
+        equal_weights = [1.0] * len(arguments.compare)
+        _, other = _evaluated(arguments.compare, equal_weights, arguments.views)
+        for k in (1, 5):
+            if k <= min(results.outcomes.num_classes, other.outcomes.num_classes):
+                difference = paired_difference(results, other, k)
+                compared[f"top{k}"] = difference, other.outcomes.accuracy(k)
     if arguments.json:
         tested = [file.header.source.get("weights") for file in files]
         summary = results.summary() | {"weights": tested if len(files) > 1 else tested[0]}
-        if compared is not None:
-            other = {key: compared.summary()[key] for key in differences}
+        if compared:
             summary["compared"] = {
-                k: d._asdict() | {"of": other[k]} for k, d in differences.items()
+                name: difference._asdict() | {"of": accuracy}
+                for name, (difference, accuracy) in compared.items()
             }
         print(json.dumps(summary, indent=2, ensure_ascii=False))
         return
     print(results.describe())
-    for name, found in differences.items():
+    for name, (difference, _) in compared.items():
         print(
-            f"{name} {found.difference:+.2%} against {' + '.join(map(str, arguments.compare))}: "
-            f"95% interval {found.low:+.2%} to {found.high:+.2%}; right in this one only "
-            f"{found.first_only} videos, in that one only {found.second_only}"
+            f"{name} {difference.difference:+.2%} against "
+            f"{' + '.join(map(str, arguments.compare))}: 95% interval {difference.low:+.2%} to "
+            f"{difference.high:+.2%}; right in this one only {difference.first_only} videos, in "
+            f"that one only {difference.second_only}"
         )
+
+
+def _evaluated(
+    paths: Sequence[Path], weights: Sequence[float], views: Sequence[tuple[int, int]]
+) -> "tuple[list[PredictionFile], Results]":
+    """Open the files of one run or of an ensemble, and evaluate them."""
+    from hiera_video.results.classification import evaluate_ensemble, evaluate_file
+    from hiera_video.results.prediction_files import PredictionFile
+
+    files = [PredictionFile(_file(path)) for path in paths]
+    if len(files) == 1:
+        return files, evaluate_file(files[0], views)
+    return files, evaluate_ensemble(files, weights, views)
 
 
 def _evaluate_ava(arguments: argparse.Namespace) -> None:
@@ -89,7 +97,7 @@ def _evaluate_ava(arguments: argparse.Namespace) -> None:
 
 
 def _task(words: Sequence[str]) -> str | None:
-    """What comes after ``--task``."""
+    """The value of ``--task``, which decides on the other arguments."""
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     parser.add_argument("--task", nargs="?")
     return parser.parse_known_args(words)[0].task
@@ -98,41 +106,47 @@ def _task(words: Sequence[str]) -> str | None:
 def _ava_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "hiera-video evaluate",
-        description="Mean average precision of detected actions from csv files, and what of them "
-        "fits.",
+        description="Compute the mean average precision of detected actions from csv files, and "
+        "report how well the two files match.",
     )
     add = parser.add_argument
     add("--task", choices=TASKS, required=True)
     add("--ground-truth", type=Path, required=True, metavar="FILE.csv")
     add("--predictions", type=Path, required=True, metavar="FILE.csv")
     add("--labels", type=Path, required=True, metavar="LIST.pbtxt", help="classes that count")
-    add("--excluded", type=Path, metavar="FILE.csv", help="keyframes that do not: video,second")
+    add("--excluded", type=Path, metavar="FILE.csv", help="keyframes to leave out: video,second")
     add("--protocol", choices=PROTOCOLS, default="official")
-    add("--json", action="store_true", help="print one object")
+    add("--json", action="store_true", help="print one JSON object")
     return parser
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "hiera-video evaluate",
-        description="Accuracy from the predictions.parquet of one test; of several, that of their "
-        "averaged probabilities.",
-        epilog="Detected actions: see hiera-video evaluate --task ava --help",
+        description="Compute the accuracy from the predictions.parquet of one test; for several, "
+        "of their averaged probabilities.",
+        epilog="For detected actions see hiera-video evaluate --task ava --help.",
     )
     add = parser.add_argument
     add("--task", choices=TASKS, required=True)
     add("results", nargs="+", type=Path, metavar="RESULTS.parquet", help="or a test's run folder")
-    add("--weights", type=_weights, metavar="W,...", help="of the files; default: all equal")
-    add("--views", type=_views, default=(), metavar="TxS,...", help="such as 1x1,5x1,5x3")
+    add("--weights", type=_weights, metavar="W,...", help="weights of the files; default: equal")
     add(
-        *("--compare",),
+        "--views",
+        type=_views,
+        default=(),
+        metavar="TxS,...",
+        help="numbers of views, such as 1x1,5x1,5x3",
+    )
+    add(
+        "--compare",
         nargs="+",
         type=Path,
         default=(),
         metavar="RESULTS.parquet",
-        help="of another run: the difference with a paired bootstrap interval",
+        help="another run: print the difference with its paired bootstrap interval",
     )
-    add("--json", action="store_true", help="print one object")
+    add("--json", action="store_true", help="print one JSON object")
     return parser
 
 
@@ -141,7 +155,7 @@ def _file(path: Path) -> Path:
         return path
     file = path / "predictions.parquet"
     if not file.exists() and file.with_name(file.name + ".parts").exists():
-        raise UsageError(f"{path}: its test was cut off; test ... resume={path} goes on")
+        raise UsageError(f"{path}: its test was cut off; continue it with test ... resume={path}")
     return file
 
 
@@ -151,12 +165,12 @@ def _weights(text: str) -> list[float]:
     except ValueError:
         weights = []
     if not weights or not all(w > 0 and math.isfinite(w) for w in weights):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of positive numbers such as 2,1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of positive numbers such as 2,1")
     return weights
 
 
 def _views(text: str) -> list[tuple[int, int]]:
     words = text.split(",")
     if not all(re.fullmatch(r"[1-9]\d*x[1-9]\d*", word) for word in words):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of views such as 1x1,5x3")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of views such as 1x1,5x3")
     return [(int(t), int(s)) for t, s in (word.split("x") for word in dict.fromkeys(words))]

@@ -1,14 +1,11 @@
-"""The command ``models``: size and cost of every model; ``models heads`` judges a decoder."""
+"""The command ``models``: size and cost of every model; ``models heads`` compares decoders."""
 
 import argparse
 from collections.abc import Sequence
 
 
 def run(words: Sequence[str]) -> None:
-    """Run the command.
-
-    Args:
-        words: what follows the command.
+    """Print the cost of every model, or run ``models heads``.
 
     Raises:
         UserError: wrong usage, weights or videos.
@@ -21,8 +18,8 @@ def run(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         "hiera-video models",
         usage="%(prog)s [-h] | %(prog)s heads WEIGHTS VIDEO ...",
-        description="Print parameters and multiply-adds. `models heads` says with how many decoder "
-        "heads a masked autoencoder was trained.",
+        description="Print the parameters and multiply-adds of every model. `models heads` finds "
+        "out with how many decoder heads a masked autoencoder was trained.",
     )
     parser.parse_args(words)
     from hiera_video.models.complexity import complexity_table

@@ -6,11 +6,11 @@ from hiera_video.running.configurations import configurations
 from hiera_video.running.words import translate
 
 DESCRIPTIONS = {
-    "fit": "train; resume=RUN or resume=auto goes on, task.init_from=FILE starts from weights",
+    "fit": "train; resume=RUN or auto continues a run, task.init_from=FILE starts from weights",
     "validate": "evaluate on the validation split",
-    "test": "evaluate the test split with all views; resume=auto goes on after one cut off",
-    "predict": "name the classes of video files and folders; writes JSON lines to out=FILE\n"
-    "action detection: boxes=detector, FILE.csv or full_frame is where persons are; out=DIR",
+    "test": "evaluate on the test split with all views; resume=auto continues an interrupted test",
+    "predict": "classify videos, given as files and folders; write JSON lines to out=FILE\n"
+    "action detection: persons from boxes=detector, FILE.csv or full_frame; write to out=DIR",
 }
 USAGES = {
     "fit": "(--config NAME_OR_FILE | resume=RUN) [key=value ...]",
@@ -39,12 +39,12 @@ def run(words: Sequence[str]) -> None:
 
 
 def help_text(command: str) -> str:
-    """What ``--help`` prints."""
+    """The text that ``--help`` prints for one of the commands."""
     return (
         f"usage: hiera-video {command} {USAGES[command]}\n"
         "\n"
         f"{DESCRIPTIONS[command]}\n\n"
-        "  RUN                the folder of a training run, or a checkpoint of one\n"
+        "  RUN                folder of a training run, or a checkpoint of one\n"
         "  --cfg job          print the configuration and stop\n"
         "  --multirun         run once for every combination of key=a,b,...\n\n"
         "configurations:\n" + "\n".join(f"  {name}" for name in configurations())

@@ -1,4 +1,4 @@
-"""What ``prepare`` and ``check`` work on: a folder, a list, a manifest, or a configuration."""
+"""The videos that ``prepare`` and ``check`` read: a folder, list, manifest or configuration."""
 
 import argparse
 import math
@@ -12,9 +12,9 @@ from hiera_video.errors import UsageError
 
 
 def _cores() -> int:
-    """Cores that this process may use: of the machine, its affinity, its container's quota."""
-    here = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if here else os.cpu_count() or 1
+    """Number of cores that the machine, the affinity and the container's quota allow."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return max(1, min(cores, math.ceil(int(quota) / int(period))))
@@ -26,16 +26,17 @@ CORES = _cores()
 
 
 class Split(NamedTuple):
-    """Videos to work on.
+    """One split of a data set, or all of it.
 
     Attributes:
         name: for the progress line.
-        source: the folder or file that names them.
-        folder: where they go, below --out.
-        read: gives their manifest, from an earlier `prepare` where there is one.
-        list: gives it from what is there without that.
-        missing: gives the videos that an annotation names and the disk lacks, after reading.
-        diagnose: gives what there is to say about the annotation, if anything.
+        source: the folder or file that lists the videos.
+        folder: subfolder of --out to write to.
+        read: returns the manifest, the one that `prepare` wrote if there is one.
+        list: returns a manifest made anew from the source.
+        missing: returns the videos that are annotated but not on the disk; to be called after
+            ``read``.
+        diagnose: returns findings about the annotation.
     """
 
     name: str
@@ -48,66 +49,73 @@ class Split(NamedTuple):
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that name the videos."""
+    """Add the arguments that select the videos."""
     parser.add_argument("words", nargs="*", metavar="SOURCE", help="folder, list or manifest file")
     parser.add_argument(
-        "--config", metavar="NAME", help="all splits of a configuration; key=value words may follow"
+        "--config", metavar="NAME", help="all splits of a configuration; key=value may follow"
     )
     parser.add_argument(
-        "--root", type=Path, help="folder that a list's paths start from; default: the list's"
+        "--root", type=Path, help="folder that a list's paths are relative to; default: the list's"
     )
 
 
 def add_work(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of decoding in processes."""
+    """Add the arguments for decoding in several processes."""
     parser.add_argument(
-        "--processes", type=int, default=CORES, help=f"that decode; default {CORES}, the cores"
+        "--processes", type=int, default=CORES, help=f"for decoding; default {CORES}, one per core"
     )
     parser.add_argument(
         "--hang-seconds",
         type=float,
         default=60.0,
         metavar="S",
-        help="without a frame after which a file is bad; default 60",
+        help="seconds without a frame after which a file is bad; default 60",
     )
 
 
 def splits(arguments: argparse.Namespace) -> list[Split]:
-    """What SOURCE or --config stands for."""
+    """The splits that SOURCE or --config stands for.
+
+    Raises:
+        UsageError: wrong usage.
+    """
     if arguments.processes < 1 or arguments.hang_seconds <= 0:
         raise UsageError("--processes and --hang-seconds must be positive")
-    if not arguments.config:
-        if len(arguments.words) != 1:
-            raise UsageError("expected one SOURCE (a folder, list or manifest), or --config NAME")
-        source = Path(arguments.words[0]).expanduser()
-        root = arguments.root or (source if source.is_dir() else source.parent)
-        from datamodules.manifests.splits import list_split, read_split
+    if arguments.config:
+        return _configured_splits(arguments)
+    if len(arguments.words) != 1:
+        raise UsageError("expected one SOURCE (a folder, list or manifest), or --config NAME")
+    from datamodules.manifests.splits import list_split, read_split
 
-        read, list_ = (partial(f, source, root, None) for f in (read_split, list_split))
-        return [Split(source.name, source, "", read, list_)]
-    out = getattr(arguments, "out", None)
+    source = Path(arguments.words[0]).expanduser()
+    root = arguments.root or (source if source.is_dir() else source.parent)
+    read, list_ = (partial(f, source, root, None) for f in (read_split, list_split))
+    return [Split(source.name, source, "", read, list_)]
+
+
+def _configured_splits(arguments: argparse.Namespace) -> list[Split]:
     from hiera_video.running.compose import data_module
 
+    out = getattr(arguments, "out", None)
     data = data_module(arguments.config, arguments.words, out and out / "missing_videos.csv")
     data.prepare_data()
     data.find_class_names()
-    names: dict[str, list[str]] = {}  # that a split is used by
+    users: dict[str, list[str]] = {}  # train, val or test may use the same split
     for name, split in data.splits.items():
         if split is not None:
-            names.setdefault(split, []).append(name)
-    found: dict[str, Split] = {}
-    for name, split in data.splits.items():
-        if split is not None and split not in found:
-            found[split] = Split(
-                name,
-                data.source(name),
-                data.prepared_name(name),
-                partial(data.read_split, name),
-                partial(data.list_split, split, data.class_names),
-                partial(_missing, data, split),
-                partial(data.diagnose, names[split]),
-            )
-    return list(found.values())
+            users.setdefault(split, []).append(name)
+    return [
+        Split(
+            names[0],
+            data.source(names[0]),
+            data.prepared_name(names[0]),
+            partial(data.read_split, names[0]),
+            partial(data.list_split, split, data.class_names),
+            partial(_missing, data, split),
+            partial(data.diagnose, names),
+        )
+        for split, names in users.items()
+    ]
 
 
 def _missing(data: Any, split: str) -> list[Any]:

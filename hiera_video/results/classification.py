@@ -1,10 +1,10 @@
-"""Numbers out of files of predictions: of one, of several averaged, of two compared."""
+"""Accuracy from files of predictions: of one test, of an ensemble, of two runs compared."""
 
 import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from pathlib import PurePath
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,17 +22,19 @@ from hiera_video.metrics.view_groups import (
 from hiera_video.results.prediction_files import PredictionFile, Videos
 
 ALL_VIEWS = "all"
+DRAWS = 10_000  # bootstrap samples
 
 
 def evaluate_file(file: PredictionFile, views: Sequence[tuple[int, int]] = ()) -> Results:
-    """What a test says, from its file; memory does not grow with views or classes.
+    """Recompute the results of a test; memory does not grow with views or classes.
 
     Args:
-        file: it.
-        views: numbers of temporal and spatial views to tell the accuracy of; none: all.
+        file: the test's predictions.
+        views: report the accuracy of these numbers of temporal and spatial views, and of all views
+            together; by default, of every number that the file allows.
 
     Raises:
-        PredictionFileError: the file has no label, or not so many views.
+        PredictionFileError: no video has a label, or there are fewer views.
     """
     header, videos = file.header, file.videos()
     _check_labels(file, videos)
@@ -41,9 +43,8 @@ def evaluate_file(file: PredictionFile, views: Sequence[tuple[int, int]] = ()) -
     file.count(metric, videos.video_id)
     outcomes = metric.outcomes()
     if wanted:
-        places = [i for i, group in enumerate(outcomes.groups) if group.name in wanted]
-        places.append(len(outcomes.groups) - 1)
-        chosen = list(dict.fromkeys(places))
+        names = [group.name for group in outcomes.groups]
+        chosen = [i for i, name in enumerate(names) if name in wanted or i == len(names) - 1]
         groups = [outcomes.groups[i] for i in chosen]
         outcomes = outcomes._replace(groups=groups, position=outcomes.position[:, chosen])
     return Results(outcomes, header.class_names, videos.path)
@@ -54,69 +55,88 @@ def evaluate_ensemble(
     weights: Sequence[float],
     views: Sequence[tuple[int, int]] = (),
 ) -> Results:
-    """What several models say together: for each video, the weighted mean of theirs.
+    """Evaluate the weighted mean of several models' probabilities for each video.
 
-    Each model's probabilities are averaged over its own views first, so that files may have
-    different numbers of views. Videos are the same where their paths below the folder that all
-    videos of a file share are, but for the suffix. One that a model could not decode is wrong.
+    Each model's probabilities are first averaged over its own views, so the models may have been
+    tested with different views. Videos are matched by `video_names`. A video that one of the models
+    could not decode counts as wrong.
 
     Args:
-        files: of the same videos and classes.
-        weights: of the files, positive.
-        views: numbers of temporal and spatial views to tell the accuracy of, beside that of all.
+        files: predictions for the same videos and classes.
+        weights: a positive weight for each file.
+        views: report the accuracy of these numbers of temporal and spatial views, and of all views
+            together.
 
     Raises:
-        PredictionFileError: the files are not of the same videos, labels and classes.
+        PredictionFileError: the files differ in videos, labels or classes, or one has fewer views.
     """
     first, videos = files[0], files[0].videos()
     _check_labels(first, videos)
-    names = video_names(videos.path)
-    row_of = {name: row for row, name in enumerate(names)}
-    count, classes = len(names), len(first.header.class_names)
-    kinds = [f"{t}x{s}" for t, s in views] + [ALL_VIEWS]
-    totals = np.zeros((count, len(kinds), classes))
-    failed = np.zeros(count, bool)
-    seen: list[np.ndarray] = []
+    num_videos, num_classes = len(videos.path), len(first.header.class_names)
+    names = [f"{t}x{s}" for t, s in views] + [ALL_VIEWS]
+    scores = np.zeros((num_videos, len(names), num_classes))
+    failed = np.zeros(num_videos, bool)
+    seen = []  # bool (videos, views) of each file
     for file, weight in zip(files, weights, strict=True):
-        rows = _matching_rows(first, file, row_of, videos.label)
-        groups = [_group(file, *pair) for pair in views]
-        groups.append(_group(file, *file.header.views))
-        here = np.zeros((count, groups[-1].views[-1] + 1), bool)
-        for video_id, view, probabilities in by_video(file):
-            row = rows[video_id]
-            here[row, view] = True
-            for i, group in enumerate(groups):
-                some = probabilities[np.isin(view, group.views)].astype(np.float64)
-                totals[row, i] += weight * (some.mean(0) if len(some) else np.nan)
-        for video in file.failed:
-            failed[rows[video.video_id]] = True
-        seen.append(here)
-    totals[failed] = np.nan
-    label, scores = torch.from_numpy(videos.label), torch.from_numpy(totals)
+        row_of = _matching_rows(first, videos, file)
+        means, file_seen = _view_means(file, row_of, [*views, file.header.views])
+        scores += weight * means
+        failed[[row_of[video.video_id] for video in file.failed]] = True
+        seen.append(file_seen)
+    scores[failed] = np.nan
+    label, scores = torch.from_numpy(videos.label), torch.from_numpy(scores)
     position = label_positions(scores, label.clamp(min=0))
     position[label < 0] = -1
-    all_views = predicted_class(scores[:, -1], label, position[:, -1])
     outcomes = Outcomes(
-        video_id=np.arange(count),
+        video_id=np.arange(num_videos),
         label=videos.label,
-        predicted=all_views.numpy(),
+        predicted=predicted_class(scores[:, -1], label, position[:, -1]).numpy(),
         position=position.numpy(),
         failed=failed,
         seen=np.concatenate(seen, 1),
         views=[f"{f.path.name} {name}" for f in files for name in view_names(*f.header.views)],
-        groups=[ViewGroup(kind, ()) for kind in kinds],
-        num_classes=classes,
+        groups=[ViewGroup(name, ()) for name in names],
+        num_classes=num_classes,
     )
     return Results(outcomes, first.header.class_names, videos.path)
 
 
+def _view_means(
+    file: PredictionFile, row_of: dict[int, int], views: Sequence[tuple[int, int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Average a file's probabilities over groups of views.
+
+    Args:
+        file: predictions for n videos.
+        row_of: the row of each video, by its id.
+        views: numbers of temporal and spatial views, one pair for each group.
+
+    Returns:
+        float64 ``(n, groups, classes)``, NaN for a group without views and 0 for a video that could
+        not be decoded; and bool ``(n, views)``, which views of a video the file has.
+    """
+    groups = [_group(file, *pair) for pair in views]
+    temporal, spatial = file.header.views
+    means = np.zeros((len(row_of), len(groups), len(file.header.class_names)))
+    seen = np.zeros((len(row_of), temporal * spatial), bool)
+    for video_id, view, probabilities in by_video(file):
+        row = row_of[video_id]
+        seen[row, view] = True
+        for i, group in enumerate(groups):
+            members = probabilities[np.isin(view, group.views)].astype(np.float64)
+            means[row, i] = members.mean(0) if len(members) else np.nan
+    return means, seen
+
+
 class Difference(NamedTuple):
-    """Top-k of one run minus that of another on the same videos.
+    """Top-k accuracy of one run minus that of another on the same videos.
 
     Attributes:
         difference: in [-1, 1].
-        low, high: bounds of its bootstrap interval.
-        first_only, second_only: videos that one has right and the other has not.
+        low: lower bound of its 95 % bootstrap interval.
+        high: upper bound.
+        first_only: number of videos that only the first run has right.
+        second_only: number of videos that only the second run has right.
     """
 
     difference: float
@@ -126,91 +146,96 @@ class Difference(NamedTuple):
     second_only: int
 
 
-def paired_difference(
-    first: Results,
-    second: Results,
-    k: int = 1,
-    level: float = 0.95,
-    draws: int = 10_000,
-    seed: int = 0,
-) -> Difference:
-    """Difference with its paired bootstrap interval (Efron & Tibshirani 1993, percentiles).
+def paired_difference(first: Results, second: Results, k: int = 1) -> Difference:
+    """Compare two runs, with a paired bootstrap interval (Efron & Tibshirani 1993, percentiles).
 
-    Videos are drawn with replacement, both runs' outcomes together. The difference depends only on
-    how many drawn videos one run has right and the other has not, so those counts are drawn.
+    The bootstrap draws videos with replacement and takes both runs' outcomes of each. The
+    difference depends only on how many of the drawn videos one run alone has right. Those counts
+    are multinomial, so they are drawn directly.
+
+    Args:
+        first: results of one run.
+        second: results of the other.
+        k: a video is right if its class is among the first k.
 
     Raises:
-        PredictionFileError: the runs are not of the same videos and labels.
+        PredictionFileError: the runs differ in videos or labels.
     """
-    places = {name: row for row, name in enumerate(video_names(second.paths))}
     names = video_names(first.paths)
-    if set(names) != set(places):
-        example = sorted(set(names) ^ set(places))[0]
-        raise PredictionFileError(f"the runs to compare are not of the same videos: {example}")
-    rows = np.array([places[name] for name in names])
-    label, other = first.outcomes.label, second.outcomes.label[rows]
-    named = [first.class_names[i] if i >= 0 else "" for i in label]
-    other_named = [second.class_names[i] if i >= 0 else "" for i in other]
-    for name, a, b in zip(names, named, other_named, strict=True):
+    row_of = {name: row for row, name in enumerate(video_names(second.paths))}
+    if differing := sorted(set(names) ^ row_of.keys()):
+        raise PredictionFileError(f"the runs to compare differ in their videos: {differing[0]}")
+    rows = np.array([row_of[name] for name in names])  # of the second run, in the first's order
+    label, second_label = first.outcomes.label, second.outcomes.label[rows]
+    # Class ids may differ between the runs, so names are compared.
+    for name, i, j in zip(names, label, second_label, strict=True):
+        a = first.class_names[i] if i >= 0 else ""
+        b = second.class_names[j] if j >= 0 else ""
         if a != b:
             raise PredictionFileError(f"the runs to compare label {name} as {a!r} and {b!r}")
-    known = label >= 0
-    right = (first.outcomes.position[:, -1] < k)[known]
-    other_right = (second.outcomes.position[rows, -1] < k)[known]
+    labelled = label >= 0
+    right = (first.outcomes.position[:, -1] < k)[labelled]
+    second_right = (second.outcomes.position[rows, -1] < k)[labelled]
+    first_only, second_only = int((right & ~second_right).sum()), int((second_right & ~right).sum())
     count = len(right)
-    only = int((right & ~other_right).sum()), int((other_right & ~right).sum())
-    shares = [only[0] / count, only[1] / count, 1 - sum(only) / count]
-    drawn = np.random.default_rng(seed).multinomial(count, shares, draws)
-    differences = (drawn[:, 0] - drawn[:, 1]) / count
-    tail = (1 - level) / 2
-    low, high = np.quantile(differences, (tail, 1 - tail))
-    return Difference((only[0] - only[1]) / count, float(low), float(high), *only)
+    shares = [first_only / count, second_only / count, 1 - (first_only + second_only) / count]
+    drawn = np.random.default_rng(0).multinomial(count, shares, DRAWS)  # (DRAWS, 3)
+    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / count, (0.025, 0.975))
+    difference = (first_only - second_only) / count
+    return Difference(difference, float(low), float(high), first_only, second_only)
 
 
 def video_names(paths: Sequence[str]) -> list[str]:
-    """Paths below the folder that all of them share, without suffix.
+    """Name videos by their paths below the folder that all of them share, without suffix.
 
-    So a data set and what `prepare` made of it have the same names. Where they would not be
-    different for different videos, the paths stay whole.
+    A data set and its prepared copy thus have the same names. If two videos would share a name, the
+    paths are returned as they are.
     """
     folders = {os.path.dirname(path) for path in paths}
     try:
         common = os.path.commonpath(folders)
-    except ValueError:  # absolute and relative ones
+    except ValueError:  # some paths are absolute, others relative
         return list(paths)
     names = [PurePath(os.path.relpath(p, common or ".")).with_suffix("").as_posix() for p in paths]
     return names if len(set(names)) == len(names) else list(paths)
 
 
 def by_video(file: PredictionFile) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Id, views int64 ``(n,)`` and probabilities float32 ``(n, classes)`` of each video in turn.
+    """Collect the rows of one video after another; of a repeated view, the first row counts.
 
-    A view that comes twice is given once.
+    Yields:
+        The video's id, its views int64 ``(n,)``, ascending, and their probabilities float32
+        ``(n, classes)``.
 
     Raises:
         PredictionFileError: the rows are not sorted by video.
     """
-    waiting: list[Any] = [np.zeros(0, np.int64)] * 2 + [np.zeros((0, len(file.header.class_names)))]
-    last = -1
+    current = -1
+    views: list[np.ndarray] = []  # of the current video, whose rows may go on in the next piece
+    probabilities: list[np.ndarray] = []
     for rows in file.rows():
-        columns = (rows.video_id, rows.view, rows.probabilities)
-        ids, views, values = (np.concatenate(p) for p in zip(waiting, columns, strict=True))
-        if (np.diff(ids) < 0).any() or (len(ids) and ids[0] <= last):
-            raise PredictionFileError(
-                f"{file.path}: its rows are not sorted by video_id; sort them"
-            )
-        starts = [0, *(np.diff(ids).nonzero()[0] + 1).tolist()]
-        for start, end in pairwise(starts):
-            last = int(ids[start])
-            yield last, *_once(views[start:end], values[start:end])
-        waiting = [column[starts[-1] :] for column in (ids, views, values)]
-    if len(waiting[0]):
-        yield int(waiting[0][0]), *_once(waiting[1], waiting[2])
+        starts = np.flatnonzero(np.diff(rows.video_id, prepend=-1))  # first row of each video
+        for start, end in pairwise([*starts, len(rows.video_id)]):
+            video_id = int(rows.video_id[start])
+            if video_id < current:
+                raise PredictionFileError(
+                    f"{file.path}: its rows are not sorted by video_id; sort them"
+                )
+            if video_id > current and views:
+                yield current, *_unique_views(views, probabilities)
+                views, probabilities = [], []
+            current = video_id
+            views.append(rows.view[start:end])
+            probabilities.append(rows.probabilities[start:end])
+    if views:
+        yield current, *_unique_views(views, probabilities)
 
 
-def _once(views: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    unique, places = np.unique(views, return_index=True)
-    return unique, values[places]
+def _unique_views(
+    views: list[np.ndarray], probabilities: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    unique, first_rows = np.unique(np.concatenate(views), return_index=True)
+    return unique, np.concatenate(probabilities)[first_rows]
 
 
 def _group(file: PredictionFile, temporal: int, spatial: int) -> ViewGroup:
@@ -225,21 +250,21 @@ def _check_labels(file: PredictionFile, videos: Videos) -> None:
         raise PredictionFileError(f"{file.path}: no video has a label")
 
 
-def _matching_rows(
-    first: PredictionFile, file: PredictionFile, row_of: dict[str, int], labels: np.ndarray
-) -> dict[int, int]:
-    """Which row of the first file's videos each video id of another file is."""
-    where = f"{file.path} and {Path(first.path)}"
+def _matching_rows(first: PredictionFile, videos: Videos, file: PredictionFile) -> dict[int, int]:
+    """Map the video ids of a file to rows of the first file's videos."""
+    both = f"{first.path} and {file.path}"
     if file.header.class_names != first.header.class_names:
-        raise PredictionFileError(f"{where} have other classes, or in another order")
-    videos = file.videos()
-    names = video_names(videos.path)
-    if differ := sorted(set(names) ^ set(row_of)):
+        raise PredictionFileError(f"{both} have different classes, or order them differently")
+    row_of = {name: row for row, name in enumerate(video_names(videos.path))}
+    ids, paths, labels = file.videos()
+    names = video_names(paths)
+    if differing := sorted(set(names) ^ row_of.keys()):
         raise PredictionFileError(
-            f"{where} are not of the same videos: {len(differ)} are in one only: {differ[0]}, ..."
+            f"{both} have different videos: {len(differing)} are in one file only, such as "
+            f"{differing[0]}"
         )
     rows = [row_of[name] for name in names]
-    wrong = (labels[rows] != videos.label).nonzero()[0]
+    wrong = np.flatnonzero(videos.label[rows] != labels)
     if len(wrong):
-        raise PredictionFileError(f"{where} have another label for {names[wrong[0]]}")
-    return dict(zip(videos.video_id.tolist(), rows, strict=True))
+        raise PredictionFileError(f"{both} label {names[wrong[0]]} differently")
+    return dict(zip(ids.tolist(), rows, strict=True))

@@ -1,4 +1,4 @@
-"""Every view's probabilities in a Parquet file, read in pieces of some hundred videos."""
+"""A file of predictions: the probabilities of each view of each video, in Parquet."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,11 +14,10 @@ import torch
 from hiera_video.errors import PredictionFileError
 from hiera_video.metrics.multi_view import MultiViewAccuracy
 
-READ_ROWS = 4096
-CHECKED: dict[str, Any] = {
-    "page_checksum_verification": True
-}  # where the file has such sums, as ours have
-MOST_VIEWS = 10_000  # of a video; more are no test but a damaged file
+READ_ROWS = 4096  # read at a time
+# Our files have page checksums; a file without them is read unchecked.
+CHECKED: dict[str, Any] = {"page_checksum_verification": True}
+MOST_VIEWS = 10_000  # of a video; a file with more is damaged
 
 SCHEMA = pa.schema(
     [
@@ -30,11 +29,18 @@ SCHEMA = pa.schema(
         ("probabilities", pa.list_(pa.float32())),
     ]
 )
-KEYS = ("video_id", "temporal_view", "spatial_view")
+KEYS = ("video_id", "temporal_view", "spatial_view")  # by which a file is sorted
 
 
 class FailedVideo(NamedTuple):
-    """A video that could not be decoded, and why."""
+    """A video that could not be decoded.
+
+    Attributes:
+        path: of the video.
+        video_id: 0 or more.
+        label: class id; -1: unknown.
+        reason: why, in one line.
+    """
 
     path: str
     video_id: int
@@ -43,13 +49,13 @@ class FailedVideo(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What the rows of a file have in common; kept as JSON in its metadata.
+    """What the rows of a file have in common, stored as JSON in its metadata.
 
     Attributes:
-        class_names: in the order of the label ids.
-        temporal_views: of each video.
-        spatial_views: of each of those.
-        source: what was evaluated and how: names and plain values.
+        class_names: in the order of the class ids.
+        temporal_views: clips of each video.
+        spatial_views: crops of each clip.
+        source: what was evaluated and how, as plain values.
     """
 
     class_names: tuple[str, ...]
@@ -59,22 +65,22 @@ class Header(NamedTuple):
 
     @property
     def views(self) -> tuple[int, int]:
-        """Temporal and spatial views."""
+        """Numbers of temporal and spatial views."""
         return self.temporal_views, self.spatial_views
 
     def schema(self, failed: Iterable[FailedVideo]) -> pa.Schema:
-        """The table's, with this and the videos that could not be decoded as metadata."""
+        """The schema of a file with this header and these videos that could not be decoded."""
         values = {**self._asdict(), "failed": [video._asdict() for video in failed]}
         return SCHEMA.with_metadata({key: json.dumps(value) for key, value in values.items()})
 
 
 class Rows(NamedTuple):
-    """Some views.
+    """Predictions for n views, of one or more videos.
 
     Attributes:
         video_id: int64 ``(n,)``.
-        path: names of the videos, ``n``.
-        label: int64 ``(n,)``; -1 = unknown.
+        path: of the videos, ``n``.
+        label: int64 ``(n,)``; -1: unknown.
         view: int64 ``(n,)``: ``temporal index * spatial views + spatial index``.
         probabilities: float32 ``(n, classes)``.
     """
@@ -87,7 +93,7 @@ class Rows(NamedTuple):
 
 
 class PredictionFile:
-    """A file of predictions, opened.
+    """An existing file of predictions, of ours or another program's.
 
     Args:
         path: the Parquet file.
@@ -97,7 +103,8 @@ class PredictionFile:
         failed: videos that could not be decoded.
 
     Raises:
-        PredictionFileError: it is none.
+        PredictionFileError: the file is missing or damaged, or its columns or metadata are not
+            those of predictions.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -108,124 +115,103 @@ class PredictionFile:
             metadata = pq.read_metadata(self.path)
         except (pa.ArrowException, OSError) as error:
             raise PredictionFileError(f"{path}: not a Parquet file, or a damaged one") from error
-        columns = metadata.schema.to_arrow_schema()
-        for field in SCHEMA:
-            if field.name not in columns.names:
-                raise PredictionFileError(f"{path}: has no column {field.name}")
-            kind = columns.field(field.name).type
-            try:  # other programs write wider numbers and longer strings
-                pa.array([], kind).cast(field.type)
-            except pa.ArrowException as error:
-                raise PredictionFileError(
-                    f"{path}: column {field.name} is {kind}, not {field.type}"
-                ) from error
         try:
-            values = {k.decode(): v for k, v in (metadata.metadata or {}).items()}
-            read = {key: json.loads(values.get(key, "null")) for key in (*Header._fields, "failed")}
-            views = int(read["temporal_views"]), int(read["spatial_views"])
-            names = tuple(map(str, read["class_names"]))
-            self.header = Header(names, *views, read["source"] or {})
-            self.failed = [
-                FailedVideo(str(v["path"]), int(v["video_id"]), int(v["label"]), str(v["reason"]))
-                for v in read["failed"] or []
-            ]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise PredictionFileError(
-                f"{path}: its metadata are not those of predictions (class_names, temporal_views, "
-                "spatial_views, failed)"
-            ) from error
-        if not 1 <= min(views) <= views[0] * views[1] <= MOST_VIEWS or not names:
-            raise PredictionFileError(
-                f"{path}: {views[0]}x{views[1]} views of {len(names)} classes"
-            )
-        if len(set(names)) < len(names):
-            raise PredictionFileError(f"{path}: two classes have one name")
-        for video in self.failed:
-            if not -1 <= video.label < len(names) or video.video_id < 0:
-                raise PredictionFileError(f"{path}: failed video {video.path} has no such label")
+            _check_columns(metadata.schema.to_arrow_schema())
+            self.header, self.failed = _read_metadata(metadata.metadata or {})
+        except ValueError as error:
+            raise PredictionFileError(f"{path}: {error}") from error
 
     def video_ids(self) -> np.ndarray:
-        """Ids of all videos, failed ones among them; int64, ascending."""
+        """Ids of all videos, including those that could not be decoded; int64, ascending."""
         with self._readable():
             ids = pq.read_table(self.path, columns=["video_id"], **CHECKED)["video_id"].to_numpy()
         return np.union1d(ids, np.array([video.video_id for video in self.failed], np.int64))
 
     def rows(self) -> Iterator[Rows]:
-        """All rows in order, some at a time.
+        """Read all rows in order, at most `READ_ROWS` at a time.
 
         Raises:
-            PredictionFileError: a row that cannot be; the message has its number, from 1.
+            PredictionFileError: the file is damaged or a value is out of range; the message gives
+                the row's number, from 1.
         """
-        header = self.header
-        classes, start = len(header.class_names), 0
+        first_row = 1
         with self._readable(), pq.ParquetFile(self.path, **CHECKED) as file:
             for batch in file.iter_batches(READ_ROWS, columns=SCHEMA.names):
-                table = pa.Table.from_batches([batch]).cast(SCHEMA).combine_chunks()
-                columns = {name: table[name].chunk(0) for name in SCHEMA.names}
-                numbers = {n: columns[n].to_numpy(zero_copy_only=False) for n in (*KEYS, "label")}
-                lists = columns["probabilities"]
-                lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
-                temporal, spatial = numbers["temporal_view"], numbers["spatial_view"]
-                faults = {
-                    f"has not {classes} probabilities, one a class": lengths != classes,
-                    "has a label that is no class": ~in_range(numbers["label"], -1, classes),
-                    f"has a temporal view not below {header.temporal_views}": ~in_range(
-                        temporal, 0, header.temporal_views
-                    ),
-                    f"has a spatial view not below {header.spatial_views}": ~in_range(
-                        spatial, 0, header.spatial_views
-                    ),
-                    "has no video_id": ~in_range(numbers["video_id"], 0, np.inf),
-                }
-                for fault, rows in faults.items():
-                    if rows.any():
-                        row = start + int(rows.argmax()) + 1
-                        raise PredictionFileError(f"{self.path}: row {row} {fault}")
-                values = lists.flatten().to_numpy(zero_copy_only=False).reshape(-1, classes)
-                view = temporal.astype(np.int64) * header.spatial_views + spatial
-                paths = columns["path"].to_pylist()
-                yield Rows(numbers["video_id"], paths, numbers["label"], view, values)
-                start += batch.num_rows
+                yield self._checked_rows(batch, first_row)
+                first_row += batch.num_rows
+
+    def _checked_rows(self, batch: pa.RecordBatch, first_row: int) -> Rows:
+        num_classes, (temporal_views, spatial_views) = (
+            len(self.header.class_names),
+            self.header.views,
+        )
+        table = pa.Table.from_batches([batch]).cast(SCHEMA).combine_chunks()
+        columns = {name: table[name].chunk(0) for name in SCHEMA.names}
+        numbers = {n: columns[n].to_numpy(zero_copy_only=False) for n in (*KEYS, "label")}
+        lengths = columns["probabilities"].value_lengths().to_numpy(zero_copy_only=False)
+        temporal, spatial = numbers["temporal_view"], numbers["spatial_view"]
+        faults = {
+            f"has not {num_classes} probabilities, one a class": lengths != num_classes,
+            "has a label that is no class": ~_in_range(numbers["label"], -1, num_classes),
+            f"has a temporal view not below {temporal_views}": ~_in_range(
+                temporal, 0, temporal_views
+            ),
+            f"has a spatial view not below {spatial_views}": ~_in_range(spatial, 0, spatial_views),
+            "has no video_id": ~_in_range(numbers["video_id"], 0, np.inf),
+        }
+        for fault, faulty in faults.items():
+            if faulty.any():
+                row = first_row + int(faulty.argmax())
+                raise PredictionFileError(f"{self.path}: row {row} {fault}")
+        values = columns["probabilities"].flatten().to_numpy(zero_copy_only=False)
+        return Rows(
+            numbers["video_id"],
+            columns["path"].to_pylist(),
+            numbers["label"],
+            temporal.astype(np.int64) * spatial_views + spatial,
+            values.reshape(-1, num_classes),  # (rows * classes,) -> (rows, classes)
+        )
 
     def videos(self) -> "Videos":
-        """All videos of the file, failed ones among them.
+        """All videos of the file, including those that could not be decoded.
 
         Raises:
-            PredictionFileError: a video has two names or labels, or a label that is no class.
+            PredictionFileError: a video has two paths or labels, or lacks one.
         """
-        known: dict[int, tuple[str, int]] = {v.video_id: (v.path, v.label) for v in self.failed}
+        path_and_label = {v.video_id: (v.path, v.label) for v in self.failed}
         columns = ["video_id", "path", "label"]
         with self._readable(), pq.ParquetFile(self.path, **CHECKED) as file:
             for batch in file.iter_batches(READ_ROWS, columns=columns):
-                table = pa.Table.from_batches([batch]).group_by(columns, use_threads=False)
-                for row in table.aggregate([]).to_pylist():
-                    facts = row["path"], row["label"]
+                distinct = pa.Table.from_batches([batch]).group_by(columns, use_threads=False)
+                for row in distinct.aggregate([]).to_pylist():
                     if None in row.values():
                         raise PredictionFileError(f"{self.path}: a row lacks video, path or label")
-                    before = known.setdefault(row["video_id"], facts)
-                    if before != facts:
+                    new = row["path"], row["label"]
+                    old = path_and_label.setdefault(row["video_id"], new)
+                    if old != new:
                         raise PredictionFileError(
-                            f"{self.path}: video {row['video_id']} has two names or labels: "
-                            f"{before} and {facts}"
+                            f"{self.path}: video {row['video_id']} has two paths or labels: "
+                            f"{old} and {new}"
                         )
-        ids = sorted(known)
-        labels = np.array([known[i][1] for i in ids], np.int64)
-        return Videos(np.array(ids, np.int64), [known[i][0] for i in ids], labels)
+        ids = sorted(path_and_label)
+        labels = np.array([path_and_label[i][1] for i in ids], np.int64)
+        return Videos(np.array(ids, np.int64), [path_and_label[i][0] for i in ids], labels)
 
     def count(self, metric: MultiViewAccuracy, ids: np.ndarray | None = None) -> None:
-        """Add all views and all failed videos to a metric.
+        """Add all views, and all videos that could not be decoded, to a metric.
 
         Args:
-            metric: it.
-            ids: int64, ascending: the metric's videos are places in it; None: the ids themselves.
+            metric: is updated.
+            ids: int64, ascending: the metric knows each video by the index of its id in this array.
+                None: by the id itself.
         """
         for rows in self.rows():
             videos = rows.video_id if ids is None else np.searchsorted(ids, rows.video_id)
             columns = (rows.probabilities, rows.label, videos, rows.view)
             metric.update(*(torch.tensor(column) for column in columns))
         for video in self.failed:
-            place = video.video_id if ids is None else int(np.searchsorted(ids, video.video_id))
-            metric.count_as_wrong(place, video.label)
+            index = video.video_id if ids is None else int(np.searchsorted(ids, video.video_id))
+            metric.count_as_wrong(index, video.label)
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
@@ -237,12 +223,12 @@ class PredictionFile:
 
 
 class Videos(NamedTuple):
-    """Videos of a file, in the order of their ids.
+    """The n videos of a file, in the order of their ids.
 
     Attributes:
         video_id: int64 ``(n,)``.
-        path: names, ``n``.
-        label: int64 ``(n,)``; -1 = unknown.
+        path: of the videos, ``n``.
+        label: int64 ``(n,)``; -1: unknown.
     """
 
     video_id: np.ndarray
@@ -251,7 +237,7 @@ class Videos(NamedTuple):
 
 
 def stamped(weights: str | Path | None) -> str:
-    """Weights as a test names them: a file with what changes when it is written anew, or a name."""
+    """Identify weights: a file by its path, size and time of change, anything else by its name."""
     path = Path(str(weights))
     if not path.is_file():
         return str(weights)
@@ -259,6 +245,45 @@ def stamped(weights: str | Path | None) -> str:
     return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
 
 
-def in_range(values: np.ndarray, least: float, end: float) -> np.ndarray:
-    """Bool of the same shape; what is missing is NaN, and outside."""
+def _check_columns(columns: pa.Schema) -> None:
+    """Raise a ValueError unless the columns are there and can be cast to those of `SCHEMA`."""
+    for field in SCHEMA:
+        if field.name not in columns.names:
+            raise ValueError(f"has no column {field.name}")
+        kind = columns.field(field.name).type
+        try:  # other programs write wider numbers and longer strings
+            pa.array([], kind).cast(field.type)
+        except pa.ArrowException as error:
+            raise ValueError(f"column {field.name} is {kind}, not {field.type}") from error
+
+
+def _read_metadata(metadata: Mapping[bytes, bytes]) -> tuple[Header, list[FailedVideo]]:
+    """Read what `Header.schema` wrote; a ValueError says what is wrong with it."""
+    try:
+        texts = {key.decode(): value for key, value in metadata.items()}
+        values = {key: json.loads(texts.get(key, "null")) for key in (*Header._fields, "failed")}
+        views = int(values["temporal_views"]), int(values["spatial_views"])
+        names = tuple(map(str, values["class_names"]))
+        header = Header(names, *views, values["source"] or {})
+        failed = [
+            FailedVideo(str(v["path"]), int(v["video_id"]), int(v["label"]), str(v["reason"]))
+            for v in values["failed"] or []
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            "its metadata are not those of predictions (class_names, temporal_views, "
+            "spatial_views, failed)"
+        ) from error
+    if not 1 <= min(views) <= views[0] * views[1] <= MOST_VIEWS or not names:
+        raise ValueError(f"{views[0]}x{views[1]} views of {len(names)} classes")
+    if len(set(names)) < len(names):
+        raise ValueError("two classes have the same name")
+    for video in failed:
+        if not -1 <= video.label < len(names) or video.video_id < 0:
+            raise ValueError(f"failed video {video.path}: its label or video_id is out of range")
+    return header, failed
+
+
+def _in_range(values: np.ndarray, least: float, end: float) -> np.ndarray:
+    """Whether each value is in [least, end); a missing value is NaN and thus outside."""
     return (values >= least) & (values < end)

@@ -1,4 +1,4 @@
-"""A test's predictions on their way to one file: written in parts by all processes, then joined."""
+"""Predictions of a test under way: all processes write parts, which are joined at the end."""
 
 import fcntl
 import json
@@ -25,18 +25,19 @@ from hiera_video.results.prediction_files import (
     Rows,
 )
 
-# A part is written when it has so many rows, or after so many seconds: that is lost at most.
+# A part is written after so many rows or seconds, whichever comes first. A test that is cut off
+# loses no more than that.
 PART_ROWS, PART_SECONDS = 4096, 60.0
-JOIN_VIDEOS = 512
+JOIN_VIDEOS = 512  # joined at a time
 
 
 class PartWriter:
-    """Writes rows to a folder of parts, each a file that is there whole or not at all.
+    """Writes rows to a folder of parts; each part is written whole or not at all.
 
     Args:
-        folder: made where it is missing.
+        folder: is created if it is missing; several processes may write to it.
         header: of all parts.
-        rank: of this process; several may write to one folder.
+        rank: of this process.
     """
 
     def __init__(self, folder: Path, header: Header, rank: int) -> None:
@@ -47,7 +48,7 @@ class PartWriter:
         self._count, self._since = 0, time.monotonic()
 
     def add(self, rows: Rows, failed: Iterable[FailedVideo]) -> None:
-        """Add all views of some videos, and videos that could not be decoded."""
+        """Add all views of one or more videos, and videos that could not be decoded."""
         self._rows.append(rows)
         self._failed += failed
         self._count += len(rows.video_id)
@@ -55,7 +56,7 @@ class PartWriter:
             self.flush()
 
     def flush(self, empty: bool = False) -> None:
-        """Write what has been added since the last part, if anything or ``empty``."""
+        """Write what was added since the last part; nothing, unless ``empty``, if there is none."""
         if self._count or self._failed or empty:
             path = self.folder / f"{time.time_ns()}-{self.rank:05d}.parquet"
             schema = self.header.schema(self._failed)
@@ -67,13 +68,13 @@ class PartWriter:
 
 
 class Parts:
-    """What there is of a test, of whichever processes: parts in a folder, or all of it joined.
+    """What all processes have written of a test so far: its parts, or the file they were joined to.
 
     Args:
-        folder: of the parts; beside the file, with its name and ``.parts``.
+        folder: of the parts, ``FILE.parts`` for the joined ``FILE``.
 
     Attributes:
-        files: the parts, opened.
+        files: the parts and the joined file, as far as they exist.
 
     Raises:
         PredictionFileError: one of them cannot be read.
@@ -81,32 +82,28 @@ class Parts:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.joined = folder, folder.with_suffix("")
-        paths = [
-            *([self.joined] if self.joined.exists() else []),
-            *sorted(folder.glob("*.parquet")),
-        ]
-        self.files = [PredictionFile(path) for path in paths]
+        paths = [self.joined, *sorted(folder.glob("*.parquet"))]
+        self.files = [PredictionFile(path) for path in paths if path.exists()]
 
     def videos(self) -> np.ndarray:
-        """Ids of the videos that are in them, failed ones among them; int64, ascending."""
+        """Ids of all videos, including those that could not be decoded; int64, ascending."""
         ids = [file.video_ids() for file in self.files]
         return np.unique(np.concatenate([np.zeros(0, np.int64), *ids]))
 
     def differs_from(self, header: Header) -> str | None:
-        """Name of something in which they are not of this header; None where all is the same."""
-        wanted = json.loads(json.dumps(header._asdict()))
+        """Name of the first value that a file has otherwise than ``header``; None if all agree."""
+        expected = _flat(header)
         for file in self.files:
-            found = json.loads(json.dumps(file.header._asdict()))
-            wanted_flat, found_flat = ({**h, **h["source"]} for h in (wanted, found))
-            for key in wanted_flat:
-                if key != "source" and wanted_flat[key] != found_flat.get(key):
+            actual = _flat(file.header)
+            for key, value in expected.items():
+                if value != actual.get(key):
                     return key
         return None
 
     def join(self) -> None:
-        """Write one file sorted by video and view, each once; then remove the parts.
+        """Write one file, sorted by video and view, without repeated views; remove the parts.
 
-        There is one part at least.
+        There must be at least one part.
         """
         failed = {video.video_id: video for file in self.files for video in file.failed}
         schema = self.files[0].header.schema([failed[video_id] for video_id in sorted(failed)])
@@ -114,23 +111,25 @@ class Parts:
         videos = self.videos()
         with atomic_file(self.joined) as temporary, _writer(temporary, schema) as writer:
             for start in range(0, len(videos), JOIN_VIDEOS):
-                some = videos[start : start + JOIN_VIDEOS]
-                low, high = some[0], some[-1]
-                # Of very many parts, few have any of these.
-                near = [
+                joined = videos[start : start + JOIN_VIDEOS]
+                low, high = joined[0], joined[-1]
+                overlapping = [  # few of very many parts
                     str(file.path)
-                    for file, here in zip(self.files, ids, strict=True)
-                    if len(here) and here[0] <= high and low <= here[-1]
+                    for file, file_ids in zip(self.files, ids, strict=True)
+                    if len(file_ids) and file_ids[0] <= high and low <= file_ids[-1]
                 ]
-                writer.write_table(_sorted_rows(near, low, high).cast(schema))
+                writer.write_table(_sorted_rows(overlapping, low, high).cast(schema))
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def lock_folder(folder: Path) -> Any:
-    """Make a folder of parts and keep other tests out of it until what is returned is closed.
+    """Create a folder of parts and lock it for this test.
+
+    Returns:
+        The open lock file; closing it releases the lock.
 
     Raises:
-        PredictionFileError: a test writes there now.
+        PredictionFileError: another test is writing there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder / ".lock", "w")  # noqa: SIM115  (held until the test ends)
@@ -144,8 +143,15 @@ def lock_folder(folder: Path) -> Any:
     return file
 
 
+def _flat(header: Header) -> dict[str, Any]:
+    """All values of a header, with those of ``source`` beside the others, as JSON keeps them."""
+    values = json.loads(json.dumps(header._asdict()))
+    source = values.pop("source")
+    return {**values, **source}
+
+
 def _sorted_rows(files: list[str], low: int, high: int) -> pa.Table:
-    """Rows of the videos from low to high, each (video, view) once."""
+    """Rows of the videos with ids in [low, high], sorted by `KEYS`, each view once."""
     field = ds.field("video_id")
     options = ds.ParquetFragmentScanOptions(**CHECKED)
     parquet = ds.ParquetFileFormat(default_fragment_scan_options=options)
@@ -155,15 +161,15 @@ def _sorted_rows(files: list[str], low: int, high: int) -> pa.Table:
         batch_readahead=1,
         fragment_readahead=1,
     )
-    keys = np.stack([table[key].to_numpy() for key in KEYS])
+    keys = np.stack([table[key].to_numpy() for key in KEYS])  # (3, rows)
     order = np.lexsort(keys[::-1])
-    again = (keys[:, order[1:]] == keys[:, order[:-1]]).all(0)
-    order = np.concatenate([order[:1], order[1:][~again]])
+    repeated = (keys[:, order[1:]] == keys[:, order[:-1]]).all(0)
+    order = np.concatenate([order[:1], order[1:][~repeated]])
     return table if np.array_equal(order, np.arange(table.num_rows)) else table.take(order)
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    # A dictionary of probabilities would only cost time: hardly any comes twice.
+    # Probabilities hardly repeat, so a dictionary of them would only cost time.
     return pq.ParquetWriter(
         path,
         schema,

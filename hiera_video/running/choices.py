@@ -1,4 +1,4 @@
-"""What a run is told, checked against itself, the disk and the checkpoint before data is read."""
+"""Check a configuration against itself, the disk and the checkpoint, before any data is read."""
 
 import logging
 from pathlib import Path
@@ -20,16 +20,16 @@ from hiera_video.weights.trained import Classes, classes_of, describe_checkpoint
 
 log = logging.getLogger(__name__)
 
-# Arguments of a model that may differ from those of its checkpoint: they make the same weights.
+# Arguments of a model that may differ from those of its checkpoint: the weights are the same.
 TRAINING_ONLY = {"drop_path_rate", "head_dropout", "head_init_scale", "grad_checkpointing"}
-NOT_COMPARED = {*TRAINING_ONLY, "_partial_", "num_classes"}  # the last follows from the classes
+NOT_COMPARED = {*TRAINING_ONLY, "_partial_", "num_classes"}  # num_classes follows from the data
 
 
 def check_values(config: DictConfig) -> None:
-    """See what neither a type nor a constructor of ours sees.
+    """Check the values that no constructor of ours checks.
 
     Raises:
-        UsageError: a section is missing, or a number is not whole.
+        UsageError: a section is missing, or a value is not a whole number.
     """
     for name in ("model", "data", "task", "trainer"):
         if "_target_" not in (config.get(name) or {}):
@@ -42,18 +42,19 @@ def check_values(config: DictConfig) -> None:
 
 
 def checkpoint_path(config: DictConfig) -> Path | None:
-    """The checkpoint to continue or to evaluate; None to begin.
+    """The checkpoint to resume or to evaluate; None for a new training or for ``task.init_from``.
 
     Raises:
-        UsageError: none is given where one is needed, or it does not exist.
+        UsageError: the checkpoint does not exist, an evaluation has no weights, or the run folder
+            holds another run.
     """
     if config.command == "fit":
         last = Path(config.run_dir, "checkpoints", "last.ckpt")
         if config.resume == "auto" and not last.exists():
-            log.info("resume=auto: no earlier run, so this one begins")
+            log.info("resume=auto: there is no earlier run, so a new one starts")
             return None
         if config.resume is None and last.exists():
-            raise UsageError(f"{last} is of an earlier run; resume=auto, or another run_dir=")
+            raise UsageError(f"{last} is of an earlier run; set resume=auto or another run_dir=")
         source = {None: None, "auto": last}.get(config.resume, config.resume)
     else:
         _check_unfinished(config)
@@ -69,7 +70,7 @@ def checkpoint_path(config: DictConfig) -> Path | None:
 
 
 def _check_unfinished(config: DictConfig) -> None:
-    """See that an evaluation overwrites nothing, and goes on after another one only if asked to."""
+    """Refuse to overwrite results, or to continue another evaluation without being asked to."""
     if config.command == "predict":
         return
     if Path(config.run_dir, "results.json").exists():
@@ -79,18 +80,18 @@ def _check_unfinished(config: DictConfig) -> None:
     begun = any(Path(config.run_dir).glob(PREDICTIONS))
     if begun and config.resume is None:
         raise UsageError(
-            f"{config.run_dir} holds a test that was cut off; resume={config.run_dir} goes on, or "
-            "set another run_dir="
+            f"{config.run_dir} holds a test that was cut off; continue it with "
+            f"resume={config.run_dir}, or set another run_dir="
         )
     if config.resume is not None and not begun and config.command == "test":
-        log.info(f"resume={config.resume}: no test was cut off, so this one begins")
+        log.info(f"resume={config.resume}: no test was cut off, so a new one starts")
 
 
 def initial_weights(source: str) -> str:
-    """Weights to start from: a published name, or the file that `find_weights` finds.
+    """The weights to start from: a published name, or the file that `find_weights` finds.
 
     Raises:
-        UsageError: there are none; found before the data is read.
+        UsageError: there are no such weights.
     """
     path = find_weights(source)
     if path.is_file():
@@ -102,10 +103,10 @@ def initial_weights(source: str) -> str:
 
 
 def check_model(config: DictConfig) -> None:
-    """Build the model without memory, so that a wrong argument is found before data is prepared.
+    """Build the model without memory, to find wrong arguments before the data is prepared.
 
     Raises:
-        UsageError: the model cannot be built, or does not take what the data gives.
+        UsageError: the model cannot be built, or its input is not what the data gives.
     """
     try:
         with torch.device("meta"):
@@ -133,10 +134,13 @@ def check_model(config: DictConfig) -> None:
 
 
 def check_checkpoint(config: DictConfig, path: Path) -> Classes:
-    """See that the checkpoint is of this model; returns its classes, if it has any.
+    """Check that a checkpoint is of the configured model.
+
+    Returns:
+        The classes that the checkpoint names, if any.
 
     Raises:
-        UsageError: it is of another model, or has values that are not finite.
+        UsageError: the checkpoint is of another model, or has values that are not finite.
     """
     checkpoint = read_checkpoint(path)
     if "pytorch-lightning_version" not in checkpoint:
@@ -151,7 +155,7 @@ def check_checkpoint(config: DictConfig, path: Path) -> Classes:
 
 
 def _check_same_model(config: DictConfig, checkpoint: dict[str, Any], path: Path) -> None:
-    """Refuse a checkpoint whose model was made with other arguments; only ours are compared."""
+    """Refuse a checkpoint whose model has other arguments; only models of ours are compared."""
     section: Any = OmegaConf.to_container(config.model, resolve=True)
     kind = kind_made_by(section.pop("_target_"))
     if kind is None or (description := describe_checkpoint(checkpoint, path)).kind == CUSTOM:

@@ -1,4 +1,4 @@
-"""From words to a composed configuration, and to the data module of one."""
+"""Compose configurations, and build the data module of one."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,22 +15,22 @@ from hiera_video.running.usage_errors import explained
 from hiera_video.running.words import FROM_CHECKPOINT, HydraCall, translate
 from hiera_video.tasks.budget import passes
 
-# A checkpoint may come from anywhere. These packages have no object that does harm when a
-# configuration makes it; anything else is made only for a configuration file that is named.
+# A checkpoint may come from anywhere. It is safe to let its configuration make objects of these
+# packages; others are made only for a configuration file that the user names.
 TRUSTED = ("hiera_video.", "datamodules.", "lightning.", "torch.optim.")
 
 
 def register_resolvers() -> None:
-    """What our configurations compute: ``${run_folder:...}`` and ``${passes:...}``."""
+    """Register the functions of our configurations: ``${run_folder:...}``, ``${passes:...}``."""
     OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("passes", passes, replace=True)
 
 
 def prepare(call: HydraCall) -> None:
-    """Make a call ready for Hydra: its configuration known, its overrides complete and checked.
+    """Make a call ready for Hydra: store its configuration, complete and check its overrides.
 
     Raises:
-        UsageError: there is no such configuration, or an override does not fit it.
+        UsageError: an unknown configuration, or an override that does not fit it.
     """
     register_resolvers()
     if call.config_name == FROM_CHECKPOINT:
@@ -39,13 +39,13 @@ def prepare(call: HydraCall) -> None:
 
 
 def _config_in(checkpoint: str) -> dict[str, Any]:
-    """The configuration that a checkpoint holds, as a primary configuration of Hydra.
+    """The configuration in a checkpoint, as a primary configuration for Hydra.
 
     Raises:
-        UsageError: it holds none, or one that names objects that are not ours.
+        UsageError: the checkpoint has none, or one that would make objects that are not trusted.
     """
     from hiera_video.running.folders import checkpoint_of
-    from hiera_video.weights.files import read_checkpoint  # torch, only where it is needed
+    from hiera_video.weights.files import read_checkpoint  # imports torch
 
     path = checkpoint_of(Path(checkpoint), newest=False)
     config = read_checkpoint(path).get("config")
@@ -54,14 +54,14 @@ def _config_in(checkpoint: str) -> dict[str, Any]:
     for target in _targets(config):
         if not target.startswith(TRUSTED):
             raise UsageError(
-                f"{path} names {target}, which is not of this project; if you trust it, name its "
-                "config.yaml with --config"
+                f"{path} names {target}, which is not part of this project; if you trust it, pass "
+                "its config.yaml with --config"
             )
     return {"defaults": ["/hiera_video", "_self_"], **config}
 
 
 def _targets(section: Any) -> Iterator[str]:
-    """All that a configuration would make."""
+    """The ``_target_`` of every object that a configuration would make."""
     if isinstance(section, dict):
         if "_target_" in section:
             yield str(section["_target_"])
@@ -72,24 +72,24 @@ def _targets(section: Any) -> Iterator[str]:
 
 
 def data_module(config: str, words: Sequence[str], missing_videos: Path | None = None) -> Any:
-    """The data module of a configuration, for commands that look at files.
+    """Build the data module of a configuration, for commands that do not train.
 
     Args:
-        config: its name or file.
-        words: ``key=value``.
-        missing_videos: file to write what it is that the disk lacks; None: any number may be
-            missing.
+        config: name or file of the configuration.
+        words: ``key=value`` overrides.
+        missing_videos: file that lists the videos missing on the disk, whose number is limited as
+            in a training; None: write no list and tolerate any number.
 
     Raises:
-        UsageError: there is no such configuration, or the words do not fit it.
+        UsageError: an unknown configuration, or words that do not fit it.
     """
     call = translate(["test", "--config", config, *words])
     if call.flags:
-        raise UsageError(f"{call.flags[0]}: no flag of Hydra's can be used here")
+        raise UsageError(f"{call.flags[0]}: Hydra's flags cannot be used here")
     with explained(call):
         prepare(call)
         data = composed(call, call.overrides).data
-        for name in ("bad_videos", "killed_videos", "missing_videos"):  # of trainings
+        for name in ("bad_videos", "killed_videos", "missing_videos"):  # files in a run's folder
             if name in data:
                 data[name] = None
         if "missing_videos" in data:

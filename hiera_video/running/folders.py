@@ -1,4 +1,4 @@
-"""Folders of runs: where a new one goes, which is the newest, and what a given one holds."""
+"""Folders of runs: choose one for a new run, find the newest, find a run's files."""
 
 import os
 import time
@@ -6,23 +6,23 @@ from pathlib import Path
 
 from hiera_video.errors import UsageError
 
-# What a launcher calls this run, so that all its processes agree on the folder.
+# Set by launchers: a name of the run on which all of its processes agree.
 RUN_ID_VARIABLES = ("HIERA_VIDEO_RUN_ID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID")
-# In the folder of a test; while it is under way, or was cut off, there is no results.json.
+# In the folder of a test. A test that is under way or was cut off has no results.json.
 PREDICTIONS = "predictions.parquet*"
 
 
 def run_folder(name: str, command: str, resume: str | None) -> str:
-    """The folder of a run: a new one below ``runs``, or the one that is resumed.
+    """The folder of a run: a new one below ``runs``, or that of the resumed run.
 
-    A launcher's job resumes its own run only: another job's may be under way.
+    With ``resume=auto``, a launcher's job resumes only its own run, as others may be under way.
 
     Args:
         name: of the configuration.
         command: fit, validate, test or predict.
         resume: None, ``auto``, or the folder or checkpoint of a run.
     """
-    # "none" is what torchrun says when it was given no id.
+    # torchrun says "none" when it was given no id.
     ids = (os.environ[k] for k in RUN_ID_VARIABLES if os.environ.get(k, "none") != "none")
     job = next(ids, None)
     if resume == "auto" and job is None:
@@ -34,19 +34,19 @@ def run_folder(name: str, command: str, resume: str | None) -> str:
     elif resume not in (None, "auto") and Path(resume).absolute().parent.name == "checkpoints":
         return str(Path(resume).absolute().parents[1])
     folder = f"runs/{name}/{command}-{job or time.strftime('%Y%m%d-%H%M%S')}"
-    # Processes of one launcher must agree; others begun in the same second must not.
+    # Processes of one launcher share a folder; runs that start in the same second do not.
     return folder if job or not Path(folder).exists() else f"{folder}-{os.getpid()}"
 
 
 def newest_training(name: str) -> Path | None:
-    """Folder of the newest training run of a configuration that has a checkpoint."""
+    """Folder of a configuration's newest training run that has a checkpoint."""
     checkpoints = Path("runs", name).glob("fit-*/checkpoints/last.ckpt")
     newest = max(checkpoints, key=lambda path: path.stat().st_mtime, default=None)
     return newest and newest.parents[1]
 
 
 def newest_unfinished_test(name: str) -> Path | None:
-    """Folder of the newest test of a configuration that was cut off."""
+    """Folder of a configuration's newest test that was cut off."""
     tests = {path.parent for path in Path("runs", name).glob(f"test-*/{PREDICTIONS}")}
     unfinished = (folder for folder in tests if not (folder / "results.json").exists())
     return max(unfinished, key=lambda folder: folder.stat().st_mtime, default=None)
@@ -62,10 +62,10 @@ def checkpoint_of(path: Path, newest: bool) -> Path:
 
     Args:
         path: a checkpoint, or the folder of a run.
-        newest: of a folder take the last checkpoint, to train on; else the best one, if any.
+        newest: choose the last checkpoint of a folder, to resume it; else the best one, if any.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no checkpoint.
     """
     checkpoint = path
     if path.is_dir():

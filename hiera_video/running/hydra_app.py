@@ -1,4 +1,4 @@
-"""Hydra around a run: how its processes find each other, and how its errors end."""
+"""Run a command through Hydra, with all of its processes, and pass its errors on."""
 
 import functools
 import os
@@ -17,12 +17,12 @@ from hiera_video.running.configurations import conf_dir
 from hiera_video.running.usage_errors import explained
 from hiera_video.running.words import HydraCall
 
-# What Lightning leaves behind; the next job of a sweep would take itself for a rank of the last.
+# Lightning leaves these set; the next job of a sweep would take itself for a rank of the last one.
 DDP_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class _ThroughHydra(SystemExit):
-    """Carries an error out of Hydra, which prints a line of its own for any other exception."""
+    """Carries an error out of Hydra, which adds a line of its own to any other exception."""
 
     def __init__(self, error: UserError) -> None:
         super().__init__(f"hiera-video: {error}")
@@ -30,12 +30,12 @@ class _ThroughHydra(SystemExit):
 
 
 def main(call: HydraCall) -> None:
-    """Compose and run, once or as a sweep.
+    """Compose the configuration and run it, once or as a sweep.
 
     Raises:
-        UserError: the configuration or the data is wrong, or the work failed.
+        UserError: wrong configuration or data, or the work failed.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they were raised
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # pass errors on as they were raised
     _check_launcher(call)
     job = functools.wraps(_job)(functools.partial(_job, call))
     try:
@@ -48,26 +48,26 @@ def main(call: HydraCall) -> None:
 
 
 def _check_launcher(call: HydraCall) -> None:
-    """Each rank that torchrun starts would choose a folder by its own clock."""
+    """Refuse unnamed ranks of torchrun: each would name the run folder by its own clock."""
     unnamed = os.environ.get("TORCHELASTIC_RUN_ID") == "none"
     several = os.environ.get("WORLD_SIZE", "1") != "1" and not os.environ.get("HIERA_VIDEO_RUN_ID")
     if unnamed and several and call.value("run_dir") is None:
-        raise UsageError("torchrun gives this run no name: set HIERA_VIDEO_RUN_ID, or run_dir=")
+        raise UsageError("torchrun gave this run no name: set HIERA_VIDEO_RUN_ID or run_dir=")
 
 
 def shell_completion(words: list[str]) -> None:
     """Install, remove or answer Hydra's completion: ``-sc install=bash``."""
     sys.argv[1:] = words
-    nothing = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="hiera_video")
-    nothing(lambda _: None)()
+    answer = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="hiera_video")
+    answer(lambda _: None)()
 
 
 def _job(call: HydraCall, config: DictConfig) -> float | None:
-    """What Hydra calls, once or for each job of a sweep."""
+    """Run a composed configuration; Hydra calls this once, or for each job of a sweep."""
     hydra_config: Any = HydraConfig.get()
     run_dir = hydra_config.runtime.output_dir
     # Lightning starts the other ranks with `sys.argv` and `hydra.run.dir`. The words must be those
-    # of this one job: with the original ones each rank would run the whole sweep again.
+    # of this job only: with those of the user, each rank would run the whole sweep again.
     words = [word for word in call.overrides if word.startswith("hydra.searchpath=")]
     words += [word for word in hydra_config.overrides.task if not word.startswith("++command=")]
     flags = [flag for flag in call.flags if flag not in ("-m", "--multirun")]
@@ -76,7 +76,7 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
         hydra_config.run.dir = run_dir
     config.run_dir = run_dir
 
-    from hiera_video.running.run import run  # torch and Lightning, for a configuration that is good
+    from hiera_video.running.run import run  # imports torch and Lightning: only now
 
     launcher = {name: os.environ.get(name) for name in DDP_VARIABLES}
     try:
@@ -90,13 +90,13 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
 
 
 def _remove_if_empty(run_dir: Path) -> None:
-    """Leave no folder of a run that did not begin."""
+    """Remove the folder of a run that did not start."""
     if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} <= {".hydra", "log.log"}:
         shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def _leave_process_group(launcher: dict[str, str | None]) -> None:
-    """Forget the ranks of this job, but not what an outer launcher such as torchrun had set."""
+    """Forget the ranks of this job; restore what a launcher such as torchrun had set."""
     import torch.distributed as dist
 
     if dist.is_available() and dist.is_initialized():

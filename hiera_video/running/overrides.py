@@ -1,4 +1,4 @@
-"""``key=value`` words, compared with the configuration and with what its classes take."""
+"""Check ``key=value`` words against the configuration and the arguments of its classes."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,17 @@ from hiera_video.running.words import HydraCall
 
 
 def default_values(call: HydraCall) -> dict[str, Any]:
-    """All keys and values of the configuration with no override but choices of its parts."""
+    """All keys of the configuration and their values before ``key=value`` words apply.
+
+    Choices of parts, such as ``data=folder``, do apply: they decide which keys there are.
+    """
     groups = {path.name for path in conf_dir().iterdir() if path.is_dir()}
 
     def is_choice(word: str) -> bool:
         key = word.lstrip("+~").partition("=")[0]
         if key == "hydra.searchpath":
             return True
-        # Of a sweep over choices, the configuration's own choice must do.
+        # In a sweep over choices, the configuration's own choice stands for all of them.
         return key.partition("@")[0].partition("/")[0] in groups and "," not in word
 
     overrides = [word for word in call.overrides if is_choice(word)]
@@ -33,7 +36,7 @@ def default_values(call: HydraCall) -> dict[str, Any]:
 
 
 def composed(call: HydraCall, overrides: Sequence[str]) -> DictConfig:
-    """The configuration of a call with these overrides."""
+    """Compose the configuration of a call with these overrides."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(call.config_dir, version_base="1.3"):
         return compose(call.config_name, list(overrides))
@@ -47,14 +50,17 @@ def _flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def with_plus(words: Sequence[str], values: dict[str, Any]) -> list[str]:
-    """The words, with Hydra's ``+`` before those that name an argument without a value so far.
+    """Put Hydra's ``+`` before words that set an argument that the configuration does not mention.
 
     Args:
         words: overrides.
         values: all keys and values of the configuration.
 
+    Returns:
+        All words, in the same order.
+
     Raises:
-        UsageError: text is given for a number or a switch.
+        UsageError: a word gives text in place of a number or a switch.
     """
     plain = [word for word in words if not word.startswith(("~", "+", "hydra"))]
     new = set()
@@ -79,7 +85,7 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
 
 
 def is_argument(key: str, values: dict[str, Any]) -> bool:
-    """Whether a key, or what it is a part of, is an argument of its section's class."""
+    """Whether a key, or a key above it, is an argument of its section's class."""
     section, name = section_of(key, values)
     return section is not None and name.partition(".")[0] in arguments(
         values[f"{section}._target_"]
@@ -87,7 +93,7 @@ def is_argument(key: str, values: dict[str, Any]) -> bool:
 
 
 def section_of(key: str, values: dict[str, Any]) -> tuple[str | None, str]:
-    """The innermost section above a key that is made by a ``_target_``, and the key in it."""
+    """Split a key into the innermost section with a ``_target_``, None if none, and the rest."""
     section, name = key, ""
     while section:
         section, _, last = section.rpartition(".")
@@ -98,10 +104,10 @@ def section_of(key: str, values: dict[str, Any]) -> tuple[str | None, str]:
 
 
 def arguments(target: str) -> list[str]:
-    """Names of what the function or class that a ``_target_`` names takes.
+    """Names of the arguments of a ``_target_``, a class or a function.
 
-    Where a function passes keywords on (``**overrides``), what it returns takes them; where a class
-    does, its base classes take them.
+    Keywords that a function passes on (``**overrides``) are arguments of the class that it returns;
+    those that a class passes on are arguments of its base classes.
     """
     function: Any = get_object(target)
     names: list[str] = []

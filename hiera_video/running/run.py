@@ -1,4 +1,4 @@
-"""One run: from a composed configuration to objects, and through Lightning's trainer."""
+"""One run: build the objects of a composed configuration and call Lightning's trainer."""
 
 import json
 import logging
@@ -36,62 +36,71 @@ from hiera_video.weights.trained import Classes, read_classes
 
 log = logging.getLogger(__name__)
 
-# What describes a run; the rest of the configuration is about this one command.
+# The sections that describe a run; the others are about a single command.
 SECTIONS = ("name", "seed", "model", "data", "task", "trainer", "callbacks", "logger")
 
 
 def run(config: DictConfig) -> float | None:
-    """Run ``config.command``.
+    """Run ``config.command``: one of fit, validate, test and predict.
 
     Returns:
         The metric that ``config.optimized_metric`` names, for Hydra's sweepers.
 
     Raises:
-        UsageError: the configuration contradicts itself, the machine or the checkpoint.
+        UserError: the configuration contradicts itself, the machine or the checkpoint, or the work
+            failed.
     """
+    # Everything that can be checked without data is checked first.
     check_values(config)
     _quiet_lightning()
     torch.set_float32_matmul_precision("high")
     lightning.seed_everything(config.seed, workers=True, verbose=False)
-    path = checkpoint_path(config)
-    actions = detects_actions(config)
+    checkpoint = checkpoint_path(config)
+    predicts_actions = config.command == "predict" and detects_actions(config)
     if config.out is None:
-        config.out = "${run_dir}/" + ("predictions" if actions else "predictions.jsonl")
-    record = RunRecord(config.run_dir, *_records(config))
-    classes, source = _weights_and_classes(config, path)
+        config.out = "${run_dir}/" + ("predictions" if predicts_actions else "predictions.jsonl")
+    record = RunRecord(config.run_dir, *_records(config))  # of the configuration as it was given
+    classes, weights = _weights_and_classes(config, checkpoint)
     check_model(config)
-    if config.command == "predict" and actions:
-        predict_actions(config, source, classes)
+    if predicts_actions:  # which needs no trainer
+        predict_actions(config, weights, classes)
         return None
+
     data, task = _data_and_task(config, classes)
     trainer = _trainer(config, record)
     if trainer.is_global_zero:
         log.info(f"{config.command} {config.name} -> {config.run_dir}")
     started = time.perf_counter()
-    _call(trainer, config.command, task, data, path)
+    _call(trainer, config.command, task, data, checkpoint)
     if trainer.is_global_zero:
         _report(trainer, config, getattr(task, "results", None), time.perf_counter() - started)
-        if config.command == "predict":
-            _check_answers(trainer)
+    if config.command == "predict":
+        _check_predictions(trainer)
     metric = trainer.callback_metrics.get(config.optimized_metric)
     return None if metric is None else float(metric)
 
 
-def _weights_and_classes(config: DictConfig, path: Path | None) -> tuple[Classes, str]:
-    """Check and note the weights of a run; returns their classes, and what they are."""
-    if path is not None:
-        classes = check_checkpoint(config, path)
+def _weights_and_classes(config: DictConfig, checkpoint: Path | None) -> tuple[Classes, str]:
+    """Check the weights of a run and note them in its configuration.
+
+    Returns:
+        The classes that the weights name, and the file or published name of the weights ("" for
+        random ones).
+    """
+    if checkpoint is not None:
+        classes = check_checkpoint(config, checkpoint)
         config.task.init_from = None  # the checkpoint has all weights
-        config.ckpt_path = str(path)
-        return classes, str(path)
+        config.ckpt_path = str(checkpoint)
+        return classes, str(checkpoint)
     if config.task.init_from is None:
         return Classes(), ""
-    config.task.init_from = source = initial_weights(config.task.init_from)
-    evaluates = config.command != "fit" and Path(source).is_file()
-    return read_classes(Path(source)) if evaluates else Classes(), source
+    config.task.init_from = weights = initial_weights(config.task.init_from)
+    evaluates = config.command != "fit" and Path(weights).is_file()
+    return read_classes(Path(weights)) if evaluates else Classes(), weights
 
 
 def _data_and_task(config: DictConfig, classes: Classes) -> tuple[Any, Any]:
+    """The data module and the task, both with the classes of the weights."""
     data = instantiate(config.data, _convert_="all")
     task = instantiate(config.task, _convert_="all")
     if classes.names and hasattr(task, "class_names"):
@@ -108,37 +117,32 @@ def _data_and_task(config: DictConfig, classes: Classes) -> tuple[Any, Any]:
 
 
 def _records(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The configuration with its references, to run again; and as values, for checkpoints."""
-    place = "<run_dir>"  # stays a reference in both: another run has a folder of its own
-    values = OmegaConf.merge(config, {"run_dir": place})
-    text = json.dumps(OmegaConf.to_container(values, resolve=True)).replace(place, "${run_dir}")
-    resolved = json.loads(text)
+    """The sections that describe a run: with references, to run again; resolved, for checkpoints.
+
+    Both keep references to ``run_dir``, as another run has a folder of its own.
+    """
+    placeholder = "<run_dir>"
+    values = OmegaConf.merge(config, {"run_dir": placeholder})
+    text = json.dumps(OmegaConf.to_container(values, resolve=True))
+    resolved = json.loads(text.replace(placeholder, "${run_dir}"))
     references: Any = OmegaConf.to_container(config, resolve=False)
     return {k: references[k] for k in SECTIONS}, {k: resolved[k] for k in SECTIONS}
 
 
-def _check_answers(trainer: lightning.Trainer) -> None:
-    lines = (c for c in trainer.callbacks if isinstance(c, PredictionLines))  # pyright: ignore
-    if trainer.world_size == 1 and not any(c.answered for c in lines):
-        raise UsageError("none of the videos can be decoded", 1)
-
-
 def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
-    fitting = config.command == "fit"
     callbacks = [c for c in instantiate(config.callbacks, _convert_="all").values() if c]
-    training_only = (Checkpoint, WeightAveraging)
-    # Evaluation writes its numbers itself; metrics over time and checkpoints are for training.
     loggers = [logger for logger in instantiate(config.logger, _convert_="all").values() if logger]
-    pictures_only = () if config.command != "test" else (TensorBoardLogger,)
+    fits = config.command == "fit"
+    if not fits:  # no checkpoints and curves; a test draws pictures
+        callbacks = [c for c in callbacks if not isinstance(c, (Checkpoint, WeightAveraging))]
+        draws = config.command == "test"
+        loggers = [lg for lg in loggers if draws and isinstance(lg, TensorBoardLogger)]
     trainer = instantiate(
         config.trainer,
         _convert_="all",
-        callbacks=[
-            *(record, ContinueEpoch()),
-            *(c for c in callbacks if fitting or not isinstance(c, training_only)),
-        ],
-        enable_checkpointing=fitting,
-        logger=[lg for lg in loggers if fitting or isinstance(lg, pictures_only)],
+        callbacks=[record, ContinueEpoch(), *callbacks],
+        enable_checkpointing=fits,
+        logger=loggers,
     )
     precision, device = str(config.trainer.precision), trainer.strategy.root_device.type
     if precision.startswith("16") and device == "cpu":
@@ -149,9 +153,13 @@ def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
 
 
 def _call(
-    trainer: lightning.Trainer, command: str, task: Any, data: Any, path: Path | None
+    trainer: lightning.Trainer, command: str, task: Any, data: Any, checkpoint: Path | None
 ) -> None:
-    arguments: dict[str, Any] = {"datamodule": data, "ckpt_path": path, "weights_only": True}
+    arguments: dict[str, Any] = {
+        "datamodule": data,
+        "ckpt_path": checkpoint,
+        "weights_only": True,
+    }
     if command in ("validate", "test"):
         arguments["verbose"] = False
     elif command == "predict":
@@ -159,7 +167,7 @@ def _call(
     try:
         getattr(trainer, command)(task, **arguments)
     except SIGTERMException:
-        sys.exit(143)  # Lightning would end with 0, and a scheduler would take it for done
+        sys.exit(143)  # Lightning would exit with 0, and a scheduler would think it was done
 
 
 def _report(
@@ -168,7 +176,7 @@ def _report(
     results: Results | AVAResults | None,
     seconds: float,
 ) -> None:
-    """Say what came out and where it lies; keep the numbers of an evaluation."""
+    """Write ``results.json`` of an evaluation; log the metrics and where the results are."""
     metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
     if config.command in ("validate", "test"):
         numbers = metrics if results is None else results.summary()
@@ -186,16 +194,23 @@ def _report(
     log.info(f"results in {config.out if config.command == 'predict' else config.run_dir}")
 
 
+def _check_predictions(trainer: lightning.Trainer) -> None:
+    """Raise a UsageError if a single process could not decode any video."""
+    writers = (c for c in trainer.callbacks if isinstance(c, PredictionLines))  # pyright: ignore
+    if trainer.world_size == 1 and not any(writer.answered for writer in writers):
+        raise UsageError("none of the videos can be decoded", 1)
+
+
 def _quiet_lightning() -> None:
-    """Leave Lightning's warnings, in our log; drop its handler (each line twice) and its tips."""
+    """Log Lightning's warnings once, in our format, and drop its tips."""
     logging.getLogger("lightning").handlers.clear()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(logging.WARNING)
-    # Nothing a user could do anything about: Lightning 2.6 with torch >= 2.13; a hook that the
-    # data module does not have; the callbacks that wrote a checkpoint but need not evaluate it.
+    # A user can do nothing about these: Lightning 2.6 with torch >= 2.13; a hook that the data
+    # module does not have; callbacks of the training that are not needed to evaluate a checkpoint.
     for message in (
         ".*LeafSpec.* is deprecated",
         "You have overridden `on_before_batch_transfer`",

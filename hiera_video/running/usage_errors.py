@@ -1,4 +1,4 @@
-"""Errors of a run that the user can mend, each as one clear line."""
+"""Turn errors of a run that the user can fix into one clear line each."""
 
 import re
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ from hiera_video.terminal import did_you_mean
 
 @contextmanager
 def explained(call: HydraCall) -> Iterator[None]:
-    """Turn an error that the user caused into a UserError; any other one passes.
+    """Turn an error that the user caused into a UserError; pass any other error on.
 
     Raises:
-        UserError: one line.
+        UserError: one line that says what is wrong.
     """
     try:
         yield
@@ -39,7 +39,7 @@ def explained(call: HydraCall) -> Iterator[None]:
 
 
 def explain(error: BaseException, call: HydraCall) -> UserError | None:
-    """What to tell the user; None for an error that is a bug and wants its traceback."""
+    """The line to show the user; None for a bug, which needs its traceback."""
     if isinstance(error, InstantiationException):
         return UsageError(_instantiation(error))
     if isinstance(error, MissingConfigException):
@@ -61,7 +61,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _instantiation(error: InstantiationException) -> str:
-    """``data: batch_size must be positive, not 0``: the section and the constructor's own words."""
+    """Say the section and the constructor's words: ``data: batch_size must be positive, not 0``."""
     key = re.search(r"full_key: (\S+)", str(error))
     cause = error
     while cause.__cause__ is not None:
@@ -73,11 +73,11 @@ def _instantiation(error: InstantiationException) -> str:
 
 
 def constructor_error(text: str, target: str | None = None) -> str:
-    """A constructor's complaint in the words of a configuration.
+    """Rephrase the message of a constructor for a reader of configurations.
 
     Args:
         text: the message.
-        target: what was made, whose arguments are the nearest names.
+        target: the ``_target_`` of what was made, to suggest one of its arguments.
     """
     unexpected = re.search(r"got an unexpected keyword argument '(\w+)'", text)
     if not unexpected:
@@ -87,7 +87,7 @@ def constructor_error(text: str, target: str | None = None) -> str:
 
 
 def _missing_group(error: MissingConfigException) -> str:
-    """``no configuration data/folders; did you mean folder?``"""
+    """Name the missing part: ``no configuration 'data/folders'; did you mean folder?``."""
     if error.options is None or error.missing_cfg_file is None:
         return _one_line(error)
     wanted = str(error.missing_cfg_file)
@@ -97,7 +97,7 @@ def _missing_group(error: MissingConfigException) -> str:
 
 
 def _wrong_key(error: BaseException, call: HydraCall) -> str:
-    """Name the key that does not exist and the nearest ones that do."""
+    """Name the key that does not exist and similar ones that do."""
     override = re.search(r"Could not override '([^']+)'", str(error))
     if override is None:
         key = re.search(r"full_key: (\S+)", str(error))

@@ -1,4 +1,4 @@
-"""Our words and Hydra's: ``fit --config demo/pretrain data.seed=1`` <-> flags and overrides."""
+"""Translate our command line, ``fit --config demo/pretrain data.seed=1``, to Hydra's and back."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from hiera_video.running.folders import config_file, is_run
 from hiera_video.terminal import did_you_mean
 
 RUN_COMMANDS = ("fit", "validate", "test", "predict")
-# Hydra's own flags that take a value; where values are listed, it may be left out.
+# Hydra's flags that take a value. Where values are listed, the value may be left out.
 FLAGS_WITH_VALUE = {
     "--cfg": ("job", "hydra", "all"),
     "-c": ("job", "hydra", "all"),
@@ -22,7 +22,7 @@ FLAGS_WITH_VALUE = {
     "-cd": (),
 }
 FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help", "--version")
-FROM_CHECKPOINT = "checkpoint"  # Hydra's name of a configuration that a checkpoint holds
+FROM_CHECKPOINT = "checkpoint"  # Hydra's name for a configuration read from a checkpoint
 
 
 @dataclass
@@ -31,12 +31,12 @@ class HydraCall:
 
     Attributes:
         command: one of RUN_COMMANDS.
-        config: what names the configuration, as the user wrote it: a name, a file or a run.
-        is_run: it is the folder or a checkpoint of a run.
-        config_flags: what names the configuration on Hydra's command line.
-        flags: flags of Hydra's that were given.
+        config: the configuration as the user wrote it: a name, a file or a run.
+        is_run: whether ``config`` is the folder or a checkpoint of a run.
+        config_flags: Hydra's flags that select the configuration.
+        flags: Hydra's other flags that the user gave.
         overrides: ``key=value`` words.
-        inputs: files to predict.
+        inputs: video files and folders to predict.
     """
 
     command: str
@@ -49,7 +49,7 @@ class HydraCall:
 
     @property
     def argv(self) -> list[str]:
-        """All of it, for ``hydra.main``."""
+        """All words, for ``hydra.main``."""
         extra = [f"++command={self.command}"]
         if self.inputs:
             extra.append(f"++data.predict=[{','.join(map(quote, self.inputs))}]")
@@ -57,7 +57,7 @@ class HydraCall:
 
     @property
     def config_words(self) -> list[str]:
-        """What names the configuration on our own command line."""
+        """The words that select the configuration on our own command line."""
         if self.is_run:  # for `fit` it is the value of resume=, among the overrides
             return [] if self.command == "fit" else [self.config]
         return ["--config", self.config]
@@ -71,17 +71,17 @@ class HydraCall:
 
     @property
     def config_name(self) -> str:
-        """Its name in that folder."""
+        """Name of the configuration in `config_dir`."""
         return self.config_flags[self.config_flags.index("--config-name") + 1]
 
     def value(self, key: str) -> str | None:
-        """The text of the last override of a key; None if there is none."""
+        """The value, as text, of the last override of a key; None if there is none."""
         texts = [word.partition("=")[2] for word in self.overrides if word.startswith(f"{key}=")]
         return texts[-1].strip("'\"") if texts else None
 
 
 def quote(text: str) -> str:
-    """A value that Hydra's override grammar reads back as ``text``, whatever is in it."""
+    """Quote any text so that Hydra's override grammar reads it back unchanged."""
     text = re.sub(r'(\\*)"', r'\1\1\\"', text)  # a backslash escapes only before a quote ...
     text = re.sub(r"(\\+)$", r"\1\1", text)  # ... such as the closing one
     return '"' + text.replace("${", "\\${") + '"'
@@ -91,7 +91,7 @@ def translate(words: Sequence[str]) -> HydraCall:
     """Sort the words of a command into flags, overrides and inputs, and find its configuration.
 
     Raises:
-        UsageError: a word that means nothing here, or no configuration.
+        UsageError: a word that is none of these, or no configuration.
     """
     call, paths = _sorted_words(words)
     if not call.config:
@@ -105,7 +105,7 @@ def translate(words: Sequence[str]) -> HydraCall:
 
 
 def _sorted_words(words: Sequence[str]) -> tuple[HydraCall, list[str]]:
-    """The call without its configuration's flags, and the words that are paths."""
+    """The call, except for ``config_flags``, and the words that are paths."""
     call, rest = HydraCall(words[0]), list(words[1:])
     paths: list[str] = []
     while rest:
@@ -132,10 +132,10 @@ def _sorted_words(words: Sequence[str]) -> tuple[HydraCall, list[str]]:
 
 
 def _take_run(call: HydraCall, paths: list[str]) -> None:
-    """Let a run stand for the configuration, where none is named; it leaves ``paths``.
+    """Take the configuration from a run, where none is named; removes the run from ``paths``.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no run is named, or there is no such run.
     """
     key = "resume" if call.command == "fit" else "ckpt_path"
     run = call.value(key)
@@ -146,20 +146,20 @@ def _take_run(call: HydraCall, paths: list[str]) -> None:
     if run is None and paths and call.command != "predict":
         raise UsageError(f"{paths[0]}: neither the folder of a training run nor a checkpoint")
     if run in (None, "auto", "null"):
-        place = "--config NAME_OR_FILE, or resume=RUN to go on with one"
+        needed = "--config NAME_OR_FILE, or resume=RUN to continue a run"
         if call.command != "fit":
-            place = "a run folder or checkpoint, or --config NAME_OR_FILE"
-        raise UsageError(f"{call.command} needs {place}; `hiera-video configs ls` lists names")
+            needed = "a run folder or checkpoint, or --config NAME_OR_FILE"
+        raise UsageError(f"{call.command} needs {needed}; `hiera-video configs ls` lists names")
     if not is_run(Path(run)):
         raise UsageError(f"{run}: no run folder or checkpoint")
     call.config, call.is_run = run, True
 
 
 def _find_config(call: HydraCall) -> None:
-    """Set the flags that name the configuration.
+    """Set the flags that select the configuration.
 
     Raises:
-        UsageError: there is no such configuration.
+        UsageError: an unknown configuration.
     """
     file = configurations().get(call.config)
     if call.is_run:
@@ -173,14 +173,14 @@ def _find_config(call: HydraCall) -> None:
     elif not (file := Path(call.config)).is_file():
         hint = did_you_mean(call.config, configurations())
         raise UsageError(f"no configuration or file {call.config!r}{hint}")
-    # The file's folder becomes the primary one, so that nothing of ours can hide it.
+    # Its folder becomes the primary one, so that no configuration of ours can hide the file.
     file = file.resolve()
     call.config_flags = ["--config-path", str(file.parent), "--config-name", file.name]
     call.overrides = _with_ours_on_the_search_path(call.overrides)
 
 
 def _with_ours_on_the_search_path(overrides: list[str]) -> list[str]:
-    """The overrides, with our folder first among those that Hydra searches."""
+    """Put our folder of configurations first on Hydra's search path."""
     key, ours = "hydra.searchpath=", quote(f"file://{conf_dir()}")
     search_paths = [word for word in overrides if word.startswith(key)]
     folders = search_paths[-1].removeprefix(key).strip("[]") if search_paths else ""
@@ -200,5 +200,5 @@ def _meaningless(command: str, word: str) -> str:
     if command == "predict":
         return f"{word}: no such file or folder"
     if _exists(word) and is_run(Path(word)):
-        return f"{word!r} is a run: `fit resume={word}` goes on with it"
+        return f"{word!r} is a run: continue it with `fit resume={word}`"
     return f"{word!r} is neither key=value nor a flag"

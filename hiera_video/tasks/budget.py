@@ -1,8 +1,8 @@
-"""What a training comes to: the batch of a step, the epochs, the learning rate.
+"""The budget of a training: batch, epochs and learning rate.
 
-Papers count batches in videos or in clips, and epochs in passes over the videos or in all clips
-drawn ("effective": 4 repeats make a pass 4 epochs). Here both units are said, and never guessed.
-This file is arithmetic alone and imports no torch: configurations use it, too.
+Papers count batches in videos or in clips, and epochs in passes over the videos or in clips drawn
+("effective": with 4 repeats, a pass is 4 epochs). Here the units are explicit. This file must not
+import torch, as configurations use it.
 """
 
 from collections.abc import Mapping
@@ -13,18 +13,18 @@ EPOCH_UNITS = ("passes", "effective")
 
 
 class BudgetError(ValueError):
-    """A batch or a number of epochs that cannot be had; the message says what could."""
+    """A batch or a number of epochs that is not possible; the message suggests one that is."""
 
 
 class Budget(NamedTuple):
-    """How batches, epochs and learning rate are meant.
+    """The batch of a step, the batch of the learning rate, and their units.
 
     Attributes:
-        batch: in one optimiser's step on all devices together; None: whatever devices, accumulation
-            and ``data.batch_size`` make.
+        batch: size of the batch of one optimiser step on all devices together; None: whatever
+            devices, accumulation and ``data.batch_size`` make.
         batch_unit: "videos" or "clips": what ``batch`` and ``lr_reference`` count.
-        lr_reference: the batch that a learning rate is given for; it is scaled in proportion
-            (Goyal et al., arXiv:1706.02677). None: it holds for any batch.
+        lr_reference: the batch that the learning rate is given for; for other batches it is scaled
+            in proportion (Goyal et al., arXiv:1706.02677). None: it is never scaled.
         epoch_unit: "passes" over the videos, or "effective": each clip of a video counts.
     """
 
@@ -35,10 +35,10 @@ class Budget(NamedTuple):
 
     @classmethod
     def of(cls, batch: Mapping[str, Any] | None, epochs: Mapping[str, Any] | None) -> "Budget":
-        """From ``task.batch`` {global, unit, lr_reference} and ``task.epochs`` {count, unit}.
+        """Read ``task.batch`` {global, unit, lr_reference} and ``task.epochs`` {count, unit}.
 
         Raises:
-            BudgetError: an unknown key, unit, or a number that is not positive.
+            BudgetError: an unknown key or unit, or a number that is not positive.
         """
         batch, epochs = dict(batch or {}), dict(epochs or {})
         _check_keys("batch", batch, ("global", "unit", "lr_reference"))
@@ -60,53 +60,53 @@ class Budget(NamedTuple):
     def accumulation(
         self, batch_size: int, repeats: int, world_size: int, accumulate: int = 1
     ) -> int:
-        """Batches that make up one optimiser's step.
+        """Number of batches to accumulate for one optimiser step.
 
         Args:
             batch_size: videos in a batch of one process.
-            repeats: clips of each.
-            world_size: processes.
-            accumulate: what the trainer was told; 1 where it was told nothing.
+            repeats: clips of each video.
+            world_size: number of processes.
+            accumulate: ``trainer.accumulate_grad_batches``, 1 if it is not set.
 
         Raises:
-            BudgetError: no whole number of them makes the batch that is asked for.
+            BudgetError: no whole number of batches makes ``batch``.
         """
         if self.batch is None:
             return accumulate
         videos, rest = divmod(self.batch, repeats if self.batch_unit == "clips" else 1)
         if rest:
             raise BudgetError(
-                f"task.batch.global={self.batch} clips are no multiple of data.repeats={repeats}"
+                f"task.batch.global={self.batch} clips is no multiple of data.repeats={repeats}"
             )
-        at_once = batch_size * world_size
-        if videos % at_once:
+        batch_of_all = batch_size * world_size
+        if videos % batch_of_all:
             raise BudgetError(
                 f"task.batch.global={self.batch} {self.batch_unit} is no multiple of "
                 f"{world_size} processes x data.batch_size={batch_size} videos"
                 f"{_fitting(videos, batch_size, world_size)}"
             )
-        if accumulate not in (1, videos // at_once):
+        if accumulate not in (1, videos // batch_of_all):
             raise BudgetError(
                 f"trainer.accumulate_grad_batches={accumulate} contradicts task.batch.global="
-                f"{self.batch}, which needs {videos // at_once}; leave it out"
+                f"{self.batch}, which needs {videos // batch_of_all}; leave it out"
             )
-        return videos // at_once
+        return videos // batch_of_all
 
     def lr_factor(self, videos: int, repeats: int) -> float:
-        """Factor on the learning rate for a step of so many videos, on all devices together."""
+        """Factor on the learning rate for a step of ``videos`` on all devices together."""
         batch = videos * (repeats if self.batch_unit == "clips" else 1)
         return 1.0 if self.lr_reference is None else batch / self.lr_reference
 
     def in_passes(self, epochs: float, repeats: int) -> float:
-        """A number of epochs, such as those of warm-up, in passes over the videos."""
+        """Convert a number of epochs, such as that of the warm-up, to passes over the videos."""
         return epochs / repeats if self.epoch_unit == "effective" else epochs
 
 
 def passes(count: float | None, unit: str, repeats: int) -> int:
-    """``task.epochs`` as the trainer's ``max_epochs``: passes over the videos, -1 without a count.
+    """Convert ``task.epochs`` to the trainer's ``max_epochs``: passes, or -1 without a count.
 
     Raises:
-        BudgetError: it is no whole number of passes.
+        BudgetError: the number of passes is not whole.
     """
     _check_unit("epochs.unit", unit, EPOCH_UNITS)
     if count is None:
@@ -123,7 +123,7 @@ def passes(count: float | None, unit: str, repeats: int) -> int:
 
 
 def _fitting(videos: int, batch_size: int, world_size: int) -> str:
-    """The nearest batch size or batch that divides, as a hint."""
+    """Suggest the nearest batch or ``data.batch_size`` that divides."""
     if videos % world_size:
         fitting = max(1, round(videos / world_size)) * world_size
         return f"; {videos} do not divide among {world_size} processes, {fitting} would"
@@ -132,8 +132,8 @@ def _fitting(videos: int, batch_size: int, world_size: int) -> str:
     return f"; data.batch_size={sizes[-1]} would do"
 
 
-def _check_keys(name: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    if unknown := [key for key in given if key not in known]:
+def _check_keys(name: str, section: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    if unknown := [key for key in section if key not in known]:
         raise BudgetError(f"{name} has no key {unknown[0]!r}; it has {', '.join(known)}")
 
 

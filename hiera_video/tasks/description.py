@@ -1,4 +1,4 @@
-"""The record of what a model is, which a task writes into its checkpoints."""
+"""Describe the model of a task, for the record in its checkpoints."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -32,17 +32,16 @@ def describe(
     recipe: str | None = None,
     evaluation: Mapping[str, Any] = {},
 ) -> Description:
-    """What a model is that a task trains.
+    """Describe a model that a task trains.
 
     Args:
         model: the network.
-        factory: what made it: a ``functools.partial`` of `create_model`, `create_mae` or
-            `create_detector`; of anything else, the description says that only its own program can
-            build it.
-        data: the data module, whose ``clip`` and ``test_views`` say how a video becomes an input.
-        classes: of the outputs.
-        normalize: from uint8 to the network's input; None: as published video models.
-        recipe: name of the configuration; None: not known.
+        factory: what made the network: a ``functools.partial`` of `create_model`, `create_mae` or
+            `create_detector`. With anything else, the kind is ``custom``.
+        data: the data module, whose ``clip`` and ``test_views`` tell how a video becomes an input.
+        classes: of the network.
+        normalize: from uint8 to the network's input; None: that of the published video models.
+        recipe: name of the configuration; None: unknown.
         evaluation: as in `Description`.
     """
     arguments = dict(factory.keywords) if isinstance(factory, partial) else {}
@@ -83,7 +82,7 @@ def _clip(data: Any) -> dict[str, Any] | None:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide on what a training computes, where installed."""
+    """Installed versions of the packages that determine what a training computes, by name."""
     versions = {}
     for package in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Models by name, with random weights, or from an exported folder, with its own."""
+"""Create models: by name with random weights, or from an exported folder with its weights."""
 
 import os
 from typing import Any
@@ -17,15 +17,15 @@ def create_model(name: str | os.PathLike[str], **overrides: Any) -> Hiera:
     Args:
         name: one of `list_models`, for random weights; or a folder that ``export --format
             safetensors`` wrote (or the ``model.json`` in it), for the weights in that folder.
-        **overrides: arguments of `Hiera` that replace those of the name or the export. A head for
-            another number of classes is new.
+        **overrides: arguments of `Hiera` that replace those of the name or the export. With another
+            number of classes, the head has random weights.
 
     Returns:
         The model, in training mode, float32, on the CPU.
 
     Raises:
-        ValueError: an unknown name, or arguments that do not go together.
-        CheckpointError: a ValueError: the folder cannot be read, or holds another kind of model.
+        ValueError: an unknown name, or arguments that contradict each other.
+        CheckpointError: (a ValueError) the folder cannot be read, or holds another kind of model.
     """
     if _is_exported(name):
         return read_model(name, "classifier", **overrides)
@@ -36,7 +36,7 @@ def create_mae(name: str | os.PathLike[str], **overrides: Any) -> MaskedAutoenco
     """Create a masked autoencoder, to pretrain the classifier of the same name.
 
     Args:
-        name: one of `list_models`, or an exported masked autoencoder, as in `create_model`.
+        name: one of `list_models`, or an exported masked autoencoder; see `create_model`.
         **overrides: arguments of `MaskedAutoencoderHiera` that replace those of the name or the
             export.
 
@@ -44,8 +44,8 @@ def create_mae(name: str | os.PathLike[str], **overrides: Any) -> MaskedAutoenco
         The model, in training mode, float32, on the CPU.
 
     Raises:
-        ValueError: an unknown name, or arguments that do not go together.
-        CheckpointError: a ValueError: the folder cannot be read, or holds another kind of model.
+        ValueError: an unknown name, or arguments that contradict each other.
+        CheckpointError: (a ValueError) the folder cannot be read, or holds another kind of model.
     """
     if _is_exported(name):
         return read_model(name, "masked_autoencoder", **overrides)
@@ -58,7 +58,7 @@ def create_detector(
     """Create an action detector.
 
     Args:
-        name: one of `list_models` for videos, or an exported action detector, as in `create_model`.
+        name: one of `list_models` for videos, or an exported action detector; see `create_model`.
         num_classes: number of actions; by default those of the export, or the 80 of AVA's
             benchmark.
         **overrides: arguments of `HieraActionDetector` that replace those of the name or the
@@ -68,8 +68,8 @@ def create_detector(
         The model, in training mode, float32, on the CPU.
 
     Raises:
-        ValueError: an unknown name, a model of images, or arguments that do not go together.
-        CheckpointError: a ValueError: the folder cannot be read, or holds another kind of model.
+        ValueError: an unknown name, a model of images, or arguments that contradict each other.
+        CheckpointError: (a ValueError) the folder cannot be read, or holds another kind of model.
     """
     if num_classes is not None:
         overrides["num_classes"] = num_classes

@@ -10,7 +10,7 @@ from hiera_video.errors import CheckpointError
 from hiera_video.models.names import MODELS
 from hiera_video.terminal import did_you_mean
 
-SCHEMA = 2  # of the record; 1 had no detectors, action_ids and versions
+SCHEMA_VERSION = 2  # of the record; version 1 had no detectors, action_ids and versions
 JSON = "model.json"
 RECORD = "description"  # its key in a checkpoint
 CUSTOM = "custom"  # kind of a model that is not made here, as in a task of the user's own
@@ -73,7 +73,7 @@ class Description(NamedTuple):
 
 def to_record(description: Description) -> dict[str, Any]:
     """A description as plain values of JSON, for ``model.json`` or a checkpoint."""
-    return json.loads(json.dumps({"schema": SCHEMA, **description._asdict()}))
+    return json.loads(json.dumps({"schema": SCHEMA_VERSION, **description._asdict()}))
 
 
 def from_record(record: Any, file: str | Path) -> Description:
@@ -127,11 +127,11 @@ def _checked(record: Any) -> Description:
     """A description, or a ValueError that names the wrong field."""
     if not isinstance(record, dict):
         raise ValueError("must be an object with the fields of a model")
-    schema = record.get("schema", SCHEMA)
-    if schema not in (1, SCHEMA):
+    schema = record.get("schema", SCHEMA_VERSION)
+    if schema not in (1, SCHEMA_VERSION):
         raise ValueError(
-            f"schema is {_short(schema)} and this version reads 1 and {SCHEMA}; a newer one may "
-            "read it"
+            f"schema is {_short(schema)} and this version reads 1 and {SCHEMA_VERSION}; a newer "
+            "one may read it"
         )
     if schema == 1:
         record = {"action_ids": [], "versions": {}, **record}

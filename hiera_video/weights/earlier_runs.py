@@ -1,6 +1,6 @@
-"""Checkpoints of version 0.1: they have no record of what they are, and their configuration tells.
+"""Describe checkpoints of version 0.1, which have no record of their model, by their configuration.
 
-What is found is checked like any other record, since a checkpoint may come from anywhere.
+The description is checked like any other record, since a checkpoint may come from anywhere.
 """
 
 import json
@@ -12,7 +12,7 @@ from hiera_video.errors import CheckpointError
 from hiera_video.models.names import VIDEO_MEAN, VIDEO_STD
 from hiera_video.weights.description import CLIP, UNKNOWN, Description, from_record, to_record
 
-# What made the models of a configuration, and still does.
+# Functions that make the models of configurations, in version 0.1 and today.
 KINDS = {
     "create_model": "classifier",
     "create_mae": "masked_autoencoder",
@@ -23,29 +23,29 @@ NORMALIZE = "hiera_video.augment.basic.Normalize"
 
 
 def kind_made_by(target: Any) -> str | None:
-    """The kind of model that a ``_target_`` makes; None if it is not one of ours."""
+    """The kind of model that a ``_target_`` makes; None for a model that is not ours."""
     place, _, function = str(target).rpartition(".")
     return KINDS.get(function) if place in PLACES else None
 
 
 def describe_earlier_run(checkpoint: Mapping[str, Any], file: Path) -> Description:
-    """What the model of a checkpoint is, by the configuration that it holds.
+    """Describe the model of a checkpoint by the configuration in it.
 
     Args:
-        checkpoint: as `read_checkpoint` gives it.
-        file: where it was read, for messages.
+        checkpoint: from `read_checkpoint`.
+        file: the checkpoint's file, for messages.
 
     Raises:
-        CheckpointError: there is no configuration, or none of a training of ours.
+        CheckpointError: there is no configuration, or not that of a training of ours.
     """
     config = checkpoint.get("config")
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise CheckpointError(
-            f"{file}: holds weights, and no configuration that says of which model; make it with "
-            "create_model and read them with load_weights"
+            f"{file}: holds weights, but no configuration of their model; create the model with "
+            "create_model and load the weights with load_weights"
         )
     try:
-        # What is no plain value becomes text, which no number is taken for.
+        # Objects become text, so that none is left where a plain value is expected.
         config = json.loads(json.dumps(config, default=str, skipkeys=True))
         record = to_record(_description(config, checkpoint))
     except CheckpointError as error:
@@ -58,16 +58,16 @@ def describe_earlier_run(checkpoint: Mapping[str, Any], file: Path) -> Descripti
 
 
 def _description(config: dict[str, Any], checkpoint: Mapping[str, Any]) -> Description:
-    """Of a model that is known here; its fields are not checked yet."""
+    """The description, whose fields are not checked yet."""
     model, data = config["model"], dict(config["data"])
     arguments = {k: v for k, v in model.items() if k not in ("_target_", "_partial_")}
     kind = kind_made_by(model.get("_target_"))
     if kind is None:
-        raise CheckpointError(f"its model is {model.get('_target_')!r}, which is not made here")
+        raise CheckpointError(f"its model, {model.get('_target_')!r}, is not part of this package")
     names = tuple(map(str, checkpoint.get("class_names") or ()))
     if kind != "masked_autoencoder":
         if not names:
-            raise CheckpointError("without class names, so of an unfinished training")
+            raise CheckpointError("it has no class names: its training was not finished")
         arguments["num_classes"] = len(names)
     mean, std = _normalisation(config["task"].get("augment") or {})
     return Description(
@@ -97,8 +97,8 @@ def _evaluation(kind: str, data: Mapping[str, Any], task: Mapping[str, Any]) -> 
 
 
 def _normalisation(augment: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Mean and standard deviation."""
+    """Mean and standard deviation of red, green and blue."""
     normalize = augment.get("normalize") or {}
     if normalize.get("_target_", NORMALIZE) != NORMALIZE:
-        raise CheckpointError(f"its normalisation is {normalize['_target_']!r}; known is ours")
+        raise CheckpointError(f"its normalisation, {normalize['_target_']!r}, is not ours")
     return normalize.get("mean", VIDEO_MEAN), normalize.get("std", VIDEO_STD)

@@ -1,7 +1,7 @@
-"""A trained model, wherever it lies: run folder, checkpoint, exported folder, published name.
+"""Describe a trained model: a run folder, a checkpoint, an exported folder or a published name.
 
-A checkpoint has a record of what it is, which its training wrote; see `Description`. Nothing in a
-checkpoint is instantiated by its name.
+A checkpoint contains a record of its model, written in training; see `Description`. What a
+checkpoint names is never imported or called here.
 """
 
 import json
@@ -31,7 +31,7 @@ from hiera_video.weights.earlier_runs import describe_earlier_run
 from hiera_video.weights.files import read_checkpoint
 from hiera_video.weights.portable import WEIGHTS, check_readable
 
-NON_COMMERCIAL = "CC-BY-NC-4.0"  # licence of published weights, and of what is trained from them
+NON_COMMERCIAL = "CC-BY-NC-4.0"  # licence of published weights and of models trained from them
 # How the published video models were trained and tested (paper, tables 4 and 11).
 PUBLISHED_CLIP = {
     "num_frames": 16,
@@ -44,14 +44,14 @@ PUBLISHED_CLIP = {
 
 
 class Trained(NamedTuple):
-    """What a source holds.
+    """A trained model, whose weights are not loaded yet.
 
     Attributes:
         description: of the model, its input and its classes.
-        weights: what `load_weights` reads.
-        home: folder of the run, or of the export; None for a published name.
-        checkpoint: all that the checkpoint of a run holds, its ``config`` as plain values of JSON;
-            empty for other sources.
+        weights: a file or published name for `load_weights`.
+        home: folder of the run or of the export; None for published weights.
+        checkpoint: content of a run's checkpoint, its ``config`` as plain values of JSON; empty for
+            other sources.
     """
 
     description: Description
@@ -61,11 +61,11 @@ class Trained(NamedTuple):
 
 
 class Classes(NamedTuple):
-    """What the outputs of a network mean.
+    """The classes of a network, in the order of its logits.
 
     Attributes:
-        names: in the order of the logits; empty where they are not known.
-        ids: of actions, as AVA's files number them; empty where there are none.
+        names: empty if unknown.
+        ids: numbers of the classes in AVA's files; empty for other data sets.
     """
 
     names: tuple[str, ...] = ()
@@ -73,15 +73,15 @@ class Classes(NamedTuple):
 
 
 def read_trained(source: str | Path) -> Trained:
-    """Find out what a source holds; its weights are not loaded yet.
+    """Describe a trained model, without loading its weights.
 
     Args:
-        source: a run folder (its best checkpoint, else its last), a checkpoint of a run, a folder
-            that ``export --format safetensors`` wrote, or a published name such as
+        source: a run folder (of which the best checkpoint is read, else the last), a checkpoint of
+            a run, a folder that ``export --format safetensors`` wrote, or a published name such as
             ``hiera_base_16x224``.
 
     Raises:
-        CheckpointError: it is none of these, or it is damaged.
+        CheckpointError: the source is none of these, or it is damaged.
     """
     path = Path(os.path.expanduser(source))
     if path.is_dir():
@@ -105,14 +105,14 @@ def read_trained(source: str | Path) -> Trained:
 
 
 def read_classes(file: Path) -> Classes:
-    """What a file of weights says of its classes; nothing, where it says nothing.
+    """The classes of a file of weights; empty if it names none.
 
     Args:
-        file: a checkpoint; or the ``model.safetensors`` of an export, for which ``model.json``
-            speaks.
+        file: a checkpoint, or the ``model.safetensors`` of an export, whose classes are in
+            ``model.json``.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: the file is damaged.
     """
     beside = file.with_name(JSON)
     if file.name == WEIGHTS and beside.is_file():
@@ -122,23 +122,23 @@ def read_classes(file: Path) -> Classes:
 
 
 def classes_of(checkpoint: Mapping[str, Any]) -> Classes:
-    """The classes that a checkpoint names; none of a pretraining's."""
+    """The classes that a checkpoint names; empty for a pretraining."""
     record = checkpoint.get(RECORD)
-    # Version 0.1 had them at the top of the checkpoint.
+    # Version 0.1 had the classes at the top level of the checkpoint.
     holder = record if isinstance(record, dict) else checkpoint
     lists = (holder.get(key) for key in ("class_names", "action_ids"))
     return Classes(*(tuple(x) if isinstance(x, list | tuple) else () for x in lists))
 
 
 def describe_checkpoint(checkpoint: Mapping[str, Any], file: Path) -> Description:
-    """What the model of a checkpoint is.
+    """Describe the model of a checkpoint.
 
     Args:
-        checkpoint: as `read_checkpoint` gives it.
-        file: where it was read, for messages.
+        checkpoint: from `read_checkpoint`.
+        file: the checkpoint's file, for messages.
 
     Raises:
-        CheckpointError: it does not say, or says something that cannot be.
+        CheckpointError: the checkpoint has no valid description of its model.
     """
     if checkpoint.get(RECORD) is not None:
         return from_record(checkpoint[RECORD], file)
@@ -169,11 +169,11 @@ def _published(name: str, weights: str | Path) -> Trained:
 
 
 def _of_run(path: Path) -> Trained:
-    """Of a checkpoint that a training of ours wrote."""
+    """Describe a checkpoint that a training of ours wrote."""
     checkpoint = read_checkpoint(path)
     description = describe_checkpoint(checkpoint, path)
     check_readable(description, path)
-    # What is no plain value becomes text, which no number is taken for.
+    # Objects become text, so that none is left where a plain value is expected.
     config = json.loads(json.dumps(checkpoint.get("config") or {}, default=str, skipkeys=True))
     home = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     return Trained(description, path, home, {**checkpoint, "config": config})

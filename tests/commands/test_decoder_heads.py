@@ -144,7 +144,10 @@ def test_one_video_has_no_error(folder, capsys):
         (["classifier.ckpt", "videos"], "not a masked autoencoder of videos"),
         (["mae.ckpt", "nothing"], "no such file or folder"),
         (["absent", "videos"], "no such run, file or published model"),
-        (["mae.ckpt", "videos", "--heads", "8", "8"], "--heads 8 8: two different numbers"),
+        (
+            ["mae.ckpt", "videos", "--heads", "8", "8"],
+            "8 8: expected two different numbers",
+        ),
     ],
 )
 def test_wrong_usage(folder, words, message, monkeypatch):
@@ -159,7 +162,7 @@ def test_numbers_must_be_positive(number, capsys):
     with pytest.raises(SystemExit):
         run(["mae.ckpt", "videos", f"--clips={number}"])
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message.endswith(f"argument --clips: '{number}' is no whole number above 0")
+    assert message.endswith(f"argument --clips: '{number}' is not a whole number above 0")
 
 
 def test_losses_that_are_none_are_refused(folder, monkeypatch):

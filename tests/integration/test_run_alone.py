@@ -101,7 +101,7 @@ def test_a_checkpoint_makes_nothing_that_is_not_ours(tmp_path, finetuned, worksp
     content["config"]["callbacks"]["evil"] = {"_target_": "os.system", "command": "touch gone"}
     torch.save(content, tmp_path / "evil.ckpt")
     output = run("test", tmp_path / "evil.ckpt", *CPU, cwd=workspace, code=2)
-    assert "names os.system, which is not of this project" in output
+    assert "names os.system, which is not part of this project" in output
     assert not (workspace / "gone").exists()
 
 

@@ -59,4 +59,4 @@ def test_sigterm_saves_on_two_processes(workspace):
 
 def test_a_second_start_does_not_overwrite_the_first(workspace, unbroken):
     output = run(*WORDS, "run_dir=runs/unbroken", cwd=workspace, code=2)
-    assert "is of an earlier run; resume=auto, or another run_dir=" in output
+    assert "is of an earlier run; set resume=auto or another run_dir=" in output

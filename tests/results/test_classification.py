@@ -211,19 +211,19 @@ def test_names_of_videos():
         (lambda t: t.drop(["label"]), "has no column label"),
         (lambda t: t.set_column(1, "path", [[[1]] * 24]), "column path is list<.*>, not string"),
         (lambda t: with_metadata(t, temporal_views=10**8), "100000000x2 views"),
-        (lambda t: with_metadata(t, class_names=["a"] * 6), "two classes have one name"),
+        (lambda t: with_metadata(t, class_names=["a"] * 6), "two classes have the same name"),
         (
             lambda t: with_metadata(
                 t, failed=[{"path": "x", "video_id": 9, "label": 77, "reason": ""}]
             ),
-            "failed video x has no such label",
+            "failed video x: its label or video_id is out of range",
         ),
         (lambda t: t.replace_schema_metadata(None), "metadata are not those of predictions"),
         (lambda t: set_cell(t, "label", 9, range(6, 12)), "row 7 has a label that is no class"),
         (lambda t: set_cell(t, "spatial_view", 2), "row 8 has a spatial view not below 2"),
         (lambda t: set_cell(t, "probabilities", [0.5]), "row 8 has not 6 probabilities"),
         (lambda t: set_cell(t, "path", None), "a row lacks video, path or label"),
-        (lambda t: set_cell(t, "path", "/other"), "video 1 has two names or labels"),
+        (lambda t: set_cell(t, "path", "/other"), "video 1 has two paths or labels"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, change, message):
@@ -268,15 +268,15 @@ def test_other_files_and_other_videos(tmp_path):
     fewer = write(tmp_path / "two.parquet", probabilities[:4], labels[:4], (3, 2))
     other = write(tmp_path / "three.parquet", probabilities, (labels + 1) % 6, (3, 2))
     none = write(tmp_path / "four.parquet", probabilities, labels * 0 - 1, (3, 2))
-    with pytest.raises(PredictionFileError, match="not of the same videos: 1 are in one only: 004"):
+    with pytest.raises(PredictionFileError, match="videos: 1 are in one file only, such as 004"):
         evaluate_ensemble([one, fewer], [1, 1])
-    with pytest.raises(PredictionFileError, match="another label for 000"):
+    with pytest.raises(PredictionFileError, match="label 000 differently"):
         evaluate_ensemble([one, other], [1, 1])
     with pytest.raises(PredictionFileError, match="no video has a label"):
         evaluate_file(none)
     with pytest.raises(PredictionFileError, match="no 4x1 views: there are 3x2"):
         evaluate_file(one, [(4, 1)])
-    with pytest.raises(PredictionFileError, match="not of the same videos"):
+    with pytest.raises(PredictionFileError, match="differ in their videos: 004"):
         paired_difference(evaluate_file(one), evaluate_file(fewer))
     with pytest.raises(PredictionFileError, match="label 000 as"):
         paired_difference(evaluate_file(one), evaluate_file(other))
