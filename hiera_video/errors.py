@@ -43,6 +43,8 @@ def as_user_error(error: BaseException) -> UserError | None:
     """The error to print in place of an exception; None for a bug, which needs its traceback."""
     if isinstance(error, UserError):
         return error
+    if isinstance(error, BrokenPipeError):  # whoever read the output has had enough
+        return None
     if isinstance(error, OSError) and (error.filename is not None or error.strerror):
         # A fault of the disk. Of the two names in a rename, the second one is the user's.
         file = error.filename2 or error.filename

@@ -37,16 +37,6 @@ from datamodules.manifests.splits import Manifest, make_manifest
 
 EVAL_BOXES = ("predicted", "ground_truth")
 SPLITS = ("train", "val", "test")
-NOT_FOR_KEYFRAMES = {
-    "class_names",
-    "crop_ratio",
-    "crop_scale",
-    "num_classes",
-    "predict",
-    "sampling",
-    "test_views",
-    "val_views",
-}
 
 
 class AVADataModule(AnnotatedVideoDataModule):
@@ -93,10 +83,23 @@ class AVADataModule(AnnotatedVideoDataModule):
             evaluation, instead of the centre crop of ``size``.
         max_missing_share: share of a split's videos, in [0, 1], that may be missing.
         **kwargs: see `AnnotatedVideoDataModule` and `VideoDataModule`, with keyframes in place of
-            videos. The arguments in `NOT_FOR_KEYFRAMES` are refused: a clip lies around its
+            videos. The arguments in `REFUSED` are refused: a clip lies around its
             keyframe, and the classes are those of the label map.
     """
 
+    # Arguments of the base classes that mean nothing here.
+    REFUSED = frozenset(
+        {
+            "class_names",
+            "crop_ratio",
+            "crop_scale",
+            "num_classes",
+            "predict",
+            "sampling",
+            "test_views",
+            "val_views",
+        }
+    )
     unit = "keyframes"
     action_ids: tuple[int, ...] = ()
     evaluated_action_ids: tuple[int, ...] = ()
@@ -121,7 +124,7 @@ class AVADataModule(AnnotatedVideoDataModule):
         max_missing_share: float = 0.0,
         **kwargs,
     ) -> None:
-        if refused := sorted(kwargs.keys() & NOT_FOR_KEYFRAMES):
+        if refused := sorted(kwargs.keys() & self.REFUSED):
             raise TypeError(
                 f"AVADataModule.__init__() got an unexpected keyword argument {refused[0]!r}"
             )

@@ -1,5 +1,6 @@
 """Check a configuration against itself, the disk and the checkpoint, before any data is read."""
 
+import inspect
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from hiera_video.errors import UsageError
-from hiera_video.models.names import CHECKPOINTS
+from hiera_video.models.names import CHECKPOINTS, MODELS
 from hiera_video.running.folders import PREDICTIONS, checkpoint_of, newest_training
 from hiera_video.running.usage_errors import constructor_error
 from hiera_video.terminal import did_you_mean
 from hiera_video.weights.description import CUSTOM
 from hiera_video.weights.earlier_runs import kind_made_by
 from hiera_video.weights.files import checked_values, find_weights, read_checkpoint
+from hiera_video.weights.portable import CREATE
 from hiera_video.weights.trained import Classes, classes_of, describe_checkpoint
 
 log = logging.getLogger(__name__)
@@ -154,6 +156,23 @@ def check_checkpoint(config: DictConfig, path: Path) -> Classes:
     return classes_of(checkpoint)
 
 
+def _defaults(kind: str) -> dict[str, Any]:
+    """What the constructor of a kind of model takes for arguments that are not given."""
+    network = inspect.signature(CREATE[kind], eval_str=True).return_annotation
+    parameters = [
+        p
+        for owner in network.__mro__[::-1]
+        if "__init__" in vars(owner)
+        for p in inspect.signature(owner.__init__).parameters.values()
+    ]
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments as configurations hold them: lists in place of tuples."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
+
+
 def _check_same_model(config: DictConfig, checkpoint: dict[str, Any], path: Path) -> None:
     """Refuse a checkpoint whose model has other arguments; only models of ours are compared."""
     section: Any = OmegaConf.to_container(config.model, resolve=True)
@@ -162,6 +181,9 @@ def _check_same_model(config: DictConfig, checkpoint: dict[str, Any], path: Path
         return
     configured = {"kind": kind, **section}
     saved = {"kind": description.kind, "name": description.name, **description.arguments}
+    # An argument that is not given has its default.
+    defaults = {**_defaults(kind), **MODELS.get(description.name, {})}
+    configured, saved = ({**_plain(defaults), **given} for given in (configured, saved))
     keys = sorted(key for key in saved | configured if saved.get(key) != configured.get(key))
     if keys := [key for key in keys if key not in NOT_COMPARED]:
         differences = (f"model.{k}={saved.get(k)}, not {configured.get(k)}" for k in keys)

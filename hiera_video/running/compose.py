@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 from hiera_video.errors import UsageError
@@ -15,9 +15,17 @@ from hiera_video.running.usage_errors import explained
 from hiera_video.running.words import FROM_CHECKPOINT, HydraCall, translate
 from hiera_video.tasks.budget import passes
 
-# A checkpoint may come from anywhere. It is safe to let its configuration make objects of these
-# packages; others are made only for a configuration file that the user names.
-TRUSTED = ("hiera_video.", "datamodules.", "lightning.", "torch.optim.")
+# A checkpoint may come from anywhere. Of its configuration these sections are taken, and in them
+# only what these modules define themselves: the parts that our configurations are made of.
+SECTIONS = ("name", "seed", "model", "data", "task", "trainer", "callbacks", "logger")
+TRUSTED = (
+    *("hiera_video.models.zoo", "hiera_video.weights.create"),
+    *(f"hiera_video.{room}" for room in ("augment", "callbacks", "tasks")),
+    *(f"datamodules.{data}" for data in ("folder", "kinetics", "ssv2", "synthetic")),
+    *("datamodules.ava.data_module", "datamodules.synthetic_ava", "torch.optim"),
+    *(f"lightning.pytorch.{part}" for part in ("callbacks", "loggers", "plugins", "profilers")),
+    *("lightning.pytorch.strategies", "lightning.pytorch.trainer"),
+)
 
 
 def register_resolvers() -> None:
@@ -51,13 +59,25 @@ def _config_in(checkpoint: str) -> dict[str, Any]:
     config = read_checkpoint(path).get("config")
     if not isinstance(config, dict):
         raise UsageError(f"{path} holds weights, not a run; use --config and task.init_from={path}")
+    config = {name: config[name] for name in SECTIONS if name in config}
     for target in _targets(config):
-        if not target.startswith(TRUSTED):
+        if not is_trusted(target):
             raise UsageError(
                 f"{path} names {target}, which is not part of this project; if you trust it, pass "
                 "its config.yaml with --config"
             )
     return {"defaults": ["/hiera_video", "_self_"], **config}
+
+
+def is_trusted(target: str) -> bool:
+    """Whether a ``_target_`` is a class or function that a trusted module defines itself."""
+    if target.partition(".")[0] not in ("hiera_video", "datamodules", "lightning", "torch"):
+        return False
+    try:
+        module = get_object(target).__module__
+    except Exception:  # an import runs any code, and there need be no such name
+        return False
+    return any(module == name or module.startswith(f"{name}.") for name in TRUSTED)
 
 
 def _targets(section: Any) -> Iterator[str]:

@@ -79,6 +79,10 @@ def checkpoint_of(path: Path, newest: bool) -> Path:
 
 def config_file(run: Path) -> Path | None:
     """The ``config.yaml`` of a run, given its folder or a checkpoint in it; None if it is gone."""
-    folders = [run] if run.is_dir() else [run.parent, run.parent.parent]
-    files = (folder / "config.yaml" for folder in folders)
-    return next((file for file in files if file.is_file()), None)
+    if not run.is_dir():
+        run = run.absolute()
+        if run.parent.name != "checkpoints":
+            return None
+        run = run.parents[1]
+    file = run / "config.yaml"
+    return file if file.is_file() else None

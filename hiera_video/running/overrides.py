@@ -13,24 +13,30 @@ from omegaconf import DictConfig, OmegaConf
 
 from hiera_video.errors import UsageError
 from hiera_video.running.configurations import conf_dir
-from hiera_video.running.words import HydraCall
+from hiera_video.running.words import HydraCall, with_searched_folders
 
 
 def default_values(call: HydraCall) -> dict[str, Any]:
     """All keys of the configuration and their values before ``key=value`` words apply.
 
-    Choices of parts, such as ``data=folder``, do apply: they decide which keys there are.
+    Choices of parts, such as ``data=folder``, and of classes do apply: they decide which keys there
+    are.
+
+    Raises:
+        UsageError: a part is chosen to be null.
     """
     groups = {path.name for path in conf_dir().iterdir() if path.is_dir()}
 
     def is_choice(word: str) -> bool:
         key = word.lstrip("+~").partition("=")[0]
-        if key == "hydra.searchpath":
+        if key == "hydra.searchpath" or key.endswith("._target_"):
             return True
         # In a sweep over choices, the configuration's own choice stands for all of them.
         return key.partition("@")[0].partition("/")[0] in groups and "," not in word
 
     overrides = [word for word in call.overrides if is_choice(word)]
+    if nothing := [w for w in overrides if w.endswith("=null") and "." not in w]:
+        raise UsageError(f"{nothing[0]}: a run needs this part; name one of its kind")
     config = OmegaConf.to_container(composed(call, overrides), resolve=False)
     return dict(_flatten(config))
 
@@ -39,7 +45,7 @@ def composed(call: HydraCall, overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration of a call with these overrides."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(call.config_dir, version_base="1.3"):
-        return compose(call.config_name, list(overrides))
+        return compose(call.config_name, with_searched_folders(overrides, call.searched_folders))
 
 
 def _flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -50,7 +56,7 @@ def _flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def with_plus(words: Sequence[str], values: dict[str, Any]) -> list[str]:
-    """Put Hydra's ``+`` before words that set an argument that the configuration does not mention.
+    """Put Hydra's ``++`` before words that set an argument that the configuration does not mention.
 
     Args:
         words: overrides.
@@ -71,7 +77,7 @@ def with_plus(words: Sequence[str], values: dict[str, Any]) -> list[str]:
                 _check_kind(key, override.value(), values[key])
         elif override.package is None and is_argument(key, values):
             new.add(word)
-    return [f"+{word}" if word in new else word for word in words]
+    return [f"++{word}" if word in new else word for word in words]
 
 
 def _check_kind(key: str, value: Any, default: Any) -> None:
@@ -85,11 +91,9 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
 
 
 def is_argument(key: str, values: dict[str, Any]) -> bool:
-    """Whether a key, or a key above it, is an argument of its section's class."""
+    """Whether a key is an argument of its section's class."""
     section, name = section_of(key, values)
-    return section is not None and name.partition(".")[0] in arguments(
-        values[f"{section}._target_"]
-    )
+    return section is not None and name in arguments(values[f"{section}._target_"])
 
 
 def section_of(key: str, values: dict[str, Any]) -> tuple[str | None, str]:
@@ -107,9 +111,17 @@ def arguments(target: str) -> list[str]:
     """Names of the arguments of a ``_target_``, a class or a function.
 
     Keywords that a function passes on (``**overrides``) are arguments of the class that it returns;
-    those that a class passes on are arguments of its base classes.
+    those that a class passes on are arguments of its base classes. What cannot be imported or
+    inspected has none here; making it will say what is wrong with it.
     """
-    function: Any = get_object(target)
+    try:
+        names = _arguments(get_object(target))
+    except Exception:  # an import runs any code
+        return []
+    return list(dict.fromkeys(names))
+
+
+def _arguments(function: Any) -> list[str]:
     names: list[str] = []
     if not isinstance(function, type):
         signature = inspect.signature(function, eval_str=True)
@@ -124,7 +136,8 @@ def arguments(target: str) -> list[str]:
         names += _keywords(signature)
         if not _passes_on(signature):
             break
-    return list(dict.fromkeys(names))
+    refused = getattr(function, "REFUSED", frozenset())
+    return [name for name in names if name not in refused]
 
 
 def _keywords(signature: inspect.Signature) -> list[str]:

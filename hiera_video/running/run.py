@@ -31,13 +31,14 @@ from hiera_video.running.choices import (
     checkpoint_path,
     initial_weights,
 )
+from hiera_video.running.compose import SECTIONS
 from hiera_video.running.predict_actions import detects_actions, predict_actions
+from hiera_video.terminal import did_you_mean
 from hiera_video.weights.trained import Classes, read_classes
 
 log = logging.getLogger(__name__)
 
 # The sections that describe a run; the others are about a single command.
-SECTIONS = ("name", "seed", "model", "data", "task", "trainer", "callbacks", "logger")
 
 
 def run(config: DictConfig) -> float | None:
@@ -126,12 +127,12 @@ def _records(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     text = json.dumps(OmegaConf.to_container(values, resolve=True))
     resolved = json.loads(text.replace(placeholder, "${run_dir}"))
     references: Any = OmegaConf.to_container(config, resolve=False)
-    return {k: references[k] for k in SECTIONS}, {k: resolved[k] for k in SECTIONS}
+    sections = [name for name in SECTIONS if name in resolved]
+    return {k: references[k] for k in sections}, {k: resolved[k] for k in sections}
 
 
 def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
-    callbacks = [c for c in instantiate(config.callbacks, _convert_="all").values() if c]
-    loggers = [logger for logger in instantiate(config.logger, _convert_="all").values() if logger]
+    callbacks, loggers = (_instances(config, section) for section in ("callbacks", "logger"))
     fits = config.command == "fit"
     if not fits:  # no checkpoints and curves; a test draws pictures
         callbacks = [c for c in callbacks if not isinstance(c, (Checkpoint, WeightAveraging))]
@@ -150,6 +151,20 @@ def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
             f"trainer.precision={precision} needs a GPU; on a CPU use bf16-mixed or 32-true"
         )
     return trainer
+
+
+def _instances(config: DictConfig, section: str) -> list[Any]:
+    """The objects of a section, without those that are null.
+
+    Raises:
+        UsageError: an entry does not say what it makes, as one whose name is misspelt.
+    """
+    parts = instantiate(config.get(section) or {}, _convert_="all")
+    for name, part in parts.items():
+        if isinstance(part, dict):
+            hint = did_you_mean(name, [other for other in parts if other != name])
+            raise UsageError(f"{section}.{name} has no _target_{hint}")
+    return [part for part in parts.values() if part]
 
 
 def _call(

@@ -110,6 +110,7 @@ def _wrong_key(error: BaseException, call: HydraCall) -> str:
     section, name = section_of(key, values)
     if section is not None:
         keys += [f"{section}.{argument}" for argument in arguments(values[f"{section}._target_"])]
-    same_name = [k for k in dict.fromkeys(keys) if k.rpartition(".")[2] == name]
+    keys = list(dict.fromkeys(keys))
+    same_name = [k for k in keys if k.rpartition(".")[2] == name]
     hint = f"; did you mean {' or '.join(same_name[:3])}?" if same_name else did_you_mean(key, keys)
     return f"no key {key!r} in {call.config}{hint or '; --cfg job prints all keys'}"

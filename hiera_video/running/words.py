@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from hiera_video.errors import UsageError
@@ -74,10 +75,19 @@ class HydraCall:
         """Name of the configuration in `config_dir`."""
         return self.config_flags[self.config_flags.index("--config-name") + 1]
 
+    @property
+    def searched_folders(self) -> list[str]:
+        """The folder that ``--config-dir`` names, if any."""
+        for flag, following in pairwise([*self.flags, ""]):
+            name, _, folder = flag.partition("=")
+            if name in ("--config-dir", "-cd"):
+                return [str(Path(folder or following).absolute())]
+        return []
+
     def value(self, key: str) -> str | None:
         """The value, as text, of the last override of a key; None if there is none."""
         texts = [word.partition("=")[2] for word in self.overrides if word.startswith(f"{key}=")]
-        return texts[-1].strip("'\"") if texts else None
+        return _unquoted(texts[-1]) if texts else None
 
 
 def quote(text: str) -> str:
@@ -85,6 +95,21 @@ def quote(text: str) -> str:
     text = re.sub(r'(\\*)"', r'\1\1\\"', text)  # a backslash escapes only before a quote ...
     text = re.sub(r"(\\+)$", r"\1\1", text)  # ... such as the closing one
     return '"' + text.replace("${", "\\${") + '"'
+
+
+def _unquoted(value: str) -> str:
+    """The text that a value of Hydra's override grammar stands for."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import QuotedString
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_override(f"key={value}").value()
+    except HydraException:  # reported when the words are composed
+        return value
+    if parsed is None:
+        return "null"
+    return parsed.text.replace("\\${", "${") if isinstance(parsed, QuotedString) else str(parsed)
 
 
 def translate(words: Sequence[str]) -> HydraCall:
@@ -115,7 +140,7 @@ def _sorted_words(words: Sequence[str]) -> tuple[HydraCall, list[str]]:
             break
         if word == "--config" or word.startswith("--config="):
             call.config = word.partition("=")[2] or (rest.pop(0) if rest else "")
-        elif call.command != "fit" and _exists(word):
+        elif call.command != "fit" and _is_path(word, call.command):
             paths.append(word)
         elif word.startswith("-"):
             if word.partition("=")[0] not in FLAGS:
@@ -125,7 +150,7 @@ def _sorted_words(words: Sequence[str]) -> tuple[HydraCall, list[str]]:
             if rest and values is not None and (not values or rest[0] in values):
                 call.flags.append(rest.pop(0))
         elif "=" in word or word.startswith("~"):
-            call.overrides.append(word)
+            call.overrides.append(_quoted_path(word))
         else:
             raise UsageError(_meaningless(call.command, word))
     return call, paths
@@ -139,10 +164,9 @@ def _take_run(call: HydraCall, paths: list[str]) -> None:
     """
     key = "resume" if call.command == "fit" else "ckpt_path"
     run = call.value(key)
-    if call.command != "fit" and paths and is_run(Path(paths[0])):
+    if call.command != "fit" and run is None and paths and is_run(Path(paths[0])):
         run = paths.pop(0)
-        if call.value(key) is None:
-            call.overrides.append(f"{key}={quote(run)}")
+        call.overrides.append(f"{key}={quote(run)}")
     if run is None and paths and call.command != "predict":
         raise UsageError(f"{paths[0]}: neither the folder of a training run nor a checkpoint")
     if run in (None, "auto", "null"):
@@ -170,23 +194,41 @@ def _find_config(call: HydraCall) -> None:
     elif file is not None:
         call.config_flags = ["--config-name", f"experiment/{call.config}"]
         return
+    elif is_run(Path(call.config)):
+        call.is_run = True
+        _find_config(call)
+        return
     elif not (file := Path(call.config)).is_file():
         hint = did_you_mean(call.config, configurations())
         raise UsageError(f"no configuration or file {call.config!r}{hint}")
+    elif file.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"{file}: not a YAML file")
     # Its folder becomes the primary one, so that no configuration of ours can hide the file.
     file = file.resolve()
     call.config_flags = ["--config-path", str(file.parent), "--config-name", file.name]
-    call.overrides = _with_ours_on_the_search_path(call.overrides)
+    call.overrides = with_searched_folders(call.overrides, [str(conf_dir())])
 
 
-def _with_ours_on_the_search_path(overrides: list[str]) -> list[str]:
-    """Put our folder of configurations first on Hydra's search path."""
-    key, ours = "hydra.searchpath=", quote(f"file://{conf_dir()}")
+def with_searched_folders(overrides: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """Put these folders first on Hydra's search path, by an override."""
+    if not folders:
+        return list(overrides)
+    key, added = "hydra.searchpath=", [quote(f"file://{folder}") for folder in folders]
     search_paths = [word for word in overrides if word.startswith(key)]
-    folders = search_paths[-1].removeprefix(key).strip("[]") if search_paths else ""
-    if ours not in folders:
-        folders = f"{ours},{folders}".rstrip(",")
-    return [f"{key}[{folders}]", *(word for word in overrides if word not in search_paths)]
+    searched = search_paths[-1].removeprefix(key).strip("[]") if search_paths else ""
+    searched = ",".join([*(f for f in added if f not in searched), *filter(None, [searched])])
+    return [f"{key}[{searched}]", *(word for word in overrides if word not in search_paths)]
+
+
+def _quoted_path(word: str) -> str:
+    """Quote the path of a run, which may have characters that mean something to Hydra."""
+    key, _, path = word.partition("=")
+    return f"{key}={quote(path)}" if key in ("resume", "ckpt_path") and _exists(path) else word
+
+
+def _is_path(word: str, command: str) -> bool:
+    """Whether a word is a path: a video to predict, or a run; not an override of the same name."""
+    return _exists(word) and ("=" not in word or command == "predict" or is_run(Path(word)))
 
 
 def _exists(word: str) -> bool:
@@ -201,4 +243,6 @@ def _meaningless(command: str, word: str) -> str:
         return f"{word}: no such file or folder"
     if _exists(word) and is_run(Path(word)):
         return f"{word!r} is a run: continue it with `fit resume={word}`"
+    if command != "fit":
+        return f"{word}: no such run folder or checkpoint"
     return f"{word!r} is neither key=value nor a flag"

@@ -74,7 +74,7 @@ def test_finetuning_says_what_it_loaded_and_validates(finetuned):
     assert "head" in output
     assert (run_dir / "checkpoints/best.ckpt").exists()
     checkpoint = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
-    assert checkpoint["class_names"][0] == "down"
+    assert checkpoint["description"]["class_names"][0] == "down"
     assert any(row["val/top1"] for row in metrics(run_dir))
 
 
@@ -113,8 +113,8 @@ def test_predict_takes_files_and_folders_and_goes_on_after_a_bad_one(finetuned, 
     (videos / "broken.mp4").write_bytes(b"this is no video")
     # Its class names in another order: what is predicted must be named as in the checkpoint.
     checkpoint = torch.load(run_dir / "checkpoints/best.ckpt", weights_only=True)
-    names = checkpoint["class_names"]
-    checkpoint["class_names"] = [f"class {name}" for name in names]
+    names = [f"class {name}" for name in checkpoint["description"]["class_names"]]
+    checkpoint["description"]["class_names"] = names
     torch.save(checkpoint, workspace / "renamed.ckpt")
     run(
         *("predict", "--config", "demo/finetune", "ckpt_path=renamed.ckpt", "data.root=/nowhere"),
@@ -127,7 +127,7 @@ def test_predict_takes_files_and_folders_and_goes_on_after_a_bad_one(finetuned, 
     assert set(by_name) == {good[1].name, "a=1 'quoted' ü.mp4", "broken.mp4"}
     best = by_name["a=1 'quoted' ü.mp4"]["predictions"]
     assert len(best) == 5
-    assert {p["label"] for p in best} <= set(checkpoint["class_names"])
+    assert {p["label"] for p in best} <= set(names)
     assert best == sorted(best, key=lambda p: -p["probability"])
     assert by_name["broken.mp4"]["error"]
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from hiera_video import load
+from hiera_video.running.compose import is_trusted
+from hiera_video.running.configurations import conf_dir
 from hiera_video.running.folders import checkpoint_of
 from tests.integration.conftest import TINY_DATA, TINY_MAE, TINY_MODEL, TINY_RUN
 from tests.integration.forked import run
@@ -103,6 +106,38 @@ def test_a_checkpoint_makes_nothing_that_is_not_ours(tmp_path, finetuned, worksp
     output = run("test", tmp_path / "evil.ckpt", *CPU, cwd=workspace, code=2)
     assert "names os.system, which is not part of this project" in output
     assert not (workspace / "gone").exists()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.mkdir",
+        "hiera_video.cli.os.mkdir",  # only imported there
+        "datamodules.files.os.mkdir",
+        "hiera_video.commands.prepare.run",
+        "lightning.pytorch.cli.LightningCLI",
+        "torch.load",
+        "${name}",
+    ],
+)
+def test_only_parts_of_configurations_are_trusted(target):
+    assert not is_trusted(target)
+
+
+def test_what_configurations_are_made_of_is_trusted():
+    for file in [*conf_dir().rglob("*.yaml"), *LEGACY.glob("*/config.yaml")]:
+        for target in re.findall(r"_target_: (\S+)", file.read_text()):
+            assert is_trusted(target), target
+
+
+def test_a_checkpoint_configures_nothing_but_its_run(tmp_path, finetuned, workspace):
+    content = torch.load(finetuned[0] / "checkpoints/last.ckpt", weights_only=True)
+    handler = {"()": "os.mkdir", "path": "made"}
+    content["config"]["hydra"] = {"job_logging": {"handlers": {"evil": handler}}}
+    content["config"]["defaults"] = ["/gone"]
+    torch.save(content, tmp_path / "evil.ckpt")
+    run("test", tmp_path / "evil.ckpt", *CPU, f"run_dir={tmp_path}/tested", cwd=workspace)
+    assert not (workspace / "made").exists()
 
 
 @pytest.fixture
