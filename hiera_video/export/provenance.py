@@ -79,9 +79,9 @@ def licence(trained: Trained) -> str | None:
 
 
 def _strictest(licences: Iterable[str | None]) -> str | None:
-    found = set(licences)
-    worst = (licence for licence in (NON_COMMERCIAL, UNKNOWN) if licence in found)
-    return next(worst, next(iter(found), None))
+    distinct = set(licences)
+    worst = (licence for licence in (NON_COMMERCIAL, UNKNOWN) if licence in distinct)
+    return next(worst, next(iter(distinct), None))
 
 
 def _origins(config: Mapping[str, Any], home: Path | None) -> set[str]:
@@ -89,11 +89,11 @@ def _origins(config: Mapping[str, Any], home: Path | None) -> set[str]:
 
     The configuration of a resumed run may no longer name them, so earlier commands are read, too.
     """
-    given = [_section(config, "task").get("init_from")]
+    sources = [_section(config, "task").get("init_from")]
     lists = (argv for start in _starts(home) if isinstance(argv := start.get("argv"), list))
     words = (str(word) for argv in lists for word in argv)
-    given += [word.removeprefix(START) for word in words if word.startswith(START)]
-    return {str(source) for source in given if source and source != "null"}
+    sources += [word.removeprefix(START) for word in words if word.startswith(START)]
+    return {str(source) for source in sources if source and source != "null"}
 
 
 def _licence_of(source: str, home: Path | None, seen: set[Path]) -> str | None:
@@ -107,8 +107,8 @@ def _licence_of(source: str, home: Path | None, seen: set[Path]) -> str | None:
     # A relative path starts from the folder in which the run was started. That folder is not
     # recorded, but it is one of those above the run's.
     above = [folder / source for folder in (home.absolute().parents if home else ())]
-    given = Path(os.path.expanduser(source))
-    path = next((p for p in (*above, given) if os.path.exists(p)), None)
+    as_named = Path(os.path.expanduser(source))
+    path = next((p for p in (*above, as_named) if os.path.exists(p)), None)
     if Path(source).stem in CHECKPOINTS and (path is None or path.is_file()):
         return NON_COMMERCIAL
     if path is None or path.resolve() in seen:
@@ -204,7 +204,7 @@ def _arguments(section: Any) -> Any:
 
 def _validation(home: Path | None, epoch: int) -> dict[str, float]:
     """The last validation of an epoch, counted from 0, in the run's CSV files."""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     versions = {
         int(name[1]): file
         for file in (home.glob("metrics/version_*/metrics.csv") if home else ())
@@ -219,8 +219,8 @@ def _validation(home: Path | None, epoch: int) -> dict[str, float]:
         for row in rows:
             texts = {k: v for k, v in row.items() if k and k.startswith("val/")}
             numbers = {name: _number(text) for name, text in texts.items()}
-            found |= {name: number for name, number in numbers.items() if number is not None}
-    return found
+            metrics |= {name: number for name, number in numbers.items() if number is not None}
+    return metrics
 
 
 def _number(text: Any) -> float | None:
