@@ -27,18 +27,18 @@ from datamodules.manifests.splits import Manifest, list_split, make_manifest
 
 log = logging.getLogger(__name__)
 
-# From an annotation file (for messages) and its rows to each row's video, None where it is missing.
+# Takes an annotation file (for messages) and its rows; returns each row's video, None if missing.
 Find = Callable[[Path, Sequence[Row]], list[str | None]]
 
 
 class AnnotatedVideoDataModule(VideoDataModule):
     """Videos that annotation files name.
 
-    A split is a name such as ``train``, for which an annotation file is looked for, or the path of
-    an annotation file, a list or a folder of class folders, relative to ``root``.
+    A split is a name such as ``train``, whose annotation file is searched for, or the path of an
+    annotation file, a list or a folder of class folders, relative to ``root``.
 
-    Published videos disappear over the years, so videos that are named but missing are left out.
-    They are counted and listed in a file.
+    Published videos disappear over the years, so annotated videos may be missing. They are left
+    out, counted, and listed in a file.
 
     Args:
         root: folder of the data set; all named videos must lie in it.
@@ -49,7 +49,7 @@ class AnnotatedVideoDataModule(VideoDataModule):
         annotations: folder of the annotation files, relative to ``root``; None: ``annotations``,
             ``labels`` and ``root`` are searched.
         num_classes: number of classes that the annotation must have; None: any, as in a subset.
-        missing_videos: CSV file to write that lists the missing videos, with the columns split,
+        missing_videos: CSV file to which the missing videos are written, with the columns split,
             video, file and row; None: they are only counted.
         max_missing_share: share of a split's videos, in [0, 1], that may be missing.
         **kwargs: see `VideoDataModule`.
@@ -79,17 +79,17 @@ class AnnotatedVideoDataModule(VideoDataModule):
 
     @abstractmethod
     def annotation_file(self, split: str) -> str:
-        """Regular expression that the names of a split's annotation files match."""
+        """Regular expression for the names of a split's annotation files."""
 
     def annotation_folders(self) -> list[Path]:
-        """The folders in which annotation files are looked for."""
+        """The folders in which annotation files are searched for."""
         folders = [self.annotations] if self.annotations else ["annotations", "labels", "."]
         return [self.root / folder for folder in folders]
 
     def read_annotation(self, file: Path) -> tuple[list[Row], Find]:
         """The rows of an annotation file, and the function that finds their videos.
 
-        Here the file is a list of paths; subclasses also read published formats.
+        In this class, the file is a list of paths; subclasses also read published formats.
 
         Raises:
             DatasetError: the file is wrong; names the file and the row.
@@ -195,7 +195,7 @@ class AnnotatedVideoDataModule(VideoDataModule):
             return
         first, share = missing[0], len(missing) / len(rows)
         message = (
-            f"{file}: {len(missing)} of {len(rows)} videos are not there, the first in row "
+            f"{file}: {len(missing)} of {len(rows)} videos are missing, the first in row "
             f"{first.row}: {first.video}"
         )
         listed = f"; listed in {self.missing_videos}" if self.missing_videos else ""

@@ -1,4 +1,4 @@
-"""The base of all data modules: clips, loaders and their position in the training data."""
+"""The base of all data modules: splits, clips, loaders and the position in the training data."""
 
 import logging
 import os
@@ -30,22 +30,22 @@ class VideoDataModule(LightningDataModule):
     split, every data module reads that instead.
 
     A batch is a dict with ``video`` uint8 ``(B, 3, T, H, W)``, and ``seed``, ``video_id`` and
-    ``label`` (-1 = unknown) int64 ``(B,)``; in evaluation also ``view`` int64 ``(B,)``. All keys
-    stand in docs/extending.md, "The batch".
+    ``label`` (-1 = unknown) int64 ``(B,)``; in evaluation also ``view`` int64 ``(B,)``. For all
+    keys, see docs/extending.md, "The batch".
 
     Args:
         root: folder of the data set; listed paths must lie in it.
-        train: training split, usually a path relative to ``root``; None where there is none.
+        train: training split, usually a path relative to ``root``; None if there is none.
         val: validation split.
         test: test split.
         predict: video files, folders and annotation files; labels are not read.
         class_names: classes in the order of their ids, or a text file with one name a line,
             relative to ``root``; None: those of the first split that exists.
         num_frames: frames of a clip.
-        sampling: ``clip``: frames at equal steps, which start at a random moment in training and at
-            equally spaced ones in evaluation; ``segments``: one frame from each of ``num_frames``
-            equal parts of the video (TSN, Wang et al. 2016), at a random place of each part in
-            training and at the same place of all parts in evaluation.
+        sampling: ``clip``: frames at equal steps, starting at a random moment in training and at
+            equally spaced moments in evaluation; ``segments``: one frame from each of
+            ``num_frames`` equal parts of the video (TSN, Wang et al. 2016), at a random place in
+            each part in training and at the same place in all parts in evaluation.
         stride: a clip takes every ``stride``-th frame of a nominal ``fps``.
         fps: nominal frames a second; a file of another rate is sampled at the same seconds.
         size: height and width of a clip, pixels.
@@ -141,10 +141,10 @@ class VideoDataModule(LightningDataModule):
         self.bad_videos = BadVideos(*lists)
         self.max_bad_share, self.stop_on_kill = max_bad_share, stop_on_kill
         self.manifests: dict[str, Manifest] = {}
-        self.missing: list[MissingVideo] = []  # of the splits that were listed
-        self._left_out: dict[str, np.ndarray] = {}  # ids of the videos of a split not to evaluate
+        self.missing: list[MissingVideo] = []  # in the splits listed so far
+        self._left_out: dict[str, np.ndarray] = {}  # by split: ids not to evaluate
         self._train_loader: Loader | None = None
-        self._position: dict[str, int] | None = None  # of a resumed run, in the training data
+        self._position: dict[str, int] | None = None  # where a resumed run continues
 
     @abstractmethod
     def list_split(self, split: str, class_names: Sequence[str] | None) -> Manifest:
@@ -152,7 +152,7 @@ class VideoDataModule(LightningDataModule):
 
         Args:
             split: as the configuration names it, or an absolute path.
-            class_names: the known classes in the order of their ids; None: those of this split.
+            class_names: the known classes in the order of their ids; None: take this split's.
 
         Raises:
             DatasetError: the split is missing, empty or wrong; names the file and the row.
@@ -201,7 +201,7 @@ class VideoDataModule(LightningDataModule):
         return self._manifest("train")
 
     def diagnose(self, splits: Sequence[str]) -> Sequence[Any]:
-        """What `check` says about annotation beyond the videos' own faults; here nothing.
+        """What `check` reports about the annotation, besides faults of the videos; here nothing.
 
         Args:
             splits: those of ``train``, ``val`` and ``test`` that share a source.
@@ -236,7 +236,7 @@ class VideoDataModule(LightningDataModule):
         return self._train_loader
 
     def training_clips(self, manifest: Manifest) -> ClipDataset:
-        """The random clips that training loads of a split's videos."""
+        """Random clips of a split's videos, as training loads them."""
         crop = self.crop_scale, self.crop_ratio
         short_side = self.short_side
         return TrainingClips(
@@ -244,7 +244,7 @@ class VideoDataModule(LightningDataModule):
         )
 
     def evaluation_views(self, manifest: Manifest, split: str) -> ClipDataset:
-        """The views that evaluation loads of a split's videos."""
+        """All views of a split's videos, as evaluation loads them."""
         return EvaluationViews(manifest, self.clip, self.views(split), self.seed)
 
     def state_dict(self) -> dict[str, int]:
@@ -252,10 +252,10 @@ class VideoDataModule(LightningDataModule):
         return {} if self._train_loader is None else self._train_loader.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let training go on at a saved position.
+        """Continue training at a saved position.
 
-        Lightning restores loaders, too, but not one that exists already, and one does where the
-        schedule asked for the number of steps.
+        Lightning restores loaders, too, but not one that exists already, as it does if the schedule
+        has asked for the number of steps.
         """
         self._position = state_dict
 
@@ -272,7 +272,7 @@ class VideoDataModule(LightningDataModule):
         return self.evaluation_loader("predict")
 
     def evaluation_loader(self, split: str, max_videos: int | None = None) -> Loader:
-        """All views of the videos of any split, also of the training split, each once.
+        """All views of the videos of any split, even the training split, each once.
 
         Args:
             split: train, val, test or predict.
@@ -286,7 +286,7 @@ class VideoDataModule(LightningDataModule):
         return self._loader(views, self.eval_batch_size, training=False, done=done)
 
     def leave_out(self, split: str, video_ids: np.ndarray) -> None:
-        """Evaluate a split without these videos, as they have been evaluated before.
+        """Evaluate a split without these videos, which have been evaluated before.
 
         Args:
             split: train, val, test or predict.
@@ -311,7 +311,7 @@ class VideoDataModule(LightningDataModule):
         return self.manifests[name]
 
     def _read_once(self, name: str) -> Manifest:
-        """Read in the main process and sent to the others, so that all have the same rows."""
+        """Read a split in the main process and send it to the others: all have the same rows."""
         trainer = self.trainer
         if trainer is None or trainer.world_size == 1:
             return self._read(name)
@@ -319,7 +319,7 @@ class VideoDataModule(LightningDataModule):
         if trainer.is_global_zero:
             try:
                 result = self._read(name)
-            except Exception as error:  # to be raised in all processes, or the others would wait
+            except Exception as error:  # raised in all processes, or the others would wait
                 result = error
         result = trainer.strategy.broadcast(result)
         if isinstance(result, Exception):

@@ -21,14 +21,14 @@ _SAME_SPLIT = {"validate": "val", "validation": "val"}
 class KineticsDataModule(AnnotatedVideoDataModule):
     """Kinetics: ten-second clips from YouTube, each with one of 400, 600 or 700 actions.
 
-    For a split named ``train``, an annotation file ``train.csv`` (or ``kinetics-400_train.csv``) is
-    looked for in ``annotations``, ``labels`` and the root, for ``val`` also ``validate.csv``; if
-    there is none, ``train`` is the path of a folder. A file may be
+    A split named ``train`` has the annotation file ``train.csv`` (or ``kinetics-400_train.csv``),
+    which is searched for in ``annotations``, ``labels`` and the root; that of ``val`` may also be
+    ``validate.csv``. If there is none, ``train`` is the path of a folder. The file may be
 
     - DeepMind's csv with the header ``label,youtube_id,time_start,time_end,split[,is_cc]``. The
       videos are ``<label>/<youtube_id>_000417_000427.mp4`` (start and end in seconds, six digits)
-      in the folder of the row's split, or lie there without the label's folder. A video may have
-      any suffix, and the label's folder any name.
+      in the folder of the row's split, with or without the label's folder. A video may have any
+      suffix, and the label's folder any name.
     - a list ``path label`` as in PySlowFast and VideoMAE, or a csv ``path,label``.
 
     Classes are numbered in the alphabetical order of the training split's labels, as is usual.
@@ -94,7 +94,7 @@ class KineticsDataModule(AnnotatedVideoDataModule):
 
 
 def _cells(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """The number and the stripped cells of every line that is not empty."""
+    """The number and the stripped cells of each line that is not empty."""
     reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
     while True:
         number = reader.line_num + 1

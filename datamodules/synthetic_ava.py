@@ -1,11 +1,12 @@
-"""Videos of moving shapes with several motions at once, in AVA's format: it writes itself.
+"""A data set in AVA's format that writes itself: videos of shapes with several motions at once.
 
-Two to four shapes move in each video; they stand for persons. Each keyframe, once a second, has
-their boxes and their motions, which last from half a second before to half a second after it.
+Two to four shapes move in each video; they stand for persons. There is a keyframe each second, with
+their boxes and their motions. A motion lasts from half a second before its keyframe to half a
+second after it.
 
-No single frame shows the motions. A shape has two ends on each axis, and likewise two sizes. In
-each second it either goes from one to the other or stays, so it is halfway at the keyframes of both
-directions. Its ends and its angle are random.
+No single frame shows the motions. A shape has two end positions on each axis, and two sizes. In
+each second it either moves from one to the other or stays, so at a keyframe it is halfway, whatever
+the direction. End positions and angles are random.
 """
 
 import csv
@@ -30,24 +31,24 @@ from datamodules.synthetic import (
 
 ACTIONS = ("down", "growing", "left", "right", "shrinking", "still", "turning", "up")
 OFFSET = 900  # second of the annotation at which the files begin, as in AVA's 15 minutes
-VERSION = 1  # of what `render_shapes` draws; a new version is a new data set
+VERSION = 1  # of the drawings of `render_shapes`; a new version makes a new data set
 SPLITS = ("train", "val", "test")
 
-# A shape's largest radius and its way in a second, in shares of its cell, which is half as wide as
-# the picture.
+# A shape's largest radius and the distance it moves in a second, as fractions of its cell, which is
+# half as wide as the picture.
 _RADIUS = (0.14, 0.2)
 _WAY = (0.3, 0.38)
 _GROWTH = 1.4  # largest radius / smallest radius
 _TURN = (0.06, 0.1)  # radians a frame
-_MOVES = 0.4  # probability of a motion along an axis, of a change of size and of a turn
+_MOVES = 0.4  # probability of each: a motion along an axis, a change of size, a turn
 
 
 class Motion(NamedTuple):
     """State of a shape at the start and end of each second; all frames follow from it.
 
     Attributes:
-        ends: at which end the shape is in x, y and size, 0 or 1, int ``(seconds + 1, 3)``.
-        turns: turn in each second, radians a frame, float ``(seconds,)``.
+        ends: at which of two ends the shape is in x, y and size, 0 or 1, int ``(seconds + 1, 3)``.
+        turns: turn in each second, radians per frame, float ``(seconds,)``.
     """
 
     ends: np.ndarray
@@ -67,8 +68,8 @@ class Shapes(NamedTuple):
 
     Attributes:
         frames: uint8 ``(T, size, size, 3)``.
-        boxes: of each shape at each keyframe: x1, y1, x2, y2 in shares of the picture, float64
-            ``(shapes, seconds - 1, 4)``.
+        boxes: box of each shape at each keyframe: x1, y1, x2, y2 as fractions of the picture,
+            float64 ``(shapes, seconds - 1, 4)``.
         actions: names of the actions of each shape at each keyframe.
     """
 
@@ -78,7 +79,7 @@ class Shapes(NamedTuple):
 
 
 def random_motion(seconds: int, rng: np.random.Generator) -> Motion:
-    """A motion with at most three actions at a time, as likely in one direction as in the other."""
+    """Draw a motion with at most three actions at a time; both directions are equally likely."""
     moves = rng.random((seconds, 3)) < _MOVES
     turns = (rng.random(seconds) < _MOVES) & (moves.sum(axis=1) < 3)
     speed = rng.uniform(*_TURN, seconds) * rng.choice([-1, 1], seconds)
@@ -144,7 +145,7 @@ def _draw(picture: np.ndarray, motion: Motion, rng: np.random.Generator) -> np.n
 
 
 def _box(shape: np.ndarray, left: int, top: int, size: int) -> list[float]:
-    """Box around the True pixels of a cell, ``(side, side)``, in shares of the whole picture."""
+    """Box around the True pixels of a cell, ``(side, side)``, as fractions of the picture."""
     x, y = np.flatnonzero(shape.any(axis=0)), np.flatnonzero(shape.any(axis=1))
     pixels = [left + x[0], top + y[0], left + x[-1] + 1, top + y[-1] + 1]
     return [float(value) / size for value in pixels]
@@ -153,13 +154,13 @@ def _box(shape: np.ndarray, left: int, top: int, size: int) -> list[float]:
 class SyntheticAVADataModule(AVADataModule):
     """Moving shapes with eight motions in H.264 files, written once into a cache folder.
 
-    Once written, it is a folder in AVA's format like any other, with ground truth, excluded
-    timestamps, a label map, and a detector's boxes with errors and scores.
+    The result is a folder in AVA's format like any other, with ground truth, excluded timestamps, a
+    label map, and boxes as a detector gives them, with errors and scores.
 
     Args:
-        root: folder for such data sets; each description gets its own folder below it.
-        videos: numbers of videos in the train, val and test split.
-        video_seconds: length of a video, whole seconds, at least 2; one more than its keyframes.
+        root: folder for synthetic data sets; each description gets its own folder below it.
+        videos: numbers of videos in the train, val and test splits.
+        video_seconds: length of a video, whole seconds, at least 2; it has one keyframe less.
         video_size: height and width of a video, pixels, at least 32 and a multiple of 4.
         video_seed: seed of the videos' content.
         size: see `VideoDataModule`.

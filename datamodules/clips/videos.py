@@ -93,7 +93,7 @@ class ClipFormat(NamedTuple):
 
 
 class _Clips:
-    """Common part of both data sets: clips of the videos of a manifest."""
+    """What both data sets below share: clips of the videos of a manifest."""
 
     def __init__(self, manifest: Manifest, clip: ClipFormat, clips: int, seed: int) -> None:
         self.manifest, self.clip, self.seed = manifest, clip, seed
@@ -129,10 +129,10 @@ class TrainingClips(_Clips):
         clip: format of a clip.
         repeats: clips of one video (repeated augmentation: Hoffer et al. 2020; Hiera, Table 11).
         crop_scale: smallest and largest share of the picture that the random crop keeps.
-        crop_ratio: smallest and largest distortion of its aspect.
+        crop_ratio: smallest and largest factor by which the crop distorts the aspect ratio.
         seed: seed of the run.
-        short_side: instead, scale the short side to a random length in this range, pixels, and cut
-            out a crop of the clip's size.
+        short_side: in place of the crop above, scale the short side to a random length in this
+            range, pixels, and cut out a crop of the clip's size.
     """
 
     def __init__(
@@ -199,7 +199,16 @@ class EvaluationViews(_Clips):
             return self.item(views, epoch, index)
 
     def item(self, clips: np.ndarray, epoch: int, index: int) -> Item:
-        """The item of a video, with the number of each clip's view."""
+        """The item of a video, with the view of each of its clips.
+
+        Args:
+            clips: uint8 ``(views, T, H, W, 3)``, in the order of the views; or none of them.
+            epoch: the epoch.
+            index: index of the video in the manifest.
+
+        Returns:
+            As in the class, with ``len(clips)`` views.
+        """
         return super().item(clips, epoch, index) | {"view": torch.arange(len(clips))}
 
 
@@ -210,7 +219,8 @@ def clips_of_views(file: VideoFile, clip: ClipFormat, temporal: int, spatial: in
         file: the video.
         clip: format of a view.
         temporal: number of views in time.
-        spatial: number of views along the picture's free side, for each of those in time.
+        spatial: number of views in space for each of those in time, spread along the side on which
+            the picture is longer than the clip.
 
     Returns:
         uint8 ``(temporal * spatial, T, H, W, 3)``; the view in space varies fastest.

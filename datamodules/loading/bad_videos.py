@@ -16,7 +16,7 @@ HEADER = ["path", "reason"]
 
 
 class Failure(NamedTuple):
-    """A video that no item could be made of.
+    """A video that could not be made into an item.
 
     Attributes:
         video_id: index in the manifest.
@@ -33,13 +33,13 @@ class BadVideos:
     """Videos that failed, each logged and listed once, and those that are not opened again.
 
     A video that hangs or crashes the decoder costs a worker each time, so this process does not
-    open it again. Such videos have a list of their own, which later trainings read, too. There, an
-    entry holds until the video changes.
+    open it again. Such videos have a list of their own, which later trainings read, too. An entry
+    in that list holds until the video changes.
 
     Args:
-        file: this run's list, a CSV with the columns path and reason. None: nothing is kept.
-        killed_file: the list of videos that are not opened again: also with a stamp, which tells
-            whether the video has changed.
+        file: this run's list, a CSV with the columns path and reason. None: no list is kept.
+        killed_file: the list of videos that are not opened again. It has a third column, the stamp,
+            which tells whether a video has changed.
 
     Raises:
         DatasetError: one of the files exists and is not such a list.
@@ -48,10 +48,10 @@ class BadVideos:
     def __init__(self, file: Path | None, killed_file: Path | None = None) -> None:
         self._failed = _SharedCsv(file, HEADER)
         self._killed = _SharedCsv(killed_file, [*HEADER, "stamp"])
-        self._killed_here: dict[str, str] = {}  # path: reason, of this process
+        self._killed_here: dict[str, str] = {}  # path: reason, in this process
 
     def lists(self, path: str) -> bool:
-        """Whether a run has listed a video as one not to open."""
+        """Whether the list of videos not to open has a video."""
         return path in self._killed.rows
 
     def why_not_open(self, path: str, stamp: str | None) -> str | None:
@@ -59,7 +59,7 @@ class BadVideos:
 
         Args:
             path: of the video.
-            stamp: see `Manifest.stamp`. None: the list of other runs does not count.
+            stamp: see `Manifest.stamp`. None: ignore what other runs have listed.
         """
         reason, listed_stamp = self._killed.rows.get(path, ("", None))
         holds = stamp is not None and stamp == listed_stamp
@@ -77,7 +77,7 @@ class BadVideos:
             path: of the video.
             reason: what it did to its worker, one line.
             stamp: see `Manifest.stamp`.
-            keep: list it for other processes and runs.
+            keep: list it for other processes and runs, too.
 
         Returns:
             The file that lists it; None if no file does.
@@ -90,7 +90,7 @@ class BadVideos:
         return self._killed.file
 
     def refresh(self) -> None:
-        """Read what other processes have added. A list damaged meanwhile is only logged."""
+        """Read what other processes have added. A list that is now damaged is only logged."""
         for shared in (self._failed, self._killed):
             try:
                 shared.read()
@@ -112,7 +112,7 @@ class _SharedCsv:
     def __init__(self, file: Path | None, columns: list[str]) -> None:
         self.rows: dict[str, tuple[str, ...]] = {}
         self.file, self._columns = file, columns
-        self._size = 0  # bytes that were read
+        self._size = 0  # bytes read so far
         self.read()
 
     def read(self) -> None:
@@ -131,7 +131,7 @@ class _SharedCsv:
             raise DatasetError(f"{self.file}: not readable: {error.strerror}") from None
 
     def add(self, path: str, *cells: str) -> bool:
-        """Add a row, unless a process has done so; return whether it is new."""
+        """Add a row unless another process has done so; return whether it is new."""
         new = True
         if self.file is not None:
             try:
@@ -152,7 +152,7 @@ class _SharedCsv:
             size = file.seek(0, os.SEEK_END)
             if not size:
                 writer.writerow(self._columns)
-            elif not _ends_with_newline(path):  # half a row, from a disk that was full
+            elif not _ends_with_newline(path):  # half a row, left when the disk was full
                 file.write("\n")
             writer.writerow(row)
             file.flush()

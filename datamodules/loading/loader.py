@@ -1,8 +1,8 @@
 """Order, seeds and batches: the loader that every data module shares.
 
-The order of an epoch is a pure function of (seed, epoch), and the randomness of a sample one of
-(seed, epoch, index, repeat). So results do not depend on the number of workers, and a run that
-stopped within an epoch goes on with the very next batch.
+The order of an epoch depends only on (seed, epoch), and the randomness of a sample only on (seed,
+epoch, index, repeat). So results do not depend on the number of workers, and a run that stopped
+within an epoch continues with the very next batch.
 """
 
 import logging
@@ -27,15 +27,15 @@ log = logging.getLogger(__name__)
 Batch = dict[str, Any]
 
 _BATCHES_AHEAD = 2
-_ATTEMPTS = 2  # at a video that costs a worker, which may not be its fault (memory, network)
+_ATTEMPTS = 2  # at a video that costs a worker; memory or the network may have been at fault
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields this process's (epoch, index) pairs.
 
     Process ``rank`` of ``world_size`` takes every ``world_size``-th entry of the epoch's order. In
-    training, the remainder is left out so that all processes make equally many steps; it is another
-    one each epoch. In evaluation, nothing is left out and nothing is repeated.
+    training, the remainder, which differs in each epoch, is left out, so that all processes make
+    equally many steps. In evaluation, nothing is left out and nothing is repeated.
 
     Args:
         length: number of samples.
@@ -43,7 +43,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         seed: seed of the order.
         rank: number of this process.
         world_size: number of processes.
-        done: in evaluation, indices that were seen before and are not seen again.
+        done: in evaluation, indices that have been seen before and are left out.
 
     Attributes:
         epoch: the current epoch; set by the trainer. Evaluation is the same in every epoch.
@@ -66,7 +66,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
     ) -> None:
         if length < world_size:
             raise DatasetError(
-                f"{length} videos are too few for {world_size} processes; set trainer.devices"
+                f"{length} videos are too few for {world_size} processes; lower trainer.devices"
             )
         self.length, self.training, self.seed = length, training, seed
         self.rank, self.world_size = rank, world_size
@@ -92,7 +92,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
 
     def positions(self) -> range:
-        """Positions in the order of the samples that this process has yet to see."""
+        """Positions in `order` of the samples that this process has yet to see."""
         end = 0 if self.training else len(self.left)
         if self.training:
             whole = self.length // self.world_size * self.world_size
@@ -107,16 +107,16 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class Loader:
-    """Batches of a data set, and where in the epoch they are.
+    """Batches of a data set, with a position in the epoch that can be saved.
 
-    Its state counts the batches that were handed out, not the items that workers made ahead.
-    Lightning saves and restores it with the checkpoint. It is not a ``DataLoader``: that one cannot
+    The position counts the batches that were handed out, not the items that workers made ahead.
+    Lightning saves and restores it with the checkpoint. A ``DataLoader`` would not do: it cannot
     outlive a worker, and Lightning would rebuild it with a sampler of its own.
 
     In training, a video that cannot be decoded is noted and replaced by the next one in the epoch's
-    order; in evaluation, it becomes an item without clips. Either way, a batch has a list
-    ``failed``. An item that is skipped is replaced, too, and counted in ``skipped``, int64
-    ``(items,)``.
+    order; in evaluation, it becomes an item without clips. Either way, the batch lists it in
+    ``failed``. An item with nothing to learn from is replaced, too, and counted in ``skipped``,
+    int64 ``(items,)``.
 
     Args:
         dataset: indexed by (epoch, index).
@@ -126,11 +126,11 @@ class Loader:
             left out, too, so that all steps are of equally many items.
         num_workers: number of decoding processes; 0 decodes in this one, where nothing can stop a
             decoder that hangs.
-        pin_memory: put frames in page-locked memory, from where the GPU copies them by itself.
+        pin_memory: put frames in page-locked memory, from which the GPU copies them by itself.
         timeout: seconds that a worker may take for one video before it is killed.
         bad_videos: where failures are noted.
-        max_bad_share: share in [0, 1] of an epoch's videos; training stops when more fail. Those of
-            this process are counted here, those of all processes by the task.
+        max_bad_share: share in [0, 1] of an epoch's videos; training stops when more fail. This
+            class counts the failures of its process, the task those of all processes.
         stop_on_kill: stop when a worker hangs or dies twice at one video, rather than go on
             without it.
 
@@ -157,12 +157,12 @@ class Loader:
             if accumulate > 1:
                 batches, key = f"a step of {accumulate} batches", "task.batch.global"
             raise DatasetError(
-                f"{len(sampler)} videos a process do not fill {batches} of {batch_size}; "
+                f"{len(sampler)} videos per process do not fill {batches} of {batch_size}; "
                 f"lower {key}"
             )
         self.dataset, self.sampler = dataset, sampler
         self.batch_size, self.accumulate = batch_size, accumulate
-        self.batch_sampler = None  # Lightning expects one beside a sampler
+        self.batch_sampler = None  # Lightning expects it beside a sampler
         self.num_workers, self.pin_memory, self.timeout = num_workers, pin_memory, timeout
         self.bad_videos = bad_videos or BadVideos(None)
         self.max_bad_share, self.stop_on_kill = max_bad_share, stop_on_kill
@@ -174,7 +174,7 @@ class Loader:
 
     @property
     def most_bad(self) -> int:
-        """Number of an epoch's videos that may fail, in all processes together."""
+        """How many of an epoch's videos may fail, in all processes together."""
         return math.floor(self.max_bad_share * self.sampler.length)
 
     @property
@@ -203,7 +203,7 @@ class Loader:
                 yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Position: the epoch, and how many of its samples all processes together have used."""
+        """The position: the epoch, and how many of its samples all processes have used."""
         return {"epoch": self.sampler.epoch, "used": self.sampler.used}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
@@ -211,7 +211,7 @@ class Loader:
         self.sampler.epoch, self.sampler.used = state_dict["epoch"], state_dict["used"]
 
     def _batch_sizes(self, items: int) -> list[int]:
-        """Items in each of the batches that so many items give."""
+        """Sizes of the batches that a number of items make."""
         whole, rest = divmod(items, self.batch_size)
         if self.sampler.training:
             return [self.batch_size] * (whole - whole % self.accumulate)
@@ -255,13 +255,13 @@ class Loader:
                 if not self.sampler.training or len(failed) > self.most_bad:
                     break
         if not failed:
-            raise DatasetError(f"not one of {skipped} training items has anything to learn from")
+            raise DatasetError(f"none of {skipped} training items has anything to learn from")
         return self.dataset.empty(index) | {"failed": failed}  # in training, `_note` now stops
 
     def _open(self, epoch: int, index: int, reading: Callable[[int], None]) -> Item:
         path = self.dataset.manifest.path(index)
-        # What an earlier run listed must not change the result of an evaluation. The stamp costs a
-        # look at the disk, so only listed videos are asked for theirs.
+        # The list of an earlier run must not change the result of an evaluation. A stamp costs a
+        # look at the disk, so it is read only for listed videos.
         listed = self.sampler.training and self.bad_videos.lists(path)
         stamp = self.dataset.manifest.stamp(index) if listed else None
         if (reason := self.bad_videos.why_not_open(path, stamp)) is not None:
@@ -276,11 +276,11 @@ class Loader:
         if self._attempts[path] < _ATTEMPTS:
             log.warning(f"{path}: {reason}; it will be tried once more")
             return
-        # That a storage does not answer is not the video's fault.
+        # If remote storage does not answer, that is not the video's fault.
         keep = not (hung and self.dataset.manifest.is_remote(index))
         kept = self.bad_videos.note_killed(path, reason, self.dataset.manifest.stamp(index), keep)
         if self.stop_on_kill:
-            hint = f"; {kept} lists it now, and resume=auto goes on without it" if kept else ""
+            hint = f"; {kept} lists it now, and resume=auto continues without it" if kept else ""
             raise VideoDecodeError(path, f"{reason} (data.stop_on_kill=true){hint}")
 
     def _note(self, failed: list[Failure], bad: set[int]) -> None:
@@ -300,7 +300,7 @@ class Loader:
             more: end of the message.
 
         Raises:
-            TooManyBadVideos: they are too many.
+            TooManyBadVideos: too many failed.
         """
         if bad > self.most_bad:
             raise TooManyBadVideos(
@@ -312,18 +312,18 @@ class Loader:
 def collate(items: Iterable[Item], shape: tuple[int, ...], pin_memory: bool = False) -> Batch:
     """Join items along their first axis; each holds the clips of one video.
 
-    ``failed``, where items have it, is a list. ``box_clip``, the index of each box's clip, counts
-    clips of its item in the items and clips of the batch in the batch.
+    ``failed``, if items have it, is a list. ``box_clip``, the index of each box's clip, refers to
+    the clips of the item in an item, and to the clips of the batch in the batch.
 
     Args:
-        items: each with ``video`` uint8 ``(n, T, H, W, 3)``. They are read one after the other, and
-            an item's frames need not outlive it.
-        shape: largest shape of all their frames together, ``(B, T, H, W, 3)``.
+        items: each with ``video`` uint8 ``(n, T, H, W, 3)``, which is copied before the next item
+            is taken.
+        shape: shape of all their frames together, ``(B, T, H, W, 3)``, if none are missing.
         pin_memory: see `Loader`.
 
     Returns:
-        The batch, with ``video`` uint8 ``(B, 3, T, H, W)``: a view with channels last in memory, so
-        that nothing is copied to move the axes.
+        The batch, with ``video`` uint8 ``(B, 3, T, H, W)``: a view with channels last in memory, as
+        moving the axes copies nothing.
     """
     video = torch.empty(shape, dtype=torch.uint8, pin_memory=pin_memory)
     columns: dict[str, list[Any]] = {}

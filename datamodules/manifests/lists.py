@@ -1,4 +1,4 @@
-"""Annotation files: their rows, the ids of their labels, and the videos they name on disk."""
+"""Annotation files: their rows, the ids of their labels, and where their videos are on disk."""
 
 import csv
 import logging
@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
     Attributes:
         number: line of the file, or number of the JSON record, from 1.
-        video: absolute path; for `find_by_stem`, it has no suffix, and the file may lie deeper.
+        video: absolute path; for `find_by_stem`, without suffix; the file may be in a subfolder.
         label: name or id of its class; empty if unknown.
     """
 
@@ -34,11 +34,11 @@ class Row(NamedTuple):
 
 
 class MissingVideo(NamedTuple):
-    """A video that an annotation names and that does not exist.
+    """A video that an annotation file names but that does not exist.
 
     Attributes:
         split: the split, as the configuration names it.
-        video: its path below the root, maybe without a suffix.
+        video: its path relative to the root, possibly without a suffix.
         file: the annotation file.
         row: line or record of that file.
     """
@@ -71,7 +71,7 @@ def read_list(source: Path, root: Path) -> list[Row]:
 
     Args:
         source: the file.
-        root: folder that its paths start from and that none may leave.
+        root: folder to which its paths are relative and which none may leave.
 
     Raises:
         DatasetError: a row is wrong, or there is none; names the file and the row.
@@ -90,8 +90,8 @@ def read_list(source: Path, root: Path) -> list[Row]:
         path, label = [*cells, ""] if unlabelled else cells if len(cells) == 2 else ("", "")
         if not path or not (label or (unlabelled and _is_video(path))):
             raise DatasetError(
-                f"{at(source, number)}: expected 'path,label' or 'path id', or only the path of a "
-                f"video in all rows, not {line!r}"
+                f"{at(source, number)}: expected 'path,label' or 'path id', or in all rows only "
+                f"the path of a video, not {line!r}"
             )
         video = inside(base, path, at(source, number))
         if video == base:
@@ -116,16 +116,16 @@ def _split_list(line: str) -> list[str]:
 
 
 def _looks_like_csv(lines: Sequence[str]) -> bool:
-    """Whether lines are CSV, and not a list, whose lines end with a space and an id.
+    """Whether lines are CSV and not a list, whose lines end with a space and an id.
 
-    The suffix does not tell: PySlowFast's lists are called .csv, too.
+    The file's suffix does not tell them apart: PySlowFast's lists are called .csv, too.
     """
     cells = [_split_csv(line) for line in lines]
     if all(len(c) == 2 and _is_video(c[0]) for c in cells):
         return True  # with labels such as "class 1"
     ends = [_split_list(line) for line in lines]
     ends_in_id = [len(e) == 2 and e[1].isdecimal() and not e[0].endswith(",") for e in ends]
-    # One line that can only be a list's makes it a list; then it is other lines that are wrong.
+    # A line that is possible only in a list makes the file a list; then the other lines are wrong.
     is_list = any(ok and _is_video(e[0]) for ok, e in zip(ends_in_id, ends, strict=True))
     return not (is_list or all(ends_in_id))
 
@@ -135,7 +135,7 @@ def _is_video(path: str) -> bool:
 
 
 def inside(base: str, path: str, where: str) -> str:
-    """Absolute path of a video; the disk is not asked, as there may be a million rows.
+    """Absolute path of a video; does not touch the disk, as there may be a million rows.
 
     Args:
         base: absolute path of the root.
@@ -143,7 +143,7 @@ def inside(base: str, path: str, where: str) -> str:
         where: file and row, for the message.
 
     Raises:
-        DatasetError: it leaves the root.
+        DatasetError: the path leaves the root.
     """
     joined = os.path.normpath(os.path.join(base, path))
     if os.path.commonpath([base, joined]) != base:
@@ -200,7 +200,7 @@ def class_names_of(source: Path, rows: Sequence[Row]) -> tuple[str, ...]:
     """The classes of rows, sorted; where labels are ids, the name of each id is the id itself.
 
     Raises:
-        DatasetError: an id is too large to be one.
+        DatasetError: an id is too large for a class.
     """
     labels = {row.label for row in rows if row.label}
     if not labels or not all(label.isdecimal() for label in labels):
@@ -218,7 +218,7 @@ def _label_id(label: str, ids: Mapping[str, int], where: str) -> int:
 
 
 def find_by_path(source: Path, rows: Sequence[Row]) -> list[str | None]:
-    """The path of each row's video, None where there is no such file; lists each folder once.
+    """The path of each row's video, None if there is no such file; lists each folder once.
 
     Raises:
         DatasetError: a folder cannot be read.
@@ -236,20 +236,20 @@ def find_by_path(source: Path, rows: Sequence[Row]) -> list[str | None]:
 def find_by_stem(
     source: Path, rows: Sequence[Row], without: Collection[str] = ()
 ) -> list[str | None]:
-    """The path of each row's video, whatever its suffix; None where there is no such file.
+    """The path of each row's video, whatever its suffix; None if there is no such file.
 
-    A file lies in the row's folder or in one of that folder's own folders. Their names need not
-    equal the labels, as the tools that make them change spaces and punctuation. Lists each folder
+    A file is in the row's folder or in one of its subfolders. The names of subfolders need not
+    equal the labels, as the tools that create them change spaces and punctuation. Lists each folder
     once.
 
     Args:
         source: the annotation file, for messages.
         rows: their ``video`` has no suffix.
-        without: names of inner folders that are left out.
+        without: names of subfolders that are left out.
 
     Raises:
         DatasetError: a folder does not exist, or a row has several files and not exactly one of
-            them lies in the folder of its label.
+            them is in the folder of its label.
     """
     folders: dict[str, dict[str, list[str]]] = {}
     paths: list[str | None] = []
@@ -268,7 +268,7 @@ def find_by_stem(
 
 
 def _files_by_stem(folder: str, without: Collection[str]) -> dict[str, list[str]]:
-    """Video files in a folder and in its own folders, by stem: paths relative to the folder."""
+    """Video files in a folder and its subfolders, by stem: paths relative to the folder."""
     files: dict[str, list[str]] = {}
     subfolders = [""]  # grows while the first, the folder itself, is listed
     for subfolder in subfolders:
@@ -300,5 +300,5 @@ def _names(folder: str) -> set[str]:
 
 
 def _plain(label: str) -> str:
-    """A label as the usual tools change it to name a folder."""
+    """A label as the usual tools write it in the name of a folder."""
     return re.sub(r"[\"'()]", "", unicodedata.normalize("NFC", label)).replace(" ", "_")

@@ -2,12 +2,10 @@
 
 PIL's ``Image.transform`` with bicubic interpolation uses Keys' kernel with a = -1 (torch's
 ``grid_sample`` uses -0.75), puts pixel centres at halves, repeats the edge for neighbours outside
-of the picture, and fills with a plain colour where the point itself lies outside. It truncates to
-whole levels. Here the weights are the same, but the products are added in float32, so that about
-one pixel in a thousand differs by one level. Sources: libImaging's ``Geometry.c``, PIL
+the picture, and fills with a plain colour where the point itself lies outside. It truncates to
+whole levels. Here the weights are the same, but the products are added in float32, so about one
+pixel in a thousand differs by one level. Sources: libImaging's ``Geometry.c``, PIL
 ``Image.rotate``, timm ``auto_augment.py``.
-
-Every function takes and returns uint8 ``(3, T, H, W)``.
 """
 
 import math
@@ -18,13 +16,13 @@ from torch import Tensor
 
 # The default of timm and PySlowFast, which PySlowFast's recipes keep.
 FILL = 128
-# Added before truncation, because rounding errors of the sums would turn a plain surface of level v
-# into v - 1.
+# Added before truncation, as rounding errors of the sums would turn a plain surface of level v into
+# v - 1.
 _MARGIN = 1e-3
 
 
 def rotate(clip: Tensor, degrees: float) -> Tensor:
-    """Rotate counter-clockwise about the middle."""
+    """Rotate counter-clockwise about the centre: uint8 ``(3, T, H, W)`` to the same shape."""
     height, width = clip.shape[-2:]
     x, y = width / 2, height / 2
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -32,22 +30,22 @@ def rotate(clip: Tensor, degrees: float) -> Tensor:
 
 
 def shear_x(clip: Tensor, factor: float) -> Tensor:
-    """Shift row y by ``factor * y`` pixels to the left."""
+    """Shift row y left by ``factor * y`` pixels: uint8 ``(3, T, H, W)`` to the same shape."""
     return affine(clip, (1, factor, 0), (0, 1, 0))
 
 
 def shear_y(clip: Tensor, factor: float) -> Tensor:
-    """Shift column x by ``factor * x`` pixels up."""
+    """Shift column x up by ``factor * x`` pixels: uint8 ``(3, T, H, W)`` to the same shape."""
     return affine(clip, (1, 0, 0), (factor, 1, 0))
 
 
 def translate_x(clip: Tensor, share: float) -> Tensor:
-    """Shift to the left by a share of the width."""
+    """Shift left by a share of the width: uint8 ``(3, T, H, W)`` to the same shape."""
     return affine(clip, (1, 0, share * clip.shape[-1]), (0, 1, 0))
 
 
 def translate_y(clip: Tensor, share: float) -> Tensor:
-    """Shift up by a share of the height."""
+    """Shift up by a share of the height: uint8 ``(3, T, H, W)`` to the same shape."""
     return affine(clip, (1, 0, 0), (0, 1, share * clip.shape[-2]))
 
 
@@ -64,7 +62,7 @@ def affine(
         y_row: second row of the matrix.
 
     Returns:
-        uint8 ``(3, T, H, W)``; `FILL` where the source lies outside of the frame.
+        uint8 ``(3, T, H, W)``; `FILL` where the source lies outside the frame.
     """
     height, width = clip.shape[-2:]
     options = {"dtype": torch.float64, "device": clip.device}

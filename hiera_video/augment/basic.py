@@ -39,14 +39,14 @@ class Normalize(nn.Module):
         self.register_buffer("shift", -mean_ / std_, persistent=False)
 
     def forward(self, video: Tensor) -> Tensor:
-        """Uint8 ``(B, 3, T, H, W)`` in [0, 255] to float32 of the same shape."""
+        """Normalise uint8 ``(B, 3, T, H, W)`` in [0, 255]: float32 of the same shape."""
         shape = (3, *[1] * (video.ndim - 2))
         # Batches come with channels last in memory. With three channels, the convolution of the
         # patch embedding is then several times slower on a CPU.
         return video.contiguous().float() * self.scale.view(shape) + self.shift.view(shape)
 
     def invert(self, video: Tensor) -> Tensor:
-        """Float ``(B, 3, T, H, W)`` back to uint8 of the same shape, rounded and clipped."""
+        """Turn float ``(B, 3, T, H, W)`` back into uint8 of the same shape, rounded and clipped."""
         shape = (3, *[1] * (video.ndim - 2))
         pixels = (video.float() - self.shift.view(shape)) / self.scale.view(shape)
         return pixels.round().clamp(0, 255).to(torch.uint8)

@@ -31,7 +31,7 @@ class RandomErasing:
     Args:
         probability: share of clips in which a box is erased.
         area: smallest and greatest share of the frame's area; uniform between them.
-        aspect: smallest ratio of height to width, in (0, 1]; log-uniform up to its inverse.
+        aspect: smallest ratio of height to width, in (0, 1]; log-uniform from it to its inverse.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -52,7 +52,7 @@ class RandomErasing:
         self.probability, self.area, self.aspect = probability, area, aspect
 
     def draw(self, seed: Tensor, size: tuple[int, int]) -> list[Box | None]:
-        """Draw the box to erase of each clip.
+        """Draw the box to erase in each clip.
 
         Args:
             seed: int64 ``(B,)`` on the CPU.

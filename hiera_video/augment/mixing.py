@@ -23,17 +23,17 @@ class MixDraw(NamedTuple):
 
 
 class Mixing:
-    """Mix clip i with clip B - 1 - i, all of a batch alike, and their targets.
+    """Mix clip i of a batch with clip B - 1 - i, and their targets; all clips in the same way.
 
     As in PySlowFast (``mixup.py``) and in timm's mode "batch", CutMix's box is the same in all
-    frames and ends at their edge, and targets are mixed in proportion to the pixels. Unlike all
-    other augmentation, the result for a clip depends on its batch.
+    frames and is cut off at their edge, and targets are mixed in proportion to the pixels. Unlike
+    all other augmentation, the result for a clip depends on its batch.
 
     Args:
         mixup_alpha: parameter of the Beta distribution of mixup's share; 0: no mixup.
         cutmix_alpha: the same for CutMix; 0: no CutMix.
         probability: share of batches that are mixed.
-        switch_probability: share of the mixed batches that get CutMix, where both are on.
+        switch_probability: share of the mixed batches that get CutMix, if both are on.
 
     Raises:
         ValueError: an argument is out of its range.

@@ -1,12 +1,12 @@
 """The fifteen "increasing" operations of timm's RandAugment, on all frames of a clip at once.
 
 timm applies them to PIL images; this is the same arithmetic on uint8 tensors. All but the geometric
-ones (`affine.py`) give exactly the pixels that PIL gives for each frame alone: they share PIL's
-integer luminance, its float32 blending that truncates, and its statistics of single frames.
+ones (`affine.py`) give exactly the pixels that PIL gives for each frame alone: they use PIL's
+integer luminance, its truncating float32 blending, and statistics of single frames.
 Sources: timm ``auto_augment.py``, PySlowFast ``rand_augment.py``, PIL ``ImageOps``,
 ``ImageEnhance`` and libImaging's ``Blend.c``, ``Convert.c``, ``Filter.c``.
 
-Every function takes and returns uint8 ``(3, T, H, W)``.
+Every function returns uint8 of the shape that it takes.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from hiera_video.augment.affine import rotate, shear_x, shear_y, translate_x, tr
 
 
 def auto_contrast(clip: Tensor) -> Tensor:
-    """Stretch the levels of each channel of each frame to [0, 255]."""
+    """Stretch the levels of each channel and frame of uint8 ``(3, T, H, W)`` to [0, 255]."""
     low, high = (clip.flatten(2).aminmax(dim=2)[i].double()[..., None] for i in (0, 1))
     level = torch.arange(256, device=clip.device)
     # In double precision and in PIL's order, as some products lie just below an integer.
@@ -28,7 +28,7 @@ def auto_contrast(clip: Tensor) -> Tensor:
 
 
 def equalize(clip: Tensor) -> Tensor:
-    """Make the histogram of each channel of each frame as flat as a table of levels can."""
+    """Flatten the histogram of each channel and frame of uint8 ``(3, T, H, W)`` by a table."""
     index = clip.flatten(2).long()  # (3, T, H * W)
     count = torch.zeros(*index.shape[:2], 256, dtype=torch.int32, device=clip.device)
     one = torch.ones((), dtype=torch.int32, device=clip.device)
@@ -43,32 +43,35 @@ def equalize(clip: Tensor) -> Tensor:
 
 
 def invert(clip: Tensor) -> Tensor:
-    """Turn every level v into 255 - v."""
+    """Turn every level v of uint8 ``(3, T, H, W)`` into 255 - v."""
     return ~clip
 
 
 def posterize(clip: Tensor, bits: int) -> Tensor:
-    """Keep the upper ``bits`` (0 to 8) of every level."""
+    """Keep the upper ``bits`` (0 to 8) of every level of uint8 ``(3, T, H, W)``."""
     return clip & (256 - 2 ** (8 - bits))
 
 
 def solarize(clip: Tensor, threshold: int) -> Tensor:
-    """Invert the levels from ``threshold`` (0 to 256) on."""
+    """Invert the levels of uint8 ``(3, T, H, W)`` from ``threshold`` (0 to 256) on."""
     return torch.where(clip.short() < threshold, clip, ~clip)
 
 
 def solarize_add(clip: Tensor, amount: int) -> Tensor:
-    """Add ``amount`` (0 to 128) to the levels below 128."""
+    """Add ``amount`` (0 to 128) to the levels below 128 of uint8 ``(3, T, H, W)``."""
     return torch.where(clip < 128, clip + amount, clip)
 
 
 def color(clip: Tensor, factor: float) -> Tensor:
-    """Change the saturation: a factor of 0 gives grey, 1 changes nothing."""
+    """Change the saturation of uint8 ``(3, T, H, W)``: 0 gives grey, 1 changes nothing."""
     return _blend(_luminance(clip), clip, factor)
 
 
 def contrast(clip: Tensor, factor: float) -> Tensor:
-    """Change the contrast: a factor of 0 gives the frame's mean luminance, 1 changes nothing."""
+    """Change the contrast of uint8 ``(3, T, H, W)``.
+
+    A factor of 0 gives each frame's mean luminance, 1 changes nothing.
+    """
     total = _luminance(clip).flatten(1).sum(1, dtype=torch.int64)  # (T,)
     pixels = clip[0, 0].numel()
     mean = (2 * total + pixels) // (2 * pixels)  # rounded half up
@@ -76,12 +79,15 @@ def contrast(clip: Tensor, factor: float) -> Tensor:
 
 
 def brightness(clip: Tensor, factor: float) -> Tensor:
-    """Change the brightness: a factor of 0 gives black, 1 changes nothing."""
+    """Change the brightness of uint8 ``(3, T, H, W)``: 0 gives black, 1 changes nothing."""
     return (clip.float() * factor).clamp_(0, 255).to(torch.uint8)
 
 
 def sharpness(clip: Tensor, factor: float) -> Tensor:
-    """Change the sharpness: a factor of 0 smooths, 1 changes nothing, more than 1 sharpens."""
+    """Change the sharpness of uint8 ``(3, T, H, W)``.
+
+    A factor of 0 smooths, 1 changes nothing, more than 1 sharpens.
+    """
     level = clip.short()
     rows = level[..., :-2, :] + level[..., 1:-1, :] + level[..., 2:, :]
     total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * level[..., 1:-1, 1:-1]

@@ -12,7 +12,7 @@ from hiera_video.augment.random import uniform
 
 
 class Draw(NamedTuple):
-    """What happens to each of ``B`` clips, in plain numbers, which stay on the host.
+    """What happens to each of ``B`` clips, as plain numbers that stay on the host.
 
     Attributes:
         flip: whether the clip is mirrored.
@@ -29,7 +29,7 @@ class Augmentation(nn.Module):
     """Flip, RandAugment, normalise and erase, in this order, each clip by its own seed alone.
 
     What happens is drawn on the host before the batch goes to the device. So the device never
-    waits, and it works only on the clips that something was drawn for. The result for a clip is the
+    waits, and it works only on clips for which something was drawn. The result for a clip is the
     same in every batch, and on every device up to rounding.
 
     Args:
@@ -97,7 +97,7 @@ class Augmentation(nn.Module):
         if video.dtype != torch.uint8:
             raise ValueError(f"augmentation takes uint8 clips, not {video.dtype}")
         if len(video) != len(draw.flip):
-            raise ValueError(f"a draw for {len(draw.flip)} clips meets {len(video)}")
+            raise ValueError(f"expected the {len(draw.flip)} clips of the draw, not {len(video)}")
         clips = []
         for clip, flip, operations in zip(video, draw.flip, draw.operations, strict=True):
             clip = clip.flip(-1) if flip else clip

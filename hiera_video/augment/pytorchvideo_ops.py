@@ -16,7 +16,7 @@ from hiera_video.augment.pil_ops import equalize
 @functools.cache
 def augmentations() -> Any:
     """The module ``pytorchvideo.transforms.augmentations``, which takes seconds to import."""
-    with warnings.catch_warnings():  # other libraries warn of what this imports
+    with warnings.catch_warnings():  # other libraries warn about what it imports
         warnings.simplefilter("ignore")
         # pytorchvideo 0.1.5 imports a module of torchvision by the name it had before 0.17.
         sys.modules.setdefault(

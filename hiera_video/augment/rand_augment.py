@@ -69,7 +69,7 @@ class RandAugment:
 
     Video recipes come from two codebases that mean different things by RandAugment:
 
-    - ``timm``: what timm and PySlowFast write ``rand-m7-mstd0.5-inc1``. 15 operations on uint8
+    - ``timm``: what timm and PySlowFast call ``rand-m7-mstd0.5-inc1``. 15 operations on uint8
       frames as PIL does them, drawn with replacement; bicubic, filled with level 128.
     - ``pytorchvideo``: 14 operations of pytorchvideo 0.1.5 on float frames, drawn without
       replacement; bilinear, filled with 0.5. The last result is rounded to uint8.

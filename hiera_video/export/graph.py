@@ -11,7 +11,7 @@ from torch.export import Dim, ExportedProgram
 from hiera_video.augment.basic import Normalize
 
 OPSET = 20  # of ONNX: the first that has both Gelu and LayerNormalization
-BATCHES = (1, 3)  # sizes with which a graph is compared; it is traced with 2
+BATCHES = (1, 3)  # batch sizes at which a graph is compared; it is traced at 2
 # An ONNX file is a protocol buffer, which ends at 2 GiB; larger weights go into a file beside it.
 ONE_FILE = 1_900_000_000
 
@@ -36,7 +36,7 @@ class WithNormalisation(nn.Module):
         self.model, self.normalize = model, normalize
 
     def forward(self, video: Tensor) -> Tensor:
-        """Uint8 ``(B, 3, T, H, W)`` or ``(B, 3, H, W)`` to logits ``(B, classes)``."""
+        """Classify uint8 ``(B, 3, T, H, W)`` or ``(B, 3, H, W)``: logits ``(B, classes)``."""
         return self.model(self.normalize(video))
 
 
@@ -44,9 +44,9 @@ def random_input(shape: Sequence[int], uint8: bool, seed: int = 0) -> Tensor:
     """A random input.
 
     Args:
-        shape: of the result.
+        shape: shape of the result.
         uint8: pixels in [0, 255], uint8; else standard normal float32, as after normalisation.
-        seed: of the numbers.
+        seed: seed of the numbers.
     """
     generator = torch.Generator().manual_seed(seed)
     if uint8:
@@ -59,8 +59,8 @@ def trace(model: nn.Module, shape: Sequence[int], uint8: bool) -> ExportedProgra
 
     Args:
         model: on the CPU; its parameters no longer require gradients afterwards.
-        shape: of one input, ``(3, T, H, W)`` or ``(3, H, W)``.
-        uint8: the model takes pixels, as `WithNormalisation`; else float32.
+        shape: shape of one input, ``(3, T, H, W)`` or ``(3, H, W)``.
+        uint8: the model takes pixels, like `WithNormalisation`; else float32.
     """
     model = model.eval().requires_grad_(False)
     example = random_input((2, *shape), uint8)
@@ -92,7 +92,7 @@ def save_onnx(program: ExportedProgram, file: Path) -> None:
     )
     _name_batch(onnx.model)
     for holder in (*onnx.model.graph, *onnx.model.graph.inputs, *onnx.model.graph.outputs):
-        holder.metadata_props.clear()  # of the tracing, as long as the graph itself
+        holder.metadata_props.clear()  # left by tracing, as large as the graph itself
     size = sum(t.numel() * t.element_size() for t in program.state_dict.values())
     onnx.save(str(file), external_data=size > ONE_FILE)
 
@@ -112,7 +112,7 @@ def run_pt2(file: Path) -> Callable[[Tensor], Tensor]:
 
 
 def run_onnx(file: Path) -> Callable[[Tensor], Tensor]:
-    """The same for an ONNX file, which is checked first."""
+    """As `run_pt2`, for an ONNX file, which is checked first."""
     import onnx
     import onnxruntime
 
@@ -131,7 +131,7 @@ def compare(
         run: the graph: a batch to logits ``(B, classes)``.
         model: what was traced.
         shape: as in `trace`.
-        uint8: likewise.
+        uint8: as in `trace`.
     """
     absolute, largest = [], []
     for batch in BATCHES:

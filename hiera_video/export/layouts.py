@@ -1,4 +1,4 @@
-"""Classifiers of images in the layouts of timm and transformers: their names and files."""
+"""Image classifiers in the layouts of timm and transformers: names of tensors, and files."""
 
 import json
 import re
@@ -21,9 +21,9 @@ def write_timm(folder: Path, model: Hiera, description: Description) -> None:
     """Write what ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads.
 
     Args:
-        folder: to write into.
+        folder: where to write.
         model: the classifier; weights are written as float32.
-        description: of the same.
+        description: describes the classifier.
 
     Raises:
         LayoutError: timm has no such model.
@@ -70,9 +70,9 @@ def write_transformers(folder: Path, model: Hiera, description: Description) -> 
     """Write what ``HieraForImageClassification.from_pretrained(FOLDER)`` reads.
 
     Args:
-        folder: as in `write_timm`.
-        model: likewise.
-        description: likewise.
+        folder: where to write.
+        model: the classifier; weights are written as float32.
+        description: describes the classifier.
 
     Raises:
         LayoutError: transformers has no such model.
@@ -123,7 +123,7 @@ def write_transformers(folder: Path, model: Hiera, description: Description) -> 
 
 
 class _Shape(NamedTuple):
-    """The arguments of a classifier of images that both layouts hold."""
+    """The arguments of an image classifier that both layouts hold."""
 
     image_size: list[int]
     num_classes: int
@@ -138,13 +138,13 @@ class _Shape(NamedTuple):
 
 
 def _shape(model: Hiera, description: Description, library: str) -> _Shape:
-    """The arguments of a model, if the library computes the same as the model.
+    """The arguments of a model, if the library's Hiera computes the same.
 
     Both libraries unroll tokens once for each stage but the first, whatever is pooled. In the first
     block of a stage, transformers attends within mask units if this stage or the one before does.
 
     Raises:
-        LayoutError: it computes something else.
+        LayoutError: the library computes something else.
     """
     if len(model.input_size) != 2:
         raise LayoutError(f"{library} has no Hiera for video; use --format safetensors")

@@ -1,4 +1,4 @@
-"""``README.md`` beside an export: what the weights are, in the form of a model card."""
+"""``README.md`` beside an export: a model card that says what the weights are."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ LICENCES = {
         "published for Hiera under this licence, which they inherit."
     ),
     UNKNOWN: (
-        "Unknown. Their training started from other weights, whose licence could not be found "
-        "out; find it out before you use or share these."
+        "Unknown. Their training started from other weights, whose licence could not be "
+        "determined; find it out before you use or share these."
     ),
     None: (
-        "None is stated. As far as its records say, their training started from random values, so "
-        "that whoever trained them may choose one."
+        "None is stated. As far as its records show, their training started from random values, "
+        "so whoever trained them may choose one."
     ),
 }
 SHOWN = 20  # classes; all are in the JSON file
-# How to load an export. {folder} is its name.
+# How to load an export; {folder} is its name.
 LOADING = {
     "safetensors": "from hiera_video import load\n\n{use}",
     "safetensors of images": 'from hiera_video import {create}\n\nmodel = {create}("{folder}")',
@@ -58,10 +58,10 @@ def loading_code(
     """Python code that loads an export.
 
     Args:
-        kind: of the export, such as ``safetensors`` or ``onnx``.
-        folder: its name.
-        description: of the model.
-        input_shape: of one input, without the batch.
+        kind: format of the export, such as ``safetensors`` or ``onnx``.
+        folder: the export's name.
+        description: describes the model.
+        input_shape: shape of one input, without the batch.
     """
     if kind == "safetensors" and description.clip is None:
         kind = "safetensors of images"
@@ -83,10 +83,10 @@ def model_card(
     """The text of the card, in Markdown.
 
     Args:
-        description: of the model.
+        description: describes the model.
         load: Python code that loads the export.
-        results: of a test, if there was one.
-        checked: how far a graph's numbers are from those of PyTorch.
+        results: results of a test, if there was one.
+        checked: says how far a graph's numbers are from those of PyTorch.
     """
     training = description.training
     parts = [
@@ -98,7 +98,7 @@ def model_card(
         _section("Recipe", _steps(training) + _table(training.get("recipe"))),
         _section("Metrics", _metrics(training.get("validation"), results)),
         f"## Licence\n\n{LICENCES.get(description.licence, description.licence)}",
-        # Exports of version 0.1 have them in the training.
+        # Exports of version 0.1 have the versions in the training.
         _section("Versions", _table(description.versions or training.get("versions"))),
     ]
     if checked:
@@ -139,9 +139,9 @@ def _input(description: Description) -> str:
     height, width = clip["size"]
     temporal, spatial = clip["test_views"]
     times = (
-        f"one of every {clip['stride']} at {clip['fps']} frames a second"
+        f"one of every {clip['stride']} at {clip['fps']} frames per second"
         if clip["sampling"] == "clip"
-        else f"one of each of {clip['num_frames']} equal parts of a video"
+        else f"one from each of {clip['num_frames']} equal parts of a video"
     )
     text = f"Input: {values}; {clip['num_frames']} frames of {height} x {width} pixels, {times}."
     if description.kind == "classifier":
@@ -155,9 +155,9 @@ def _input(description: Description) -> str:
 def _output(description: Description) -> str:
     if description.kind == "action_detector":
         return (
-            "With the clips go boxes `(N, 4)`, x1, y1, x2, y2 in [0, 1] of their clip, and the "
-            "index of the clip of each, `(N,)`. Output: logits `(N, classes)`; the sigmoid of one "
-            "is the score of an action."
+            "The other inputs are boxes `(N, 4)`, x1, y1, x2, y2 in [0, 1] of their clip, and the "
+            "index of each box's clip, `(N,)`. Output: logits `(N, classes)`; the sigmoid of a "
+            "logit is the score of an action."
         )
     if description.kind == "masked_autoencoder":
         return "Output: a prediction for each hidden patch, and the loss."
@@ -169,7 +169,9 @@ def _steps(training: Mapping[str, Any]) -> str:
     if name := training.get("config"):
         sentences.append(f"Configuration `{name}`.")
     if epochs := training.get("epochs"):
-        sentences.append(f"These weights are of epoch {epochs}, counted in passes over the videos.")
+        sentences.append(
+            f"These weights are from epoch {epochs}, counted in passes over the videos."
+        )
     if steps := training.get("steps"):
         sentences.append(f"They took {steps} steps.")
     origins = training.get("started_from")
@@ -186,7 +188,7 @@ def _metrics(validation: Any, test: Measured | None) -> str:
     text = _table(shown) or "Not measured."
     if test and not test.weights_known:
         names = ", ".join(f"`{name}`" for name in test.metrics)
-        text += f"\n\nThe results of the test do not say of which weights {names} are."
+        text += f"\n\nThe results of the test do not say which weights gave {names}."
     return text
 
 

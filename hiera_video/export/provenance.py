@@ -1,8 +1,8 @@
 """Where weights come from: how they were trained, how good they are, and their licence.
 
-Only what is written somewhere is said: in the checkpoint, or in the folder of its run. A checkpoint
-records what its model is; the recipe and the weights that it started from stand in the
-configuration that it also holds.
+Nothing is guessed: every fact comes from the checkpoint or from the folder of its run. A checkpoint
+describes its model; the recipe and the weights that training started from are in the configuration
+that it also holds.
 """
 
 import csv
@@ -28,14 +28,14 @@ START = "task.init_from="
 
 
 def training_record(trained: Trained) -> dict[str, Any]:
-    """What is known about a training, as plain values for people.
+    """What is known about a training, as plain values for a reader.
 
     Args:
         trained: a run; in its folder, if there is one, ``run.json`` and ``metrics/`` are read.
 
     Returns:
         ``config`` (its name), ``epochs`` and ``steps`` done, ``data``, ``recipe``, ``validation``
-        (metrics at this checkpoint) and ``started_from``; those that are known.
+        (metrics at this checkpoint) and ``started_from``, as far as they are known.
     """
     description, checkpoint, home = trained.description, trained.checkpoint, trained.home
     config = checkpoint["config"]
@@ -67,11 +67,11 @@ def training_versions(trained: Trained) -> dict[str, str]:
 
 
 def licence(trained: Trained) -> str | None:
-    """The licence that a run's weights inherit from those that its training started from.
+    """The licence that a run's weights inherit from the weights that its training started from.
 
     Returns:
-        CC-BY-NC-4.0 if published weights are among them; ``unknown`` if it cannot be found out;
-        None if the training started from random values, so that whoever trained may choose.
+        CC-BY-NC-4.0 if published weights are among them; ``unknown`` if the licence cannot be
+        determined; None if the training started from random values, so whoever trained may choose.
     """
     home = trained.home
     origins = _origins(trained.checkpoint["config"], home)
@@ -79,9 +79,9 @@ def licence(trained: Trained) -> str | None:
 
 
 def _strictest(licences: Iterable[str | None]) -> str | None:
-    found = set(licences)
-    worst = (licence for licence in (NON_COMMERCIAL, UNKNOWN) if licence in found)
-    return next(worst, next(iter(found), None))
+    distinct = set(licences)
+    worst = (licence for licence in (NON_COMMERCIAL, UNKNOWN) if licence in distinct)
+    return next(worst, next(iter(distinct), None))
 
 
 def _origins(config: Mapping[str, Any], home: Path | None) -> set[str]:
@@ -89,11 +89,11 @@ def _origins(config: Mapping[str, Any], home: Path | None) -> set[str]:
 
     The configuration of a resumed run may no longer name them, so earlier commands are read, too.
     """
-    given = [_section(config, "task").get("init_from")]
+    sources = [_section(config, "task").get("init_from")]
     lists = (argv for start in _starts(home) if isinstance(argv := start.get("argv"), list))
     words = (str(word) for argv in lists for word in argv)
-    given += [word.removeprefix(START) for word in words if word.startswith(START)]
-    return {str(source) for source in given if source and source != "null"}
+    sources += [word.removeprefix(START) for word in words if word.startswith(START)]
+    return {str(source) for source in sources if source and source != "null"}
 
 
 def _licence_of(source: str, home: Path | None, seen: set[Path]) -> str | None:
@@ -102,13 +102,13 @@ def _licence_of(source: str, home: Path | None, seen: set[Path]) -> str | None:
     Args:
         source: the weights, as a run names them.
         home: folder of that run.
-        seen: resolved paths of the chain so far, to which this one is added.
+        seen: resolved paths of the chain so far; the path of these weights is added.
     """
-    # A relative path starts from the folder in which the run was started. That is not recorded, but
-    # it is one of those above the run.
+    # A relative path starts from the folder in which the run was started. That folder is not
+    # recorded, but it is one of those above the run's.
     above = [folder / source for folder in (home.absolute().parents if home else ())]
-    given = Path(os.path.expanduser(source))
-    path = next((p for p in (*above, given) if os.path.exists(p)), None)
+    as_named = Path(os.path.expanduser(source))
+    path = next((p for p in (*above, as_named) if os.path.exists(p)), None)
     if Path(source).stem in CHECKPOINTS and (path is None or path.is_file()):
         return NON_COMMERCIAL
     if path is None or path.resolve() in seen:
@@ -141,7 +141,7 @@ def _starts(home: Path | None) -> list[dict[str, Any]]:
 
 
 def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A section of a configuration; empty if it is missing or no section."""
+    """A section of a configuration; empty if it is missing or is not a section."""
     return value if isinstance(value := config.get(name), dict) else {}
 
 
@@ -156,7 +156,7 @@ def _data(data: Mapping[str, Any], clip: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers by which a training is named in papers."""
+    """The numbers by which papers describe a training."""
     task, data, trainer = (_section(config, name) for name in ("task", "data", "trainer"))
     augment, batch, optimizer, epochs = (
         _section(task, name) for name in ("augment", "batch", "optimizer", "epochs")
@@ -204,7 +204,7 @@ def _arguments(section: Any) -> Any:
 
 def _validation(home: Path | None, epoch: int) -> dict[str, float]:
     """The last validation of an epoch, counted from 0, in the run's CSV files."""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     versions = {
         int(name[1]): file
         for file in (home.glob("metrics/version_*/metrics.csv") if home else ())
@@ -219,8 +219,8 @@ def _validation(home: Path | None, epoch: int) -> dict[str, float]:
         for row in rows:
             texts = {k: v for k, v in row.items() if k and k.startswith("val/")}
             numbers = {name: _number(text) for name, text in texts.items()}
-            found |= {name: number for name, number in numbers.items() if number is not None}
-    return found
+            metrics |= {name: number for name, number in numbers.items() if number is not None}
+    return metrics
 
 
 def _number(text: Any) -> float | None:
@@ -265,13 +265,13 @@ def read_results(path: Path, weights: str | Path) -> Measured:
     tested = record.get("weights")
     if tested is not None and not _is_of(str(tested), weights):
         raise CheckpointError(
-            f"{file}: is of {str(tested).rsplit(' ', 2)[0]}, not of {weights} as it is now"
+            f"{file}: a test of {str(tested).rsplit(' ', 2)[0]}, not of {weights} as it is now"
         )
     return Measured(metrics, tested is not None)
 
 
 def _is_of(stamp: str, weights: str | Path) -> bool:
-    """Whether `stamped` says this of the weights; the file may have been moved since."""
+    """Whether a stamp is that of the weights; the file may have been moved since."""
     now = stamped(weights)
     if not Path(weights).is_file():
         return stamp == now

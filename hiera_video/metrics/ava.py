@@ -1,4 +1,4 @@
-"""Mean average precision of AVA's action detection, exact in any order and on any processes."""
+"""Mean average precision on AVA, exact for boxes in any order and on any number of processes."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -50,12 +50,13 @@ class Annotations:
     Args:
         video: int ``(m,)`` in [0, 2^23).
         second: float or int ``(m,)``.
-        boxes: x1, y1, x2, y2 of the full frame, float ``(m, 4)``; may be NaN in rows of no class.
-        action_id: id as in the label map, int ``(m,)``. A row of any other id, such as -1 of a
+        boxes: x1, y1, x2, y2 of the full frame, float ``(m, 4)``; may be NaN in rows without a
+            class.
+        action_id: id as in the label map, int ``(m,)``. A row with any other id, such as -1 for a
             keyframe without boxes, only says that its keyframe was annotated.
         action_ids: id of each class, in the order of the columns of scores.
         person_id: eighth column of AVA's files, float or int ``(m,)``, NaN where there is none. It
-            decides between boxes that a detection overlaps alike.
+            decides between boxes that a detection overlaps equally.
 
     Raises:
         ValueError: shapes or values are wrong, or a box has x1 >= x2 or y1 >= y2.
@@ -105,17 +106,17 @@ class Annotations:
         score: np.ndarray,
         protocol: str,
     ) -> np.ndarray:
-        """Average precision of each class, from rows of one box, one action and one score.
+        """Average precision of each class, from rows with one box, one action and one score each.
 
         Args:
             keys: int64 ``(n,)``, from `keyframe_keys`.
             box: float64 ``(n, 4)``; boxes without area do not count.
-            action_id: int64 ``(n,)``; ids of no class do not count.
+            action_id: int64 ``(n,)``; rows whose id is not a class's do not count.
             score: float ``(n,)``, not NaN.
             protocol: one of `PROTOCOLS`.
 
         Returns:
-            float64 ``(classes,)``; NaN of classes without ground truth.
+            float64 ``(classes,)``; NaN for classes without ground truth.
         """
         column, keyframe = columns_of(action_id, self.action_ids), self.keyframes_of(keys)
         counts = column >= 0
@@ -129,14 +130,22 @@ class Annotations:
         return self._evaluate(self._by_class(detections, column), protocol)
 
     def evaluate_scores(self, detected: DetectedBoxes, protocol: str) -> np.ndarray:
-        """As `evaluate_rows`, from boxes with a score for each class; NaN scores do not count."""
+        """As `evaluate_rows`, from boxes with a score for each class; NaN scores do not count.
+
+        Args:
+            detected: boxes of all keyframes, each once.
+            protocol: one of `PROTOCOLS`.
+
+        Returns:
+            float64 ``(classes,)``; NaN for classes without ground truth.
+        """
         keys, scores = keyframe_keys(detected.video, detected.second), detected.scores
         box = decimal_boxes(detected.boxes)
         if protocol == "official":
             row, column = highest_scores(keys, scores)
             action_id, score = self.action_ids[column], scores[row, column]
             return self.evaluate_rows(keys[row], box[row], action_id, score, protocol)
-        # All scores count, too many to be rows at once.
+        # All scores count, which are too many to become rows at once.
         keyframe = self.keyframes_of(keys)
         columns = (Detections(keyframe, box, column) for column in scores.T)
         return self._evaluate((d.rows(~np.isnan(d.score)) for d in columns), protocol)
@@ -154,16 +163,16 @@ class Annotations:
 class AVAMeanAveragePrecision(Metric):
     """mAP at IoU 0.5 of boxes with scores, by one of the protocols of `ava_matching`.
 
-    The ground truth is set as a whole, so a keyframe counts whether its boxes arrive or not. Boxes
-    may come in any order and batches, on any process. A box that comes again for the same video and
-    second, as padding does, counts once, with the greater of its scores. ``pyslowfast`` takes rows
-    in the order of `detections`.
+    The ground truth is set as a whole, so every keyframe counts, with or without detected boxes.
+    Boxes may come in any order and in any batches, on any process. A box that comes again for the
+    same video and second, as padding does, counts once, with the greater of its scores.
+    ``pyslowfast`` takes rows in the order of `detections`.
 
-    Coordinates in float32 are taken as the shortest decimal that they stand for, 0.077 and not
+    Coordinates in float32 are read as the shortest decimals that they stand for, 0.077 and not
     0.0769999996, so that the results equal those from csv files.
 
     Args:
-        class_names: names in the order of the columns of scores.
+        class_names: names of the classes, in the order of the columns of scores.
         action_ids: id of each class, as in the label map.
         protocol: ``official`` or ``pyslowfast``.
 
@@ -199,11 +208,22 @@ class AVAMeanAveragePrecision(Metric):
         action_id: np.ndarray,
         person_id: np.ndarray | None = None,
     ) -> None:
-        """Set the ground truth of all keyframes; arguments and errors as in `Annotations`."""
+        """Set the ground truth of all keyframes.
+
+        Args:
+            video: int ``(m,)`` in [0, 2^23).
+            second: float or int ``(m,)``.
+            boxes: x1, y1, x2, y2 in [0, 1] of the full frame, float ``(m, 4)``.
+            action_id: int ``(m,)``; see `Annotations`.
+            person_id: float or int ``(m,)``; see `Annotations`.
+
+        Raises:
+            ValueError: as in `Annotations`.
+        """
         self.annotations = Annotations(video, second, boxes, action_id, self.action_ids, person_id)
 
     def update(self, boxes: Tensor, scores: Tensor, video: Tensor, second: Tensor) -> None:
-        """Add boxes.
+        """Add N boxes.
 
         Args:
             boxes: x1, y1, x2, y2 in [0, 1] of the full frame, float ``(N, 4)``. N may be 0.
@@ -221,7 +241,7 @@ class AVAMeanAveragePrecision(Metric):
                 f"expected boxes (N, 4), scores (N, {classes}), video and second (N,), "
                 f"not {', '.join(map(str, shapes))}"
             )
-        # As `keyframe_keys`, on the device of the boxes: no wait for it in each batch.
+        # As `keyframe_keys`, but on the device of the boxes, so that no batch waits for it.
         if second.is_floating_point():
             microseconds = (second.double() * 1e6).round().long()
         else:
@@ -235,7 +255,7 @@ class AVAMeanAveragePrecision(Metric):
             state.append(rows.to(self.device))
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Exchange states between processes; one that saw no box takes part with empty ones."""
+        """Exchange states between processes; one without boxes takes part with empty states."""
         if not self.keyframe:
             nothing = torch.zeros(0, dtype=torch.int64, device=self.device)
             empty = [torch.zeros(0, n, device=self.device) for n in (4, len(self.class_names))]
@@ -280,7 +300,7 @@ class AVAMeanAveragePrecision(Metric):
 
 
 def sorted_boxes(keys: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> DetectedBoxes:
-    """Sort boxes by keyframe and coordinates, and join equal ones with their greatest scores.
+    """Sort boxes by keyframe and coordinates; equal boxes become one, with their greatest scores.
 
     Args:
         keys: int64 ``(n,)``, from `keyframe_keys`.
@@ -298,7 +318,7 @@ def sorted_boxes(keys: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> Det
 
 
 def decimal_boxes(boxes: np.ndarray) -> np.ndarray:
-    """Boxes ``(n, 4)`` as float64; float32 becomes the shortest decimal that it stands for."""
+    """Boxes ``(n, 4)`` as float64; a float32 becomes the shortest decimal that it stands for."""
     if boxes.dtype != np.float32:
         return np.asarray(boxes, np.float64)
     flat = pa.array(boxes.reshape(-1)).cast(pa.string()).cast(pa.float64())
@@ -306,7 +326,7 @@ def decimal_boxes(boxes: np.ndarray) -> np.ndarray:
 
 
 def columns_of(action_id: np.ndarray, action_ids: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Column of the class of each action, int64 ``(n,)``; -1 where the id is that of no class.
+    """Column of the class of each action, int64 ``(n,)``; -1 where the id is not a class's.
 
     Args:
         action_id: int ``(n,)``.

@@ -50,7 +50,7 @@ class Detections(NamedTuple):
     score: np.ndarray
 
     def rows(self, index: np.ndarray) -> "Detections":
-        """The rows that an index or a bool mask selects."""
+        """The rows that int64 ``(k,)`` indices or a bool ``(n,)`` mask select."""
         return Detections(*(values[index] for values in self))
 
 

@@ -1,4 +1,4 @@
-"""Accuracy of videos over several views of each."""
+"""Accuracy over several views of each video."""
 
 from typing import Any, NamedTuple
 
@@ -23,10 +23,10 @@ class Outcomes(NamedTuple):
     Attributes:
         video_id: int64 ``(n,)``.
         label: int64 ``(n,)``; -1: unknown.
-        predicted: int64 ``(n,)``, the class predicted from all views; -1: none, such as for a video
-            that could not be decoded.
+        predicted: int64 ``(n,)``, the class predicted from all views; -1: none, as for a video that
+            could not be decoded.
         position: int64 ``(n, groups)``, the rank of the true class, from 0; -1: no label.
-        failed: bool ``(n,)``, whether the video could not be decoded.
+        failed: bool ``(n,)``, True if the video could not be decoded.
         seen: bool ``(n, views)``; averages leave out the views that were not seen.
         views: name of each view, its temporal and spatial index, such as ``0x0``.
         groups: the groups of views that are averaged; the last one has all views.
@@ -47,7 +47,7 @@ class Outcomes(NamedTuple):
         """Top-k accuracy in [0, 1].
 
         Args:
-            k: the true class has to be among the first k.
+            k: the true class must be among the k most probable.
             group: index of a group of views in `groups`.
 
         Returns:
@@ -96,18 +96,19 @@ class Outcomes(NamedTuple):
 class MultiViewAccuracy(Metric):
     """Top-1, top-5 and mean class accuracy of the probabilities averaged over each video's views.
 
-    All views of a video come on one process, in any order and in any batches. The video is judged
-    when the last of them has come, in float64 and in the order of the views. Only the outcome is
-    kept, a few numbers per video, so memory does not grow with views or classes. Processes agree by
-    the maximum of each number, so a video that several saw, such as padding, counts once.
+    All views of a video must come on one process, in any order and in any batches. When the last
+    one has come, the video is judged, in float64 and in the order of the views. Only the outcome is
+    kept, a few numbers per video, so memory does not grow with views or classes. Processes are
+    combined by the maximum of each number, so a video that several processes saw, such as padding,
+    counts once.
 
-    Videos that were not seen and those without a label are left out. A video that lacks views is
-    judged by the others; see `Outcomes.seen`.
+    Videos that were not seen and videos without a label are left out. A video that lacks views is
+    judged by the views that came; see `Outcomes.seen`.
 
     Args:
         num_videos: videos of the data set; ids are in [0, num_videos).
         num_classes: number of classes.
-        views: temporal and spatial views of a video.
+        views: numbers of temporal and spatial views of a video.
     """
 
     full_state_update = False
@@ -134,9 +135,9 @@ class MultiViewAccuracy(Metric):
         }
         for name, value in states.items():
             self.add_state(name, value, dist_reduce_fx="max")
-        self._waiting: dict[int, dict[int, Tensor]] = {}  # views so far, of incomplete videos
+        self._waiting: dict[int, dict[int, Tensor]] = {}  # of incomplete videos: the views so far
         self._label_of: dict[int, int] = {}  # of incomplete videos
-        self._whole: set[int] = set()  # on the host, as each row asks for it
+        self._whole: set[int] = set()  # videos judged; on the host, as each row looks it up
 
     def update(self, probabilities: Tensor, label: Tensor, video_id: Tensor, view: Tensor) -> None:
         """Add B views.
@@ -183,7 +184,7 @@ class MultiViewAccuracy(Metric):
         self.update(self.position.new_zeros(0, self.num_classes), nothing, nothing, nothing)
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Judge incomplete videos by the views that came, before processes agree."""
+        """Judge incomplete videos by the views that came, before states are exchanged."""
         self._judge_waiting()
         super().sync(*args, **kwargs)
 
@@ -193,7 +194,7 @@ class MultiViewAccuracy(Metric):
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
     def outcomes(self) -> Outcomes:
-        """The outcomes of the videos of all processes, which all have to call this.
+        """The outcomes of the videos of all processes, which must all call this.
 
         Raises:
             RuntimeError: the views of one video came on several processes.
@@ -215,8 +216,8 @@ class MultiViewAccuracy(Metric):
         split = (seen.sum(1) > self.count).nonzero()
         if len(split):
             raise RuntimeError(
-                f"the views of video {int(split[0, 0])} came on several processes; each has to see "
-                "all views of its videos"
+                f"the views of video {int(split[0, 0])} came on several processes; each process "
+                "must see all views of its videos"
             )
         known = (seen.any(1) | self.failed.bool()).cpu()
 
@@ -236,7 +237,7 @@ class MultiViewAccuracy(Metric):
         )
 
     def _judge_waiting(self) -> None:
-        """Judge each incomplete video, in each group by those of its views that came."""
+        """Judge each incomplete video; each group averages those of its views that came."""
         for video, rows in self._waiting.items():
             views = sorted(rows)
             places = [[views.index(v) for v in group.views if v in rows] for group in self.groups]
@@ -256,7 +257,7 @@ class MultiViewAccuracy(Metric):
             videos: ids.
             probabilities: float64 ``(videos, views, classes)``.
             groups: of views, as indices along the second axis.
-            views: numbers of the views along that axis; None: all.
+            views: number of each view along that axis; None: all.
         """
         scores = group_scores(probabilities, groups)
         label = torch.tensor([self._label_of[video] for video in videos])

@@ -254,7 +254,15 @@ class Hiera(nn.Module):
         return (space[:, None] + time[:, :, None]).flatten(1, 2)  # (1, T', H'*W', C)
 
     def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
-        """Run one block; with `grad_checkpointing` the backward pass recomputes its activations."""
+        """Run one block; with `grad_checkpointing` the backward pass recomputes its activations.
+
+        Args:
+            block: a `HieraBlock` that takes C channels.
+            x: tokens, ``(B, K, L, C)``, with L tokens in each of K mask units.
+
+        Returns:
+            ``(B, K, L', C')``, as the block pools and widens them.
+        """
         if self.grad_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, x, use_reentrant=False)  # type: ignore[return-value]
         return block(x)

@@ -52,7 +52,7 @@ class MaskedAutoencoderHiera(Hiera):
         **encoder: further arguments of `Hiera`.
 
     Raises:
-        ValueError: arguments that do not go together.
+        ValueError: arguments do not fit each other.
 
     Attributes:
         unit_grid: number of mask units along each axis.
@@ -116,14 +116,13 @@ class MaskedAutoencoderHiera(Hiera):
             video: normalised float ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
             mask_ratio: share of units that are hidden, in (0, 1); None: 0.9 for videos, 0.6 for
                 images.
-            mask: units that are kept, in place of a random choice: bool ``(B, U)``, True where
+            mask: the units that are kept, in place of a random choice: bool ``(B, U)``, True where
                 kept, with the same number in each row; or int64 ``(B, K)``, distinct indices in any
-                order. The indices need no synchronisation with the device, and compile into one
-                graph.
+                order. Indices need no synchronisation with the device and compile into one graph.
             generator: random numbers for the choice of units.
 
         Raises:
-            ValueError: another input shape, or a mask that does not fit.
+            ValueError: the input has another shape, or the mask does not fit.
         """
         self._check_input(video)
         kept = self._kept(video, mask_ratio, mask, generator)  # (B, K)
@@ -151,21 +150,21 @@ class MaskedAutoencoderHiera(Hiera):
         stages = [*range(self.q_pool), len(self.stage_ends) - 1]
         tokens = self.encode(video, stages, kept)
         *early, last = [self.unit_maps(x, s) for x, s in zip(tokens, stages, strict=True)]
-        fused = last.float()  # in half precision the sum would lose its small terms
+        fused = last.float()  # in half precision the sum would lose small terms
         for head, x in zip(self.multi_scale_fusion_heads, early, strict=True):
             x = head(x.flatten(0, 1).movedim(-1, 1))  # (B*K, C, t, h, w)
             fused = fused + x.movedim(1, -1).unflatten(0, kept.shape).float()
         return self.encoder_norm(fused.to(self.encoder_norm.weight.dtype))
 
     def decode(self, x: Tensor, kept: Tensor) -> Tensor:
-        """Put mask tokens in the places of hidden units and run the blocks of the decoder.
+        """Put mask tokens in the places of the hidden units and run the decoder's blocks.
 
         Args:
             x: ``(B, K, t, h, w, C)`` from `encode_fused`.
             kept: indices of kept units, int64 ``(B, K)``, ascending.
 
         Returns:
-            Tokens of the decoder, ``(B, P, C)``, in raster order.
+            The decoder's tokens, ``(B, P, C)``, in raster order.
         """
         x = self.decoder_embed(x).to(self.mask_token.dtype)
         index = kept.reshape(*kept.shape, *[1] * (x.ndim - 2)).expand_as(x)
@@ -240,7 +239,7 @@ class MaskedAutoencoderHiera(Hiera):
         return self._kept_of_bool(mask).to(video.device)
 
     def _kept_of_bool(self, mask: Tensor) -> Tensor:
-        """Indices ``(B, K)`` of the True in ``(B, U)``; waits for the device."""
+        """Indices ``(B, K)`` of the True entries of ``(B, U)``; waits for the device."""
         if mask.shape[1] != self.num_units:
             raise ValueError(f"mask must have {self.num_units} units a row, not {mask.shape[1]}")
         counts = mask.sum(dim=1).tolist()
@@ -250,21 +249,21 @@ class MaskedAutoencoderHiera(Hiera):
         return _true_places(mask, counts[0])
 
     def _predicted(self, mask: Tensor) -> Tensor:
-        """Kept units ``(B, U)`` to the predictions that count in the loss, bool ``(B, P)``."""
+        """The predictions that count in the loss, bool ``(B, P)``, from kept units ``(B, U)``."""
         ones = [1] * len(self.final_unit)
         hidden = ~mask.reshape(*mask.shape, *ones, 1)  # (B, U, 1, 1, 1, 1)
         hidden = hidden.expand(*mask.shape, *self.final_unit, 1)  # (B, U, t, h, w, 1)
         return join_units(hidden, self.unit_grid).flatten(1)  # (B, P)
 
     def _fusion_head(self, stage: int, dim: int) -> nn.Module:
-        """Convolution from a unit's map at the end of a stage to its map at the last."""
+        """Convolution from a unit's map at the end of a stage to the size of the last stage's."""
         stride = tuple(s ** (self.q_pool - stage) for s in self.geometry.q_stride)
         conv = nn.Conv3d if self.is_video else nn.Conv2d
         return conv(self.stage_dims[stage], dim, stride, stride)
 
 
 def _true_places(mask: Tensor, count: int) -> Tensor:
-    """Places of the True in each row of ``(B, N)``, ascending: int64 ``(B, count)``.
+    """Places of the True entries in each row of ``(B, N)``, ascending: int64 ``(B, count)``.
 
     The caller knows their number, so nothing waits for the device.
     """

@@ -1,7 +1,7 @@
 """What a masked autoencoder reconstructs.
 
-A `Target` says how many numbers a patch has (`dim`), computes them for some patches of a video
-(when called), and paints predictions into a video (`paint`) if they are pixels (`has_picture`). To
+A `Target` says how many numbers a patch has (`dim`). When called, it computes them for some patches
+of a video. If they are pixels (`has_picture`), it can paint predictions into a video (`paint`). To
 add a target, write a class and name it in `make_target` and `TARGETS`.
 
 Legend: B batch, P patches of a video, M of them predicted, D numbers in a patch, h w a patch.
@@ -90,10 +90,18 @@ class PixelTarget:
         return (patches - mean) / std
 
     def paint(self, video: Tensor, where: Tensor, prediction: Tensor) -> Tensor:
-        """Paint predictions into a copy of the video, as in `Target`.
+        """Paint predictions into a copy of the video.
 
-        Normalised predictions get the mean and variance of the patch that they replace. Frames
-        other than the first of each token stay as they are.
+        Normalised predictions get the mean and variance of the patch that they replace. Only the
+        first frame of each token changes.
+
+        Args:
+            video: ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
+            where: indices of the predicted patches, int64 ``(B, M)``.
+            prediction: ``(B, M, D)``.
+
+        Returns:
+            A tensor with the shape and type of `video`.
         """
         patches, prediction = self.patches(video), prediction.float()
         if self.normalized:
@@ -133,12 +141,12 @@ class PixelTarget:
 class HOGTarget:
     """Histograms of oriented gradients (Dalal and Triggs 2005) of the first frame of each token.
 
-    The gradient of a channel is the difference of the two neighbours of a pixel, and 0 at the
-    border of the frame. A cell of 8x8 pixels has 9 bins of 20 degrees; opposite directions share a
-    bin. Each pixel adds the magnitude of its gradient to one bin. Each cell and channel is divided
-    by its L2 norm. Cells and bins are those of MaskFeat (arXiv:2112.09133), whose target Hiera
-    compares with pixels (table 3c). The values equal those of scikit-image's ``hog`` with blocks of
-    one cell; MaskFeat's code has Sobel kernels and mirrored borders instead.
+    The gradient of a channel is the difference of a pixel's two neighbours, and 0 at the border of
+    the frame. A cell of 8x8 pixels has 9 bins of 20 degrees; opposite directions share a
+    bin. Each pixel adds the magnitude of its gradient to one bin. The histogram of each cell and
+    channel is divided by its L2 norm. Cells and bins are those of MaskFeat (arXiv:2112.09133),
+    whose target Hiera compares with pixels (table 3c). The values equal those of scikit-image's
+    ``hog`` with blocks of one cell; MaskFeat's code has Sobel kernels and mirrored borders instead.
 
     Args:
         patch_size: height and width of a patch in pixels, multiples of 8.
@@ -173,7 +181,7 @@ class HOGTarget:
         return _take(self.patches(video), where)
 
     def paint(self, video: Tensor, where: Tensor, prediction: Tensor) -> Tensor:
-        """Raise a ValueError: a histogram has no picture."""
+        """Raise a ValueError, whatever the arguments (see `Target`): a histogram has no picture."""
         raise ValueError("histograms of gradients (target hog) cannot be painted as a picture")
 
     def patches(self, video: Tensor) -> Tensor:
@@ -214,7 +222,7 @@ class HOGTarget:
 def make_target(
     name: str, patch_size: tuple[int, int], frame_stride: int | None, in_chans: int
 ) -> Target:
-    """Create the target of a name in `TARGETS`.
+    """Create the target with a name in `TARGETS`.
 
     Args:
         name: ``pixels_normalized``, ``pixels`` or ``hog``.
@@ -223,7 +231,7 @@ def make_target(
         in_chans: channels of a pixel.
 
     Raises:
-        ValueError: an unknown name, or patches that the target cannot have.
+        ValueError: the name is unknown, or the target cannot have such patches.
     """
     if name not in TARGETS:
         raise ValueError(f"target must be one of {', '.join(TARGETS)}, not {name!r}")

@@ -36,7 +36,7 @@ def predict_files(
     out: Path,
     min_action_score: float = 0.5,
 ) -> list[str]:
-    """Write results of videos into a folder; one that fails is reported, and the next one begins.
+    """Write the results for videos into a folder; a video that fails is reported and left out.
 
     A video ``NAME.mp4`` gives three files, which appear when they are complete:
 
@@ -45,18 +45,18 @@ def predict_files(
     - ``NAME.jsonl``, a line for each second: ``{"video", "second", "boxes": [{"box",
       "person_score", "actions": [{"label", "score"}, ...]}, ...]}`` with the actions of at least
       ``min_action_score``, best first;
-    - ``NAME.mp4``, the video with these drawn in, without sound; each frame shows the second
-      nearest to its start.
+    - ``NAME.mp4``, the video with these boxes and actions drawn in, without sound; each frame shows
+      the second nearest to its start.
 
     Args:
         predictor: scores actions.
-        persons: where persons are.
-        videos: files.
-        out: the folder, made if it does not exist.
+        persons: finds persons.
+        videos: the video files.
+        out: the folder, created if it does not exist.
         min_action_score: score below which an action is not shown, in [0, 1].
 
     Returns:
-        The videos that worked.
+        The videos that did not fail.
 
     Raises:
         ValueError: as `check_request`; nothing is written.
@@ -79,8 +79,8 @@ def check_request(videos: Sequence[str], out: Path, min_action_score: float) -> 
 
     Args:
         videos: as in `predict_files`.
-        out: likewise.
-        min_action_score: likewise.
+        out: as in `predict_files`.
+        min_action_score: as in `predict_files`.
 
     Raises:
         ValueError: the score is not in [0, 1].
@@ -96,7 +96,7 @@ def check_request(videos: Sequence[str], out: Path, min_action_score: float) -> 
     for video in videos:
         other = named.setdefault(Path(video).stem, video)
         if other != video:
-            raise DatasetError(f"{other} and {video} have one name; predict them into two folders")
+            raise DatasetError(f"{other} and {video} have the same name; use two folders")
         target = out / f"{Path(video).stem}.mp4"
         if target.exists() and os.path.exists(video) and target.samefile(video):
             raise DatasetError(f"out={out} holds {video} itself; name another folder")

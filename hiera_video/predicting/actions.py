@@ -1,6 +1,6 @@
 """Who does what in a video, once a second: what `load` gives for an action detector.
 
-A file of any length is read forwards, some seconds at a time; nothing is kept of those before.
+A file of any length is read forwards, some seconds at a time; earlier ones are not kept.
 """
 
 import math
@@ -21,26 +21,26 @@ from hiera_video.predicting.batches import ClipNetwork, batches
 from hiera_video.predicting.moments import Moment, Second
 from hiera_video.predicting.persons import PersonBoxes, PersonSource, person_source
 
-SECONDS_AT_ONCE = 8  # that are decoded together
+SECONDS_AT_ONCE = 8  # decoded together
 
 
 class ActionPredictor:
     """Scores the actions of persons in videos.
 
-    A clip is scaled as in evaluation. Where evaluation sees only the centre of the picture, here
-    crops are laid all over it, so that everybody narrower than half a crop is whole in one of
-    them. Each person is scored in the crop that holds most of the box; of several, in the one
-    nearest to the centre.
+    A clip is scaled as in evaluation. Evaluation sees only the centre of the picture; here, crops
+    cover all of it, so that everybody narrower than half a crop is whole in one of them. Each
+    person is scored in the crop that holds most of the box; if several do, in the one nearest to
+    the centre.
 
     Args:
         model: an action detector: ``video``, normalised float ``(B, 3, T, H, W)``, ``boxes``
             float ``(N, 4)`` in [0, 1] of their clips and ``box_clip`` int64 ``(N,)``, the clip of
             each, to logits ``(N, classes)``.
         class_names: in the order of the logits.
-        clip: what it sees of a video.
+        clip: what the model sees of a video.
         action_ids: numbers of the classes in AVA's files; None or empty: 1, 2, 3, ...
         normalize: from uint8 to what the model takes.
-        times_person_score: multiply each action's score by that of the person.
+        times_person_score: multiply each action's score by the person's score.
         short_side: pixels to which the short side is scaled; None: so that a crop just fits in.
         pad: instead of crops, height and width to which the whole picture is padded.
         device: None: a GPU if there is one.
@@ -84,17 +84,17 @@ class ActionPredictor:
 
         Args:
             video: a file.
-            boxes: ``detector``, ``full_frame`` or a csv of person boxes, of persons that score at
-                least 0.8; or what `person_source` returned, for other settings.
-            top: actions of a person at most.
+            boxes: ``detector``, ``full_frame`` or a csv of person boxes, with persons that score at
+                least 0.8; for other settings, what `person_source` returned.
+            top: at most so many actions of each person.
 
         Returns:
             ``[Second(second, [Person(box, score, [Action(label, score), ...]), ...]), ...]``.
 
         Raises:
             VideoDecodeError: the file cannot be read as a video.
-            DatasetError: no such boxes, or none of this video.
-            CheckpointError: the detector's weights cannot be had.
+            DatasetError: there are no such boxes, or none in this video.
+            CheckpointError: the detector's weights cannot be downloaded or read.
             ValueError: ``top`` is not positive.
         """
         if top < 1:
@@ -122,7 +122,7 @@ class ActionPredictor:
 
         Args:
             file: the video.
-            persons: where they are.
+            persons: finds them.
             seconds: when to look, ascending; some of ``persons.seconds(...)``.
 
         Raises:
@@ -201,10 +201,10 @@ def crops_over(width: int, height: int, crop_width: int, crop_height: int) -> li
     """Crops all over a picture, at equal steps of at most half a crop.
 
     Args:
-        width: of the picture, pixels; likewise the others.
-        height: of the picture.
-        crop_width: of a crop.
-        crop_height: of a crop.
+        width: width of the picture, pixels.
+        height: height of the picture, pixels.
+        crop_width: width of a crop, pixels.
+        crop_height: height of a crop, pixels.
 
     Returns:
         x1, y1, x2, y2 in pixels, those nearest to the centre first.
@@ -232,13 +232,13 @@ def boxes_in_crops(
 
     Args:
         boxes: x1, y1, x2, y2 in [0, 1] of the picture, float64 ``(N, 4)``.
-        crops: the same in pixels of the picture.
-        width: of the picture, pixels.
-        height: the same.
+        crops: x1, y1, x2, y2 in pixels of the picture.
+        width: width of the picture, pixels.
+        height: height of the picture, pixels.
 
     Returns:
-        int64 ``(N,)``, the chosen crop; float64 ``(N, 4)``, the boxes in [0, 1] of it, cut off at
-        its border.
+        int64 ``(N,)``, the index of each box's crop; float64 ``(N, 4)``, the boxes in [0, 1] of
+        their crops, cut off at the border.
     """
     moved = np.stack([crop_boxes(boxes, crop, width, height) for crop in crops])  # (crops, N, 4)
     shares = np.stack([visible_shares(inside) for inside in moved]).round(6)

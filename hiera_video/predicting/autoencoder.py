@@ -1,4 +1,4 @@
-"""What a masked autoencoder makes of a video: what `load` gives for a pretraining."""
+"""How a masked autoencoder reconstructs a video: what `load` gives for a pretraining run."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from hiera_video.visualize.reconstruction import reconstruction_pictures
 
 
 class Reconstruction(NamedTuple):
-    """A clip, hidden and painted. Frames are those that the model predicts: T' of T.
+    """A clip, masked and reconstructed. It has only the frames that the model predicts, T' of T.
 
     Attributes:
         loss: mean squared error of the hidden patches.
@@ -42,8 +42,8 @@ class Reconstructor:
 
     Args:
         model: a masked autoencoder of videos.
-        clip: what it sees of a video.
-        mask_ratio: share of mask units that is hidden, in (0, 1), unless `reconstruct` is told
+        clip: what the model sees of a video.
+        mask_ratio: share of mask units that is hidden, in (0, 1), unless `reconstruct` is given
             another; None: 0.9.
         mask: which units are hidden, a name in `models.masks.MASKS`.
         normalize: from uint8 to what the model takes.
@@ -80,15 +80,15 @@ class Reconstructor:
         """Hide parts of a clip and paint what the model predicts there.
 
         Args:
-            video: a file, of which the clip in the centre of time and picture is taken; or a clip,
-                uint8 ``(T, H, W, 3)`` of the size of `clip`.
+            video: a file, from which the clip in the middle of time and picture is taken; or a
+                clip, uint8 ``(T, H, W, 3)`` of the size of `clip`.
             mask_ratio: share of mask units that is hidden, in (0, 1); None: that of the training.
-            seed: of the choice of units, which is the same on all devices.
+            seed: seed of the choice of units, which is the same on all devices.
 
         Raises:
             VideoDecodeError: the file cannot be read as a video.
-            ValueError: a clip of another shape or type, a share that hides nothing or everything,
-                or a model whose predictions are no pictures (``target="hog"``).
+            ValueError: the clip has another shape or type, the share hides nothing or everything,
+                or the model predicts no pictures (``target="hog"``).
         """
         clip = self._clip_of(video)
         pixels = torch.from_numpy(clip[None]).permute(0, 4, 1, 2, 3)  # (1, 3, T, H, W)
@@ -98,7 +98,7 @@ class Reconstructor:
         return Reconstruction(float(out.loss), *rows[0].cpu().numpy())
 
     def _clip_of(self, video: str | Path | np.ndarray) -> np.ndarray:
-        """uint8 ``(T, H, W, 3)``."""
+        """The clip to reconstruct, uint8 ``(T, H, W, 3)``."""
         if isinstance(video, np.ndarray):
             if video.shape != self.clip.shape or video.dtype != np.uint8:
                 raise ValueError(

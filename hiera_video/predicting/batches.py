@@ -1,7 +1,7 @@
 """What all predictions from Python share: clips to the device, through the network, and back.
 
-The command ``predict`` of classification does not use it. There Lightning's trainer moves batches
-that the loader's processes read ahead, on every device, and also sets the precision; a task's
+The command ``predict`` for classification does not use this. There, Lightning's trainer sets the
+precision and moves batches, which the loader's processes read ahead, to every device; a task's
 ``predict_step`` is only normalisation and network.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hiera_video.augment.basic import Normalize
 
-CLIPS_AT_ONCE = 8  # that the network sees together; bounds memory
+CLIPS_AT_ONCE = 8  # in one forward pass; bounds memory
 # The type that autocast computes in, by the name of Lightning's precision.
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -24,7 +24,7 @@ class ClipNetwork:
 
     Args:
         network: takes a normalised float ``video`` ``(B, 3, T, H, W)``, and tensors by keyword.
-        normalize: from uint8 to what the network takes; None: as published video models.
+        normalize: from uint8 to what the network takes; None: as for published video models.
         device: None: a GPU if there is one.
         precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``, as Lightning names it.
 
@@ -53,7 +53,7 @@ class ClipNetwork:
 
     @torch.inference_mode()
     def run(self, video: Tensor, **inputs: Tensor) -> Any:
-        """What the network gives for a normalised ``(B, 3, T, H, W)``, all on the device."""
+        """The network's output for normalised ``(B, 3, T, H, W)``, on the device."""
         kind, enabled = self.autocast_type, self.autocast_type is not None
         with torch.autocast(self.device.type, kind, enabled):
             return self.network(video, **{k: x.to(self.device) for k, x in inputs.items()})
@@ -72,7 +72,7 @@ class ClipNetwork:
 
 
 def batches(clips: Sequence[np.ndarray] | np.ndarray) -> Iterator[tuple[int, Tensor]]:
-    """Clips uint8 ``(T, H, W, 3)``, at most `CLIPS_AT_ONCE` together.
+    """Batches of at most `CLIPS_AT_ONCE` clips, each uint8 ``(T, H, W, 3)``.
 
     Yields:
         The index of the first clip of the batch, and the batch, uint8 ``(B, 3, T, H, W)``.

@@ -15,13 +15,13 @@ from hiera_video.predicting.batches import ClipNetwork, batches
 
 
 class Predictor:
-    """Names the classes of videos. Numbers are those of the command ``predict`` in float32.
+    """Names the classes of videos, with the same numbers as the command ``predict`` in float32.
 
     Args:
         model: a classifier: normalised float ``(B, 3, T, H, W)`` to logits ``(B, classes)``.
         class_names: in the order of the logits.
         clip: what the model sees of a video.
-        views: temporal and spatial views of a video, unless `predict` is told others.
+        views: numbers of temporal and spatial views of a video, unless `predict` is given others.
         normalize: from uint8 to what the model takes.
         device: None: a GPU if there is one.
 
@@ -52,13 +52,13 @@ class Predictor:
     def predict(
         self, video: str | Path, top: int = 5, views: Sequence[int] | None = None
     ) -> list[Prediction]:
-        """The most probable classes of a video, the first the most probable.
+        """The most probable classes of a video, in falling order.
 
         Args:
             video: a file.
-            top: classes at most.
-            views: (temporal, spatial), whose probabilities are averaged; None: those of the tests
-                of its training.
+            top: at most so many classes.
+            views: numbers of (temporal, spatial) views, whose probabilities are averaged; None: as
+                in the tests of its training.
 
         Returns:
             ``[Prediction(label, probability), ...]``.

@@ -25,7 +25,7 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Any:
         device: None: a GPU if there is one.
 
     Returns:
-        By the kind of model, a
+        Depending on the kind of model, a
 
         - `Predictor` of a classifier: ``predict(video)`` names the classes;
         - `ActionPredictor` of an action detector: ``predict(video, boxes)`` gives the actions of
@@ -33,7 +33,8 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Any:
         - `Reconstructor` of a masked autoencoder: ``reconstruct(video)`` gives pictures.
 
     Raises:
-        CheckpointError: a ValueError: it is none of these, is damaged, or is a model of images.
+        CheckpointError: a ValueError: the source is none of these, is damaged, or is a model of
+            images.
     """
     trained = read_trained(source)
     description = trained.description

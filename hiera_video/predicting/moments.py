@@ -1,4 +1,4 @@
-"""What is predicted of the persons of a video at one second: scores, and actions by name."""
+"""What is predicted about the persons in a video at one second: scores, and actions by name."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class Person(NamedTuple):
 
     Attributes:
         box: x1, y1, x2, y2 in [0, 1] of the frame.
-        score: that it is a person, in [0, 1].
+        score: how certain it is that this is a person, in [0, 1].
         actions: the best first.
     """
 
@@ -35,10 +35,10 @@ class Person(NamedTuple):
 
 
 class Second(NamedTuple):
-    """The persons of a second.
+    """The persons at one second.
 
     Attributes:
-        second: when, from the start of the video.
+        second: seconds from the start of the video.
         persons: in the order of their boxes' source; empty if nobody is there.
     """
 
@@ -47,10 +47,10 @@ class Second(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """The scores of all actions at a second.
+    """The scores of all actions at one second.
 
     Attributes:
-        second: when, from the start of the video.
+        second: seconds from the start of the video.
         persons: N boxes in the full frame.
         scores: float32 ``(N, classes)`` in [0, 1].
     """
@@ -67,7 +67,7 @@ class Moment(NamedTuple):
         Args:
             class_names: in the order of the columns of `scores`.
             least: score below which an action is left out, in [0, 1].
-            top: actions of a person at most; None: no limit.
+            top: at most so many actions of each person; None: no limit.
         """
         people = []
         for box, person, scores in zip(*self.persons, self.scores, strict=True):

@@ -1,4 +1,4 @@
-"""Where the persons of a video are, second by second: detected, read from a file, or everywhere."""
+"""Where persons are in a video, second by second: detected, read from a file, or everywhere."""
 
 import logging
 import math
@@ -43,11 +43,11 @@ class PersonSource(Protocol):
     """Finds the persons of any video."""
 
     def seconds(self, video: str, duration: float) -> list[int]:
-        """When to look.
+        """When to look for persons.
 
         Args:
             video: path of the file.
-            duration: of the video, seconds.
+            duration: length of the video, seconds.
 
         Returns:
             Seconds from the start of the video, ascending.
@@ -58,7 +58,7 @@ class PersonSource(Protocol):
         ...
 
     def at(self, file: VideoFile, seconds: Sequence[int]) -> list[PersonBoxes]:
-        """The persons at each second; `seconds` are ascending."""
+        """The persons at each of ``seconds``, which are ascending."""
         ...
 
 
@@ -73,15 +73,15 @@ def person_source(
 
     Args:
         boxes: ``detector``, ``full_frame``, or a csv of person boxes as in `BoxFile`.
-        detector: a detection model of torchvision.
+        detector: name of a detection model in torchvision.
         weights: a local file of its weights; None: torchvision's own, downloaded once.
         min_score: persons with a lower score are left out; in [0, 1].
         device: of the detector.
 
     Raises:
-        ValueError: no such detector, or a score outside [0, 1].
+        ValueError: there is no such detector, or the score is outside [0, 1].
         CheckpointError: the detector's weights cannot be downloaded, or are another model's.
-        DatasetError: no such file, or a row of it is wrong.
+        DatasetError: there is no such file, or a row of it is wrong.
     """
     if not 0 <= min_score <= 1:
         raise ValueError(f"min_score must be in [0, 1], not {min_score}")
@@ -96,7 +96,7 @@ def person_source(
 
 
 def whole_seconds(duration: float) -> list[int]:
-    """0, 1, 2, ... before the end of a video of ``duration`` seconds; always 0."""
+    """0, 1, 2, ... up to the end of a video of ``duration`` seconds; 0 is always included."""
     return list(range(max(1, math.ceil(duration))))
 
 
@@ -119,7 +119,7 @@ class PersonDetector:
         model: takes a list of images, float ``(3, H, W)`` in [0, 1], and returns a dict for each:
             ``boxes`` ``(N, 4)`` in pixels, ``labels`` and ``scores`` ``(N,)``.
         min_score: persons with a lower score are left out; in [0, 1].
-        person: label of persons.
+        person: the label that stands for persons.
     """
 
     def __init__(self, model: nn.Module, min_score: float = 0.8, person: int = COCO_PERSON) -> None:
@@ -198,11 +198,11 @@ def _downloaded(name: str, url: str) -> Path:
 class BoxFile:
     """Persons from a csv as `read_boxes` takes it: ``video,second,x1,y1,x2,y2,,score``.
 
-    A box that stands in several rows, each with one action, counts once.
+    A box in several rows, each with another action, counts once.
 
     Args:
-        path: the file. It names a video by its file name, with or without suffix. Seconds count
-            from the start of the video.
+        path: the csv, which names videos by their file names, with or without suffix. Seconds count
+            from the start of a video.
         min_score: persons with a lower score are left out; in [0, 1].
 
     Raises:
@@ -235,7 +235,7 @@ class BoxFile:
                 f"{self.path}: has {first} in {Path(video).name}, which lasts {duration:.1f} s"
             )
         if late := len(np.setdiff1d(listed, whole)):
-            log.warning(f"{self.path}: {late} seconds lie after the end of {video}: not used")
+            log.warning(f"{self.path}: {late} seconds lie after the end of {video}; not used")
         return whole
 
     def at(self, file: VideoFile, seconds: Sequence[int]) -> list[PersonBoxes]:
@@ -265,8 +265,8 @@ def _refuse_person_ids(table: BoxTable) -> None:
     score, has_actions = table.score, (table.action != NO_ACTION).any()
     if has_actions and (score % 1 == 0).all() and (score != 1).any():
         raise DatasetError(
-            f"{table.file}: its eighth column looks like the persons' numbers of a ground truth; "
-            "write 1 there, a person's score"
+            f"{table.file}: its eighth column looks like the person ids of a ground truth; write 1 "
+            "there as the person's score"
         )
 
 

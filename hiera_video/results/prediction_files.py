@@ -202,7 +202,7 @@ class PredictionFile:
 
         Args:
             metric: is updated.
-            ids: int64, ascending: the metric knows each video by the index of its id in this array.
+            ids: int64 ``(n,)``, ascending: the metric knows each video by the index of its id here.
                 None: by the id itself.
         """
         for rows in self.rows():

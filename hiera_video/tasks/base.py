@@ -253,7 +253,7 @@ class VideoTask(EvaluatedTask):
         groups = parameter_groups(self.model, self.lr * factor, self.weight_decay, self.layer_decay)
         try:
             optimizer = self.optimizer(groups)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, IndexError) as error:
             raise MisconfigurationException(f"task.optimizer: {error}") from error
         steps, steps_a_pass = schedule_length(trainer)
         warmup = round(self.budget.in_passes(self.warmup_epochs, repeats) * steps_a_pass)

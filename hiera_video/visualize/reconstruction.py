@@ -63,10 +63,10 @@ def reconstruction_sheet(
     """Show video, masked video and reconstruction in three rows per clip, one column per frame.
 
     Args:
-        mae: as in `reconstruction_pictures`.
-        video: likewise.
-        out: likewise.
-        normalize: likewise.
+        mae: the model.
+        video: its input, normalised float ``(B, 3, T, H, W)``.
+        out: its output for this input.
+        normalize: what the input was normalised with.
 
     Returns:
         uint8 ``(3, B * 3 * (H + 4), T' * (W + 4))`` with T' shown frames; 4 is the gap.

@@ -141,11 +141,17 @@ def saved_input_size(checkpoint: Mapping[str, Any], path: Path) -> tuple[int, ..
 
 
 def checked_values(weights: Mapping[str, Tensor]) -> StateDict:
-    """Check that a network can compute with these weights; those of 8 bits become float32.
+    """Check that a network can compute with these weights; 8-bit tensors become float32.
+
+    Args:
+        weights: tensors of any shape, by name.
+
+    Returns:
+        The same names and shapes; floating-point tensors of at least 16 bits.
 
     Raises:
-        ValueError: a tensor that is empty or not of floating point, or that has values that are NaN
-            or, as float32, infinite.
+        ValueError: a tensor is empty or not floating-point, or has values that are NaN or, as
+            float32, infinite.
     """
     checked = {}
     for name, value in weights.items():

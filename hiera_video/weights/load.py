@@ -1,7 +1,7 @@
 """Load Hiera weights into a model, wherever they come from.
 
-`files` and `download` find and read them, `foreign` gives them their published names, `adapt` makes
-them fit. Here they meet the model.
+`files` and `download` find and read weights, `foreign` gives them their published names, and
+`adapt` makes them fit. This module puts them into the model.
 """
 
 from collections.abc import Iterable, Mapping
@@ -91,34 +91,34 @@ def load_weights(
     """Load weights into a model and print a short report.
 
     The names of the tensors tell the formats apart: published models, runs of this project, timm,
-    transformers and SAM 2; see `foreign`. If a training kept an average of the weights, the average
-    is loaded.
+    transformers and SAM 2; see `foreign`. If a run kept an average of the weights, the average is
+    loaded.
 
-    From a masked autoencoder to a classifier, the decoder is left out, ``encoder_norm`` becomes
-    ``norm``, and the head stays new. So does a head for another number of classes. For another
-    input size, position embeddings are resized; see `positions`.
+    When a classifier is loaded from a masked autoencoder, the decoder is left out, ``encoder_norm``
+    becomes ``norm``, and the head keeps its initial values. So does a head for another number of
+    classes. For another input size, position embeddings are resized; see `positions`.
 
     Args:
         model: a `Hiera`, `MaskedAutoencoderHiera` or `HieraActionDetector`.
         source: a file (``.pth``, ``.bin``, Lightning's ``.ckpt``, ``.safetensors``), the folder of
             a run or an export, or the name of published weights such as ``mae_hiera_base_16x224``,
             which are downloaded once.
-        strict: raise if other tensors are missing, unexpected or of another shape. If False, such
-            tensors keep their initial values.
+        strict: raise if any other tensors are missing, unexpected or of another shape. If False,
+            such tensors keep their initial values.
         quiet: print nothing.
         inflate: allow weights of an image model in a video model. Each token then sees its first
-            frame, as the image model does, and the position in time is zero. Published image
-            weights expect pixels normalised with ImageNet's mean and deviation, which differ from
-            those of video.
-        head: False leaves the model's head new even if the file's fits, as its classes may be
-            others.
+            frame, as the image model does, and the temporal position embedding is zero. Published
+            image weights expect pixels normalised with ImageNet's mean and deviation, which differ
+            from those of video.
+        head: False keeps the model's own head even if the file's would fit, as its classes may
+            differ.
 
     Returns:
         What was loaded and what was not.
 
     Raises:
-        CheckpointError: a ValueError: the weights cannot be read or do not fit. The model is as it
-            was before.
+        CheckpointError: a ValueError: the weights cannot be read or do not fit. The model is
+            unchanged.
     """
     path, checkpoint, weights = _read(source, quiet)
     own = model.state_dict()
@@ -147,7 +147,7 @@ def load_weights(
 
 
 def _read(source: str | Path, quiet: bool) -> tuple[Path, dict[str, Any], StateDict]:
-    """Find or download a file: its path, all that it holds, and the weights of its network."""
+    """Find or download a file: its path, its contents, and the weights of its network."""
     published = str(source) in CHECKPOINTS and not Path(source).exists()
     path = published_file(str(source), quiet) if published else find_weights(source)
     try:
@@ -155,7 +155,7 @@ def _read(source: str | Path, quiet: bool) -> tuple[Path, dict[str, Any], StateD
         return path, checkpoint, network_weights(checkpoint, path)
     except CheckpointError as error:
         if published:
-            raise CheckpointError(f"{error}; delete it to download it anew") from error
+            raise CheckpointError(f"{error}; delete it to download it again") from error
         raise
 
 
@@ -184,7 +184,7 @@ def _report(translation: Translation, own: StateDict, resized: list[str]) -> Loa
 def _notes(
     checkpoint: Mapping[str, Any], translation: Translation, published: bool
 ) -> tuple[str, ...]:
-    """Lines for the user: of an average, of the format, of the licence."""
+    """Lines for the user: about an average, the format and the licence."""
     average = average_in(checkpoint)
     notes = (f"the average of a training ({average})",) if average else ()
     return (*notes, *translation.notes, *((LICENCE,) if published else ()))
@@ -193,8 +193,8 @@ def _notes(
 def _refuse_gaps(own: StateDict, translation: Translation, report: LoadReport) -> None:
     """Raise a ValueError unless weights and model differ only where they may.
 
-    The file may lack a head, and what its format never has. It may have a decoder that the model
-    does not have, and tensors that are not part of a Hiera.
+    The file may lack a head, and tensors that its format never has. It may have a decoder that the
+    model lacks, and tensors that are not part of a Hiera.
     """
     weights = translation.weights
     missing = [name for name in report.missing if name not in (*HEAD, *translation.lacks)]
@@ -215,7 +215,7 @@ def _refuse_gaps(own: StateDict, translation: Translation, report: LoadReport) -
 def _refuse_overflow(own: StateDict, weights: StateDict) -> None:
     """Raise a ValueError if a value is too large for the model's type.
 
-    The file's own values are finite, but folding and resizing may have made larger ones.
+    The file's own values are finite, but folding and resizing may have made them larger.
     """
     for name, value in weights.items():
         dtype = own[name].dtype
@@ -236,5 +236,5 @@ def _few(names: Iterable[str], count: int = 3) -> str:
 
 
 def _tops(names: Iterable[str]) -> list[str]:
-    """First parts of the names: the modules of the network that hold these tensors."""
+    """First parts of the names: the modules of the network that hold the tensors."""
     return list(dict.fromkeys(name.partition(".")[0] for name in names))

@@ -123,7 +123,7 @@ def test_wrong_input_is_one_line():
     draw = augmentation.draw(torch.arange(2), SIZE)
     with pytest.raises(ValueError, match="takes uint8 clips, not torch.float32"):
         augmentation(clips(2).float(), draw)
-    with pytest.raises(ValueError, match="a draw for 2 clips meets 3"):
+    with pytest.raises(ValueError, match="expected the 2 clips of the draw, not 3"):
         augmentation(clips(3), draw)
 
 

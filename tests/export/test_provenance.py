@@ -115,7 +115,7 @@ def test_the_card_says_no_more_than_is_known(tmp_path):
     assert front["pipeline_tag"] == "video-classification"
     assert "not for commercial use" in card(licence="CC-BY-NC-4.0")
     assert "license: cc-by-nc-4.0" in card(licence="CC-BY-NC-4.0")
-    assert "could not be found out" in card(licence="unknown")
+    assert "could not be determined" in card(licence="unknown")
     names = tuple(f"class {i}" for i in range(400))
     assert "400 classes" in card(class_names=names)
     assert "and 380 more" in card(class_names=names)
@@ -187,7 +187,7 @@ def test_what_a_checkpoint_does_not_say_is_unknown(tmp_path, change, starts):
     licence(trained)
     text = card(training=record, versions=training_versions(trained))
     assert "None" not in text.partition("## Recipe")[2].partition("## Licence")[0]
-    assert ("of epoch 2" in text) == (content.get("epoch") == 1)
+    assert ("from epoch 2" in text) == (content.get("epoch") == 1)
     # It comes back from the file as it is.
     description = trained.description._replace(training=record, versions=training_versions(trained))
     write_model(tmp_path, tiny_model(), description)
@@ -241,15 +241,17 @@ def test_results_are_of_these_weights(tmp_path):
     moved = weights.rename(tmp_path / "a b.ckpt")
     assert read_results(tmp_path, moved).weights_known
     os.utime(moved, (1, 1))
-    with pytest.raises(CheckpointError, match=r"is of .*last.ckpt, not of .*a b.ckpt as it is now"):
+    with pytest.raises(
+        CheckpointError, match=r"a test of .*last.ckpt, not of .*a b.ckpt as it is now"
+    ):
         read_results(tmp_path, moved)
     write("hiera_base_16x224")
     assert read_results(tmp_path, "hiera_base_16x224").weights_known
     for other in (moved, "hiera_large_16x224"):
-        with pytest.raises(CheckpointError, match="is of hiera_base_16x224, not of"):
+        with pytest.raises(CheckpointError, match="a test of hiera_base_16x224, not of"):
             read_results(tmp_path, other)
     (tmp_path / "results.json").write_text(json.dumps(summary()))
     found = read_results(tmp_path, moved)
     assert not found.weights_known
-    words = "do not say of which weights `top1`, `top5`, `mean_class_accuracy` are"
+    words = "do not say which weights gave `top1`, `top5`, `mean_class_accuracy`"
     assert words in model_card(DESCRIPTION, "load()", results=found)

@@ -139,5 +139,5 @@ def test_training_stops_at_a_crash_if_asked_to(workspace, training):
     words = [*training, "run_dir=runs/faulty-kill", "data.stop_on_kill=true"]
     words += ["data.killed_videos=killed.csv", "data.max_bad_share=0.5"]
     output = run(*words, cwd=workspace, code=1, PYTHONPATH=str(ROOT))
-    assert "killed.csv lists it now, and resume=auto goes on without it" in output
+    assert "killed.csv lists it now, and resume=auto continues without it" in output
     assert "Traceback" not in output

@@ -104,7 +104,7 @@ def test_a_published_annotation_is_prepared_checked_and_read(data, command, capl
     out, _ = command("prepare", *words, "--out", "ready")
     assert "ready/train/manifest.parquet: 17 videos, 17 ok, 0 bad" in out
     assert "ready/val/manifest.parquet: 2 videos, 2 ok" in out
-    assert "1 of 18 videos are not there" in caplog.text
+    assert "1 of 18 videos are missing" in caplog.text
     listed = (data.parent / "ready/missing_videos.csv").read_text().splitlines()
     file = "k400/annotations/kinetics-400_train.csv"
     assert listed[1:] == [f"train,train/walk0_000000_000010,{file},12"]

@@ -109,7 +109,7 @@ def test_what_is_wrong_before_anything_begins(hall, tmp_path):
         predict_files(model, persons, [video], tmp_path / "file")
     with pytest.raises(DatasetError, match=r"holds .*hall\.mp4 itself"):
         predict_files(model, persons, [video], folder)
-    with pytest.raises(DatasetError, match="have one name"):
+    with pytest.raises(DatasetError, match="have the same name"):
         predict_files(model, persons, [video, "elsewhere/hall.mkv"], tmp_path / "out")
     with pytest.raises(ValueError, match="min_action_score must be in"):
         predict_files(model, persons, [video], tmp_path / "out", 80)

@@ -196,7 +196,7 @@ def test_a_file_of_unknown_size_is_refused(server, length):
 def test_a_cached_file_that_is_damaged(server):
     path = published_file(NAME, quiet=True)
     path.write_bytes(server.content[:1000])
-    with pytest.raises(CheckpointError, match=r"pth: .*damaged.*; delete it to download it anew$"):
+    with pytest.raises(CheckpointError, match=r"pth: .*damaged.*; delete it to download it again$"):
         load_weights(tiny_model(), NAME)
     with pytest.raises(CheckpointError, match="another format$"):  # not by its name
         load_weights(tiny_model(), path)

@@ -265,7 +265,7 @@ def test_keyframes_without_a_box_are_replaced_and_counted(root):
     write(root, "ava_train_v2.2.csv", nothing)
     data = make(root, short_side=(300, 300))
     data.setup("fit")
-    with pytest.raises(DatasetError, match="not one of 1 training items"):
+    with pytest.raises(DatasetError, match="none of 1 training items"):
         list(data.train_dataloader())
 
 
@@ -326,7 +326,7 @@ def test_missing_videos(root, caplog):
     with caplog.at_level(logging.WARNING):
         data = make(root, max_missing_share=0.5)
         data.setup("test")
-    assert "1 of 2 videos are not there" in caplog.text
+    assert "1 of 2 videos are missing" in caplog.text
     assert set(data.manifests["test"].table["keyframe"].to_pylist()) == {1, 2}
     assert len(data.ground_truth("test").video) == len(TRUTH)
 
@@ -420,7 +420,7 @@ def test_all_videos_are_missing(root):
 
 def test_names_that_no_file_can_have_are_missing(root):
     write(root, "ava_val_v2.2.csv", [*TRUTH, f"{'x' * 300},2,{RED},12,0"])
-    with pytest.raises(DatasetError, match="1 of 3 videos are not there, the first in row 5"):
+    with pytest.raises(DatasetError, match="1 of 3 videos are missing, the first in row 5"):
         make(root).setup("test")
 
 
