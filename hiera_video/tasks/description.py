@@ -8,10 +8,12 @@ from typing import Any
 from torch import nn
 
 from hiera_video.augment.basic import Normalize
+from hiera_video.models import zoo
 from hiera_video.models.action_detector import HieraActionDetector
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.names import MODELS
+from hiera_video.weights import create
 from hiera_video.weights.description import CUSTOM, UNKNOWN, Description
 from hiera_video.weights.trained import Classes
 
@@ -19,6 +21,11 @@ KIND_OF: dict[type[nn.Module], str] = {
     Hiera: "classifier",
     MaskedAutoencoderHiera: "masked_autoencoder",
     HieraActionDetector: "action_detector",
+}
+FACTORIES = {
+    getattr(module, f"create_{kind}")
+    for module in (zoo, create)
+    for kind in ("model", "mae", "detector")
 }
 PACKAGES = ("hiera-video", "torch", "torchvision", "lightning", "av", "numpy", "hydra-core")
 
@@ -44,9 +51,10 @@ def describe(
         recipe: name of the configuration; None: unknown.
         evaluation: as in `Description`.
     """
-    arguments = dict(factory.keywords) if isinstance(factory, partial) else {}
+    ours = isinstance(factory, partial) and factory.func in FACTORIES
+    arguments = dict(factory.keywords) if ours else {}
     name, kind = arguments.pop("name", None), KIND_OF.get(type(model), CUSTOM)
-    if name not in MODELS:
+    if name not in MODELS:  # also an exported folder, which another machine may not have
         name, kind, arguments = type(model).__qualname__, CUSTOM, {}
     if kind in ("classifier", "action_detector"):
         # A task of the user's own may have outputs that are no classes.

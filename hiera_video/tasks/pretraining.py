@@ -47,7 +47,7 @@ class PretrainingTask(VideoTask):
         """
         if stage == "predict":
             raise MisconfigurationException(
-                "pretraining predicts no classes; use --config of a classification"
+                "pretraining predicts no classes; fine-tune from it and predict with that run"
             )
         super().setup(stage)
 

@@ -66,11 +66,13 @@ def test_class_names_are_those_of_the_data_and_must_agree():
 
 
 @pytest.mark.parametrize(("names", "same"), [(COLOURS, True), (None, True), (COLOURS[::-1], False)])
-def test_a_head_is_not_taken_from_other_classes(tmp_path, names, same):
+@pytest.mark.parametrize("recorded", [True, False])  # False: as version 0.1 wrote them
+def test_a_head_is_not_taken_from_other_classes(tmp_path, names, same, recorded):
     source = small_model(num_classes=3)
     checkpoint = {"state_dict": {f"model.{k}": v for k, v in source.state_dict().items()}}
     if names:  # published weights do not say
-        checkpoint["class_names"] = list(names)
+        classes = {"class_names": list(names)}
+        checkpoint |= {"description": classes} if recorded else classes
     torch.save(checkpoint, tmp_path / "source.ckpt")
     torch.manual_seed(1)
     model = set_up(ClassificationTask(other_head, init_from=str(tmp_path / "source.ckpt"))).model
