@@ -67,8 +67,8 @@ def test_a_classifier_predicts_and_is_exported(workspace, finetuned):
     run("predict", run_dir, video, "out=named.jsonl", *CPU, cwd=workspace)
     expected = [p.label for p in load(run_dir).predict(video)]
     assert labels(workspace / "named.jsonl") == [expected]
-    run("export", run_dir, "--format", "safetensors", "--out", "exported", cwd=workspace)
-    assert [p.label for p in load(workspace / "exported").predict(video)] == expected
+    run("export", run_dir, "--format", "safetensors", "--out", "again", cwd=workspace)
+    assert [p.label for p in load(workspace / "again").predict(video)] == expected
 
 
 def test_trainings_go_on(workspace, pretrained, tmp_path):

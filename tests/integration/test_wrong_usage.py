@@ -70,7 +70,7 @@ FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
             "videos or clips",
         ),
         (["test", "--config", "demo/finetune"], "test needs weights"),
-        (["test", "gone"], "'gone' is neither key=value"),
+        (["test", "gone"], "gone: no such run folder or checkpoint"),
         (["test", "ckpt_path=gone"], "gone: no run folder or checkpoint"),
         (["test"], "test needs a run folder or checkpoint"),
         (["fit", "resume=gone"], "gone: no run folder or checkpoint"),

@@ -15,8 +15,6 @@ from tests.models.reference import (
     make_video,
 )
 
-TOLERANCE = {"gradients": 1e-4}
-
 
 def small(name):
     """Few pixels; everything else as published, but for the depth of huge."""
@@ -26,7 +24,7 @@ def small(name):
 
 def check(found):
     for what, error in found.items():
-        assert error <= TOLERANCE.get(what, 1e-5), found
+        assert error <= 1e-5, (what, found)
 
 
 @pytest.mark.parametrize("name", MODELS)
