@@ -61,14 +61,14 @@ def test_keys_on_top_count(workspace, finetuned):
     assert "did you mean data.test_views" in output
 
 
-def test_a_classifier_predicts_and_is_exported(workspace, finetuned):
+def test_a_classifier_predicts_and_is_exported(workspace, finetuned, tmp_path):
     run_dir, _ = finetuned
     video = next(workspace.rglob("test/**/*.mp4"))
     run("predict", run_dir, video, "out=named.jsonl", *CPU, cwd=workspace)
     expected = [p.label for p in load(run_dir).predict(video)]
     assert labels(workspace / "named.jsonl") == [expected]
-    run("export", run_dir, "--format", "safetensors", "--out", "again", cwd=workspace)
-    assert [p.label for p in load(workspace / "again").predict(video)] == expected
+    run("export", run_dir, "--format", "safetensors", "--out", tmp_path / "out", cwd=workspace)
+    assert [p.label for p in load(tmp_path / "out").predict(video)] == expected
 
 
 def test_trainings_go_on(workspace, pretrained, tmp_path):
