@@ -1,6 +1,5 @@
 """Check a configuration against itself, the disk and the checkpoint, before any data is read."""
 
-import inspect
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from hiera_video.errors import UsageError
 from hiera_video.models.names import CHECKPOINTS, MODELS
 from hiera_video.running.folders import PREDICTIONS, checkpoint_of, newest_training
+from hiera_video.running.overrides import parameters
 from hiera_video.running.usage_errors import constructor_error
 from hiera_video.terminal import did_you_mean
 from hiera_video.weights.description import CUSTOM
@@ -156,18 +156,6 @@ def check_checkpoint(config: DictConfig, path: Path) -> Classes:
     return classes_of(checkpoint)
 
 
-def _defaults(kind: str) -> dict[str, Any]:
-    """What the constructor of a kind of model takes for arguments that are not given."""
-    network = inspect.signature(CREATE[kind], eval_str=True).return_annotation
-    parameters = [
-        p
-        for owner in network.__mro__[::-1]
-        if "__init__" in vars(owner)
-        for p in inspect.signature(owner.__init__).parameters.values()
-    ]
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
-
-
 def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments as configurations hold them: lists in place of tuples."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items()}
@@ -182,7 +170,9 @@ def _check_same_model(config: DictConfig, checkpoint: dict[str, Any], path: Path
     configured = {"kind": kind, **section}
     saved = {"kind": description.kind, "name": description.name, **description.arguments}
     # An argument that is not given has its default.
-    defaults = {**_defaults(kind), **MODELS.get(description.name, {})}
+    taken = parameters(CREATE[kind]).values()
+    defaults = {p.name: p.default for p in taken if p.default is not p.empty}
+    defaults |= MODELS.get(description.name, {})
     configured, saved = ({**_plain(defaults), **given} for given in (configured, saved))
     keys = sorted(key for key in saved | configured if saved.get(key) != configured.get(key))
     if keys := [key for key in keys if key not in NOT_COMPARED]:

@@ -9,7 +9,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 from hiera_video.errors import UsageError
-from hiera_video.running.folders import run_folder
+from hiera_video.running.folders import checkpoint_of, run_folder
 from hiera_video.running.overrides import composed, default_values, with_plus
 from hiera_video.running.usage_errors import explained
 from hiera_video.running.words import FROM_CHECKPOINT, HydraCall, translate
@@ -52,7 +52,6 @@ def _config_in(checkpoint: str) -> dict[str, Any]:
     Raises:
         UsageError: the checkpoint has none, or one that would make objects that are not trusted.
     """
-    from hiera_video.running.folders import checkpoint_of
     from hiera_video.weights.files import read_checkpoint  # imports torch
 
     path = checkpoint_of(Path(checkpoint), newest=False)

@@ -15,6 +15,8 @@ from hiera_video.errors import UsageError
 from hiera_video.running.configurations import conf_dir
 from hiera_video.running.words import HydraCall, with_searched_folders
 
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
 
 def default_values(call: HydraCall) -> dict[str, Any]:
     """All keys of the configuration and their values before ``key=value`` words apply.
@@ -115,34 +117,34 @@ def arguments(target: str) -> list[str]:
     inspected has none here; making it will say what is wrong with it.
     """
     try:
-        names = _arguments(get_object(target))
+        return list(parameters(get_object(target)))
     except Exception:  # an import runs any code
         return []
-    return list(dict.fromkeys(names))
 
 
-def _arguments(function: Any) -> list[str]:
-    names: list[str] = []
+def parameters(function: Any) -> dict[str, inspect.Parameter]:
+    """The parameters of a class or function by name, those of what it passes keywords on to too.
+
+    Raises:
+        TypeError, ValueError, NameError: it has no signature that can be read.
+    """
+    signatures = []
     if not isinstance(function, type):
-        signature = inspect.signature(function, eval_str=True)
-        names = _keywords(signature)
-        function = signature.return_annotation
-        if not _passes_on(signature) or not isinstance(function, type):
-            return names
-    for owner in function.__mro__:
-        if "__init__" not in vars(owner):
-            continue
-        signature = inspect.signature(owner.__init__)
-        names += _keywords(signature)
-        if not _passes_on(signature):
-            break
-    refused = getattr(function, "REFUSED", frozenset())
-    return [name for name in names if name not in refused]
-
-
-def _keywords(signature: inspect.Signature) -> list[str]:
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in signature.parameters.values() if p.kind in named and p.name != "self"]
+        signatures.append(inspect.signature(function, eval_str=True))
+        function = signatures[0].return_annotation
+    if isinstance(function, type) and all(map(_passes_on, signatures)):
+        for owner in function.__mro__:
+            if "__init__" in vars(owner):
+                signatures.append(inspect.signature(owner.__init__))
+                if not _passes_on(signatures[-1]):
+                    break
+    refused = {"self", *getattr(function, "REFUSED", ())}
+    by_name: dict[str, inspect.Parameter] = {}
+    for signature in signatures:
+        for name, parameter in signature.parameters.items():
+            if parameter.kind in NAMED and name not in refused:
+                by_name.setdefault(name, parameter)
+    return by_name
 
 
 def _passes_on(signature: inspect.Signature) -> bool:

@@ -33,7 +33,7 @@ class HydraCall:
     Attributes:
         command: one of RUN_COMMANDS.
         config: the configuration as the user wrote it: a name, a file or a run.
-        is_run: whether ``config`` is the folder or a checkpoint of a run.
+        is_run: whether the folder or a checkpoint of a run was given in place of ``--config``.
         config_flags: Hydra's flags that select the configuration.
         flags: Hydra's other flags that the user gave.
         overrides: ``key=value`` words.
@@ -185,20 +185,15 @@ def _find_config(call: HydraCall) -> None:
     Raises:
         UsageError: an unknown configuration.
     """
-    file = configurations().get(call.config)
-    if call.is_run:
-        file = config_file(Path(call.config))
-        if file is None:
-            call.config_flags = ["--config-name", FROM_CHECKPOINT]
-            return
-    elif file is not None:
+    if not call.is_run and call.config in configurations():
         call.config_flags = ["--config-name", f"experiment/{call.config}"]
         return
-    elif is_run(Path(call.config)):
-        call.is_run = True
-        _find_config(call)
-        return
-    elif not (file := Path(call.config)).is_file():
+    file = Path(call.config)
+    if is_run(file):
+        if (file := config_file(file)) is None:
+            call.config_flags = ["--config-name", FROM_CHECKPOINT]
+            return
+    elif not file.is_file():
         hint = did_you_mean(call.config, configurations())
         raise UsageError(f"no configuration or file {call.config!r}{hint}")
     elif file.suffix not in (".yaml", ".yml"):

@@ -174,6 +174,7 @@ class DetectionTask(VideoTask):
     def evaluate(self, batch: Batch, split: str) -> dict[str, Tensor]:
         """Add boxes to the mAP; returns what `scores` says, of all actions, for callbacks."""
         rows = self.scores(batch)
+        self.evaluated = self.evaluated.to(rows["scores"].device)  # copied once
         scores = rows["scores"][:, self.evaluated]
         self.metric(split).update(rows["boxes"], scores, rows["video_id"], rows["second"])
         # The boxes of keyframes that could not be decoded count as missed.

@@ -13,6 +13,7 @@ from hiera_video import load
 from hiera_video.running.compose import is_trusted
 from hiera_video.running.configurations import conf_dir
 from hiera_video.running.folders import checkpoint_of
+from hiera_video.running.words import translate
 from tests.integration.conftest import TINY_DATA, TINY_MAE, TINY_MODEL, TINY_RUN
 from tests.integration.forked import run
 
@@ -88,6 +89,14 @@ def test_a_run_of_the_wrong_kind_is_one_line(workspace, pretrained):
     assert "pretraining predicts no classes" in output
     output = run("test", workspace, cwd=workspace, code=2)
     assert "neither the folder of a training run nor a checkpoint" in output
+
+
+def test_a_run_named_as_a_configuration_is_one_for_other_processes_too(finetuned):
+    for command in ("fit", "test"):
+        call = translate([command, "--config", str(finetuned[0]), "task.lr=1"])
+        assert call.config_words == ["--config", str(finetuned[0])]
+        again = translate([command, *call.config_words, *call.overrides])
+        assert (again.config_flags, again.overrides) == (call.config_flags, call.overrides)
 
 
 def test_arguments_need_no_plus(workspace, tmp_path):
