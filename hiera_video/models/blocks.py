@@ -41,6 +41,43 @@ class PatchEmbed(nn.Module):
         """Convolve ``(B, 3, T, H, W)`` to tokens ``(B, T'*H'*W', C)`` in raster order."""
         return self.proj(video).flatten(2).transpose(1, 2)
 
+    def units(self, video: Tensor, kept: Tensor, unit_grid: tuple[int, ...]) -> Tensor:
+        """Compute the tokens of some mask units alone: those of `forward`, at the cost of these.
+
+        The pixels that the kernel sees of each unit are gathered, and one matrix product does the
+        rest.
+
+        Args:
+            video: float ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
+            kept: indices of units in raster order, int64 ``(B, K)``.
+            unit_grid: number of mask units along each axis.
+
+        Returns:
+            ``(B, K, t, h, w, C)``, images ``(B, K, h, w, C)``: each unit in raster order.
+        """
+        kernel, stride, axes = self.proj.kernel_size, self.proj.stride, len(unit_grid)
+        margins = [p for padding in reversed(self.proj.padding) for p in (int(padding),) * 2]
+        pixels = F.pad(video, margins)
+        for a, (units, k, s) in enumerate(zip(unit_grid, kernel, stride, strict=True)):
+            size = video.shape[2 + a] // units
+            pixels = pixels.unfold(2 + a, size + k - s, size)
+        pixels = pixels.movedim(1, axes + 1)  # a view: (B, Ut, Uh, Uw, 3, T, H, W), with overlap
+        sample = torch.arange(len(kept), device=kept.device)[:, None]
+        pixels = pixels[(sample, *places(kept, unit_grid))]  # (B, K, 3, T, H, W)
+        for a, (k, s) in enumerate(zip(kernel, stride, strict=True)):
+            pixels = pixels.unfold(3 + a, k, s)  # (B, K, 3, t, h, w, kt, kh, kw) at last
+        pixels = pixels.movedim(2, axes + 2).flatten(axes + 2)  # (B, K, t, h, w, 3*kt*kh*kw)
+        return F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
+
+
+def places(index: Tensor, grid: tuple[int, ...]) -> list[Tensor]:
+    """Coordinates along each axis of a grid, of indices in raster order, all int64 ``(B, K)``."""
+    coordinates = []
+    for size in reversed(grid):
+        coordinates.insert(0, index % size)
+        index = index // size
+    return coordinates
+
 
 class MaskUnitAttention(nn.Module):
     """Attention within each mask unit or among all tokens, with queries pooled at transitions.

@@ -215,13 +215,14 @@ class Hiera(nn.Module):
         """
         self._check_input(video)
         video = video.to(self.patch_embed.proj.weight.dtype)
-        if kept is not None:
-            video = self.hide_units(video, self.unit_mask(kept))
-        x = self.patch_embed(video) + self.position_embedding()  # (B, T'*H'*W', C)
-        x = unroll(x, self.unit_grid, self.levels)  # (B, U, L, C)
-        if kept is not None:
-            x = x.gather(1, kept[:, :, None, None].expand(-1, -1, *x.shape[2:]))  # (B, K, L, C)
-        return x
+        positions = self.position_embedding()  # (1, T'*H'*W', C)
+        if kept is None:
+            return unroll(self.patch_embed(video) + positions, self.unit_grid, self.levels)
+        video = self.hide_units(video, self.unit_mask(kept))
+        x = self.patch_embed.units(video, kept, self.unit_grid)  # (B, K, t, h, w, C)
+        x = unroll(x.flatten(0, 1).flatten(1, -2), [1] * len(self.unit_grid), self.levels)
+        x = x.reshape(*kept.shape, *x.shape[2:])  # (B, K, L, C)
+        return x + unroll(positions, self.unit_grid, self.levels)[0][kept]
 
     def unit_mask(self, kept: Tensor) -> Tensor:
         """Turn indices of kept units, int64 ``(B, K)``, into bool ``(B, U)``, True where kept."""
