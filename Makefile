@@ -1,10 +1,11 @@
 # make demo   install, pretrain, fine-tune and test on synthetic videos
 # make test   install and run the tests
+# make gpu    measure everything on a GPU (12 minutes)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-scratch test test-slow lint clean
+.PHONY: demo demo-scratch test test-slow gpu lint clean
 
 # The stamp is remade when what is to be installed changes.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -24,6 +25,9 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m 'slow or not slow'
+
+gpu: $(VENV)/installed
+	$(BIN)/python benchmarks/gpu.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -39,7 +39,33 @@ class PatchEmbed(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         """Convolve ``(B, 3, T, H, W)`` to tokens ``(B, T'*H'*W', C)`` in raster order."""
-        return self.proj(video).flatten(2).transpose(1, 2)
+        wide = any(k > 2 * s for k, s in zip(self.proj.kernel_size, self.proj.stride, strict=True))
+        # A CPU in float32 is quicker with the three channels of the pixels; meta counts as one.
+        if wide or (video.device.type in ("cpu", "meta") and video.dtype == torch.float32):
+            return self.proj(video).flatten(2).transpose(1, 2)
+        return self._convolve_cells(video).flatten(2).transpose(1, 2)
+
+    def _convolve_cells(self, video: Tensor) -> Tensor:
+        """The same convolution, to ``(B, C, T', H', W')``, without its slow three channels.
+
+        Pixels are grouped into cells of the size of the stride, and each number of a cell becomes
+        a channel. A kernel of up to two strides is then one of two cells.
+        """
+        kernel, stride, padding = self.proj.kernel_size, self.proj.stride, self.proj.padding
+        axes = len(stride)
+        margins = [
+            m for s, p in zip(stride, padding, strict=True) for m in (s - int(p), int(p))
+        ]  # of each axis the end, then the start: reversed below, as `pad` wants it
+        video = F.pad(video, margins[::-1])
+        shape = [n for size, s in zip(video.shape[2:], stride, strict=True) for n in (size // s, s)]
+        cells = _numbers_last(video.reshape(*video.shape[:2], *shape), axes)
+        margins = [2 * s - k for s, k in zip(stride, kernel, strict=True)]
+        weight = F.pad(self.proj.weight, [m for margin in margins[::-1] for m in (0, margin)])
+        shape = [n for s in stride for n in (2, s)]
+        weight = _numbers_last(weight.reshape(*weight.shape[:2], *shape), axes)
+        convolve = {2: F.conv2d, 3: F.conv3d}[axes]
+        # Numbers are last in memory and second in shape: what torch calls channels last.
+        return convolve(cells.movedim(-1, 1), weight.movedim(-1, 1), self.proj.bias)
 
     def units(self, video: Tensor, kept: Tensor, unit_grid: tuple[int, ...]) -> Tensor:
         """Compute the tokens of some mask units alone: those of `forward`, at the cost of these.
@@ -68,6 +94,12 @@ class PatchEmbed(nn.Module):
             pixels = pixels.unfold(3 + a, k, s)  # (B, K, 3, t, h, w, kt, kh, kw) at last
         pixels = pixels.movedim(2, axes + 2).flatten(axes + 2)  # (B, K, t, h, w, 3*kt*kh*kw)
         return F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
+
+
+def _numbers_last(cells: Tensor, axes: int) -> Tensor:
+    """``(B, 3, T, t, H, h, W, w)``, cells of t*h*w pixels, to ``(B, T, H, W, 3*t*h*w)``."""
+    grid, cell = [2 + 2 * a for a in range(axes)], [3 + 2 * a for a in range(axes)]
+    return cells.permute(0, *grid, 1, *cell).flatten(axes + 1)
 
 
 def places(index: Tensor, grid: tuple[int, ...]) -> list[Tensor]:
@@ -153,10 +185,15 @@ class HieraBlock(nn.Module):
         drop_path: probability, in [0, 1), that stochastic depth skips a branch in training.
     """
 
+    keep_rate: Tensor
+
     def __init__(self, shape: BlockShape, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
         super().__init__()
         dim, dim_out = shape.dim, shape.dim_out
         self.drop_path, self.q_stride = drop_path, shape.q_stride
+        # A tensor, because the blocks share compiled code, and a number would be a part of it.
+        self.register_buffer("keep_rate", torch.tensor(1 - drop_path), persistent=False)
+        self.drops = drop_path > 0
         self.norm1 = layer_norm(dim)
         self.attn = MaskUnitAttention(dim, dim_out, shape.heads, shape.q_stride, shape.windowed)
         self.norm2 = layer_norm(dim_out)
@@ -173,10 +210,10 @@ class HieraBlock(nn.Module):
 
     def _drop(self, x: Tensor) -> Tensor:
         """Stochastic depth: drop this branch for random samples, and scale it for the rest."""
-        if not self.training or self.drop_path == 0.0:
+        if not (self.training and self.drops):
             return x
-        kept = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(1 - self.drop_path)
-        return x * (kept / (1 - self.drop_path))
+        kept = torch.rand(len(x), 1, 1, 1, device=x.device) < self.keep_rate
+        return x * (kept / self.keep_rate).to(x.dtype)
 
 
 class Head(nn.Module):

@@ -214,7 +214,7 @@ class Hiera(nn.Module):
             ValueError: as `forward`.
         """
         self._check_input(video)
-        video = video.to(self.patch_embed.proj.weight.dtype)
+        video = video.to(_compute_dtype(self.patch_embed.proj.weight))
         positions = self.position_embedding()  # (1, T'*H'*W', C)
         if kept is None:
             return unroll(self.patch_embed(video) + positions, self.unit_grid, self.levels)
@@ -300,6 +300,14 @@ class Hiera(nn.Module):
             )
         if not video.is_floating_point():
             raise ValueError(f"expected a normalised float input, got {video.dtype}")
+
+
+def _compute_dtype(weight: Tensor) -> torch.dtype:
+    """The type that products with a weight are computed in."""
+    device = weight.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return weight.dtype
 
 
 def learned(places: int, dim: int) -> nn.Parameter:

@@ -13,6 +13,7 @@ from torch.optim import AdamW, Optimizer
 from torchmetrics import Metric
 
 from hiera_video.augment.pipeline import Augmentation
+from hiera_video.models.compiling import compile_blocks
 from hiera_video.tasks.budget import Budget
 from hiera_video.tasks.description import describe
 from hiera_video.tasks.evaluation import Batch, EvaluatedTask
@@ -55,8 +56,7 @@ class VideoTask(EvaluatedTask):
         warmup_lr: learning rate from which warm-up rises, scaled like `lr`; None: `min_lr`.
         min_lr: learning rate to which the cosine falls, scaled like `lr`.
         augment: applied to cropped training clips; None: mirror half of them.
-        compile: compile the network for training (``torch.compile``, in place, so that the names
-            in checkpoints stay).
+        compile: compile the blocks of the network for training (`compile_blocks`).
         seed: of everything random in the network, such as drop path.
         recipe: name of the configuration, for the record in checkpoints.
 
@@ -171,7 +171,7 @@ class VideoTask(EvaluatedTask):
             return
         self.model = self.network()
         if self.compile_network and self.trainer.training:
-            self.model.compile()
+            compile_blocks(self.model)
         if self.init_from is None:
             return
         file = find_weights(self.init_from)

@@ -1,0 +1,325 @@
+"""What `gpu.py` measures of models: each function is one part and returns contenders."""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import hiera.hiera
+import hiera.hiera_mae
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.cuda_graph import StepGraph
+from benchmarks.timing import Contender, count_flops, difference, interleave, prepare
+from hiera_video.augment import Augmentation, Mixing, RandAugment, RandomErasing
+from hiera_video.augment.mixing import soft_targets
+from hiera_video.models.compiling import compile_blocks
+from hiera_video.models.masks import random_units
+from tests.models.reference import autoencoders, classifiers
+
+PUBLISHED = "hiera-transformer"
+CLASSES = 400
+
+
+@dataclass
+class Setting:
+    """Where and how much is measured.
+
+    Attributes:
+        device: ``cuda``, or ``cpu`` to see that all of this works.
+        tiny: small models and few rounds.
+        deadline: ``time.monotonic()`` at which a part should end.
+    """
+
+    device: str
+    tiny: bool
+    deadline: float
+
+    def arguments(self, name: str, decoder: bool = False) -> tuple[str, dict[str, Any]]:
+        """Name of a model and its overrides: the model itself, or a tiny one of its kind."""
+        if not self.tiny:
+            return name, {}
+        size = (4, 64, 64) if "16x" in name else (64, 64)
+        few: dict[str, Any] = {"stages": (1, 1, 1, 1), "embed_dim": 16, "num_heads": 1}
+        if decoder:
+            few |= {"decoder_depth": 1, "decoder_embed_dim": 32}
+        return name, {"input_size": size, **few}
+
+    def batch(self, size: int) -> int:
+        """Number of clips of a batch."""
+        return 2 if self.tiny else size
+
+    def rounds(self, rounds: int) -> int:
+        """Number of rounds."""
+        return 3 if self.tiny else rounds
+
+    def autocast(self) -> torch.autocast:
+        """The arithmetic of ``bf16-mixed``."""
+        return torch.autocast(self.device, torch.bfloat16)
+
+
+@dataclass
+class Table:
+    """One comparison.
+
+    Attributes:
+        title: what is compared.
+        reference: name of the contender that ratios refer to.
+        contenders: with their times.
+        items: clips or images of a call.
+        flops: operations of a call of ours; 0 if they were not counted.
+    """
+
+    title: str
+    reference: str
+    contenders: list[Contender]
+    items: int
+    flops: int = 0
+
+
+def compiled_copy(model: nn.Module) -> nn.Module:
+    """A copy with compiled blocks; on a CPU without generated code, which takes minutes there."""
+    model = copy.deepcopy(model)
+    if torch.cuda.is_available():
+        compile_blocks(model)
+    return model
+
+
+def capture(work: Callable[[], Any]) -> Callable[[], Any]:
+    """Record the work on a CUDA graph and return its replay; without a GPU, the work itself."""
+    if not torch.cuda.is_available():
+        return work
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = work()
+
+    def replay() -> Any:
+        graph.replay()
+        return result
+
+    return replay
+
+
+def record(
+    setting: Setting, model: nn.Module, work: Callable[..., tuple[Tensor, ...]], *inputs: Tensor
+) -> Callable[[], Tensor]:
+    """A loss that is recorded on a CUDA graph; on a CPU, the loss itself."""
+    if setting.device == "cpu":
+        return lambda: work(*inputs)[0]
+    graph = StepGraph(work, list(model.parameters()), inputs)
+    return lambda: graph(*inputs)[0]
+
+
+def inference(setting: Setting, size: str, batch: int = 32) -> Iterator[Table]:
+    """Logits of a batch, with weights in bfloat16."""
+    name, overrides = setting.arguments(f"hiera_{size}_16x224")
+    items = setting.batch(batch)
+    with torch.inference_mode(False), torch.no_grad():
+        ours, published = classifiers(name, **overrides)
+        ours = ours.to(setting.device, torch.bfloat16).eval()
+        # In evaluation the published code gives probabilities; nothing in it is random here.
+        published = published.to(setting.device, torch.bfloat16).train()
+        video = torch.randn(items, 3, *ours.input_size, device=setting.device).bfloat16()
+        flops = count_flops(lambda: ours(video))
+        compiled = compiled_copy(ours)
+        works: dict[str, Callable[[], Callable[[], Any]]] = {
+            PUBLISHED: lambda: lambda: published(video),
+            "ours": lambda: lambda: ours(video),
+            "ours, compiled": lambda: lambda: compiled(video),
+        }
+        if batch == 1:
+            works["ours, CUDA graph"] = lambda: capture(lambda: compiled(video))
+        contenders = [prepare(name, make) for name, make in works.items()]
+        compare(contenders)
+        interleave(contenders, setting.rounds(20), 1 if batch > 1 else 10, setting.deadline)
+    yield Table(f"inference, {size} 16x224, batch {items}", PUBLISHED, contenders, items, flops)
+
+
+def pretraining(setting: Setting, model: str, batch: int) -> Iterator[Table]:
+    """Forward and backward of the autoencoder, one of videos under ``bf16-mixed``.
+
+    Weights of an autoencoder of images are in bfloat16, as where hiera-optim measures itself.
+    """
+    name, overrides = setting.arguments(model, decoder=True)
+    ours, published = autoencoders(name, **overrides)  # both with the paper's decoder heads
+    dtype = torch.float32 if ours.is_video else torch.bfloat16
+    ours, published = (m.to(setting.device, dtype) for m in (ours, published))
+    items = setting.batch(batch)
+    video = torch.randn(items, 3, *ours.input_size, device=setting.device).to(dtype)
+    noise = torch.rand(items, ours.num_units, device=setting.device)
+    kept = random_units(noise, ours.num_kept(0.5 if setting.tiny else None))
+    mask = ours.unit_mask(kept)
+    autocast = torch.autocast(setting.device, torch.bfloat16, enabled=ours.is_video)
+
+    def step(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        def work() -> Tensor:
+            model.zero_grad()
+            with autocast:
+                value = loss()
+            value.backward()
+            return value
+
+        return work
+
+    def recorded() -> Callable[[], Tensor]:
+        with autocast:
+            loss = record(setting, compiled, lambda x, k: (compiled(x, mask=k).loss,), video, kept)
+        return step(compiled, loss)
+
+    def optim() -> Callable[[], Tensor]:
+        # It looks for the autoencoder where a development version has it.
+        hiera.hiera.MaskedAutoencoderHiera = hiera.hiera_mae.MaskedAutoencoderHiera
+        hiera.hiera.apply_fusion_head = hiera.hiera_mae.apply_fusion_head
+        from hiera_optim import optimize
+
+        optimize(rival, graph_safe=True, verbose=False)
+        fast = torch.compile(rival, mode="reduce-overhead", dynamic=False)
+        inputs = {"mask_ratio": 0.6, "mask": mask, "keep_idx": kept}
+        return step(rival, lambda: fast(video, **inputs)[0])
+
+    compiled, rival = compiled_copy(ours), copy.deepcopy(published)
+    works: dict[str, Callable[[], Callable[[], Any]]] = {
+        PUBLISHED: lambda: step(published, lambda: published(video, mask=mask)[0]),
+        "hiera-optim": optim,
+        "ours": lambda: step(ours, lambda: ours(video, mask=kept).loss),
+        "ours, compiled": lambda: step(compiled, lambda: compiled(video, mask=kept).loss),
+        "ours, CUDA graph": recorded,
+    }
+    models = dict(zip(works, (published, rival, ours, compiled, compiled), strict=True))
+    if ours.is_video or setting.device == "cpu":
+        del works["hiera-optim"]  # it is for CUDA, and measures itself with images
+    contenders = [prepare(name, make) for name, make in works.items()]
+    flops = count_flops(works["ours"]())
+    compare(contenders, models)
+    interleave(contenders, setting.rounds(20), 1, setting.deadline)
+    reference = "hiera-optim" if "hiera-optim" in works else PUBLISHED
+    yield Table(f"pretraining step, {model}, batch {items}", reference, contenders, items, flops)
+
+
+def finetuning(setting: Setting, size: str = "base", batch: int = 32) -> Iterator[Table]:
+    """A step from uint8 clips: all augmentation, forward, backward, AdamW, under ``bf16-mixed``."""
+    name, overrides = setting.arguments(f"hiera_{size}_16x224")
+    ours, published = classifiers(name, drop_path_rate=0.2, **overrides)
+    items = setting.batch(batch)
+    shape = (items, *(ours.input_size), 3)
+    video = torch.randint(0, 256, shape, dtype=torch.uint8).permute(0, 4, 1, 2, 3)
+    video, label = video.to(setting.device), torch.arange(items, device=setting.device)
+    augment = Augmentation(rand_augment=RandAugment(), erasing=RandomErasing()).to(setting.device)
+    mixing, numbers = Mixing(), itertools.count()
+    classes = ours.head.projection.out_features
+
+    def training(model: nn.Module, mode: str = "") -> Callable[[], Tensor]:
+        model = copy.deepcopy(model).to(setting.device).train()
+        if mode and setting.device == "cuda":
+            compile_blocks(model)
+        optimizer = torch.optim.AdamW(model.parameters(), fused=setting.device == "cuda")
+
+        def loss(clips: Tensor, target: Tensor) -> tuple[Tensor]:
+            return (F.cross_entropy(model(clips).float(), target),)
+
+        graph: list[StepGraph] = []
+
+        def step() -> Tensor:
+            seed = torch.arange(items) + items * next(numbers)
+            size = (video.shape[-2], video.shape[-1])
+            clips = augment(video, augment.draw(seed, size))
+            target = soft_targets(label, classes, 0.1)
+            clips, target = mixing(clips, target, mixing.draw(seed, size))
+            with setting.autocast():
+                if mode == "graph" and not graph and setting.device == "cuda":
+                    graph.append(StepGraph(loss, list(model.parameters()), (clips, target)))
+                (value,) = graph[0](clips, target) if graph else loss(clips, target)
+            value.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            return value
+
+        return step
+
+    works = {
+        PUBLISHED: lambda: training(published),
+        "ours": lambda: training(ours),
+        "ours, compiled": lambda: training(ours, "blocks"),
+        "ours, CUDA graph": lambda: training(ours, "graph"),
+    }
+    contenders = [prepare(name, make) for name, make in works.items()]
+    flops = count_flops(training(ours))
+    interleave(contenders, setting.rounds(15), 1, setting.deadline)
+    title = f"fine-tuning step with augmentation, {size} 16x224, batch {items}"
+    yield Table(title, PUBLISHED, contenders, items, flops)
+
+
+def compare(contenders: list[Contender], models: dict[str, nn.Module] | None = None) -> None:
+    """Fill in how far each result is from that of the first contender.
+
+    Args:
+        contenders: those to compare.
+        models: by the names of the contenders; their gradients are compared, not the results.
+    """
+
+    def result(contender: Contender) -> Tensor:
+        out = contender.work()
+        if models is None:
+            return out
+        parameters = models[contender.name].parameters()
+        return torch.cat([p.grad.float().flatten() for p in parameters if p.grad is not None])
+
+    reference = result(contenders[0])
+    for contender in contenders[1:]:
+        if not contender.error:
+            contender.difference = difference(result(contender), reference)
+
+
+def parity(setting: Setting) -> Iterator[dict[str, Any]]:
+    """Differences from the published code in float32, without and with compiled blocks."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    for kind, create in (("logits", classifiers), ("loss, prediction", autoencoders)):
+        name, overrides = setting.arguments("hiera_base_16x224", create is autoencoders)
+        ours, published = create(name, **overrides)
+        ours, published = ours.to(setting.device).train(), published.to(setting.device).train()
+        video = torch.randn(2, 3, *ours.input_size, device=setting.device)
+        if kind == "logits":
+            arguments, expected_arguments = {}, {}
+        else:
+            noise = torch.rand(2, ours.num_units, device=setting.device)
+            kept = random_units(noise, ours.num_kept(0.5))
+            arguments, expected_arguments = {"mask": kept}, {"mask": ours.unit_mask(kept)}
+        with torch.no_grad():
+            expected = published(video, **expected_arguments)
+            expected = expected if isinstance(expected, Tensor) else expected[1]
+            for mode, model, context in (
+                ("float32", ours, torch.autocast(setting.device, enabled=False)),
+                ("bf16-mixed", ours, setting.autocast()),
+                ("float32, compiled", compiled_copy(ours), None),
+                ("bf16-mixed, compiled", compiled_copy(ours), setting.autocast()),
+                (f"{PUBLISHED}, bf16-mixed", published, setting.autocast()),
+            ):
+                with context or torch.autocast(setting.device, enabled=False):
+                    out = model(video, **(expected_arguments if model is published else arguments))
+                out = out if isinstance(out, Tensor) else out[1].flatten(0, -2)
+                yield {
+                    "what": kind,
+                    "mode": mode,
+                    "difference": difference(out.float(), expected),
+                }
+
+
+def ceilings(setting: Setting) -> dict[str, float]:
+    """What the machine can do: bf16 matrix products in FLOP/s, copies in bytes/s."""
+    side = 256 if setting.tiny else 8192
+    a = torch.randn(side, side, device=setting.device).bfloat16()
+    matrix = prepare("matrix product", lambda: lambda: a @ a)
+    source = torch.empty(2**20 if setting.tiny else 2**31, dtype=torch.uint8, device=setting.device)
+    target = torch.empty_like(source)
+    copying = prepare("copy", lambda: lambda: target.copy_(source))
+    interleave([matrix, copying], setting.rounds(10), 5, setting.deadline)
+    return {"flops": 2 * side**3 / matrix.median, "copy": 2 * len(source) / copying.median}

@@ -1,0 +1,109 @@
+"""What `gpu.py` measures of whole trainings: video files in, steps out, through the commands."""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu_models import Setting
+from hiera_video.commands.decode_rate import write_kinetics_like
+
+CLASSES = 8
+# Of Lightning's profile: name, mean seconds, calls, total seconds.
+PROFILED = re.compile(r"^\|\s+(\S.*?)\s+\|\s+([\d.e-]+)\s+\|\s+(\d+)\s+\|\s+([\d.e-]+)\s+\|")
+PROFILER = "lightning.pytorch.profilers.SimpleProfiler"
+RATE = re.compile(r"step (\d+)/\d+ .*?([\d.]+) clips/s(?:\s+([\d.]+) GiB)?")
+
+
+def videos(folder: Path, files: int, copies: int, seconds: int) -> Path:
+    """Write videos like those of Kinetics, each under several names, in a folder for each class."""
+    originals = [folder / "originals" / f"{number}.mp4" for number in range(files)]
+    originals[0].parent.mkdir(parents=True)
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(write_kinetics_like, originals, range(files), [seconds] * files))
+    root = folder / "videos"
+    for split, times in (("train", copies), ("val", 1)):
+        for number in range(files * times):
+            path = root / split / f"class{number % CLASSES}" / f"{number}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.hardlink_to(originals[number % files])
+    return root
+
+
+def training(setting: Setting) -> Iterator[dict[str, Any]]:
+    """Pretrain and fine-tune from files, with bf16 and fp16: clips/s, share of waiting, memory."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if setting.tiny:
+            root, workers, steps = videos(folder, CLASSES, 4, 2), 2, 4
+        else:
+            root, workers, steps = videos(folder, 64, 40, 10), 16, 30
+        for task, precision, compiled in (
+            ("finetune", "bf16-mixed", True),
+            ("pretrain", "bf16-mixed", True),
+            ("finetune", "16-mixed", False),
+        ):
+            if setting.device == "cpu" and precision == "16-mixed":
+                continue
+            yield fit(setting, root, task, precision, compiled, workers, steps)
+
+
+def fit(
+    setting: Setting,
+    root: Path,
+    task: str,
+    precision: str,
+    compiled: bool,
+    workers: int,
+    steps: int,
+) -> dict[str, Any]:
+    """Run one training and read its log and its profile."""
+    run = root.parent / f"{task}-{precision}"
+    words = [
+        f"--config=folder/{task}",
+        f"data.root={root}",
+        f"run_dir={run}",
+        f"data.num_workers={workers}",
+        f"trainer.precision={precision}",
+        f"trainer.max_steps={steps}",
+        f"callbacks.progress.every_n_steps={steps // 3 or 1}",
+        "trainer.limit_val_batches=0",
+        f"trainer.profiler={{_target_: {PROFILER}, dirpath: {root.parent}, filename: {run.name}}}",
+    ]
+    if setting.tiny:
+        words += [
+            "model.input_size=[4,64,64]",
+            "model.stages=[1,1,1,1]",
+            "model.embed_dim=16",
+            "data.batch_size=2",
+            "data.num_frames=4",
+            "data.size=[64,64]",
+        ]
+        words += ["task.mask_ratio=0.5"] if task == "pretrain" else []
+    else:
+        words += ["model.name=hiera_base_16x224", f"task.compile={str(compiled).lower()}"]
+        words += ["data.batch_size=16", "data.repeats=2"]
+        if task == "finetune":
+            words += ["task.augment.rand_augment={_target_: hiera_video.augment.RandAugment}"]
+    process = subprocess.run(
+        [sys.executable, "-m", "hiera_video", "fit", *words], capture_output=True, text=True
+    )
+    text = process.stdout + process.stderr
+    result: dict[str, Any] = {"training": task, "precision": precision, "compiled": compiled}
+    if process.returncode:
+        return result | {"exit": process.returncode, "output": text.splitlines()[-8:]}
+    rates = [m for line in text.splitlines() if (m := RATE.search(line))]
+    report = (root.parent / f"fit-{run.name}.txt").read_text().splitlines()
+    profile = {m[1]: float(m[4]) for line in report if (m := PROFILED.match(line))}
+    batch = profile.get("run_training_batch", 0.0)
+    waiting = profile.get("[_TrainingEpochLoop].train_dataloader_next", 0.0)
+    return result | {
+        "clips_per_s": [float(m[2]) for m in rates],
+        "peak_gib": rates[-1][3] if rates else None,
+        "seconds_waiting": waiting,
+        "seconds_training": batch,
+    }

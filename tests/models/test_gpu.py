@@ -1,0 +1,68 @@
+"""Models on a GPU beside the published code there."""
+
+import copy
+
+import pytest
+import torch
+
+from hiera_video.models.compiling import compile_blocks
+from tests.models.reference import autoencoders, classifiers, difference, make_video
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.timeout(120, method="thread"),  # says where it hangs; nothing else would end it
+    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores"),
+    pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"),  # torch's own use of it
+]
+
+
+@pytest.fixture(autouse=True)
+def exact_products(monkeypatch):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+def outputs(create, name):
+    """Predictions of ours, of ours with compiled blocks, and of the published code; a function."""
+    ours, published = (model.cuda().train() for model in create(name))
+    compiled = copy.deepcopy(ours)
+    compile_blocks(compiled)
+    video = make_video(ours, 2).cuda()
+    kept = torch.rand(2, ours.num_units, device="cuda").argsort(dim=1)[:, : ours.num_units // 5]
+    mask = ours.unit_mask(kept)
+
+    def run(model, dtype):
+        with torch.no_grad(), torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+            if create is classifiers:
+                return model(video).float()
+            out = model(video, mask=mask if model is published else kept)
+            return out[1].float().flatten(0, -2)
+
+    return lambda dtype: [run(model, dtype) for model in (ours, compiled, published)]
+
+
+@pytest.mark.parametrize("create", [classifiers, autoencoders])
+@pytest.mark.parametrize("name", ["hiera_base_16x224", "hiera_base_224"])
+def test_parity(create, name):
+    run = outputs(create, name)
+    *ours, expected = run(torch.float32)
+    for out in ours:
+        assert difference(out, expected) < 1e-4
+    *ours, published = run(torch.bfloat16)
+    for out in ours:  # no further from float32 than the published code is
+        assert (out - expected).norm() < 1.3 * (published - expected).norm()
+
+
+@pytest.mark.parametrize("create", [classifiers, autoencoders])
+def test_compiled_gradients(create):
+    ours, _ = create("hiera_tiny_16x224", input_size=(4, 64, 64))
+    ours = ours.cuda()
+    compiled = copy.deepcopy(ours)
+    compile_blocks(compiled)
+    video = make_video(ours, 2).cuda()
+    kept = torch.tensor([[0, 3, 5], [6, 2, 7]], device="cuda")
+    for model in (ours, compiled):
+        out = model(video) if create is classifiers else model(video, mask=kept).loss
+        out.square().mean().backward()
+    for (name, a), b in zip(ours.named_parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(b.grad, a.grad, rtol=1e-3, atol=1e-4, msg=name)

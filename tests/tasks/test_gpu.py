@@ -1,0 +1,90 @@
+"""A training step on a GPU."""
+
+from functools import partial
+
+import pytest
+import torch
+from lightning import Callback
+
+from hiera_video.augment import Augmentation, Mixing, RandAugment, RandomErasing
+from hiera_video.tasks.classification import ClassificationTask
+from hiera_video.tasks.pretraining import PretrainingTask
+from tests.fake_videos import ColourVideos
+from tests.models.small import tiny_mae, tiny_model
+from tests.quick_trainer import quick_trainer
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.timeout(120, method="thread"),  # says where it hangs; nothing else would end it
+    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores"),
+    # To make code, torch looks at the gradient of each input, that of a block too.
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype"),
+    pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"),  # torch's own use of it
+]
+
+
+def on_host(create, **kwargs):
+    """The test models' weights are drawn on the CPU, where Lightning would not make them."""
+    with torch.device("cpu"):
+        return create(**kwargs)
+
+
+augment = Augmentation(rand_augment=RandAugment(probability=1.0), erasing=RandomErasing(1.0))
+TASKS = {
+    "pretraining": partial(PretrainingTask, partial(on_host, tiny_mae), mask_ratio=0.5),
+    "classification": partial(
+        ClassificationTask,
+        partial(on_host, tiny_model, drop_path_rate=0.2),
+        augment=augment,
+        mixing=Mixing(),
+    ),
+}
+
+
+class NoWaiting(Callback):
+    """Raises an error where a step waits for the device, except for the first steps, which load."""
+
+    def __init__(self, first=3):
+        self.first, self.checked = first, 0
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx >= self.first:
+            torch.cuda.set_sync_debug_mode("error")
+            self.checked += 1
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        torch.cuda.set_sync_debug_mode("default")
+
+    def on_exception(self, trainer, pl_module, exception):
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("kind", TASKS)
+def test_no_step_waits_for_the_device(kind, precision, compiled):
+    watch = NoWaiting()
+    trainer = quick_trainer(
+        accelerator="gpu",
+        devices=1,
+        precision=precision,
+        max_epochs=4,
+        gradient_clip_val=1.0,
+        limit_val_batches=0,
+        callbacks=[watch],
+        log_every_n_steps=100,
+    )
+    trainer.fit(TASKS[kind](compile=compiled), datamodule=ColourVideos(batch_size=2))
+    assert trainer.callback_metrics["train/loss"].isfinite()
+    assert watch.checked
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_half_precision_trains(kind):
+    task = TASKS[kind]()
+    trainer = quick_trainer(
+        accelerator="gpu", devices=1, precision="16-mixed", max_epochs=1, limit_val_batches=0
+    )
+    trainer.fit(task, datamodule=ColourVideos(batch_size=2))
+    assert trainer.callback_metrics["train/loss"].isfinite()
