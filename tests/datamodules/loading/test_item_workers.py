@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from datamodules.errors import TooManyBadVideos, VideoDecodeError
-from datamodules.loading import item_workers as workers
 from datamodules.loading.bad_videos import BadVideos
 from datamodules.loading.loader import EpochSampler, Loader
 from tests.datamodules.loading.numbers import Numbers
@@ -57,8 +56,7 @@ def test_training_takes_the_next_video_of_the_order(tmp_path, fault, reason):
 
 
 @pytest.mark.parametrize("fault", ["error", "hang", "crash"])
-def test_evaluation_replaces_nothing(fault, monkeypatch):
-    monkeypatch.setattr(workers, "_LOOK_SECONDS", 0.1)  # as eight hangs are waited for
+def test_evaluation_replaces_nothing(fault):
     faults = dict.fromkeys((0, 7, 8, 23), fault)
     loader = make_loader(faults, training=False, timeout=0.3, max_bad_share=0.0)
     batches = list(loader)
@@ -109,8 +107,11 @@ def test_a_video_that_costs_a_worker_gets_one_more_try(tmp_path, fault):
 
 
 def test_a_worker_that_blocks_before_it_opens_a_video_is_noticed():
-    loader = make_loader({}, timeout=0.3)
-    loader._item = lambda *_: time.sleep(1000)
+    class Unreachable(BadVideos):
+        def why_not_open(self, path, stamp):
+            time.sleep(1000)
+
+    loader = make_loader({}, timeout=0.3, bad_videos=Unreachable(None))
     with pytest.raises(RuntimeError, match="lost before it reads a video .*longer than 0.3 s"):
         next(iter(loader))
 
