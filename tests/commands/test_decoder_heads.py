@@ -165,13 +165,12 @@ def test_numbers_must_be_positive(number, capsys):
     assert message.endswith(f"argument --clips: '{number}' is not a whole number above 0")
 
 
-def test_losses_that_are_none_are_refused(folder, monkeypatch):
-    words = [str(folder / "mae.ckpt"), str(folder / "videos"), "--mask-ratio", "0.5", "--json"]
-    monkeypatch.setattr(
-        "hiera_video.commands.decoder_heads._losses", lambda *_: torch.full((2, 2), np.inf)
-    )
+def test_losses_that_are_not_finite_are_refused(folder, tmp_path):
+    mae = tiny_mae()
+    torch.nn.init.constant_(mae.decoder_pred.bias, 1e30)  # finite, but not its square
+    torch.save(checkpoint(mae, config("create_mae")), tmp_path / "mae.ckpt")
     with pytest.raises(CheckpointError, match="losses that are NaN or infinite"):
-        run(words)
+        run([str(tmp_path / "mae.ckpt"), str(folder / "videos"), "--mask-ratio", "0.5"])
 
 
 def test_command(folder, monkeypatch, capsys):
