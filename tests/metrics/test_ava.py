@@ -12,6 +12,7 @@ from hiera_video.metrics.ava import AVAMeanAveragePrecision, decimal_boxes
 from hiera_video.metrics.ava_results import AVAResults
 from hiera_video.results.ava import evaluate_files
 from hiera_video.results.ava_csv import write_ava_csv
+from tests.metrics.processes import joined
 from tests.metrics.slow_ava_reference import average_precisions
 
 IDS = (1, 2, 3, 5)
@@ -270,16 +271,6 @@ def ground_truth(rng, boxes):
     return video, second, sides, action, person
 
 
-def joined(metrics):
-    """What processes see after they agreed: the states of all, one after the other."""
-    whole = AVAMeanAveragePrecision(list(LABELS.values()), IDS, metrics[0].protocol)
-    whole.annotations = metrics[0].annotations
-    for name in ("keyframe", "boxes", "scores"):
-        setattr(whole, name, [t for m in metrics for t in getattr(m, name)])
-    whole._update_count = 1
-    return whole
-
-
 def text_rows(detected):
     """Rows as the csv has them, in the order of `DetectedBoxes`."""
 
@@ -309,8 +300,8 @@ def test_any_order_on_any_processes(protocol, boxes, annotated, ranks, distinct,
         padding = rng.integers(0, boxes, 2) if boxes else mine
         for batch in np.array_split(np.concatenate([mine, padding]), 3):
             metric.update(*(values[batch] for values in rows))
-    found = joined(metrics)
-    results, detected = found.results(), found.detections()
+    metric = joined(metrics, ["keyframe", "boxes", "scores"])
+    results, detected = metric.results(), metric.detections()
     keys = {(*b.tolist(), v.item(), s.item()) for b, _, v, s in zip(*rows, strict=True)}
     assert len(detected.boxes) == len(keys)
     gt = [
