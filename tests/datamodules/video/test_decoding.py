@@ -295,7 +295,7 @@ def test_seeks_where_there_is_no_index(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("name", WRITTEN)
 def test_enters_at_the_last_keyframe(written, name: str, monkeypatch: pytest.MonkeyPatch):
     one_keyframe = name.startswith(("one_gop", "edited_one_gop", "gif"))
-    no_entry = name.startswith(("refresh", "h264_reordered", "raw"))  # or none to rely on
+    no_entry = name.startswith(("refresh", "h264_reordered", "raw"))  # to rely on
     with VideoFile(written(name)) as file:
         file.frames_at([file.duration])
         file.frames_at([0])
