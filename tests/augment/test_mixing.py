@@ -86,8 +86,8 @@ def test_shares_and_kinds_are_distributed_as_said():
     assert mixup.var() == pytest.approx(1 / (4 * (2 * 0.8 + 1)), abs=0.01)
     # Of a frame cut at lam uniform, and more is kept where the box is cut off.
     assert 0.55 < np.mean([draw.lam for draw in cutmix]) < 0.7
-    some = draws(probability=0.3)
-    assert np.mean([draw.lam != 1 for draw in some]) == pytest.approx(0.3, abs=0.03)
+    rarely_mixed = draws(probability=0.3)
+    assert np.mean([draw.lam != 1 for draw in rarely_mixed]) == pytest.approx(0.3, abs=0.03)
     switched = draws(switch_probability=0.2)
     assert np.mean([draw.box is not None for draw in switched]) == pytest.approx(0.2, abs=0.03)
 

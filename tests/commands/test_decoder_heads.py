@@ -37,11 +37,11 @@ def folder(tmp_path_factory):
 
 def clips(folder):
     """Two clips of each of the two videos."""
-    found = []
+    videos = []
     for i in range(2):
         with VideoFile(folder / "videos" / f"{i}.mp4") as file:
-            found.append(torch.from_numpy(np.moveaxis(clips_of_views(file, FORMAT, 2, 1), -1, 1)))
-    return found
+            videos.append(torch.from_numpy(np.moveaxis(clips_of_views(file, FORMAT, 2, 1), -1, 1)))
+    return videos
 
 
 def test_losses_are_those_of_the_model(folder, capsys):
@@ -76,11 +76,11 @@ def test_number_of_heads_that_predicts_the_clip_wins(folder):
     mae.forward = forward
     videos = torch.cat(clips(folder) * 2)[:5, None]  # five, of one clip each
     for heads in ((4, 8), (8, 4)):
-        found = compare_heads(mae, videos, heads, 2, 0, Normalize(), 0.5).summary()
-        assert found["heads"]["4"]["loss"] == 0
-        assert found["heads"]["8"]["loss"] > 0
-        assert found["lower"] == 4
-        assert "4 heads reconstruct better" in describe(found)
+        summary = compare_heads(mae, videos, heads, 2, 0, Normalize(), 0.5).summary()
+        assert summary["heads"]["4"]["loss"] == 0
+        assert summary["heads"]["8"]["loss"] > 0
+        assert summary["lower"] == 4
+        assert "4 heads reconstruct better" in describe(summary)
 
 
 def test_statistics():

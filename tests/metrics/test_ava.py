@@ -141,8 +141,8 @@ EDGES = {
 @pytest.mark.parametrize("edge", EDGES)
 def test_edges(tmp_path, edge, protocol):
     truth, rows, *expected = EDGES[edge]
-    found = agrees_with_reference(tmp_path, truth, rows, protocol)
-    assert found[0] == pytest.approx(expected[PROTOCOLS.index(protocol)], nan_ok=True)
+    precision = agrees_with_reference(tmp_path, truth, rows, protocol)
+    assert precision[0] == pytest.approx(expected[PROTOCOLS.index(protocol)], nan_ok=True)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -365,9 +365,9 @@ def test_a_box_that_comes_again_has_the_greater_scores():
     scores = torch.tensor([[0.1, 0.8], [0.5, 0.5], [0.2, 0.7]])
     boxes = torch.tensor([SQUARE, OFF, SQUARE])
     metric.update(boxes, scores, zeros, zeros + 902)
-    found = metric.detections()
-    assert found.boxes.tolist() == boxes[:2].tolist()
-    assert found.scores.tolist() == torch.tensor([[0.2, 0.8], [0.5, 0.5]]).tolist()
+    detected = metric.detections()
+    assert detected.boxes.tolist() == boxes[:2].tolist()
+    assert detected.scores.tolist() == torch.tensor([[0.2, 0.8], [0.5, 0.5]]).tolist()
 
 
 def test_a_process_without_boxes_takes_part():
@@ -449,12 +449,12 @@ def test_wrong_use():
 
 def test_keyframes_are_taken_some_at_a_time(monkeypatch):
     rng = np.random.default_rng(1)
-    found = []
+    precisions = []
     metric = AVAMeanAveragePrecision(list(LABELS.values()), IDS)
     metric.set_ground_truth(*ground_truth(rng, 40))
     metric.update(*dense(rng, 200, distinct=False))
     for at_once in (1, 500, 10**6):
         monkeypatch.setattr(ava_matching, "SCORES_AT_ONCE", at_once)
-        found.append(metric.results().average_precision.tolist())
-    assert found[0] == found[1] == found[2]
-    assert sum(found[0]) > 0
+        precisions.append(metric.results().average_precision.tolist())
+    assert precisions[0] == precisions[1] == precisions[2]
+    assert sum(precisions[0]) > 0

@@ -125,9 +125,9 @@ def test_a_video_that_was_not_decoded_is_wrong():
     metric.update(torch.eye(5)[:3], torch.arange(3), torch.arange(3), torch.zeros(3).long())
     assert metric.compute()["top1"] == 1
     metric.count_as_wrong(3, 0)
-    found = metric.compute()
-    assert (found["top1"], found["top5"]) == (0.75, 0.75)
-    assert found["mean_class_accuracy"] == pytest.approx((0.5 + 1 + 1) / 3)
+    values = metric.compute()
+    assert (values["top1"], values["top5"]) == (0.75, 0.75)
+    assert values["mean_class_accuracy"] == pytest.approx((0.5 + 1 + 1) / 3)
     assert metric.outcomes().failed.tolist() == [False, False, False, True]
 
 

@@ -18,14 +18,14 @@ def clouds(videos, seed, classes=4, width=6, spread=2.0):
 
 
 def knn_by_brute_force(train, label, asked, classes, k):
-    found = []
+    predicted = []
     for x in asked:
         cosines = [float(x @ t / np.linalg.norm(x) / np.linalg.norm(t)) for t in train]
         votes = np.zeros(classes)
         for i in sorted(range(len(train)), key=lambda i: -cosines[i])[:k]:
             votes[label[i]] += np.exp(cosines[i] / 0.07)
-        found.append(votes.argmax())
-    return found
+        predicted.append(votes.argmax())
+    return predicted
 
 
 @settings(deadline=None, max_examples=30)
@@ -33,9 +33,9 @@ def knn_by_brute_force(train, label, asked, classes, k):
 def test_knn_equals_brute_force(videos, k, seed):
     train, label = clouds(videos, seed)
     asked, _ = clouds(7, seed + 1)
-    found = knn_predict(train, label, asked, 4, k)
+    predicted = knn_predict(train, label, asked, 4, k)
     expected = knn_by_brute_force(train.numpy(), label.numpy(), asked.numpy(), 4, k)
-    assert found.tolist() == expected
+    assert predicted.tolist() == expected
 
 
 @pytest.mark.parametrize("l2", [1e-4, 1e-2, 1.0])

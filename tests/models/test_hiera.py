@@ -60,9 +60,9 @@ def test_maps_follow_the_picture():
             parameter.zero_()
     video = torch.zeros(1, 3, 4, 128, 128)
     video[..., 40:60, 40:60] = 1
-    here, there = (model.forward_features(v) for v in (video, video.roll((32, 64), (-2, -1))))
-    torch.testing.assert_close(here[:, :, 1, 1], there[:, :, 2, 3])
-    assert not torch.allclose(here[:, :, 1, 1], here[:, :, 2, 2])
+    maps, moved = (model.forward_features(v) for v in (video, video.roll((32, 64), (-2, -1))))
+    torch.testing.assert_close(maps[:, :, 1, 1], moved[:, :, 2, 3])
+    assert not torch.allclose(maps[:, :, 1, 1], maps[:, :, 2, 2])
 
 
 @pytest.mark.parametrize("size", [(8, 224, 224), (32, 224, 224), (16, 256, 320), (16, 64, 64)])

@@ -159,10 +159,10 @@ def test_files_that_crash_or_hang_the_decoder_are_bad_and_not_opened_again(video
     out = tmp_path / "out"
     file = ready(videos, out, patience=1.5)
     assert opened(videos).count("a/crash.mp4") == 2  # once more, as it may have been chance
-    found = {row["path"]: row for row in read_manifest(file)[0].to_pylist()}
-    assert sum(row["ok"] for row in found.values()) == 6
-    assert found["a/crash.mp4"]["reason"] == "the decoder's process was ended by SIGSEGV"
-    assert found["a/hang.mp4"]["reason"] == "the decoder hangs: nothing came for 1.5 s"
+    row_of = {row["path"]: row for row in read_manifest(file)[0].to_pylist()}
+    assert sum(row["ok"] for row in row_of.values()) == 6
+    assert row_of["a/crash.mp4"]["reason"] == "the decoder's process was ended by SIGSEGV"
+    assert row_of["a/hang.mp4"]["reason"] == "the decoder hangs: nothing came for 1.5 s"
     ready(videos, out)
     assert opened(videos) == []
 

@@ -244,7 +244,7 @@ def test_frames_with_one_timestamp(tmp_path: Path):
         stream = container.add_stream("mpeg4", rate=30, options={"g": "4"})
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
         packets = [stream.encode(av.VideoFrame.from_ndarray(f, format="rgb24")) for f in frames]
-        for i, packet in enumerate(p for some in [*packets, stream.encode(None)] for p in some):
+        for i, packet in enumerate(p for batch in [*packets, stream.encode(None)] for p in batch):
             packet.pts = packet.dts = i // 3 * 3
             container.mux(packet)
     with av.open(str(path)) as container:

@@ -32,8 +32,8 @@ def frames_of(path, size=None):
 
 def starts(path):
     with InOrder(str(path)) as frames:
-        found = [frame.start * frames.time_base for frame in frames]
-    return [start - found[0] for start in found]
+        seconds = [frame.start * frames.time_base for frame in frames]
+    return [start - seconds[0] for start in seconds]
 
 
 def check_same_pictures(source, target, least=30.0):
