@@ -47,17 +47,17 @@ def test_what_was_prepared_is_compared_and_not_decoded(videos, tmp_path):
     os.utime(videos / "3.mp4", ns=(1, 1))
     damage(videos / "4.mp4")
     decoded = []
-    faults = check(manifest, progress=lambda done, total: decoded.append(total))
+    found = check(manifest, progress=lambda done, total: decoded.append(total))
     assert decoded == [3] * 3
-    names = [(fault.kind, os.path.basename(fault.path)) for fault in faults]
+    names = [(fault.kind, os.path.basename(fault.path)) for fault in found]
     assert names == [
         *(("missing", "0.mp4"), ("changed", "1.mp4"), ("corrupt", "2.mp4")),
         *(("changed", "3.mp4"), ("corrupt", "4.mp4")),
     ]
-    assert faults[1].detail.endswith("when it was prepared")
-    assert faults[3].detail == "written to since it was prepared"
-    assert all(fault.detail for fault in faults[1:])
-    assert str(faults[0]) == f"missing  {videos}/0.mp4"
+    assert found[1].detail.endswith("when it was prepared")
+    assert found[3].detail == "written to since it was prepared"
+    assert all(fault.detail for fault in found[1:])
+    assert str(found[0]) == f"missing  {videos}/0.mp4"
 
 
 def test_damage_that_keeps_size_and_time_shows_when_files_are_decoded(videos, tmp_path):
@@ -75,8 +75,8 @@ def test_files_that_were_not_prepared_are_decoded(videos, tmp_path):
     damage(videos / "1.mp4")
     source = tmp_path / "list.txt"
     source.write_text("0.mp4\n1.mp4\ngone.mp4\n1.mp4\n")
-    faults = check(list_split(source, videos, None), processes=2)
-    kinds = [(fault.kind, os.path.basename(fault.path)) for fault in faults]
+    found = check(list_split(source, videos, None), processes=2)
+    kinds = [(fault.kind, os.path.basename(fault.path)) for fault in found]
     assert kinds == [("corrupt", "1.mp4"), ("missing", "gone.mp4")]
 
 
@@ -102,6 +102,6 @@ def test_packed_videos(videos, tmp_path):
     last = manifest.table["shard"].to_pylist().count(shards[-1].name)
     shards[-1].write_bytes(shards[-1].read_bytes()[:600])
     shards[0].unlink()
-    faults = check(manifest)
-    assert faults[0] == Fault("missing", manifest.path(0), f"{shards[0].name} is gone")
-    assert [fault.detail for fault in faults][-last:] == [f"{shards[-1].name} is cut off"] * last
+    found = check(manifest)
+    assert found[0] == Fault("missing", manifest.path(0), f"{shards[0].name} is gone")
+    assert [fault.detail for fault in found][-last:] == [f"{shards[-1].name} is cut off"] * last
