@@ -69,12 +69,12 @@ class Memory(Callback):
     """Resident memory in MiB at each tenth of the test."""
 
     def __init__(self, batches: int) -> None:
-        self.every, self.found = max(1, batches // 10), []
+        self.every, self.mebibytes = max(1, batches // 10), []
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
         """Look."""
         if batch_idx % self.every == 0:
-            self.found.append(resident())
+            self.mebibytes.append(resident())
 
 
 def resident() -> float:
@@ -118,7 +118,7 @@ def main() -> None:
     print(f"\n{views_seen} classes")
     print(f"| test | {seconds:.0f} s |\n| file | {size:.0f} MiB |")
     print(f"| the same numbers from the file | {offline:.0f} s |")
-    steps = ", ".join(f"{m:.0f}" for m in memory.found)
+    steps = ", ".join(f"{m:.0f}" for m in memory.mebibytes)
     print(
         f"| memory at each tenth of the test | {steps} MiB |\n| after joining | {after:.0f} MiB |"
     )

@@ -66,8 +66,8 @@ def main() -> None:
         for epoch in range(arguments.epochs + 1):
             for way, batches in ways.items():
                 sampler.epoch, sampler.used = epoch, 0
-                found = measure(batches)
-                seconds[way] += found if epoch else 0.0  # the first is a warm-up
+                wall_and_cpu = measure(batches)
+                seconds[way] += wall_and_cpu if epoch else 0.0  # the first is a warm-up
     count = arguments.clips * arguments.epochs
     print(f"{count} clips, {os.cpu_count()} cores\n")
     print("| | clips / s | clips / CPU s | overhead |\n|---|--:|--:|--:|")

@@ -22,13 +22,13 @@ COLUMNS = ("logits", "stages", "loss", "prediction", "target", "gradients")
 def row(name: str) -> str:
     """One line of the table."""
     overrides: dict[str, Any] = {"stages": (1, 2, 2, 1)} if "huge" in name else {}
-    found = classifier_differences(name, gradients=False, **overrides)
-    found |= mae_differences(name, gradients=False, **overrides)
+    differences = classifier_differences(name, gradients=False, **overrides)
+    differences |= mae_differences(name, gradients=False, **overrides)
     kind = "video" if "16x" in name else "image"
     few = {"input_size": (4, 64, 64) if kind == "video" else (64, 64), "mask_ratio": 0.5}
-    found["gradients"] = mae_differences(name, **few, **overrides)["gradients"]
+    differences["gradients"] = mae_differences(name, **few, **overrides)["gradients"]
     depth = "x".join(map(str, overrides.get("stages", MODELS[name]["stages"])))
-    numbers = " | ".join(f"{found[column]:.1e}" for column in COLUMNS)
+    numbers = " | ".join(f"{differences[column]:.1e}" for column in COLUMNS)
     return f"| {name} | {kind} | {depth} | {numbers} |"
 
 

@@ -1,4 +1,4 @@
-"""Errors that a user can mend. Each has one line: what is wrong, where, and what to do."""
+"""Errors that a user can fix. Each is one line: what is wrong, where, and what to do."""
 
 
 class UserError(Exception):

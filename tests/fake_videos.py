@@ -50,7 +50,18 @@ class ColourVideos(VideoDataModule):
         paths = [f"/{split}/{i}.mp4" for i in range(int(videos))]
         return make_manifest(paths, labels, () if unlabelled else ("red", "green", "blue"))
 
-    def _loader(self, dataset, batch_size, training, **kwargs):
-        loader = super()._loader(Colours(dataset, self.bad), batch_size, training, **kwargs)
+    def training_clips(self, manifest):
+        return Colours(super().training_clips(manifest), self.bad)
+
+    def evaluation_views(self, manifest, split):
+        return Colours(super().evaluation_views(manifest, split), self.bad)
+
+    def train_dataloader(self):
+        return self.noted(super().train_dataloader())
+
+    def evaluation_loader(self, split, max_videos=None):
+        return self.noted(super().evaluation_loader(split, max_videos))
+
+    def noted(self, loader):
         self.loaded.append(len(loader.sampler))
         return loader

@@ -1,6 +1,7 @@
-"""Who may import whom. A room is a folder of a package, or a module at its top."""
+"""Who may import whom, and use what. A room is a folder of a package, or a module at its top."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -62,6 +63,8 @@ ONLY_IN = {
     "argparse": "hiera_video.cli hiera_video.commands hiera_video.weights.files",
 }
 MOST_AT_THE_TOP = 6  # modules of hiera_video
+PRIVATE = re.compile(r"_[A-Za-z]\w*")  # a name for its own module or class alone
+OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}  # public all the same
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for package in ("datamodules", "hiera_video")
@@ -145,3 +148,60 @@ def test_a_library_stays_where_it_belongs(library):
 def test_the_top_of_the_package_stays_small():
     modules = [path.name for path in (ROOT / "hiera_video").glob("*.py")]
     assert len(modules) <= MOST_AT_THE_TOP, modules
+
+
+def defined(tree: ast.AST) -> Iterator[str]:
+    """Names that code gives to functions, classes, variables and attributes of `self`."""
+    for node in ast.walk(tree):
+        match node:
+            case (
+                ast.FunctionDef(name=name)
+                | ast.ClassDef(name=name)
+                | ast.Name(id=name, ctx=ast.Store())
+                | ast.Attribute(value=ast.Name(id="self"), attr=name, ctx=ast.Store())
+            ):
+                yield name
+
+
+def reached_for(tree: ast.AST) -> Iterator[str]:
+    """Names that code takes from elsewhere: as attributes, imports, or strings (of a patch)."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(attr=name):
+                yield name
+            case ast.ImportFrom(module=str(module), names=names) if module_of(module) in FILES:
+                yield from (alias.name for alias in names)
+            case ast.Constant(value=str(text)):
+                yield text.rpartition(".")[2]
+
+
+PRIVATE_NAMES = {
+    name
+    for path in FILES.values()
+    for name in defined(ast.parse(path.read_text()))
+    if PRIVATE.fullmatch(name) and name not in OF_NAMED_TUPLES
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("from datamodules.base import _a", {"_a"}),
+        ("from tests.base import _a", set()),
+        ("module._a(x)._b = y", {"_a", "_b"}),
+        ('patch.setattr(module, "_a", 1)', {"_a"}),
+        ('patch.setattr("datamodules.base._a", 1)', {"_a"}),
+        ("other._a = _b", {"_a"}),
+    ],
+)
+def test_private_names_are_found(code, names):
+    assert {name for name in reached_for(ast.parse(code)) if PRIVATE.fullmatch(name)} == names
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "docs", "tests"])
+def test_private_names_stay_in_their_package(folder):
+    """A test of what a user sees survives a change behind it."""
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        wrong = PRIVATE_NAMES & set(reached_for(tree)) - set(defined(tree))
+        assert not wrong, f"{path.relative_to(ROOT)} uses {wrong}"

@@ -33,7 +33,7 @@ from datamodules.loading.file_workers import cause_of_death
 
 _FORK = get_context("fork")  # workers share the manifest's memory
 _IDLE = math.inf  # in place of the time since when a worker works: it waits for a free slot
-_LOOK_SECONDS = 1.0  # between two looks at the clock, and at whether the parent is gone
+_LOOK_SECONDS = 1.0  # between two looks at the clock, at most, and at whether the parent is gone
 _NO_VIDEO = -1  # in place of a video's index
 
 
@@ -113,7 +113,7 @@ class Workers:
         """Wait for item ``k`` from its worker, or from those that replace it."""
         while True:
             pipe, process = self._pipes[worker], self._processes[worker]
-            ready = wait([pipe, process.sentinel], _LOOK_SECONDS)
+            ready = wait([pipe, process.sentinel], min(_LOOK_SECONDS, self._timeout))
             if pipe in ready:
                 try:
                     item = pipe.recv()

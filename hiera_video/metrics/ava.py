@@ -273,12 +273,12 @@ class AVAMeanAveragePrecision(Metric):
         Raises:
             ValueError: no ground truth was set.
         """
-        with self.sync_context():
+        with self.sync_context(self.dist_sync_fn):
             return self._results()
 
     def detections(self) -> DetectedBoxes:
         """The boxes of all processes, each once; all processes must call this."""
-        with self.sync_context():
+        with self.sync_context(self.dist_sync_fn):
             return self._detections()
 
     def _results(self) -> AVAResults:

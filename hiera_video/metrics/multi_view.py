@@ -199,7 +199,7 @@ class MultiViewAccuracy(Metric):
         Raises:
             RuntimeError: the views of one video came on several processes.
         """
-        with self.sync_context():
+        with self.sync_context(self.dist_sync_fn):
             return self._outcomes()
 
     def reset(self) -> None:

@@ -95,14 +95,14 @@ def geometry(
     if len(size) not in PUBLISHED_GEOMETRY:
         raise ValueError(f"input_size must be (height, width) or (frames, height, width): {size}")
     published = PUBLISHED_GEOMETRY[len(size)]
-    given = {
+    arguments = {
         "q_stride": q_stride,
         "mask_unit_size": mask_unit_size,
         "patch_kernel": patch_kernel,
         "patch_stride": patch_stride,
         "patch_padding": patch_padding,
     }
-    axes = {name: tuple(published[name] if v is None else v) for name, v in given.items()}
+    axes = {name: tuple(published[name] if v is None else v) for name, v in arguments.items()}
     for name, value in axes.items():
         if len(value) != len(size):
             raise ValueError(f"{name} {value} must have {len(size)} numbers, as input_size {size}")

@@ -181,7 +181,16 @@ class HOGTarget:
         return _take(self.patches(video), where)
 
     def paint(self, video: Tensor, where: Tensor, prediction: Tensor) -> Tensor:
-        """Raise a ValueError, whatever the arguments (see `Target`): a histogram has no picture."""
+        """Refuse to paint: a histogram has no picture.
+
+        Args:
+            video: ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
+            where: indices of the predicted patches, int64 ``(B, M)``.
+            prediction: ``(B, M, D)``.
+
+        Raises:
+            ValueError: always.
+        """
         raise ValueError("histograms of gradients (target hog) cannot be painted as a picture")
 
     def patches(self, video: Tensor) -> Tensor:
@@ -215,7 +224,8 @@ class HOGTarget:
         return x / (x.square().sum(dim=-1, keepdim=True) + self.EPS**2).sqrt()
 
     def _mean_of_cells(self, x: Tensor) -> Tensor:
-        cells = x.unflatten(-1, (-1, self.CELL)).unflatten(-3, (-1, self.CELL))
+        cells = x.unflatten(-1, (-1, self.CELL))  # (..., H, columns, 8)
+        cells = cells.unflatten(-3, (-1, self.CELL))  # (..., rows, 8, columns, 8)
         return cells.mean(dim=(-3, -1))  # (..., rows, columns)
 
 

@@ -107,10 +107,10 @@ def download(url: str, path: Path, show: Progress, sha256: str | None = None) ->
             if not file.seek(0, os.SEEK_END):
                 part.unlink()
             raise
-        if sha256 is not None and not (found := _sha256(part)).startswith(sha256):
+        if sha256 is not None and not (digest := _sha256(part)).startswith(sha256):
             part.unlink()
             version.unlink(missing_ok=True)
-            raise ValueError(f"its SHA-256 is {found}, not {sha256}; deleted it")
+            raise ValueError(f"its SHA-256 is {digest}, not {sha256}; deleted it")
         os.fsync(file.fileno())
         part.replace(path)
         version.unlink(missing_ok=True)
@@ -118,8 +118,8 @@ def download(url: str, path: Path, show: Progress, sha256: str | None = None) ->
 
 def digest_in_name(url: str) -> str | None:
     """The beginning of the SHA-256, in hexadecimal, with which names of torchvision's files end."""
-    found = re.search(r"-([0-9a-f]{8,64})\.pth$", urlsplit(url).path)
-    return found and found[1]
+    match = re.search(r"-([0-9a-f]{8,64})\.pth$", urlsplit(url).path)
+    return match and match[1]
 
 
 def _fetch_with_retries(url: str, file: Any, version: Path, show: Progress) -> None:
@@ -146,10 +146,10 @@ def _fetch(url: str, file: Any, version: Path, show: Progress) -> None:
     """Make one request: append what the file lacks, or begin it anew."""
     have = file.seek(0, os.SEEK_END)
     headers = {"User-Agent": "hiera-video"}
-    known = version.read_text() if version.exists() else ""
-    if have and known:
+    validator = version.read_text() if version.exists() else ""
+    if have and validator:
         # The server sends the rest of this version, or all of another one.
-        headers |= {"Range": f"bytes={have}-", "If-Range": known}
+        headers |= {"Range": f"bytes={have}-", "If-Range": validator}
     _check_scheme(url)
     request = urllib.request.Request(url, headers=headers)
     try:
@@ -161,7 +161,7 @@ def _fetch(url: str, file: Any, version: Path, show: Progress) -> None:
         file.truncate(0)
         raise Interrupted("the server has no bytes after those that were downloaded") from error
     with response:
-        if have and response.status == 206 and _is_of_another_version(response, known):
+        if have and response.status == 206 and _is_of_another_version(response, validator):
             file.truncate(0)
             raise Interrupted("the server sent the rest of another version")
         start, total = _extent(response, have)
@@ -184,10 +184,10 @@ def _fetch(url: str, file: Any, version: Path, show: Progress) -> None:
 def _extent(response: Any, have: int) -> tuple[int, int]:
     """Position of the answer's first byte, and the size of the complete file."""
     if response.status == 206:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-        if found is None or int(found[1]) != have:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != have:
             raise URLError(f"the server sent {response.headers.get('Content-Range')!r}")
-        return have, int(found[2])
+        return have, int(match[2])
     length = response.headers.get("Content-Length", "")
     if not re.fullmatch(r"[0-9]{1,18}", length) or not int(length):
         # Without it a lost connection looks like the end of the file.
@@ -201,9 +201,9 @@ def _version_of(response: Any) -> str:
     return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
-def _is_of_another_version(response: Any, known: str) -> bool:
-    found = response.headers.get("ETag" if known.startswith('"') else "Last-Modified")
-    return found is not None and found != known
+def _is_of_another_version(response: Any, validator: str) -> bool:
+    current = response.headers.get("ETag" if validator.startswith('"') else "Last-Modified")
+    return current is not None and current != validator
 
 
 def _is_at(path: Path, file: Any) -> bool:

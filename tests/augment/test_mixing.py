@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from timm.data import mixup as timm_mixup
 
-from hiera_video.augment.mixing import MixDraw, Mixing, _interval, soft_targets
+from hiera_video.augment.mixing import MixDraw, Mixing, soft_targets
 
 SIZE = (40, 56)
 seeds = st.integers(-(2**63), 2**63 - 1)
@@ -49,19 +49,32 @@ def test_mixup_blends_each_clip_with_its_mirror_in_the_batch(seed, clips, alpha)
     assert torch.equal(target, before[1])
 
 
-@given(st.floats(0, 1), st.integers(1, 90), st.data())
+@given(st.floats(0, 1), st.tuples(st.integers(1, 90), st.integers(1, 90)), st.data())
 def test_the_box_is_that_of_timm(lam, size, data):
-    middle = data.draw(st.integers(0, size - 1))
+    middle = [data.draw(st.integers(0, side - 1)) for side in size]
 
-    class Middle:
-        def integers(self, high):
-            assert high == size
-            return middle
+    class Generator:
+        """Draws CutMix with ``lam``, around this middle."""
 
+        def __init__(self, *_):
+            self.middles = iter(middle)
+
+        def random(self, count):
+            return np.zeros(count)
+
+        def beta(self, *_):
+            return lam
+
+        def integers(self, _):
+            return next(self.middles)
+
+    middles = iter(middle)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timm_mixup.np.random, "randint", lambda *args, **kwargs: middle)
-        top, bottom, *_ = timm_mixup.rand_bbox((size, size), lam)
-    assert _interval(Middle(), size, lam) == (top, bottom)
+        patch.setattr("numpy.random.default_rng", Generator)
+        patch.setattr("numpy.random.randint", lambda *args, **kwargs: next(middles))
+        box, share = timm_mixup.cutmix_bbox_and_lam(size, lam)
+        drawn = Mixing().draw(torch.tensor([0, 0]), size)
+    assert drawn == MixDraw(pytest.approx(share), box)
 
 
 def test_shares_and_kinds_are_distributed_as_said():
@@ -73,8 +86,8 @@ def test_shares_and_kinds_are_distributed_as_said():
     assert mixup.var() == pytest.approx(1 / (4 * (2 * 0.8 + 1)), abs=0.01)
     # Of a frame cut at lam uniform, and more is kept where the box is cut off.
     assert 0.55 < np.mean([draw.lam for draw in cutmix]) < 0.7
-    some = draws(probability=0.3)
-    assert np.mean([draw.lam != 1 for draw in some]) == pytest.approx(0.3, abs=0.03)
+    rarely_mixed = draws(probability=0.3)
+    assert np.mean([draw.lam != 1 for draw in rarely_mixed]) == pytest.approx(0.3, abs=0.03)
     switched = draws(switch_probability=0.2)
     assert np.mean([draw.box is not None for draw in switched]) == pytest.approx(0.2, abs=0.03)
 

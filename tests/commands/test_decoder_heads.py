@@ -37,11 +37,11 @@ def folder(tmp_path_factory):
 
 def clips(folder):
     """Two clips of each of the two videos."""
-    found = []
+    videos = []
     for i in range(2):
         with VideoFile(folder / "videos" / f"{i}.mp4") as file:
-            found.append(torch.from_numpy(np.moveaxis(clips_of_views(file, FORMAT, 2, 1), -1, 1)))
-    return found
+            videos.append(torch.from_numpy(np.moveaxis(clips_of_views(file, FORMAT, 2, 1), -1, 1)))
+    return videos
 
 
 def test_losses_are_those_of_the_model(folder, capsys):
@@ -76,11 +76,11 @@ def test_number_of_heads_that_predicts_the_clip_wins(folder):
     mae.forward = forward
     videos = torch.cat(clips(folder) * 2)[:5, None]  # five, of one clip each
     for heads in ((4, 8), (8, 4)):
-        found = compare_heads(mae, videos, heads, 2, 0, Normalize(), 0.5).summary()
-        assert found["heads"]["4"]["loss"] == 0
-        assert found["heads"]["8"]["loss"] > 0
-        assert found["lower"] == 4
-        assert "4 heads reconstruct better" in describe(found)
+        summary = compare_heads(mae, videos, heads, 2, 0, Normalize(), 0.5).summary()
+        assert summary["heads"]["4"]["loss"] == 0
+        assert summary["heads"]["8"]["loss"] > 0
+        assert summary["lower"] == 4
+        assert "4 heads reconstruct better" in describe(summary)
 
 
 def test_statistics():
@@ -165,13 +165,12 @@ def test_numbers_must_be_positive(number, capsys):
     assert message.endswith(f"argument --clips: '{number}' is not a whole number above 0")
 
 
-def test_losses_that_are_none_are_refused(folder, monkeypatch):
-    words = [str(folder / "mae.ckpt"), str(folder / "videos"), "--mask-ratio", "0.5", "--json"]
-    monkeypatch.setattr(
-        "hiera_video.commands.decoder_heads._losses", lambda *_: torch.full((2, 2), np.inf)
-    )
+def test_losses_that_are_not_finite_are_refused(folder, tmp_path):
+    mae = tiny_mae()
+    torch.nn.init.constant_(mae.decoder_pred.bias, 1e30)  # finite, but not its square
+    torch.save(checkpoint(mae, config("create_mae")), tmp_path / "mae.ckpt")
     with pytest.raises(CheckpointError, match="losses that are NaN or infinite"):
-        run(words)
+        run([str(tmp_path / "mae.ckpt"), str(folder / "videos"), "--mask-ratio", "0.5"])
 
 
 def test_command(folder, monkeypatch, capsys):

@@ -392,12 +392,12 @@ def test_any_label_and_id_survives_the_csv(tmp_path_factory, rows, end, mark, po
         writer.writerow([label + pad, pad + name, time, start + 10, "train", "0"])
     root = tmp_path_factory.mktemp("csv")
     file = write(root / "train.csv", out.getvalue(), "utf-8-sig" if mark else "utf-8")
-    found, _ = module(root).read_annotation(file)
+    videos, _ = module(root).read_annotation(file)
     expected = [
         (f"{root}/train/{name}_{start:06d}_{start + 10:06d}", label) for label, name, start in rows
     ]
-    assert [(row.video, row.label) for row in found] == expected
-    assert [row.number for row in found] == list(range(2, len(rows) + 2))
+    assert [(row.video, row.label) for row in videos] == expected
+    assert [row.number for row in videos] == list(range(2, len(rows) + 2))
 
 
 @given(st.text('ab0,"\r\n\t /.é\0', max_size=40), st.booleans())

@@ -87,17 +87,17 @@ def test_motion_is_what_the_class_says():
 @pytest.fixture
 def radii(monkeypatch):
     """A function that gives the radius in every frame of a video, instead of drawing it."""
-    found = []
+    kept = []
 
     def keep(u, v, radius, rng):
-        found.append(radius.ravel())
+        kept.append(radius.ravel())
         return np.zeros_like(u)
 
     monkeypatch.setattr(synthetic, "coverage", keep)
 
     def of(name, seed):
         render(name, np.random.default_rng(seed), 12, 8)
-        return found.pop()
+        return kept.pop()
 
     return of
 

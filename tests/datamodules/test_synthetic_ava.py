@@ -95,9 +95,9 @@ def test_boxes_hold_the_shapes_and_the_actions_are_seen():
                 )
                 votes["down"].append((last[1] - first[1]) * (("down" in names) - ("up" in names)))
     for name in ("right", "down"):
-        found = np.array([vote for vote in votes[name] if vote])
-        assert len(found) > 10
-        assert (found > 0).mean() > 0.8, name
+        motions = np.array([vote for vote in votes[name] if vote])
+        assert len(motions) > 10
+        assert (motions > 0).mean() > 0.8, name
 
 
 def test_directions_do_not_show_in_the_state_at_the_keyframe():

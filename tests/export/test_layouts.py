@@ -72,8 +72,10 @@ def test_timm_gives_the_same_logits(case, tmp_path):
 def test_transformers_gives_the_same_logits(case, tmp_path):
     model, description = made(case)
     write_transformers(tmp_path, model, description)
-    theirs, found = HieraForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(found.values()), found
+    theirs, problems = HieraForImageClassification.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert not any(problems.values()), problems
     video = make_video(model, 2)
     with torch.no_grad():
         logits = theirs.eval()(video).logits

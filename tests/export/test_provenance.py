@@ -210,10 +210,10 @@ def summary():
 def test_metrics_are_no_counts(tmp_path):
     file = tmp_path / "results.json"
     file.write_text(json.dumps(summary()))
-    found = read_results(tmp_path, "hiera_base_16x224")
+    results = read_results(tmp_path, "hiera_base_16x224")
     third = pytest.approx(2 / 3)
-    assert found.metrics == {"top1": third, "top5": 1, "mean_class_accuracy": third}
-    text = model_card(DESCRIPTION, "load()", results=found)
+    assert results.metrics == {"top1": third, "top5": 1, "mean_class_accuracy": third}
+    text = model_card(DESCRIPTION, "load()", results=results)
     assert "| top1 | 0.6667 |" in text
     for words in ("videos", "unlabelled", "missing"):
         assert words not in text.partition("## Metrics")[2].partition("## Licence")[0]
@@ -235,9 +235,9 @@ def test_results_are_of_these_weights(tmp_path):
         (tmp_path / "results.json").write_text(json.dumps(summary() | {"weights": tested}))
 
     write(stamped(weights))
-    found = read_results(tmp_path, weights)
-    assert found.weights_known
-    assert "do not say" not in model_card(DESCRIPTION, "load()", results=found)
+    results = read_results(tmp_path, weights)
+    assert results.weights_known
+    assert "do not say" not in model_card(DESCRIPTION, "load()", results=results)
     moved = weights.rename(tmp_path / "a b.ckpt")
     assert read_results(tmp_path, moved).weights_known
     os.utime(moved, (1, 1))
@@ -251,7 +251,7 @@ def test_results_are_of_these_weights(tmp_path):
         with pytest.raises(CheckpointError, match="a test of hiera_base_16x224, not of"):
             read_results(tmp_path, other)
     (tmp_path / "results.json").write_text(json.dumps(summary()))
-    found = read_results(tmp_path, moved)
-    assert not found.weights_known
+    results = read_results(tmp_path, moved)
+    assert not results.weights_known
     words = "do not say which weights gave `top1`, `top5`, `mean_class_accuracy`"
-    assert words in model_card(DESCRIPTION, "load()", results=found)
+    assert words in model_card(DESCRIPTION, "load()", results=results)

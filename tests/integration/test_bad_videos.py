@@ -112,10 +112,10 @@ def test_training_goes_on_without_them_and_the_next_run_avoids_them(workspace, t
     run_dir = workspace / "runs/faulty"
     output = run(*words, f"run_dir={run_dir}", cwd=workspace, PYTHONPATH=str(ROOT))
     assert "step 9/9" in output or "step 8/9" in output
-    found = failures(run_dir)
-    assert found.pop("hang.mp4") == "took longer than 2 s to read"
-    assert found.pop("crash.mp4") == "the decoder's process was ended by SIGSEGV"
-    assert set(found) == {"broken.mp4"}
+    reason_of = failures(run_dir)
+    assert reason_of.pop("hang.mp4") == "took longer than 2 s to read"
+    assert reason_of.pop("crash.mp4") == "the decoder's process was ended by SIGSEGV"
+    assert set(reason_of) == {"broken.mp4"}
     with open(run_dir / "metrics/version_0/metrics.csv") as file:
         (counted,) = {row["train/bad_videos"] for row in csv.DictReader(file)} - {""}
     assert float(counted) == 3
@@ -125,7 +125,7 @@ def test_training_goes_on_without_them_and_the_next_run_avoids_them(workspace, t
     again = run(*words, *more, cwd=workspace, PYTHONPATH=str(ROOT))
     assert "took longer than 2 s" in again
     assert "tried once more" not in again
-    assert set(failures(workspace / "runs/faulty-again")) == {"hang.mp4", "crash.mp4", *found}
+    assert set(failures(workspace / "runs/faulty-again")) == {"hang.mp4", "crash.mp4", *reason_of}
 
 
 def test_training_stops_when_too_many_fail(workspace, training):

@@ -48,11 +48,11 @@ def command(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["hiera-video", *map(str, words)])
         try:
             cli.main()
-            found = 0
+            exit_code = 0
         except SystemExit as exit_:
-            found = exit_.code
+            exit_code = exit_.code
         captured = capsys.readouterr()
-        assert found == code, captured
+        assert exit_code == code, captured
         return captured.out, captured.err
 
     return call

@@ -74,13 +74,13 @@ def test_predict_gives_the_scores_of_test(trained):
         (video, second - OFFSET, *rest): score
         for (video, second, *rest), score in rows(trained / "runs/test/predictions.csv").items()
     }
-    found = {}
+    predicted = {}
     for name in names:
-        found |= rows(trained / f"found/{name}.csv")
+        predicted |= rows(trained / f"found/{name}.csv")
     assert len(expected) >= 2 * 2 * 8  # keyframes, shapes, actions
-    assert expected.keys() <= found.keys()  # `test` leaves out excluded keyframes
+    assert expected.keys() <= predicted.keys()  # `test` leaves out excluded keyframes
     for key, score in expected.items():
-        assert found[key] == pytest.approx(score, abs=1e-4)
+        assert predicted[key] == pytest.approx(score, abs=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +123,8 @@ def test_predict_goes_on_after_a_video_that_fails(street):
 
 def test_whole_frames_need_no_boxes(street):
     predict("boxes=full_frame", "out=whole", "street.mp4", cwd=street)
-    found = rows(street / "whole/street.csv")
-    assert {key[1:6] for key in found} == {(0, 0, 0, 1, 1), (1, 0, 0, 1, 1)}
+    predicted = rows(street / "whole/street.csv")
+    assert {key[1:6] for key in predicted} == {(0, 0, 0, 1, 1), (1, 0, 0, 1, 1)}
 
 
 def test_a_run_alone_is_enough(street):
@@ -153,7 +153,7 @@ def test_a_checkpoint_says_how_tests_use_its_model(trained):
 
 
 @pytest.mark.parametrize(
-    ("words", "said", "code"),
+    ("words", "message", "code"),
     [
         (["boxes=none.csv", "street.mp4"], "none.csv: no such file; boxes= is", 2),
         (["boxes=full_frame", "out=.", "street.mp4"], "holds street.mp4 itself", 2),
@@ -168,10 +168,10 @@ def test_a_checkpoint_says_how_tests_use_its_model(trained):
         (["task.init_from=hiera_base_16x224", "ckpt_path=null", "street.mp4"], "no actions", 2),
     ],
 )
-def test_wrong_usage_is_one_line(street, words, said, code):
+def test_wrong_usage_is_one_line(street, words, message, code):
     for name in ("broken2", "a,b"):
         (street / f"{name}.mp4").write_bytes(b"no video")
     output = predict(*words, cwd=street, code=code)
-    assert said in output
+    assert message in output
     assert "Traceback" not in output
     assert output.splitlines()[-1].startswith("hiera-video: ")

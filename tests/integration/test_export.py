@@ -29,10 +29,10 @@ def test_python_and_exports_agree_with_predict(finetuned, workspace):
     export_command.run([str(word) for word in words])
     for predictor in (load(run_dir, "cpu"), load(workspace / "exported", "cpu")):
         for video in videos:
-            found = predictor.predict(video)
+            predictions = predictor.predict(video)
             wanted = answers[str(video)]
-            assert [p.label for p in found] == [p["label"] for p in wanted]
-            for a, b in zip(found, wanted, strict=True):
+            assert [p.label for p in predictions] == [p["label"] for p in wanted]
+            for a, b in zip(predictions, wanted, strict=True):
                 assert abs(a.probability - b["probability"]) < 1e-5
     card = (workspace / "exported/README.md").read_text()
     assert "val/top1" in card

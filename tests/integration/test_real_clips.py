@@ -96,8 +96,8 @@ def test_actions_of_people_walking(tmp_path):
     people = {3: (0.1, 0.2, 0.25, 0.8), 4: (0.15, 0.2, 0.3, 0.8), 6: (0.6, 0.1, 0.8, 0.9)}
     boxes = [("people_walking", s, *box, "", 0.9) for s, box in people.items()]
     (tmp_path / "boxes.csv").write_text("".join(",".join(map(str, b)) + "\n" for b in boxes))
-    found = ["boxes=boxes.csv", "out=found", "min_action_score=0", "ckpt_path=detector"]
-    run("predict", *words, *found, video, cwd=tmp_path)
+    options = ["boxes=boxes.csv", "out=found", "min_action_score=0", "ckpt_path=detector"]
+    run("predict", *words, *options, video, cwd=tmp_path)
 
     with open(tmp_path / "found/people_walking.csv", newline="") as file:
         rows = [(name, int(s), *map(float, rest)) for name, s, *rest in csv.reader(file)]
@@ -111,8 +111,8 @@ def test_actions_of_people_walking(tmp_path):
     lines = [json.loads(line) for line in text.splitlines()]
     assert [line["second"] for line in lines] == list(range(140))
     for line in lines:
-        there = [people[line["second"]]] if line["second"] in people else []
-        assert [tuple(person["box"]) for person in line["boxes"]] == there
+        persons = [people[line["second"]]] if line["second"] in people else []
+        assert [tuple(person["box"]) for person in line["boxes"]] == persons
         for person in line["boxes"]:
             scores = [action["score"] for action in person["actions"]]
             assert len(scores) == 8

@@ -32,5 +32,5 @@ def test_a_job_of_a_launcher_keeps_to_its_own_run(runs, monkeypatch, job):
 
 
 def test_a_given_run(runs):
-    for given in ("runs/x/fit-b", "runs/x/fit-b/checkpoints/last.ckpt"):
-        assert run_folder("x", "fit", given).endswith("runs/x/fit-b")
+    for run in ("runs/x/fit-b", "runs/x/fit-b/checkpoints/last.ckpt"):
+        assert run_folder("x", "fit", run).endswith("runs/x/fit-b")

@@ -41,6 +41,6 @@ def test_an_installed_wheel_runs_beside_hostile_folders(tmp_path):
     )
     assert code.returncode == 0, code.stdout + code.stderr
     where = [venv / "bin/python", "-c", "import hiera_video; print(hiera_video.__file__)"]
-    found = subprocess.run(where, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
-    assert found.startswith(str(site))
+    file = subprocess.run(where, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert file.startswith(str(site))
     shutil.rmtree(venv)

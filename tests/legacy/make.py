@@ -125,9 +125,9 @@ def expected() -> dict[str, Any]:
 
 def remove_paths() -> None:
     """Make paths relative to the folder, and drop the name and the packages of the machine."""
-    here = f"{Path.cwd()}/"
+    folder = f"{Path.cwd()}/"
     for path in [*Path().glob("*/*.json"), *Path().glob("*/*.yaml"), *Path().glob("*/*.md")]:
-        text = path.read_text().replace(here, "").replace(here.rstrip("/"), ".")
+        text = path.read_text().replace(folder, "").replace(folder.rstrip("/"), ".")
         if path.name == "run.json":
             starts = json.loads(text)
             for start in starts:
@@ -136,21 +136,21 @@ def remove_paths() -> None:
             text = json.dumps(starts, indent=2)
         path.write_text(text)
     for path in Path().glob("*/checkpoints/*.ckpt"):
-        torch.save(_relative(torch.load(path, weights_only=True), here), path)
+        torch.save(_relative(torch.load(path, weights_only=True), folder), path)
     for path in Path().glob("*/*.parquet"):
         table = pq.read_table(path)
-        metadata = {k: v.replace(here.encode(), b"") for k, v in table.schema.metadata.items()}
+        metadata = {k: v.replace(folder.encode(), b"") for k, v in table.schema.metadata.items()}
         table = table.replace_schema_metadata(metadata)
         pq.write_table(table, path, use_dictionary=["path"], write_page_checksum=True)
 
 
-def _relative(value: Any, here: str) -> Any:
+def _relative(value: Any, folder: str) -> Any:
     if isinstance(value, str):
-        return value.replace(here, "")
+        return value.replace(folder, "")
     if type(value) is dict:
-        return {_relative(k, here): _relative(v, here) for k, v in value.items()}
+        return {_relative(k, folder): _relative(v, folder) for k, v in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_relative(v, here) for v in value)
+        return type(value)(_relative(v, folder) for v in value)
     return value
 
 

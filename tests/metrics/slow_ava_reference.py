@@ -60,12 +60,12 @@ def average_precisions(truth_rows, rows, ids, protocol, excluded=()):
     """Average precision of each id; NaN of those without ground truth."""
     out = {key_of(row) for row in excluded}
     truth = images_of((r for r in truth_rows if key_of(r) not in out), ids)
-    found = images_of((r for r in rows if key_of(r) not in out), ids)
+    detected = images_of((r for r in rows if key_of(r) not in out), ids)
     boxes, outcomes = defaultdict(int), defaultdict(list)
     for image in truth.values():
         for row in image:
             boxes[row[1]] += 1
-    for key, image in found.items():
+    for key, image in detected.items():
         annotated = truth.get(key, [])
         if protocol == "official":
             if key not in truth:

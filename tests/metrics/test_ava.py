@@ -12,6 +12,7 @@ from hiera_video.metrics.ava import AVAMeanAveragePrecision, decimal_boxes
 from hiera_video.metrics.ava_results import AVAResults
 from hiera_video.results.ava import evaluate_files
 from hiera_video.results.ava_csv import write_ava_csv
+from tests.metrics.processes import joined
 from tests.metrics.slow_ava_reference import average_precisions
 
 IDS = (1, 2, 3, 5)
@@ -140,8 +141,8 @@ EDGES = {
 @pytest.mark.parametrize("edge", EDGES)
 def test_edges(tmp_path, edge, protocol):
     truth, rows, *expected = EDGES[edge]
-    found = agrees_with_reference(tmp_path, truth, rows, protocol)
-    assert found[0] == pytest.approx(expected[PROTOCOLS.index(protocol)], nan_ok=True)
+    precision = agrees_with_reference(tmp_path, truth, rows, protocol)
+    assert precision[0] == pytest.approx(expected[PROTOCOLS.index(protocol)], nan_ok=True)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -270,16 +271,6 @@ def ground_truth(rng, boxes):
     return video, second, sides, action, person
 
 
-def joined(metrics):
-    """What processes see after they agreed: the states of all, one after the other."""
-    whole = AVAMeanAveragePrecision(list(LABELS.values()), IDS, metrics[0].protocol)
-    whole.annotations = metrics[0].annotations
-    for name in ("keyframe", "boxes", "scores"):
-        setattr(whole, name, [t for m in metrics for t in getattr(m, name)])
-    whole._update_count = 1
-    return whole
-
-
 def text_rows(detected):
     """Rows as the csv has them, in the order of `DetectedBoxes`."""
 
@@ -309,8 +300,8 @@ def test_any_order_on_any_processes(protocol, boxes, annotated, ranks, distinct,
         padding = rng.integers(0, boxes, 2) if boxes else mine
         for batch in np.array_split(np.concatenate([mine, padding]), 3):
             metric.update(*(values[batch] for values in rows))
-    found = joined(metrics)
-    results, detected = found.results(), found.detections()
+    metric = joined(metrics, ["keyframe", "boxes", "scores"])
+    results, detected = metric.results(), metric.detections()
     keys = {(*b.tolist(), v.item(), s.item()) for b, _, v, s in zip(*rows, strict=True)}
     assert len(detected.boxes) == len(keys)
     gt = [
@@ -374,9 +365,9 @@ def test_a_box_that_comes_again_has_the_greater_scores():
     scores = torch.tensor([[0.1, 0.8], [0.5, 0.5], [0.2, 0.7]])
     boxes = torch.tensor([SQUARE, OFF, SQUARE])
     metric.update(boxes, scores, zeros, zeros + 902)
-    found = metric.detections()
-    assert found.boxes.tolist() == boxes[:2].tolist()
-    assert found.scores.tolist() == torch.tensor([[0.2, 0.8], [0.5, 0.5]]).tolist()
+    detected = metric.detections()
+    assert detected.boxes.tolist() == boxes[:2].tolist()
+    assert detected.scores.tolist() == torch.tensor([[0.2, 0.8], [0.5, 0.5]]).tolist()
 
 
 def test_a_process_without_boxes_takes_part():
@@ -458,12 +449,12 @@ def test_wrong_use():
 
 def test_keyframes_are_taken_some_at_a_time(monkeypatch):
     rng = np.random.default_rng(1)
-    found = []
+    precisions = []
     metric = AVAMeanAveragePrecision(list(LABELS.values()), IDS)
     metric.set_ground_truth(*ground_truth(rng, 40))
     metric.update(*dense(rng, 200, distinct=False))
     for at_once in (1, 500, 10**6):
         monkeypatch.setattr(ava_matching, "SCORES_AT_ONCE", at_once)
-        found.append(metric.results().average_precision.tolist())
-    assert found[0] == found[1] == found[2]
-    assert sum(found[0]) > 0
+        precisions.append(metric.results().average_precision.tolist())
+    assert precisions[0] == precisions[1] == precisions[2]
+    assert sum(precisions[0]) > 0

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiera_video.metrics.probe import FeatureProbe, fit_linear, knn_predict, linear_predict
+from tests.metrics.processes import joined
 
 
 def clouds(videos, seed, classes=4, width=6, spread=2.0):
@@ -17,14 +18,14 @@ def clouds(videos, seed, classes=4, width=6, spread=2.0):
 
 
 def knn_by_brute_force(train, label, asked, classes, k):
-    found = []
+    predicted = []
     for x in asked:
         cosines = [float(x @ t / np.linalg.norm(x) / np.linalg.norm(t)) for t in train]
         votes = np.zeros(classes)
         for i in sorted(range(len(train)), key=lambda i: -cosines[i])[:k]:
             votes[label[i]] += np.exp(cosines[i] / 0.07)
-        found.append(votes.argmax())
-    return found
+        predicted.append(votes.argmax())
+    return predicted
 
 
 @settings(deadline=None, max_examples=30)
@@ -32,9 +33,9 @@ def knn_by_brute_force(train, label, asked, classes, k):
 def test_knn_equals_brute_force(videos, k, seed):
     train, label = clouds(videos, seed)
     asked, _ = clouds(7, seed + 1)
-    found = knn_predict(train, label, asked, 4, k)
+    predicted = knn_predict(train, label, asked, 4, k)
     expected = knn_by_brute_force(train.numpy(), label.numpy(), asked.numpy(), 4, k)
-    assert found.tolist() == expected
+    assert predicted.tolist() == expected
 
 
 @pytest.mark.parametrize("l2", [1e-4, 1e-2, 1.0])
@@ -61,17 +62,6 @@ def fill(probe, features, labels, train, videos=None):
     probe.update(features, labels, ids, train)
 
 
-def gathering(metrics):
-    """What gathers the states of some ranks, in the place of ``torch.distributed``."""
-    names = iter(["features", "rows"])
-
-    def gather(tensor, group=None):
-        name = next(names)
-        return [torch.cat(getattr(metric, name)) for metric in metrics]
-
-    return gather
-
-
 @settings(deadline=None, max_examples=15)
 @given(st.integers(5, 40), st.integers(3, 12), st.integers(1, 4), st.integers(0, 99))
 def test_the_same_for_any_split_over_ranks_and_batches(train, test, ranks, seed):
@@ -86,9 +76,7 @@ def test_the_same_for_any_split_over_ranks_and_batches(train, test, ranks, seed)
             mine = torch.from_numpy(rng.permutation(np.flatnonzero(owner == rank)))
             for batch in [*mine.split(3), mine[:0]]:
                 fill(probe, features[batch], labels[batch], to_train, batch)
-    probes[0].dist_sync_fn = gathering(probes)
-    probes[0].distributed_available_fn = lambda: True
-    assert probes[0].compute() == whole.compute()
+    assert joined(probes, ["features", "rows"]).compute() == whole.compute()
 
 
 def test_views_are_averaged():
@@ -115,7 +103,6 @@ def test_what_is_left_out_and_what_is_wrong():
     fill(probe, -features, torch.tensor([-1, -1]), True, torch.tensor([2, 3]))
     fill(probe, features.flip(1), torch.tensor([-1, -1]), False, torch.tensor([2, 3]))
     fill(probe, torch.full((1, 2), torch.inf), torch.tensor([1]), True, torch.tensor([4]))
-    probe._computed = None
     assert probe.compute() == {"knn_top1": 1, "linear_top1": 1}
     probe.count_as_wrong(5, 0)
     probe.count_as_wrong(6, -1)

@@ -100,11 +100,11 @@ def from_sam2(folder: Path, name: str, ours: str, **small: Any) -> float:
     hiera = create_model(ours, **small)
     load_weights(hiera, folder / "sam2.pt", quiet=True)
     picture = image(hiera)
-    found = hiera.forward_features(picture, return_stages=True)
+    maps = hiera.forward_features(picture, return_stages=True)
     expected = trunk.eval().forward_intermediates(
         picture, output_fmt="NHWC", intermediates_only=True
     )
-    return max(difference(a, b) for a, b in zip(found, expected, strict=True))
+    return max(difference(a, b) for a, b in zip(maps, expected, strict=True))
 
 
 SMALL_DECODER = {"decoder_embed_dim": 32, "decoder_depth": 2, "decoder_num_heads": 4}

@@ -85,16 +85,16 @@ def classifier_differences(
     with torch.no_grad():
         logits, maps = reference(video, return_intermediates=True)
         stages = ours.forward_features(video, return_stages=True)
-        found = {
+        differences = {
             "logits": difference(ours.eval()(video), logits),
             "stages": max(difference(a, b) for a, b in zip(stages, maps, strict=True)),
         }
     if gradients:
         weight = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
-        found["gradients"] = gradient_difference(
+        differences["gradients"] = gradient_difference(
             ours, reference, video, lambda model, video: (model(video) * weight).sum()
         )
-    return found
+    return differences
 
 
 def mae_differences(
@@ -111,16 +111,16 @@ def mae_differences(
         out = ours(video, mask_ratio, generator=torch.Generator().manual_seed(2))
         loss, prediction, target, mask = reference(video, mask=out.mask)
     assert torch.equal(mask, out.mask)
-    found = {
+    differences = {
         "loss": difference(out.loss, loss),
         "prediction": difference(out.prediction.flatten(0, 1), prediction),
         "target": difference(out.target.flatten(0, 1), target),
     }
     if gradients:
-        found["gradients"] = gradient_difference(
+        differences["gradients"] = gradient_difference(
             ours, reference, video, lambda model, video: model(video, mask=mask)[0]
         )
-    return found
+    return differences
 
 
 def gradient_difference(

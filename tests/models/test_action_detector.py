@@ -108,10 +108,10 @@ sides = st.tuples(st.floats(0, 0.875, width=32), st.floats(0.0625, 1, width=32))
 def test_samples_as_a_slow_implementation(height, width, size, x, y):
     features = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
     box = torch.tensor([x[0], y[0], x[1], y[1]])
-    found = sample_boxes(features, box[None], torch.tensor([1]), size)
+    sampled = sample_boxes(features, box[None], torch.tensor([1]), size)
     cells = box.numpy() * np.array([width, height, width, height], np.float32)
     expected = slow_roi_align(features[1].permute(1, 2, 0).numpy(), cells, size)
-    np.testing.assert_allclose(found[0].permute(1, 2, 0), expected, atol=1e-4)
+    np.testing.assert_allclose(sampled[0].permute(1, 2, 0), expected, atol=1e-4)
 
 
 @torch.no_grad()
@@ -181,13 +181,13 @@ def test_one_graph():
     torch.compiler.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     for boxes, clips in ((BOXES, CLIPS), (BOXES[:2], CLIPS[:2]), NO_BOXES):
-        found = []
+        logits_and_gradients = []
         for run in (compiled, model):
             model.zero_grad()
             logits = run(video, boxes, clips)
             logits.square().sum().backward()
-            found.append((logits, [p.grad.clone() for p in model.parameters()]))
-        torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
+            logits_and_gradients.append((logits, [p.grad.clone() for p in model.parameters()]))
+        torch.testing.assert_close(*logits_and_gradients, rtol=1e-3, atol=1e-5)
 
 
 def test_starts_from_a_classifier(tmp_path, capsys):

@@ -22,8 +22,8 @@ def run(model, compiled, *args, **kwargs):
 
 def check(model, backend, **kwargs):
     torch.compiler.reset()
-    found = run(model, torch.compile(model, backend=backend, fullgraph=True), **kwargs)
-    torch.testing.assert_close(found, run(model, model, **kwargs), rtol=1e-3, atol=1e-5)
+    compiled = run(model, torch.compile(model, backend=backend, fullgraph=True), **kwargs)
+    torch.testing.assert_close(compiled, run(model, model, **kwargs), rtol=1e-3, atol=1e-5)
 
 
 def test_one_graph():

@@ -2,6 +2,8 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from hiera_video.models.architecture import BlockShape
+from hiera_video.models.blocks import HieraBlock
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.zoo import create_mae, create_model
@@ -58,9 +60,9 @@ def test_maps_follow_the_picture():
             parameter.zero_()
     video = torch.zeros(1, 3, 4, 128, 128)
     video[..., 40:60, 40:60] = 1
-    here, there = (model.forward_features(v) for v in (video, video.roll((32, 64), (-2, -1))))
-    torch.testing.assert_close(here[:, :, 1, 1], there[:, :, 2, 3])
-    assert not torch.allclose(here[:, :, 1, 1], here[:, :, 2, 2])
+    maps, moved = (model.forward_features(v) for v in (video, video.roll((32, 64), (-2, -1))))
+    torch.testing.assert_close(maps[:, :, 1, 1], moved[:, :, 2, 3])
+    assert not torch.allclose(maps[:, :, 1, 1], maps[:, :, 2, 2])
 
 
 @pytest.mark.parametrize("size", [(8, 224, 224), (32, 224, 224), (16, 256, 320), (16, 64, 64)])
@@ -177,10 +179,18 @@ def test_drop_path():
     assert torch.equal(model.eval()(video), tiny_model()(video))
     torch.manual_seed(0)
     assert len(model.train()(video).unique(dim=0)) > 8  # each sample for itself
-    block, x = model.blocks[-1], torch.ones(4000, 1, 1, 1)
-    dropped = block._drop(x)
-    assert dropped.unique().tolist() == pytest.approx([0.0, 1 / 0.6])
-    assert dropped.mean().item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_drop_path_scales_what_it_keeps():
+    shape = BlockShape(stage=0, dim=4, dim_out=4, heads=1, q_stride=1, windowed=True)
+    block = HieraBlock(shape, drop_path=0.4).train()
+    for parameter in block.parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.nn.init.ones_(block.attn.proj.bias)  # attention is 1, all else 0
+    torch.manual_seed(0)
+    out = block(torch.zeros(4000, 1, 1, 4))
+    assert out.unique().tolist() == pytest.approx([0.0, 1 / 0.6])
+    assert out.mean().item() == pytest.approx(1.0, abs=0.05)
 
 
 def test_head_arguments():

@@ -125,8 +125,8 @@ def test_compiles_into_one_graph():
     noise = torch.rand(2, num_noise("block", (4, 5, 6)))
     torch.compiler.reset()
     compiled = torch.compile(kept_units, backend="aot_eager", fullgraph=True)
-    found = compiled("block", noise, (4, 5, 6), 12)
-    assert torch.equal(found, kept_units("block", noise, (4, 5, 6), 12))
+    kept = compiled("block", noise, (4, 5, 6), 12)
+    assert torch.equal(kept, kept_units("block", noise, (4, 5, 6), 12))
 
 
 def test_wrong_masks():

@@ -22,9 +22,9 @@ def small(name):
     return {"input_size": size} | ({"stages": (1, 1, 1, 1)} if "huge" in name else {})
 
 
-def check(found):
-    for what, error in found.items():
-        assert error <= 1e-5, (what, found)
+def check(differences):
+    for what, error in differences.items():
+        assert error <= 1e-5, (what, differences)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -23,8 +23,8 @@ def reference(channel):
 def reference_patch(frame, row, column, rows=2, columns=2):
     """One patch of a frame (3, H, W): cells by channels by bins, flat."""
     cells = np.stack([reference(channel) for channel in frame], axis=2)  # (rows, columns, 3, 9)
-    here = cells[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns]
-    return torch.from_numpy(here.astype(np.float32)).flatten()
+    patch = cells[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns]
+    return torch.from_numpy(patch.astype(np.float32)).flatten()
 
 
 @settings(deadline=None, max_examples=25)
@@ -35,12 +35,13 @@ def test_histograms_equal_those_of_scikit_image(rows, columns, few_levels, seed)
     frames = torch.randn(shape, generator=generator)
     if few_levels:  # many equal neighbours: angles at the edges of bins, and no gradient
         frames = torch.randint(0, 4, shape, generator=generator) / 3
-    found = HOGTarget((8, 8), None, 3).histograms(frames)
+    histograms = HOGTarget((8, 8), None, 3).histograms(frames)
     expected = np.stack([[reference(channel) for channel in frame] for frame in frames])
-    assert found.dtype == torch.float32
-    clear = torch.ones(found.shape[:-1], dtype=torch.bool) if few_levels else clear_cells(frames)
+    assert histograms.dtype == torch.float32
+    all_cells = torch.ones(histograms.shape[:-1], dtype=torch.bool)
+    clear = all_cells if few_levels else clear_cells(frames)
     expected = torch.from_numpy(expected).float()
-    torch.testing.assert_close(found[clear], expected[clear], atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(histograms[clear], expected[clear], atol=2e-6, rtol=1e-5)
     assert clear.float().mean() > 0.8
 
 
@@ -86,9 +87,9 @@ def test_patches_of_images():
     images = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(1))
     target = HOGTarget((16, 24), None, 3)
     assert target.dim == 2 * 3 * 27
-    found = target(images, torch.tensor([[3], [1]]))[:, 0]
-    torch.testing.assert_close(found[0], reference_patch(images[0], 1, 1, 2, 3), atol=2e-6, rtol=0)
-    torch.testing.assert_close(found[1], reference_patch(images[1], 0, 1, 2, 3), atol=2e-6, rtol=0)
+    first, second = target(images, torch.tensor([[3], [1]]))[:, 0]
+    torch.testing.assert_close(first, reference_patch(images[0], 1, 1, 2, 3), atol=2e-6, rtol=0)
+    torch.testing.assert_close(second, reference_patch(images[1], 0, 1, 2, 3), atol=2e-6, rtol=0)
 
 
 def test_a_masked_autoencoder_with_it():

@@ -86,11 +86,11 @@ def test_a_frame_shows_the_persons_of_the_second_nearest_to_its_start(tmp_path, 
     predict_files(predictor(), persons, [str(tmp_path / "slow.mp4")], tmp_path / "out", 1)
     drawn = list(play(str(tmp_path / "out/slow.mp4")))
     assert [float(shown.start) for shown in drawn] == pytest.approx(starts, abs=1e-3)
-    found = []
+    seconds_shown = []
     for shown in drawn:
         changed = np.abs(shown.picture.astype(int) - 90).max(-1) > 40
-        found.append({int(x) // 20 for x in np.flatnonzero(changed.any(axis=0))})
-    assert found == [{second} for second in seconds]
+        seconds_shown.append({int(x) // 20 for x in np.flatnonzero(changed.any(axis=0))})
+    assert seconds_shown == [{second} for second in seconds]
 
 
 def test_seconds_after_the_end_are_said_once(hall, tmp_path, caplog):

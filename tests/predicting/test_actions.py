@@ -54,9 +54,9 @@ def test_each_person_is_seen_where_and_when_they_are(hall):
     folder, white = hall
     network = Brightness()
     boxes = BoxFile(folder / "boxes.csv")
-    found = moments_of(folder / "hall.mp4", predictor(network), boxes)
-    assert [moment.second for moment in found] == list(range(SECONDS))
-    for moment in found:
+    moments = moments_of(folder / "hall.mp4", predictor(network), boxes)
+    assert [moment.second for moment in moments] == list(range(SECONDS))
+    for moment in moments:
         if moment.second == 4:
             assert moment.scores.shape == (0, 2)
             continue
@@ -80,8 +80,8 @@ def test_the_whole_picture_padded(hall):
         return brightness(video, boxes, box_clip)
 
     boxes = BoxFile(folder / "boxes.csv")
-    found = moments_of(folder / "hall.mp4", predictor(Network(network), pad=(64, 128)), boxes)
-    for moment in found:
+    moments = moments_of(folder / "hall.mp4", predictor(Network(network), pad=(64, 128)), boxes)
+    for moment in moments:
         if moment.second != 4:
             assert np.array_equal(moment.scores[:, 0] > 0.5, white[moment.second])
 
@@ -90,8 +90,8 @@ def test_a_picture_larger_than_the_crop(hall):
     """Crops then lie over both sides."""
     folder, white = hall
     boxes = BoxFile(folder / "boxes.csv")
-    found = moments_of(folder / "hall.mp4", predictor(short_side=80), boxes)
-    for moment in found:
+    moments = moments_of(folder / "hall.mp4", predictor(short_side=80), boxes)
+    for moment in moments:
         if moment.second != 4:
             assert np.array_equal(moment.scores[:, 0] > 0.5, white[moment.second])
     crops = crops_over(80, 240, 64, 64)

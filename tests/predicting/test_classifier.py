@@ -45,9 +45,9 @@ def test_probabilities_are_the_mean_over_views(run, views):
     folder, model, video = run
     predictor = load(folder, device="cpu")
     mean = expected(model, video, views or (2, 3)).mean(0).numpy()
-    found = predictor.probabilities(video, views)
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, mean, atol=1e-6)
+    probabilities = predictor.probabilities(video, views)
+    assert probabilities.dtype == np.float64
+    np.testing.assert_allclose(probabilities, mean, atol=1e-6)
     answer = predictor.predict(str(video), top=3, views=views)
     order = mean.argsort()[::-1][:3]
     assert [p.label for p in answer] == [CLASSES[i] for i in order]

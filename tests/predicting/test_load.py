@@ -62,8 +62,8 @@ def test_an_export_of_version_0_1():
     answer = load(LEGACY / "exported", "cpu").predict(CLIP)
     wanted = EXPECTED["exported"]["predict clip.mp4"]
     assert [p.label for p in answer] == [p["label"] for p in wanted]
-    for found, was in zip(answer, wanted, strict=True):
-        assert found.probability == pytest.approx(was["probability"], abs=1e-5)
+    for prediction, expected in zip(answer, wanted, strict=True):
+        assert prediction.probability == pytest.approx(expected["probability"], abs=1e-5)
 
 
 @pytest.mark.parametrize("source", ["run", "export"])
@@ -85,10 +85,10 @@ def test_detector(sources, source):
             scores = predictor.model(video, whole, clip)[0].sigmoid().tolist()
         ((box, person_score, actions),) = persons
         assert (box, person_score) == ((0, 0, 1, 1), 1)
-        found = dict(actions)
-        assert list(found.values()) == sorted(found.values(), reverse=True)
+        score_of = dict(actions)
+        assert list(score_of.values()) == sorted(score_of.values(), reverse=True)
         for name, score in zip(predictor.class_names, scores, strict=True):
-            assert found[name] == pytest.approx(score, abs=1e-5)
+            assert score_of[name] == pytest.approx(score, abs=1e-5)
 
 
 @pytest.mark.parametrize("source", ["run", "export"])
@@ -107,22 +107,22 @@ def test_masked_autoencoder(sources, source):
 
 def test_pictures_of_a_masked_autoencoder():
     model = load(LEGACY / "pretraining", "cpu")
-    found = model.reconstruct(CLIP)
-    assert found.rows.shape == (3, 4, 64, 64, 3)  # every second of 8 frames
+    pictures = model.reconstruct(CLIP)
+    assert pictures.rows.shape == (3, 4, 64, 64, 3)  # every second of 8 frames
     with VideoFile(CLIP) as file:
         middle = file.frames_at([file.duration / 2])[0].astype(int)
-    assert np.abs(found.original[2] - middle).mean() < 20  # the clip is from the middle
-    hidden = (found.masked == 96).all(axis=-1)
+    assert np.abs(pictures.original[2] - middle).mean() < 20  # the clip is from the middle
+    hidden = (pictures.masked == 96).all(axis=-1)
     assert hidden.mean() == pytest.approx(0.5, abs=0.02)  # the training's mask_ratio
     seen = ~hidden
-    assert np.array_equal(found.masked[seen], found.original[seen])
-    assert np.array_equal(found.reconstruction[seen], found.original[seen])
-    assert not np.array_equal(found.reconstruction, found.original)
+    assert np.array_equal(pictures.masked[seen], pictures.original[seen])
+    assert np.array_equal(pictures.reconstruction[seen], pictures.original[seen])
+    assert not np.array_equal(pictures.reconstruction, pictures.original)
 
     again, other = model.reconstruct(CLIP), model.reconstruct(CLIP, seed=1)
-    assert again.loss == found.loss
-    assert np.array_equal(again.rows, found.rows)
-    assert not np.array_equal(other.masked, found.masked)
+    assert again.loss == pictures.loss
+    assert np.array_equal(again.rows, pictures.rows)
+    assert not np.array_equal(other.masked, pictures.masked)
     most = model.reconstruct(CLIP, mask_ratio=0.9)
     assert (most.masked == 96).all(axis=-1).mean() > 0.9
 
@@ -130,8 +130,8 @@ def test_pictures_of_a_masked_autoencoder():
 def test_a_clip_in_place_of_a_file():
     model = load(LEGACY / "pretraining", "cpu")
     clip = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8)
-    found = model.reconstruct(clip, seed=3)
-    assert np.abs(found.original.astype(int) - clip[::2]).max() <= 1  # normalised and back
+    pictures = model.reconstruct(clip, seed=3)
+    assert np.abs(pictures.original.astype(int) - clip[::2]).max() <= 1  # normalised and back
     for wrong in (clip[:4], clip.astype(np.float32)):
         with pytest.raises(ValueError, match=r"expected a clip uint8 \(8, 64, 64, 3\), not"):
             model.reconstruct(wrong)

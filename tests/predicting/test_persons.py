@@ -33,9 +33,9 @@ def test_one_box_around_everything_at_each_whole_second(video):
     source = WholeFrame()
     with VideoFile(video) as file:
         assert source.seconds(str(video), file.duration) == [0, 1, 2]
-        (found,) = source.at(file, [1])
-    assert found.boxes.tolist() == [[0, 0, 1, 1]]
-    assert found.scores.tolist() == [1]
+        (persons,) = source.at(file, [1])
+    assert persons.boxes.tolist() == [[0, 0, 1, 1]]
+    assert persons.scores.tolist() == [1]
     assert source.seconds("", 3.0) == [0, 1, 2]
     assert source.seconds("", 0.2) == [0]
 
@@ -171,11 +171,11 @@ def detector_weights(tmp_path_factory):
 def test_a_detector_of_torchvision_from_a_local_file(detector_weights, video):
     source = person_source("detector", SMALL, detector_weights, min_score=0.0)
     with VideoFile(video) as file:
-        (found,) = source.at(file, [1])
+        (persons,) = source.at(file, [1])
     saved = torch.load(detector_weights, weights_only=True)
     loaded = source.model.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in saved.items())
-    assert ((found.boxes >= 0) & (found.boxes <= 1)).all()
+    assert ((persons.boxes >= 0) & (persons.boxes <= 1)).all()
 
 
 def test_weights_of_another_detector(detector_weights, tmp_path):

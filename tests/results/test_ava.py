@@ -18,8 +18,8 @@ FILES = {
 
 def evaluate(*more, **files):
     """Exit code of the command."""
-    given = FILES | {"--" + name.replace("_", "-"): path for name, path in files.items()}
-    words = [str(word) for pair in given.items() for word in pair]
+    options = FILES | {"--" + name.replace("_", "-"): path for name, path in files.items()}
+    words = [str(word) for pair in options.items() for word in pair]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["hiera-video", "evaluate", "--task", "ava", *words, *more])
         try:
@@ -32,14 +32,14 @@ def evaluate(*more, **files):
 @pytest.mark.parametrize("protocol", ["official", "pyslowfast"])
 def test_the_known_answer(capsys, protocol):
     assert evaluate("--json", "--protocol", protocol) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["mAP@0.5IOU"] == pytest.approx(0.09385521885521886, rel=1e-15)
-    assert found["protocol"] == protocol
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["mAP@0.5IOU"] == pytest.approx(0.09385521885521886, rel=1e-15)
+    assert summary["protocol"] == protocol
     names = [f"action{i}" for i in (1, 2, 3)]
     values = [0.170454545454, 0, 0.111111111111]
-    assert found["per_class"] == pytest.approx(dict(zip(names, values, strict=True)))
-    assert found["boxes_per_class"] == {"action1": 4, "action2": 3, "action3": 5}
-    assert found["files"]["both"] == 3
+    assert summary["per_class"] == pytest.approx(dict(zip(names, values, strict=True)))
+    assert summary["boxes_per_class"] == {"action1": 4, "action2": 3, "action3": 5}
+    assert summary["files"]["both"] == 3
     assert evaluate("--protocol", protocol) == 0
     text = capsys.readouterr().out
     assert f"mAP@0.5IOU ({protocol} protocol) of 3 classes with ground truth: all 0.0939" in text
@@ -52,11 +52,11 @@ def test_the_other_form_of_label_map(tmp_path, capsys):
     entry = 'label {{\n  name: "action{0}"\n  label_id: {0}\n  label_type: PERSON_MOVEMENT\n}}\n'
     labels.write_text("".join(map(entry.format, (1, 2, 3, 20, 70))))
     assert evaluate("--json", labels=labels) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["mAP@0.5IOU"] == pytest.approx(0.09385521885521886)
-    groups = {"pose": found["mAP@0.5IOU"], "object": None, "person": None}
-    assert found["groups"] == groups
-    assert "action20" not in found["per_class"]
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["mAP@0.5IOU"] == pytest.approx(0.09385521885521886)
+    groups = {"pose": summary["mAP@0.5IOU"], "object": None, "person": None}
+    assert summary["groups"] == groups
+    assert "action20" not in summary["per_class"]
     assert evaluate(labels=labels) == 0
     assert "all 0.0939, pose 0.0939, object -, person -" in capsys.readouterr().out
 
@@ -82,17 +82,17 @@ def test_why_there_is_nothing_to_find(tmp_path, capsys):
     ]
     predictions.write_text("")
     assert evaluate("--json", predictions=predictions) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["mAP@0.5IOU"], len(found["files"]["silent"])) == (0, 3)
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["mAP@0.5IOU"], len(summary["files"]["silent"])) == (0, 3)
 
 
 def test_excluded_keyframes(tmp_path, capsys):
     excluded = tmp_path / "excluded.csv"
     excluded.write_text("3reY9zJKhqN,1774\nsomething,0902\n")
     assert evaluate("--json", excluded=excluded) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["boxes_per_class"] == {"action1": 2, "action2": 2, "action3": 4}
-    assert found["files"]["both"] == 2
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["boxes_per_class"] == {"action1": 2, "action2": 2, "action3": 4}
+    assert summary["files"]["both"] == 2
     everything = [path.read_text() for path in (FILES["--ground-truth"], FILES["--predictions"])]
     kept = [
         "\n".join(row for row in text.split("\n") if not row.startswith("3re"))
@@ -102,7 +102,7 @@ def test_excluded_keyframes(tmp_path, capsys):
         (tmp_path / name).write_text(text)
     files = {"ground_truth": tmp_path / "gt.csv", "predictions": tmp_path / "pred.csv"}
     assert evaluate("--json", **files) == 0
-    assert json.loads(capsys.readouterr().out)["per_class"] == found["per_class"]
+    assert json.loads(capsys.readouterr().out)["per_class"] == summary["per_class"]
 
 
 def test_wrong_files(tmp_path, capsys):

@@ -20,14 +20,16 @@ def test_written_numbers_come_back(tmp_path):
         patch.setattr(ava_csv, "BLOCK", 2000)  # several parts
         with open(path, "wb") as file:
             write_ava_csv(file, ["a b", "ü"], detected, [7, 3, 12])
-    found = read_csv(path, widths=(8,))
+    annotation = read_csv(path, widths=(8,))
     assert path.read_text().startswith("a b,0002,")
-    assert found.names == ("a b", "ü")
-    np.testing.assert_array_equal(found.video.reshape(50, 3)[:, 0], detected.video)
-    np.testing.assert_array_equal(found.second.reshape(50, 3)[:, 0], detected.second)
-    np.testing.assert_array_equal(found.action.reshape(50, 3)[0], [7, 3, 12])
-    np.testing.assert_array_equal(found.boxes.astype(np.float32).reshape(50, 3, 4)[:, 0], boxes)
-    np.testing.assert_array_equal(found.score.astype(np.float32).reshape(50, 3), scores)
+    assert annotation.names == ("a b", "ü")
+    np.testing.assert_array_equal(annotation.video.reshape(50, 3)[:, 0], detected.video)
+    np.testing.assert_array_equal(annotation.second.reshape(50, 3)[:, 0], detected.second)
+    np.testing.assert_array_equal(annotation.action.reshape(50, 3)[0], [7, 3, 12])
+    np.testing.assert_array_equal(
+        annotation.boxes.astype(np.float32).reshape(50, 3, 4)[:, 0], boxes
+    )
+    np.testing.assert_array_equal(annotation.score.astype(np.float32).reshape(50, 3), scores)
     with open(path, "wb") as file:
         write_ava_csv(file, [], DetectedBoxes(*(values[:0] for values in detected)), [7, 3, 12])
     assert path.read_text() == ""

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiera_video import cli
-from hiera_video.commands.evaluate import _parser
 from hiera_video.errors import PredictionFileError
 from hiera_video.results.classification import (
     evaluate_ensemble,
@@ -36,8 +35,8 @@ def write(path, probabilities, labels, views, failed=(), names=None, skip=(), id
         for v in range(count)
         if i not in failed and (i, v) not in skip
     ]
-    for some in np.array_split(np.array(keys), 3):
-        i, v = some.T
+    for part in np.array_split(np.array(keys), 3):
+        i, v = part.T
         rows = Rows(
             np.array([ids[k] for k in i]), [names[k] for k in i], labels[i], v, probabilities[i, v]
         )
@@ -52,7 +51,7 @@ def write(path, probabilities, labels, views, failed=(), names=None, skip=(), id
     return PredictionFile(path)
 
 
-def some(videos=20, views=(3, 2), seed=0):
+def random_predictions(videos=20, views=(3, 2), seed=0):
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.ones(6), (videos, views[0] * views[1])).astype(np.float32)
     return probabilities, rng.integers(0, 6, videos)
@@ -63,7 +62,7 @@ def top(scores, labels, k):
 
 
 def test_one_file(tmp_path):
-    probabilities, labels = some()
+    probabilities, labels = random_predictions()
     file = write(tmp_path / "a.parquet", probabilities, labels, (3, 2), failed=(4, 7))
     summary = evaluate_file(file).summary()
     mean = probabilities.astype(np.float64).mean(1)
@@ -83,7 +82,7 @@ def test_one_file(tmp_path):
 
 
 def test_missing_views_are_named(tmp_path):
-    probabilities, labels = some()
+    probabilities, labels = random_predictions()
     skip = ((2, 1), (2, 4), (19, 5))
     file = write(tmp_path / "a.parquet", probabilities, labels, (3, 2), skip=skip)
     results = evaluate_file(file)
@@ -107,11 +106,11 @@ def test_missing_views_are_named(tmp_path):
 def test_an_ensemble_is_the_weighted_mean_of_means(tmp_path_factory, videos, views):
     folder = tmp_path_factory.mktemp("ensemble")
     rng = np.random.default_rng(videos)
-    labels = some(videos)[1]
+    labels = random_predictions(videos)[1]
     weights = rng.uniform(0.5, 2, len(views)).tolist()
     files, total = [], 0
     for k, (v, weight) in enumerate(zip(views, weights, strict=True)):
-        probabilities, _ = some(videos, v, seed=k)
+        probabilities, _ = random_predictions(videos, v, seed=k)
         total = total + weight * probabilities.astype(np.float64).mean(1)
         # Another root and suffix, and another order of the ids.
         names = [f"/data{k}/{i:03}.{'mp4' if k else 'webm'}" for i in range(videos)]
@@ -133,7 +132,7 @@ def test_an_ensemble_is_the_weighted_mean_of_means(tmp_path_factory, videos, vie
 
 
 def test_probabilities_that_are_not_finite_are_wrong_and_named(tmp_path):
-    probabilities, labels = some()
+    probabilities, labels = random_predictions()
     probabilities[5] = np.nan
     results = evaluate_file(write(tmp_path / "a.parquet", probabilities, labels, (3, 2)))
     assert results.summary()["without_prediction"] == ["/data/005.mp4"]
@@ -141,7 +140,7 @@ def test_probabilities_that_are_not_finite_are_wrong_and_named(tmp_path):
 
 
 def test_lines_of_views(tmp_path):
-    file = write(tmp_path / "a.parquet", *some(views=(5, 3)), (5, 3))
+    file = write(tmp_path / "a.parquet", *random_predictions(views=(5, 3)), (5, 3))
     lines = evaluate_file(file).describe().splitlines()
     assert [line.split()[0] for line in lines[2:7]] == ["1", "2", "3", "4", "5"]
     chosen = [(1, 1), (1, 3), (5, 1), (5, 3)]
@@ -150,7 +149,7 @@ def test_lines_of_views(tmp_path):
 
 
 def test_what_other_programs_write(tmp_path):
-    file = write(tmp_path / "a.parquet", *some(), (3, 2))
+    file = write(tmp_path / "a.parquet", *random_predictions(), (3, 2))
     wide = {"path": pa.large_string(), "temporal_view": pa.int64(), "label": pa.int16()}
     wide["probabilities"] = pa.large_list(pa.float64())
     table = pq.read_table(file.path)
@@ -180,22 +179,22 @@ def test_an_ensemble_counts_what_one_could_not_decode_as_wrong(tmp_path):
 
 
 def test_the_interval_is_that_of_drawing_videos(tmp_path):
-    first, labels = some(300)
-    second, _ = some(300, seed=1)
+    first, labels = random_predictions(300)
+    second, _ = random_predictions(300, seed=1)
     first[np.arange(0, 300, 3), :, labels[::3]] += 1
     runs = [
         evaluate_file(write(tmp_path / f"{i}.parquet", p, labels, (3, 2)))
         for i, p in enumerate((first, second))
     ]
-    found = paired_difference(*runs, k=1)
+    interval = paired_difference(*runs, k=1)
     right = [run.outcomes.position[:, -1] < 1 for run in runs]
     gap = right[0].astype(float) - right[1]
-    assert found.difference == pytest.approx(gap.mean())
+    assert interval.difference == pytest.approx(gap.mean())
     draws = np.random.default_rng(5).integers(0, 300, (4000, 300))
     low, high = np.quantile(gap[draws].mean(1), (0.025, 0.975))
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.012)
-    assert found.low < found.difference < found.high
-    assert found.first_only == int((right[0] & ~right[1]).sum())
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.012)
+    assert interval.low < interval.difference < interval.high
+    assert interval.first_only == int((right[0] & ~right[1]).sum())
 
 
 def test_names_of_videos():
@@ -228,7 +227,7 @@ def test_names_of_videos():
 )
 def test_files_that_cannot_be_used(tmp_path, change, message):
     path = tmp_path / "a.parquet"
-    write(path, *some(4), (3, 2))
+    write(path, *random_predictions(4), (3, 2))
     pq.write_table(change(pq.read_table(path)), path)
     with pytest.raises(PredictionFileError, match=message) as error:
         evaluate_file(PredictionFile(path))
@@ -242,7 +241,7 @@ def with_metadata(table, **changes):
 
 
 def test_a_damaged_page_is_one_line(tmp_path):
-    file = write(tmp_path / "a.parquet", *some(200), (3, 2))
+    file = write(tmp_path / "a.parquet", *random_predictions(200), (3, 2))
     content = bytearray(file.path.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 200] = bytes(200)
@@ -263,7 +262,7 @@ def test_other_files_and_other_videos(tmp_path):
     for name, message in (("no", "not a Parquet file"), ("nothing", "no such file")):
         with pytest.raises(PredictionFileError, match=message):
             PredictionFile(tmp_path / f"{name}.parquet")
-    probabilities, labels = some(5)
+    probabilities, labels = random_predictions(5)
     one = write(tmp_path / "one.parquet", probabilities, labels, (3, 2))
     fewer = write(tmp_path / "two.parquet", probabilities[:4], labels[:4], (3, 2))
     other = write(tmp_path / "three.parquet", probabilities, (labels + 1) % 6, (3, 2))
@@ -294,16 +293,16 @@ def run_main(words):
 
 
 def test_the_command(tmp_path, capsys):
-    probabilities, labels = some()
+    probabilities, labels = random_predictions()
     for name in ("a", "b"):
         folder = tmp_path / name
         folder.mkdir()
         write(folder / "predictions.parquet", probabilities, labels, (3, 2))
     start = ["evaluate", "--task", "classification", str(tmp_path / "a")]
     assert run_main([*start, "--json", "--views", "1x1,3x2"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["views"].keys() == {"1x1", "3x2"}
-    assert found["top1"] == pytest.approx(top(probabilities.astype(float).mean(1), labels, 1))
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["views"].keys() == {"1x1", "3x2"}
+    assert summary["top1"] == pytest.approx(top(probabilities.astype(float).mean(1), labels, 1))
     assert (
         run_main([*start, str(tmp_path / "b"), "--weights", "2,1", "--compare", *start[-1:]]) == 0
     )
@@ -330,5 +329,5 @@ def test_the_command(tmp_path, capsys):
         assert run_main([*start, *words]) == 2
         assert message in capsys.readouterr().err
     for words in (["--views", "0x1"], ["--weights", "-1"], ["--weights", "nan"]):
-        with pytest.raises(SystemExit):
-            _parser().parse_args([*start[1:], *words])
+        assert run_main([*start, *words]) == 2
+        assert f"argument {words[0]}: '{words[1]}' is not a list of" in capsys.readouterr().err

@@ -244,9 +244,9 @@ def test_trains_and_tests_on_files(tmp_path):
     keys = keyframe_keys(
         np.array([names.index(row[0]) for row in rows]), np.array([float(row[1]) for row in rows])
     )
-    found = task.metric("test").annotations.evaluate_rows(
+    precision = task.metric("test").annotations.evaluate_rows(
         keys, boxes, action, score.astype(np.float32), "official"
     )
-    np.testing.assert_array_equal(found, task.results.average_precision)
+    np.testing.assert_array_equal(precision, task.results.average_precision)
     assert len(rows) == 8 * len(np.unique(np.concatenate([keys[:, None], boxes], 1), axis=0)) > 0
     assert task.results.mean() > 0

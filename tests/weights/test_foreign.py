@@ -163,10 +163,10 @@ def test_an_embedding_of_windows_has_the_models_grid_whatever_the_file_says(tmp_
 @pytest.mark.parametrize("key", ["image_size", "model_args"])
 def test_grid_beside_the_weights_of_a_foreign_export(tmp_path, key):
     save_file(small_timm(input_size=(64, 128)).state_dict(), tmp_path / "model.safetensors")
-    said = {"image_size": [64, 128], "model_args": {"img_size": [64, 128]}}[key]
+    value = {"image_size": [64, 128], "model_args": {"img_size": [64, 128]}}[key]
     model = small_model(input_size=(128, 64))
     assert load_weights(model, tmp_path, quiet=True).resized == []  # taken for the model's own
-    (tmp_path / "config.json").write_text(json.dumps({key: said}))
+    (tmp_path / "config.json").write_text(json.dumps({key: value}))
     assert load_weights(model, tmp_path, quiet=True).resized == ["pos_embed"]
 
 

@@ -38,10 +38,10 @@ def naive(value, source, target):
 
 def test_from_224_to_256_the_part_within_windows_stays_and_naively_it_does_not():
     value = embedding(56 * 56)
-    found = resize_space(value, (56, 56), (64, 64), UNIT)
-    assert found.shape == (1, 64 * 64, 4)
+    resized = resize_space(value, (56, 56), (64, 64), UNIT)
+    assert resized.shape == (1, 64 * 64, 4)
     expected = within(value, (56, 56))
-    assert np.abs(within(found, (64, 64)) - expected).max() <= 1e-6
+    assert np.abs(within(resized, (64, 64)) - expected).max() <= 1e-6
     stretched = naive(value, (56, 56), (64, 64))
     assert np.abs(within(stretched, (64, 64)) - expected).max() > 0.1
 
@@ -59,10 +59,10 @@ def test_what_is_smooth_over_the_picture_stays_smooth():
         return torch.cos(torch.pi * (torch.arange(n) + 0.5) / n)
 
     value = (wave(56)[:, None] * wave(56)).reshape(1, -1, 1)
-    found = resize_space(value, (56, 56), (112, 112), UNIT)
+    resized = resize_space(value, (56, 56), (112, 112), UNIT)
     # Within a unit the mean of this wave is 0, up to what the middle unit has.
     expected = (wave(112)[:, None] * wave(112)).reshape(1, -1, 1)
-    assert (found - expected).abs().max() < 0.02
+    assert (resized - expected).abs().max() < 0.02
 
 
 @settings(max_examples=40, deadline=None)
@@ -76,15 +76,17 @@ def test_any_grid(source_units, target_units, unit):
         for units in (source_units, target_units)
     )
     value = embedding(source[0] * source[1], 2).double()
-    there = resize_space(value, source, target, unit)
-    assert there.shape == (1, target[0] * target[1], 2)
-    assert there.dtype == value.dtype
-    np.testing.assert_allclose(within(there, target, unit), within(value, source, unit), atol=1e-9)
-    back = resize_space(there, target, source, unit)
+    resized = resize_space(value, source, target, unit)
+    assert resized.shape == (1, target[0] * target[1], 2)
+    assert resized.dtype == value.dtype
+    np.testing.assert_allclose(
+        within(resized, target, unit), within(value, source, unit), atol=1e-9
+    )
+    back = resize_space(resized, target, source, unit)
     assert back.shape == value.shape
     np.testing.assert_allclose(within(back, source, unit), within(value, source, unit), atol=1e-9)
     if source == target:
-        torch.testing.assert_close(there, value)
+        torch.testing.assert_close(resized, value)
 
 
 def test_a_grid_without_whole_units_is_refused():
@@ -94,17 +96,17 @@ def test_a_grid_without_whole_units_is_refused():
 
 def test_twice_the_frames():
     value = embedding(8)
-    found = resize_time(value, 16)
+    resized = resize_time(value, 16)
     # Steps of half the length: their middles are a quarter of a step beside the old ones.
-    torch.testing.assert_close(found[:, 3], value[:, 1] * 0.75 + value[:, 2] * 0.25)
-    torch.testing.assert_close(found[:, 4], value[:, 1] * 0.25 + value[:, 2] * 0.75)
-    torch.testing.assert_close(found[:, [0, -1]], value[:, [0, -1]])
+    torch.testing.assert_close(resized[:, 3], value[:, 1] * 0.75 + value[:, 2] * 0.25)
+    torch.testing.assert_close(resized[:, 4], value[:, 1] * 0.25 + value[:, 2] * 0.75)
+    torch.testing.assert_close(resized[:, [0, -1]], value[:, [0, -1]])
 
 
 def test_joint_embedding_is_resized_along_each_axis():
     value = embedding(8 * 14 * 14)
-    found = resize_joint(value, (8, 14, 14), (16, 16, 16))
-    assert found.shape == (1, 16 * 16 * 16, 4)
+    resized = resize_joint(value, (8, 14, 14), (16, 16, 16))
+    assert resized.shape == (1, 16 * 16 * 16, 4)
     space = F.interpolate(
         value[0].unflatten(0, (8, 14, 14)).permute(0, 3, 1, 2).double(),
         (16, 16),
@@ -112,18 +114,20 @@ def test_joint_embedding_is_resized_along_each_axis():
         antialias=True,
     )
     expected = resize_time(space.flatten(1)[None], 16)[0].unflatten(1, (4, 16, 16))
-    torch.testing.assert_close(found[0].unflatten(0, (16, 16, 16)).movedim(-1, 1), expected.float())
+    torch.testing.assert_close(
+        resized[0].unflatten(0, (16, 16, 16)).movedim(-1, 1), expected.float()
+    )
     same_time = resize_joint(value, (8, 14, 14), (8, 16, 16))
     torch.testing.assert_close(same_time[0].unflatten(0, (8, 16, 16)).movedim(-1, 1), space.float())
 
 
 def test_two_parts_are_one():
     across, window = torch.randn(1, 4, 5, 5), torch.randn(1, 4, 8, 8)
-    found = compose(across, window, (16, 24), antialias=False)
+    composed = compose(across, window, (16, 24), antialias=False)
     stretched = F.interpolate(across, (16, 24), mode="bicubic")
     for y, x in [(0, 0), (9, 23), (15, 8)]:
         expected = stretched[0, :, y, x] + window[0, :, y % 8, x % 8]
-        torch.testing.assert_close(found[0, y * 24 + x], expected)
+        torch.testing.assert_close(composed[0, y * 24 + x], expected)
 
 
 def video(height, width, frames=16):
@@ -134,8 +138,8 @@ def video(height, width, frames=16):
     return shape, {name: embedding(n) for name, n in places.items()}
 
 
-def sizes(found):
-    return {name: value.shape[1] for name, value in found.items()}
+def sizes(weights):
+    return {name: value.shape[1] for name, value in weights.items()}
 
 
 def test_all_embeddings_of_a_video_model():
@@ -157,15 +161,15 @@ def test_grid_of_the_file():
     _, turned = video(128, 96)
     with pytest.raises(ValueError, match="960 tokens, which make no square.* model has 24x32"):
         resized_positions(other, own, shape)
-    found = resized_positions(other, own, shape, (16, 96, 160))
+    resized = resized_positions(other, own, shape, (16, 96, 160))
     expected = resize_space(other["pos_embed_spatial"], (24, 40), (24, 32), UNIT)
-    torch.testing.assert_close(found["pos_embed_spatial"], expected)
+    torch.testing.assert_close(resized["pos_embed_spatial"], expected)
     # As many tokens, which make no square: taken for the same grid unless the file says otherwise.
     assert resized_positions(turned, own, shape) == {}
-    found = resized_positions(turned, own, shape, (16, 128, 96))
+    resized = resized_positions(turned, own, shape, (16, 128, 96))
     expected = resize_space(turned["pos_embed_spatial"], (32, 24), (24, 32), UNIT)
-    torch.testing.assert_close(found["pos_embed_spatial"], expected)
-    assert "decoder_pos_embed" in found
+    torch.testing.assert_close(resized["pos_embed_spatial"], expected)
+    assert "decoder_pos_embed" in resized
 
 
 def test_as_many_tokens_as_a_square_and_as_the_model():
@@ -173,9 +177,9 @@ def test_as_many_tokens_as_a_square_and_as_the_model():
     _, square = video(64, 64)
     with pytest.raises(ValueError, match="256 tokens, 16x16 or, as the model, 8x32, and the f"):
         resized_positions(square, own, shape)
-    found = resized_positions(square, own, shape, (16, 64, 64))
+    resized = resized_positions(square, own, shape, (16, 64, 64))
     expected = resize_space(square["pos_embed_spatial"], (16, 16), (8, 32), UNIT)
-    torch.testing.assert_close(found["pos_embed_spatial"], expected)
+    torch.testing.assert_close(resized["pos_embed_spatial"], expected)
     assert resized_positions(square, own, shape, (16, 32, 128)) == {}
     # A size that does not agree with the tokens says nothing.
     with pytest.raises(ValueError, match="16x16 or, as the model, 8x32"):

@@ -265,9 +265,9 @@ def slow_rows(text):
     return rows
 
 
-def rows_of(found):
-    names = [found.names[i] for i in found.video]
-    columns = (names, found.second, *found.boxes.T, found.action, found.score, found.row)
+def rows_of(table):
+    names = [table.names[i] for i in table.video]
+    columns = (names, table.second, *table.boxes.T, table.action, table.score, table.row)
     return list(zip(*(list(c) for c in columns), strict=True))
 
 
@@ -299,10 +299,10 @@ def test_reads_what_python_reads(tmp_path_factory, lines, end, closed, mark, blo
     path.write_bytes((b"\xef\xbb\xbf" if mark else b"") + text.encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(annotations, "BLOCK", block)
-        found = rows_of(read_csv(path))
+        rows_read = rows_of(read_csv(path))
     expected = slow_rows(text)
-    assert len(found) == len(expected)
-    for a, b in zip(found, expected, strict=True):
+    assert len(rows_read) == len(expected)
+    for a, b in zip(rows_read, expected, strict=True):
         assert a[0] == b[0]
         np.testing.assert_array_equal(a[1:], b[1:])
 

@@ -67,7 +67,7 @@ def write(root, name, rows):
 
 
 def make(root, **kwargs):
-    given = {
+    small = {
         "label_map": "labels.pbtxt",
         "person_boxes": {"val": "persons.csv", "test": "persons.csv"},
         "num_frames": 4,
@@ -77,7 +77,7 @@ def make(root, **kwargs):
         "batch_size": 1,
         "eval_batch_size": 8,
     }
-    return AVADataModule(root, **{**given, **kwargs})
+    return AVADataModule(root, **{**small, **kwargs})
 
 
 def seen_box(video, channel):
@@ -155,8 +155,8 @@ def test_boxes_follow_the_evaluation_geometry(root, folder, pad):
         assert not video[:, :, :, 72:].any()
         assert video[2, :, 10, 71].all()
     for channel in (0, 1):
-        found = seen_box(video, channel)
-        np.testing.assert_allclose(batch["boxes"][channel], found, atol=1.5 / 64)
+        seen = seen_box(video, channel)
+        np.testing.assert_allclose(batch["boxes"][channel], seen, atol=1.5 / 64)
 
 
 def test_boxes_outside_of_the_crop_are_scored_all_the_same(root):
@@ -411,11 +411,11 @@ def test_keyframes_without_a_box_lie_within_their_video(root):
 
 
 def test_all_videos_are_missing(root):
-    for share, said in ((0.25, " (100.0%, and data.max_missing_share=0.25)"), (1.0, "")):
+    for share, limit in ((0.25, " (100.0%, and data.max_missing_share=0.25)"), (1.0, "")):
         write(root, "ava_val_v2.2.csv", [f"other,2,{RED},12,0"])
         with pytest.raises(DatasetError) as error:
             make(root, max_missing_share=share).setup("test")
-        assert str(error.value).endswith(f"the first in row 1: videos/other{said}")
+        assert str(error.value).endswith(f"the first in row 1: videos/other{limit}")
 
 
 def test_names_that_no_file_can_have_are_missing(root):
@@ -469,16 +469,16 @@ def test_batches_do_not_depend_on_workers_and_training_resumes(root):
     write(root, "ava_train_v2.2.csv", rows)
 
     def batches(workers, state=None):
-        given = {"box_jitter": (0.2, 0.1), "batch_size": 2, "person_boxes": None}
-        data = make(root, num_workers=workers, **given)
+        options = {"box_jitter": (0.2, 0.1), "batch_size": 2, "person_boxes": None}
+        data = make(root, num_workers=workers, **options)
         data.keyframes("train")
         loader = data.train_dataloader()
         if state:
             loader.load_state_dict(state)
-        found = []
+        batches_and_states = []
         for batch in loader:
-            found.append((batch, loader.state_dict()))
-        return found
+            batches_and_states.append((batch, loader.state_dict()))
+        return batches_and_states
 
     one, two = batches(0), batches(2)
     rest = batches(0, one[1][1])

@@ -103,8 +103,8 @@ def test_ground_truth_without_an_action(root):
 
 def test_splits_of_one_ground_truth_are_diagnosed_where_they_differ(root):
     def names(**kwargs):
-        found = diagnose_all(make(root, **kwargs), ["val", "test"])
-        return [diagnosis.lines[0].split(":")[0] for diagnosis in found]
+        diagnoses = diagnose_all(make(root, **kwargs), ["val", "test"])
+        return [diagnosis.lines[0].split(":")[0] for diagnosis in diagnoses]
 
     assert names() == ["val"]
     assert names(person_boxes={"val": "persons.csv", "test": "other.csv"}) == ["val", "test"]

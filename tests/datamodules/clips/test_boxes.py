@@ -79,6 +79,6 @@ def test_intersection_over_union_is_that_of_a_raster(one, other):
     ]
     union = (masks[0] | masks[1]).sum()
     expected = (masks[0] & masks[1]).sum() / union if union else 0
-    found = intersection_over_union(one[:, None], other[None])[0, 0]
+    iou = intersection_over_union(one[:, None], other[None])[0, 0]
     thin = min((one[0, 2:] - one[0, :2]).min(), (other[0, 2:] - other[0, :2]).min())
-    assert found == pytest.approx(expected, abs=0.02 + 0.01 / thin)
+    assert iou == pytest.approx(expected, abs=0.02 + 0.01 / thin)

@@ -1,24 +1,20 @@
-"""Takes the place of `prepare._prepare_file` in tests. Workers import it, so it must be small."""
+"""What else happens when `prepare` does a file, in tests. Workers import it: it must be small."""
 
 import os
 import signal
 import time
 
-from datamodules.preparing import prepare as preparing
 
-prepare_file = preparing._prepare_file
-
-
-def logged(path, alive, *, root, **kwargs):
-    """Do what the real one does, note which files were opened, and die or hang at some of them."""
-    with open(os.path.join(root, "opened.txt"), "a") as log:
-        log.write(f"{path}\n")
+def logged(do, log, path, alive):
+    """Do a file, and note in a log that it was opened; die or hang at some files."""
+    with open(log, "a") as lines:
+        lines.write(f"{path}\n")
     if "crash" in path:
         os.kill(os.getpid(), signal.SIGSEGV)
     if "hang" in path:
         time.sleep(100)
-    return prepare_file(path, alive, root=root, **kwargs)
+    return do(path, alive)
 
 
-def full(path, alive, **kwargs):
+def full_disk(path, alive):
     raise OSError(28, "No space left on device", path)

@@ -118,8 +118,8 @@ def test_many_processes_write_to_one_file(tmp_path):
         process.start()
     for process in processes:
         process.join()
-    found = rows(file)
-    assert found[0] == ["path", "reason"]
+    lines = rows(file)
+    assert lines[0] == ["path", "reason"]
     expected = {(f"/{p}-{i}.mp4", "damaged") for p in range(4) for i in range(20)}
     expected |= {(f"/{i}.mp4", "damaged") for i in range(20)}
-    assert sorted(map(tuple, found[1:])) == sorted(expected)
+    assert sorted(map(tuple, lines[1:])) == sorted(expected)

@@ -40,21 +40,21 @@ def test_every_item_gets_its_result_whatever_happens_to_others(tmp_path):
     crash, leave = ("die", signal.SIGSEGV), ("exit", 3)
     killed = ("die", signal.SIGKILL)
     once = ("die once", str(tmp_path / "died"))
-    found = results([crash, *items[:10], leave, once, *items[10:], killed])
-    assert all(found[item] == item[1] for item in items)
-    assert found[crash] == Lost("the decoder's process was ended by SIGSEGV")
-    assert found[leave] == Lost("the decoder ended its process with exit code 3")
-    assert found[killed] == Lost("the decoder's process was ended by SIGKILL; out of memory?")
-    assert found[once] == once[1]  # its worker's death may have been chance
-    assert len(found) == 24
+    result_of = results([crash, *items[:10], leave, once, *items[10:], killed])
+    assert all(result_of[item] == item[1] for item in items)
+    assert result_of[crash] == Lost("the decoder's process was ended by SIGSEGV")
+    assert result_of[leave] == Lost("the decoder ended its process with exit code 3")
+    assert result_of[killed] == Lost("the decoder's process was ended by SIGKILL; out of memory?")
+    assert result_of[once] == once[1]  # its worker's death may have been chance
+    assert len(result_of) == 24
 
 
 def test_one_that_hangs_is_ended_and_one_that_is_slow_is_not():
     hang, slow = ("hang", 0), ("slow", 20)
-    found = results([hang, slow, ("value", 1)], patience=1.2)
-    assert found[hang] == Lost("the decoder hangs: nothing came for 1.2 s")
-    assert found[slow] == 20
-    assert found["value", 1] == 1
+    result_of = results([hang, slow, ("value", 1)], patience=1.2)
+    assert result_of[hang] == Lost("the decoder hangs: nothing came for 1.2 s")
+    assert result_of[slow] == 20
+    assert result_of["value", 1] == 1
 
 
 def test_an_error_of_the_work_is_raised_here():

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from datamodules.errors import TooManyBadVideos, VideoDecodeError
-from datamodules.loading import item_workers as workers
 from datamodules.loading.bad_videos import BadVideos
 from datamodules.loading.loader import EpochSampler, Loader
 from tests.datamodules.loading.numbers import Numbers
@@ -51,14 +50,13 @@ def test_training_takes_the_next_video_of_the_order(tmp_path, fault, reason):
     assert row == {"path": f"/videos/{bad}.mp4", "reason": reason}
 
     # A later run makes the same batches, and opens no video again that cost a worker.
-    known = BadVideos(None, killed)
-    again = make_loader({} if fault != "error" else {bad: fault}, bad_videos=known)
+    listed = BadVideos(None, killed)
+    again = make_loader({} if fault != "error" else {bad: fault}, bad_videos=listed)
     assert sum(ids(again), []) == expected
 
 
 @pytest.mark.parametrize("fault", ["error", "hang", "crash"])
-def test_evaluation_replaces_nothing(fault, monkeypatch):
-    monkeypatch.setattr(workers, "_LOOK_SECONDS", 0.1)  # as eight hangs are waited for
+def test_evaluation_replaces_nothing(fault):
     faults = dict.fromkeys((0, 7, 8, 23), fault)
     loader = make_loader(faults, training=False, timeout=0.3, max_bad_share=0.0)
     batches = list(loader)
@@ -109,8 +107,11 @@ def test_a_video_that_costs_a_worker_gets_one_more_try(tmp_path, fault):
 
 
 def test_a_worker_that_blocks_before_it_opens_a_video_is_noticed():
-    loader = make_loader({}, timeout=0.3)
-    loader._item = lambda *_: time.sleep(1000)
+    class Unreachable(BadVideos):
+        def why_not_open(self, path, stamp):
+            time.sleep(1000)
+
+    loader = make_loader({}, timeout=0.3, bad_videos=Unreachable(None))
     with pytest.raises(RuntimeError, match="lost before it reads a video .*longer than 0.3 s"):
         next(iter(loader))
 
@@ -137,9 +138,9 @@ def test_a_video_that_changed_since_it_was_listed_gets_two_tries_and_no_more(tmp
 def test_an_evaluation_opens_what_an_earlier_run_listed(tmp_path):
     killed = BadVideos(None, tmp_path / "killed.csv")
     killed.note_killed("/videos/3.mp4", "hung", "")
-    known = BadVideos(None, tmp_path / "killed.csv")
-    assert 3 in sum(ids(make_loader({}, training=False, bad_videos=known)), [])
-    assert 3 not in sum(ids(make_loader({}, bad_videos=known)), [])
+    listed = BadVideos(None, tmp_path / "killed.csv")
+    assert 3 in sum(ids(make_loader({}, training=False, bad_videos=listed)), [])
+    assert 3 not in sum(ids(make_loader({}, bad_videos=listed)), [])
 
 
 def test_a_bug_in_a_worker_is_raised_with_its_traceback():
@@ -231,10 +232,10 @@ def test_files_that_the_parent_opened_do_not_reach_the_workers(tmp_path):
         make_manifest(paths, [0] * 8, ["a"]), ClipFormat(4, 2, 30, 32, 32), 1, (1, 1), (1, 1), 0
     )
     sampler = EpochSampler(8, training=True)
-    here = list(Loader(clips, sampler, 2))
+    of_parent = list(Loader(clips, sampler, 2))
     sampler.used = 0
-    there = list(Loader(clips, sampler, 2, num_workers=2, timeout=20))
-    for a, b in zip(here, there, strict=True):
+    of_workers = list(Loader(clips, sampler, 2, num_workers=2, timeout=20))
+    for a, b in zip(of_parent, of_workers, strict=True):
         assert torch.equal(a["video"], b["video"])
         assert b["failed"] == []
     assert all(len(file.frames_at([0.2])) == 1 for file in files)

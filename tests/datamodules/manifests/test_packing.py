@@ -10,7 +10,6 @@ import pyarrow as pa
 import pytest
 
 from datamodules.errors import DatasetError, VideoDecodeError
-from datamodules.manifests import byte_range
 from datamodules.manifests.byte_range import ByteRange
 from datamodules.manifests.packing import pack
 from datamodules.manifests.parquet import ManifestMetadata, write_manifest
@@ -91,25 +90,29 @@ def test_shards_in_a_store(videos: Path, tmp_path: Path):
         frames(ByteRange("memory://pack/shard-00000.tar", 0, 99, "a.mp4"))
 
 
-def test_a_store_that_is_busy_is_asked_again(videos: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("failures", "waits"), [(2, [0.5, 2]), (99, [0.5, 2, 8])])
+def test_a_store_that_is_busy_is_asked_again(
+    videos: Path, monkeypatch: pytest.MonkeyPatch, failures: int, waits: list[float]
+):
     files = fsspec.filesystem("memory")
     files.pipe_file("/busy/a.mp4", next(videos.rglob("*.mp4")).read_bytes())
-    size, calls = files.size("/busy/a.mp4"), []
-    cat_file = type(files).cat_file
+    source = ByteRange("memory://busy/a.mp4", 0, files.size("/busy/a.mp4"), "a.mp4")
+    cat_file, calls, slept = type(files).cat_file, [], []
 
     def busy(self, *args, **kwargs):
         calls.append(args)
-        if len(calls) % 3:
+        if len(calls) <= failures:
             raise RuntimeError("503 Slow Down\nand more")
         return cat_file(self, *args, **kwargs)
 
     monkeypatch.setattr(type(files), "cat_file", busy)
-    monkeypatch.setattr(byte_range, "_RETRY_SECONDS", (0, 0))
-    source = ByteRange("memory://busy/a.mp4", 0, size, "a.mp4")
-    assert len(frames(source))
-    monkeypatch.setattr(byte_range, "_RETRY_SECONDS", (0,))
-    with pytest.raises(VideoDecodeError, match=r"busy/a.mp4: RuntimeError: 503 Slow Down$"):
-        frames(source)
+    monkeypatch.setattr("time.sleep", slept.append)
+    if failures < 4:
+        assert len(frames(source))
+    else:
+        with pytest.raises(VideoDecodeError, match=r"busy/a.mp4: RuntimeError: 503 Slow Down$"):
+            frames(source)
+    assert slept == waits
 
 
 def test_a_range_is_a_file(tmp_path: Path):

@@ -41,8 +41,8 @@ def test_rows_and_metadata_come_back_and_the_bytes_are_the_same(tmp_path):
     write_manifest(tmp_path / "a.parquet", table, metadata)
     write_manifest(tmp_path / "b.parquet", table, metadata)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
-    found, about = read_manifest(tmp_path / "a.parquet")
-    assert found.equals(table)
+    table_read, about = read_manifest(tmp_path / "a.parquet")
+    assert table_read.equals(table)
     assert about == ManifestMetadata(
         ("ü", "b c"), str(tmp_path / "videos"), {"settings": {"every_frame": True}}
     )

@@ -6,20 +6,21 @@ import signal
 import subprocess
 import sys
 import textwrap
+from functools import partial
 
 import av
 import pytest
 
 from datamodules.errors import DatasetError
 from datamodules.folder import VideoFolderDataModule
+from datamodules.loading.file_workers import work
 from datamodules.manifests.parquet import MANIFEST_NAME, read_manifest
 from datamodules.manifests.splits import list_split, read_split
 from datamodules.preparing import prepare as preparing
 from datamodules.preparing.parts import Part, merge
 from datamodules.preparing.prepare import prepare
-from datamodules.video import transcoding
 from datamodules.video.transcoding import Encoding
-from tests.datamodules.loading.file_work import full, logged, prepare_file
+from tests.datamodules.loading.file_work import full_disk, logged
 from tests.video_files import moving_frames, write_video
 
 FRAMES = moving_frames(12, 48, 64)
@@ -29,8 +30,12 @@ SMALL = Encoding(short_side=32, gop=4, crf=30)
 @pytest.fixture
 def videos(tmp_path, monkeypatch):
     """Six good files in two classes, one that was cut off, and one that is text."""
-    monkeypatch.setattr(preparing, "_prepare_file", logged)
     root = tmp_path / "videos"
+
+    def work_and_log(do, paths, **kwargs):
+        return work(partial(logged, do, root / "opened.txt"), paths, **kwargs)
+
+    monkeypatch.setattr(preparing, "work", work_and_log)
     for name in ("a", "b"):
         (root / name).mkdir(parents=True)
         for i in range(3):
@@ -154,10 +159,10 @@ def test_files_that_crash_or_hang_the_decoder_are_bad_and_not_opened_again(video
     out = tmp_path / "out"
     file = ready(videos, out, patience=1.5)
     assert opened(videos).count("a/crash.mp4") == 2  # once more, as it may have been chance
-    found = {row["path"]: row for row in read_manifest(file)[0].to_pylist()}
-    assert sum(row["ok"] for row in found.values()) == 6
-    assert found["a/crash.mp4"]["reason"] == "the decoder's process was ended by SIGSEGV"
-    assert found["a/hang.mp4"]["reason"] == "the decoder hangs: nothing came for 1.5 s"
+    row_of = {row["path"]: row for row in read_manifest(file)[0].to_pylist()}
+    assert sum(row["ok"] for row in row_of.values()) == 6
+    assert row_of["a/crash.mp4"]["reason"] == "the decoder's process was ended by SIGSEGV"
+    assert row_of["a/hang.mp4"]["reason"] == "the decoder hangs: nothing came for 1.5 s"
     ready(videos, out)
     assert opened(videos) == []
 
@@ -299,18 +304,30 @@ def test_only_one_run_writes_to_a_folder(videos, tmp_path):
 
 
 def test_a_full_disk_stops_the_run_and_no_file_is_called_bad(videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(transcoding, "_writer", full_disk)
-    arguments = {"root": str(videos), "out": tmp_path, "scratch": tmp_path}
+    av_open = av.open
+
+    def open_on_a_full_disk(file, mode="r", **kwargs):
+        if mode == "w":
+            raise av.error.OSError(28, "No space left on device", file)
+        return av_open(file, mode, **kwargs)
+
+    def work_here(do, paths, **kwargs):
+        return ((path, do(path, lambda: None)) for path in paths)
+
+    monkeypatch.setattr(av, "open", open_on_a_full_disk)
+    monkeypatch.setattr(preparing, "work", work_here)
     with pytest.raises(OSError, match="No space left"):
-        prepare_file("a/0 ü.mp4", lambda: None, settings=(True, SMALL), **arguments)
-    monkeypatch.setattr(preparing, "_prepare_file", full)
-    with pytest.raises(OSError, match="No space left"):
-        ready(videos, tmp_path / "out")
+        ready(videos, tmp_path / "out", encoding=SMALL)
     assert not (tmp_path / "out" / MANIFEST_NAME).exists()
 
 
-def full_disk(path):
-    raise av.error.OSError(28, "No space left on device", str(path))
+def test_an_error_of_a_worker_stops_the_run(videos, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        preparing, "work", lambda do, *args, **kwargs: work(full_disk, *args, **kwargs)
+    )
+    with pytest.raises(OSError, match="No space left"):
+        ready(videos, tmp_path / "out")
+    assert not (tmp_path / "out" / MANIFEST_NAME).exists()
 
 
 def test_every_data_module_reads_what_was_prepared(videos, tmp_path):

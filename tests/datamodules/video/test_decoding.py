@@ -21,9 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.decoder_run import DecoderRun
 from datamodules.video.decoding import VideoFile
-from datamodules.video.packet_queue import PacketQueue
+from datamodules.video.soundness import Soundness
 from tests.video_files import moving_frames, write_video
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -185,9 +184,6 @@ def test_written_files(written, name: str):
         for seed in range(4):  # later calls begin wherever the one before ended
             times = expected.some_times(3 if seed else 14, seed)
             check_frames(path, expected, [*times, -1.0], file)
-        # Only files without a reliable entry in mid-stream are decoded from the start.
-        in_order = name.startswith(("refresh", "h264_reordered"))
-        assert file._reader._in_order == in_order
         # Exact, but for what a header rounds (edit lists, to a millisecond) or leaves open (how
         # long the last frame of an irregular stream stays).
         tolerance = {"edited": 1e-3, "irregular": 8 / 30}.get(re.split(r"[._]", name)[0], 0)
@@ -248,7 +244,7 @@ def test_frames_with_one_timestamp(tmp_path: Path):
         stream = container.add_stream("mpeg4", rate=30, options={"g": "4"})
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
         packets = [stream.encode(av.VideoFrame.from_ndarray(f, format="rgb24")) for f in frames]
-        for i, packet in enumerate(p for some in [*packets, stream.encode(None)] for p in some):
+        for i, packet in enumerate(p for batch in [*packets, stream.encode(None)] for p in batch):
             packet.pts = packet.dts = i // 3 * 3
             container.mux(packet)
     with av.open(str(path)) as container:
@@ -271,8 +267,8 @@ def test_a_stream_that_begins_between_keyframes(written, tmp_path: Path):
 
 def decoded_packets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A list that grows by one with each packet that goes to the decoder."""
-    packets, take = [], PacketQueue.take
-    monkeypatch.setattr(PacketQueue, "take", lambda queue: packets.append(1) or take(queue))
+    packets, sent = [], Soundness.sent
+    monkeypatch.setattr(Soundness, "sent", lambda *args: packets.append(1) or sent(*args))
     return packets
 
 
@@ -296,21 +292,30 @@ def test_seeks_where_there_is_no_index(tmp_path: Path, monkeypatch: pytest.Monke
             assert len(packets) < 4 + i * (10 + 8)
 
 
-def test_duration_of_a_matroska_file_reads_its_end(written, monkeypatch: pytest.MonkeyPatch):
-    with VideoFile(written("gop.mkv")) as file:
-        reader, seen = file._reader, []
-        ends = reader._packet_ends
-        monkeypatch.setattr(reader, "_packet_ends", lambda start: seen.extend(ends(start)) or seen)
-        assert file.duration == pytest.approx(2, abs=1e-3)
-        assert len(seen) <= 12  # the last group of pictures
-
-
-def test_duration_of_an_mp4_reads_no_packets(written, monkeypatch: pytest.MonkeyPatch):
-    with VideoFile(written("gop.mp4")) as file:
+@pytest.mark.parametrize("name", WRITTEN)
+def test_enters_at_the_last_keyframe(written, name: str, monkeypatch: pytest.MonkeyPatch):
+    one_keyframe = name.startswith(("one_gop", "edited_one_gop", "gif"))
+    no_entry = name.startswith(("refresh", "h264_reordered", "raw"))  # to rely on
+    with VideoFile(written(name)) as file:
+        file.frames_at([file.duration])
         file.frames_at([0])
-        monkeypatch.delattr(file._reader, "_container")
-        assert file.duration == 2
-        monkeypatch.undo()
+        packets = decoded_packets(monkeypatch)
+        file.frames_at([file.duration])
+        assert len(packets) <= (60 if one_keyframe or no_entry else 21)
+        assert not no_entry or len(packets) > 50
+
+
+@pytest.mark.parametrize(("name", "most"), [("noise.mkv", 0.3), ("noise.mp4", 0)])
+def test_duration_reads_little(tmp_path: Path, name: str, most: float):
+    """MP4 has it in its header; of Matroska, the last group of pictures is read."""
+    frames = np.random.default_rng(0).integers(0, 256, (120, 64, 96, 3), np.uint8)
+    path = write_video(tmp_path / name, frames, **x264("keyint=12:bframes=3"))
+    source = Memory(path.read_bytes())
+    with VideoFile(source) as file:
+        file.frames_at([0])
+        before = source.bytes_read
+        assert file.duration == pytest.approx(4, abs=1e-3)
+        assert source.bytes_read - before <= most * len(source.content)
 
 
 def test_does_not_go_back_within_a_group(written, monkeypatch: pytest.MonkeyPatch):
@@ -329,14 +334,20 @@ def test_does_not_go_back_within_a_group(written, monkeypatch: pytest.MonkeyPatc
     not hasattr(av.video.codeccontext.VideoCodecContext, "field_order"),
     reason="this PyAV does not tell interlaced streams apart",
 )
-def test_skips_pictures_that_nothing_depends_on(written, monkeypatch: pytest.MonkeyPatch):
-    received, receive = [], DecoderRun._receive
-    monkeypatch.setattr(
-        DecoderRun, "_receive", lambda run, frame: received.append(frame.pts) or receive(run, frame)
-    )
-    with VideoFile(written("one_gop.mp4")) as file:
-        file.frames_at([1.5])
-    assert len(received) < 40  # of the 46 up to there
+def test_skips_pictures_that_nothing_depends_on(written, tmp_path: Path):
+    """So damage in them does no harm, unless they are asked for."""
+    path, damaged = written("one_gop.mp4"), tmp_path / "damaged.mp4"
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        for packet in container.demux(video=0):
+            # Four bytes are the length of a picture's data; the next says if others refer to it.
+            if packet.size and not packet.is_keyframe and not bytes(packet)[4] & 0x60:
+                content[packet.pos + 5 : packet.pos + packet.size] = bytes(packet.size - 5)
+    damaged.write_bytes(content)
+    for second in (0.5, 1.0, 1.5):
+        with VideoFile(path) as file, VideoFile(damaged) as other:
+            assert np.array_equal(other.frames_at([second]), file.frames_at([second]))
+    decode_error(damaged, [46 / 30])
 
 
 def test_several_clips_take_one_pass(written, monkeypatch: pytest.MonkeyPatch):
@@ -681,20 +692,23 @@ def test_a_lost_beginning_is_told(tmp_path: Path):
 
 
 class Memory:
-    """A source as `container.Source` describes it; counts what is open."""
+    """A source as `container.Source` describes it; counts what is open, and what was read."""
 
     def __init__(self, content: bytes, name: str = "in memory", fails_at: float = math.inf):
         self.content, self.name, self.fails_at = content, name, fails_at
         self.opened: list[io.BytesIO] = []
+        self.bytes_read = 0
 
     def open(self) -> io.BytesIO:
-        fails_at = self.fails_at
+        source = self
 
         class File(io.BytesIO):
             def read(self, size: int | None = -1) -> bytes:
-                if self.tell() >= fails_at:
+                if self.tell() >= source.fails_at:
                     raise OSError("the connection broke")
-                return super().read(size)
+                content = super().read(size)
+                source.bytes_read += len(content)
+                return content
 
         self.opened.append(File(self.content))
         return self.opened[-1]

@@ -23,10 +23,10 @@ def test_play_gives_every_frame_once_with_its_time(tmp_path):
     write_h264(tmp_path / "a.mp4", pictures(20))
     with VideoFile(tmp_path / "a.mp4") as file:
         expected = file.frames_at(np.arange(20) / 30)
-    found = list(play(str(tmp_path / "a.mp4")))
-    assert np.array_equal([shown.picture for shown in found], expected)
-    assert [shown.start for shown in found] == [Fraction(i, 30) for i in range(20)]
-    assert [shown.end for shown in found] == [Fraction(i + 1, 30) for i in range(20)]
+    played = list(play(str(tmp_path / "a.mp4")))
+    assert np.array_equal([shown.picture for shown in played], expected)
+    assert [shown.start for shown in played] == [Fraction(i, 30) for i in range(20)]
+    assert [shown.end for shown in played] == [Fraction(i + 1, 30) for i in range(20)]
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (47, 63), (2, 1)])
@@ -38,10 +38,12 @@ def test_written_frames_keep_times_and_colours(tmp_path, height, width):
     with VideoWriter(path, Fraction(24000, 1001)) as writer:
         for shown in map(Shown, frames, starts, ends):
             writer.write(shown)
-    found = list(play(str(path)))
-    assert [float(shown.start) for shown in found] == pytest.approx([*map(float, starts)], abs=1e-4)
-    assert float(found[-1].end) == pytest.approx(1, abs=1e-4)
-    for shown, frame in zip(found, frames, strict=True):
+    played = list(play(str(path)))
+    assert [float(shown.start) for shown in played] == pytest.approx(
+        [*map(float, starts)], abs=1e-4
+    )
+    assert float(played[-1].end) == pytest.approx(1, abs=1e-4)
+    for shown, frame in zip(played, frames, strict=True):
         assert shown.picture.shape == (height + height % 2, width + width % 2, 3)
         if width > 8:  # chroma is halved, so colours hold away from edges
             for x in (width // 8, width - 8):

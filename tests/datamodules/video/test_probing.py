@@ -64,8 +64,8 @@ def test_irregular_times_and_edit_lists(tmp_path):
     pts = np.cumsum(np.random.default_rng(0).integers(1, 5, 50)).tolist()
     path = str(write_video(tmp_path / "a.mp4", FRAMES, pts=pts))
     with InOrder(path) as frames:
-        found = [frame.start * frames.time_base for frame in frames]
-    assert found == [Fraction(p, 30) + found[0] - Fraction(pts[0], 30) for p in pts]
+        starts = [frame.start * frames.time_base for frame in frames]
+    assert starts == [Fraction(p, 30) + starts[0] - Fraction(pts[0], 30) for p in pts]
     path = str(write_video(tmp_path / "b.mp4", FRAMES, start=-10))  # ten frames are hidden
     facts = probe(path)
     assert (facts.ok, facts.num_frames) == (True, 40)

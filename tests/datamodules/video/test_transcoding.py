@@ -1,6 +1,5 @@
 import io
 import os
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -33,8 +32,8 @@ def frames_of(path, size=None):
 
 def starts(path):
     with InOrder(str(path)) as frames:
-        found = [frame.start * frames.time_base for frame in frames]
-    return [start - found[0] for start in found]
+        seconds = [frame.start * frames.time_base for frame in frames]
+    return [start - seconds[0] for start in seconds]
 
 
 def check_same_pictures(source, target, least=30.0):
@@ -182,24 +181,36 @@ def test_a_damaged_source_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == ["a.mp4"]
 
 
-def shifted(pictures, frame):
-    """A transcoder with a fault: the wrong picture."""
-    return av.VideoFrame.from_ndarray(np.zeros((144, 160), np.uint8), "yuv420p")
+class Changing:
+    """A source that is another video from its third opening on, when it has been transcoded."""
+
+    name = "changing.mp4"
+
+    def __init__(self, *paths):
+        before, after = (path.read_bytes() for path in paths)
+        self.contents = iter([before, before, after])
+
+    def open(self):
+        return io.BytesIO(next(self.contents))
 
 
 def test_a_file_that_turns_out_wrong_never_gets_its_name(tmp_path, monkeypatch):
     source = write_video(tmp_path / "a.mp4", FRAMES[:8])
-    (tmp_path / "b.mp4").write_text("what was there")
-    monkeypatch.setattr(transcoding._Pictures, "__call__", shifted)
-    with pytest.raises(VideoDecodeError, match=r"transcoding failed: the PSNR of a frame is only"):
-        transcode(str(source), tmp_path / "b.mp4", FINE)
-    monkeypatch.undo()
-    writer = transcoding._write
-    monkeypatch.setattr(transcoding, "_write", lambda *a: [*writer(*a), Fraction(9)])
-    with pytest.raises(VideoDecodeError, match="8 of 9 frames"):
-        transcode(str(source), tmp_path / "b.mp4", FINE)
-    assert (tmp_path / "b.mp4").read_text() == "what was there"
-    assert sorted(os.listdir(tmp_path)) == ["a.mp4", "b.mp4"]
+    black = write_video(tmp_path / "black.mp4", np.zeros_like(FRAMES[:8]))
+    long = write_video(tmp_path / "long.mp4", FRAMES[:12])
+    target = tmp_path / "b.mp4"
+    target.write_text("what was there")
+    for other, fault in (
+        (black, "the PSNR of a frame is only"),
+        (long, r"it lasts 0\.27 s, the source 0\.40 s"),
+    ):
+        with pytest.raises(VideoDecodeError, match=f"changing.mp4: transcoding failed: {fault}"):
+            transcode(Changing(source, other), target, FINE)
+    monkeypatch.setattr(transcoding, "probe", lambda *a, **k: probe(*a, **k)._replace(num_frames=7))
+    with pytest.raises(VideoDecodeError, match="transcoding failed: .* 7 of 8 frames"):
+        transcode(str(source), target, FINE)
+    assert target.read_text() == "what was there"
+    assert sorted(os.listdir(tmp_path)) == ["a.mp4", "b.mp4", "black.mp4", "long.mp4"]
 
 
 def test_a_place_that_cannot_be_written_to_is_an_os_error(tmp_path):
