@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from datamodules.errors import DatasetError, UserError, VideoDecodeError
     from datamodules.folder import VideoFolderDataModule
     from datamodules.kinetics import KineticsDataModule
-    from datamodules.manifests.lists import Row, find_by_path, find_by_stem
+    from datamodules.manifests.finding import find_by_path, find_by_stem
+    from datamodules.manifests.lists import Row
     from datamodules.manifests.splits import Manifest, make_manifest
     from datamodules.ssv2 import SSv2DataModule
     from datamodules.synthetic import SyntheticMotionDataModule
@@ -29,7 +30,8 @@ __getattr__, __dir__, __all__ = public_names(
         "errors": ["DatasetError", "UserError", "VideoDecodeError"],
         "folder": ["VideoFolderDataModule"],
         "kinetics": ["KineticsDataModule"],
-        "manifests.lists": ["Row", "find_by_path", "find_by_stem"],
+        "manifests.finding": ["find_by_path", "find_by_stem"],
+        "manifests.lists": ["Row"],
         "manifests.splits": ["Manifest", "make_manifest"],
         "ssv2": ["SSv2DataModule"],
         "synthetic": ["SyntheticMotionDataModule"],

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from datamodules.annotated import AnnotatedVideoDataModule, Find
+from datamodules.annotated import AnnotatedVideoDataModule
 from datamodules.errors import DatasetError
-from datamodules.manifests.lists import Row, at, find_by_stem, inside, read_text
+from datamodules.manifests.finding import Find, find_by_stem
+from datamodules.manifests.lists import Row, at, inside, read_text
 
 HEADER = ("label", "youtube_id", "time_start", "time_end", "split", "is_cc")
 _EXPECTED = "label,youtube_id,time_start,time_end,split[,is_cc], without label in a test split"

@@ -269,17 +269,19 @@ def test_a_name_that_two_parts_would_give(videos, tmp_path):
             ready(videos, tmp_path / "out", encoding=SMALL, part=Part(number, 3))
 
 
-def test_lists_keep_repeated_rows_and_name_missing_files(videos, tmp_path):
+def test_lists_keep_repeated_rows_and_name_files_that_have_gone(videos, tmp_path):
     source = tmp_path / "train.csv"
-    source.write_text("path,label\nb/1 ü.mp4,x\ngone.mp4,y\nb/1 ü.mp4,y\n")
+    source.write_text("path,label\nb/1 ü.mp4,x\ngone.mp4,y\nb/1 ü.mp4,x\n")
+    (videos / "gone.mp4").touch()
     manifest = list_split(source, videos, None)
+    (videos / "gone.mp4").unlink()
     for _ in range(2):
         file = prepare(manifest, videos, tmp_path / "out")
         rows = read_manifest(file)[0].to_pylist()
         assert [(row["path"], row["label"], row["ok"]) for row in rows] == [
             ("b/1 ü.mp4", 0, True),
             ("gone.mp4", 1, False),
-            ("b/1 ü.mp4", 1, True),
+            ("b/1 ü.mp4", 0, True),
         ]
         assert rows[1]["reason"] == "No such file or directory"
     assert opened(videos) == ["b/1 ü.mp4", "gone.mp4"]
