@@ -250,14 +250,15 @@ def _manifest_table(
     part: Part,
 ) -> pa.Table:
     """The new manifest's table; a part also numbers its rows, for `merge` to put them in order."""
-    labels = manifest.table["label"].take(rows_of_part)
+    row_numbers = pa.array(rows_of_part, pa.int64())  # a part of few videos may have none
+    labels = manifest.table["label"].take(row_numbers)
     table = rows.select(["path", *FACTS.names]).add_column(1, "label", labels)
     if encoding is not None:
         for name in SOURCE.names:
             table = table.append_column(name, rows[name])
     table = table.combine_chunks()
     if part.of > 1:
-        table = table.append_column("row", pa.array(rows_of_part, pa.int64()))
+        table = table.append_column("row", row_numbers)
     return table
 
 

@@ -97,6 +97,9 @@ def _print_summary(manifest: Path) -> bool:
     from datamodules.preparing.parts import beside, read_bad
 
     summary = json.loads(beside(manifest, "summary.json").read_text())
+    if not summary["videos"]:  # a part of few videos
+        print(f"{manifest}: no videos in this part")
+        return True
     spacing = summary["keyframe_spacing"]
     print(
         f"{manifest}: {summary['videos']} videos, {summary['ok']} ok, {summary['bad']} bad; "
@@ -110,7 +113,7 @@ def _print_summary(manifest: Path) -> bool:
         for path, reason in rows[:SHOWN]:
             print(f"bad  {path}: {reason}")
         print(f"all {len(rows)} in {file}" if len(rows) > SHOWN else f"listed in {file}")
-    return summary["ok"] > 0 or not summary["videos"]  # a part of few videos may have none
+    return summary["ok"] > 0
 
 
 def _print_classes(manifest: Path, split: str) -> None:

@@ -56,7 +56,7 @@ def test_headers_of_any_usual_spelling(tmp_path, header):
         "a b/ü.mp4\twalk\nc.MKV\tjump high\n",
         "label;path\nwalk;a b/ü.mp4\njump high;c.MKV\n",
         "a b/ü.mp4;walk\r\nc.MKV;jump high\r\n",
-        "# made by hand\n\npath,label\n# the first\na b/ü.mp4,walk\n  #x.mp4,run\nc.MKV,jump high\n",
+        "# by hand\n\npath,label\n# first\na b/ü.mp4,walk\n  #x.mp4,run\nc.MKV,jump high\n",
         "#path,label\na b/ü.mp4,walk\nc.MKV, jump high",
     ],
 )

@@ -192,6 +192,29 @@ def test_parts_of_several_machines_join_to_what_one_writes(videos, tmp_path):
         merge(folders, tmp_path / "joined")
 
 
+@pytest.mark.parametrize("encoding", [None, SMALL])
+def test_parts_without_videos_and_parts_below_different_roots(tmp_path, encoding):
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos/x.mp4", FRAMES, options={"preset": "ultrafast"})
+    sizes = []
+    for number in (1, 2, 3):
+        for _ in range(2):  # the second run has nothing to do
+            part = ready(
+                tmp_path / "videos",
+                tmp_path / f"out-{number}",
+                encoding=encoding,
+                part=Part(number, 3),
+            )
+        sizes.append(read_manifest(part)[0].num_rows)
+    assert sorted(sizes) == [0, 0, 1]
+    folders = [tmp_path / f"out-{number}" for number in (1, 2, 3)]
+    (file,) = merge(folders, tmp_path / "joined")
+    manifest = read_split(file, tmp_path, None)
+    folder = "videos" if encoding is None else f"out-{1 + sizes.index(1)}"
+    assert [manifest.path(i) for i in range(len(manifest))] == [str(tmp_path / folder / "x.mp4")]
+    assert os.path.isfile(manifest.path(0))
+
+
 def test_transcoded_files_take_the_place_of_the_originals(videos, tmp_path):
     originals = {path: path.read_bytes() for path in videos.rglob("*.*")}
     (videos / "b/0 ü.mp4").rename(videos / "b/0 ü.mkv")  # the content counts, not the name
