@@ -60,9 +60,10 @@ class KineticsDataModule(AnnotatedVideoDataModule):
     def read_annotation(self, file: Path) -> tuple[list[Row], Find]:
         """DeepMind's csv, or a list of paths."""
         cells = _cells(file)
-        first = next(cells, (0, []))
+        # Below the header, a line that begins with # has a label that does.
+        first = next((row for row in cells if not row[1][0].startswith("#")), (0, []))
         header = [cell.lower() for cell in first[1]]
-        if not set(header) & set(HEADER[1:]):
+        if not set(header) & {"youtube_id", "time_start", "time_end"}:
             return super().read_annotation(file)
         wrong = set(header) - set(HEADER) or set(HEADER) - set(header) - _OPTIONAL
         if wrong or len(set(header)) < len(header):

@@ -103,10 +103,12 @@ def class_report(split: str, counts: np.ndarray, names: Sequence[str]) -> tuple[
     """
     if not counts.any():
         return "", []
-    smallest, of = int(counts.argmin()), "class" if len(names) == 1 else "classes"
-    listed = [f"{name!r} {counts[i]}" for i, name in enumerate(names)]
-    ends = listed[0] if len(names) == 1 else f"{listed[0]} ... {listed[-1]}"
-    line = f"{counts.sum()} videos of {len(names)} {of}: {ends}; smallest: {listed[smallest]}"
+    if len(names) == 1:
+        line = f"{counts.sum()} videos of one class, {names[0]!r}"
+    else:
+        ends = {"first": 0, "last": -1, "smallest": int(counts.argmin())}
+        listed = ", ".join(f"{which} {names[i]!r} {counts[i]}" for which, i in ends.items())
+        line = f"{counts.sum()} videos of {len(names)} classes: {listed}"
     warnings = []
     empty = [name for name, count in zip(names, counts, strict=True) if not count]
     if empty and split == "train":
@@ -116,7 +118,7 @@ def class_report(split: str, counts: np.ndarray, names: Sequence[str]) -> tuple[
         )
     if len(empty) == len(names) - 1:
         name = names[int(counts.argmax())]
-        warnings.append(f"{split}: all videos are of one class, {name!r}; 100 % means nothing here")
+        warnings.append(f"{split}: all videos are of one class, {name!r}; 100 % means nothing")
     return f"{split}: {line}", warnings
 
 
