@@ -125,6 +125,7 @@ class VideoFolderDataModule(VideoDataModule):
         if too_many or len(missing) == num_rows:
             if share > self.max_missing_share:
                 message += f" ({share:.1%}, and data.max_missing_share={self.max_missing_share:g})"
+                listed = listed or "; `hiera-video check` lists them"
             raise DatasetError(f"{message}{listed}")
         log.warning(f"{message} ({share:.2%}){listed}")
 

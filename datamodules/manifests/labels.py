@@ -98,10 +98,10 @@ def class_report(split: str, counts: np.ndarray, names: Sequence[str]) -> tuple[
         names: of the classes.
 
     Returns:
-        One line on the first, last and smallest class, and warnings, one line each; nothing if no
-        video has a label.
+        One line on the first, last and smallest class, and warnings, one line each; nothing if
+        there are no labels, or none of them has a name.
     """
-    if not counts.any():
+    if not names or not counts.any():
         return "", []
     if len(names) == 1:
         line = f"{counts.sum()} videos of one class, {names[0]!r}"

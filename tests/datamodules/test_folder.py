@@ -151,7 +151,7 @@ def test_classes_are_counted_and_what_is_suspicious_is_said(root, tmp_path, capl
     val = "val: 3 videos of 2 classes: first 'a' 2, last 'b' 1, smallest 'b' 1"
     train = "train: 2 videos of 2 classes: first 'a' 1, last 'b' 1, smallest 'a' 1"
     assert said(f"class;file\nb;{b}\na;{a}\n") == [("INFO", train), ("INFO", val)]
-    assert said(f"{b}\n{a}\n", val=None) == []  # no labels
+    assert said(f"{b}\n{a}\n", val=None) == []
     line, none, one, _ = said(f"{a},a\n", class_names=["a", "b"])
     assert line[1] == "train: 1 videos of 2 classes: first 'a' 1, last 'b' 0, smallest 'b' 0"
     assert none == ("WARNING", "train: 1 of 2 classes have no training videos: b")
