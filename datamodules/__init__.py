@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datamodules.kinetics import KineticsDataModule
     from datamodules.manifests.finding import find_by_path, find_by_stem
     from datamodules.manifests.lists import Row
-    from datamodules.manifests.splits import Manifest, make_manifest
+    from datamodules.manifests.manifest import Manifest, make_manifest
     from datamodules.ssv2 import SSv2DataModule
     from datamodules.synthetic import SyntheticMotionDataModule
     from datamodules.synthetic_ava import SyntheticAVADataModule
@@ -32,7 +32,7 @@ __getattr__, __dir__, __all__ = public_names(
         "kinetics": ["KineticsDataModule"],
         "manifests.finding": ["find_by_path", "find_by_stem"],
         "manifests.lists": ["Row"],
-        "manifests.splits": ["Manifest", "make_manifest"],
+        "manifests.manifest": ["Manifest", "make_manifest"],
         "ssv2": ["SSv2DataModule"],
         "synthetic": ["SyntheticMotionDataModule"],
         "synthetic_ava": ["SyntheticAVADataModule"],

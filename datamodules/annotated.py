@@ -10,7 +10,7 @@ from datamodules.errors import DatasetError
 from datamodules.folder import VideoFolderDataModule
 from datamodules.manifests.labels import class_names_of
 from datamodules.manifests.lists import Row, unique_rows
-from datamodules.manifests.splits import Manifest
+from datamodules.manifests.manifest import Manifest
 
 
 class AnnotatedVideoDataModule(VideoFolderDataModule):

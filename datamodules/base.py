@@ -19,8 +19,9 @@ from datamodules.loading.loader import EpochSampler, Loader
 from datamodules.manifests.finding import MissingVideo
 from datamodules.manifests.labels import class_report
 from datamodules.manifests.lists import read_text
+from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.parquet import find_manifest
-from datamodules.manifests.splits import Manifest, list_videos, read_split
+from datamodules.manifests.splits import list_videos, read_split
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,9 @@ from datamodules.manifests.finding import (
 )
 from datamodules.manifests.labels import class_names_of
 from datamodules.manifests.lists import Row, rows_by_video
+from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.parquet import find_manifest
-from datamodules.manifests.splits import Manifest, list_split, locate
+from datamodules.manifests.splits import list_split, locate
 from datamodules.manifests.text_lists import read_list
 
 log = logging.getLogger(__name__)

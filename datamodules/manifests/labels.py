@@ -118,7 +118,9 @@ def class_report(split: str, counts: np.ndarray, names: Sequence[str]) -> tuple[
         )
     if len(empty) == len(names) - 1:
         name = names[int(counts.argmax())]
-        warnings.append(f"{split}: all videos are of one class, {name!r}; 100 % means nothing")
+        warnings.append(
+            f"{split}: all videos are of one class, {name!r}; an accuracy means nothing"
+        )
     return f"{split}: {line}", warnings
 
 

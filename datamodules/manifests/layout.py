@@ -97,11 +97,13 @@ def _named_layout(cells: Sequence[str], delimiter: str) -> Layout:
     )
     listed = ", ".join(cells)
     if path is None:
-        raise DatasetError(f"no column is called path (or file, video ...), only: {listed}")
+        raise DatasetError(
+            f"the header has no column for the path (path, file, video ...), only: {listed}"
+        )
     if label is None and len(cells) > 1:
         raise DatasetError(
-            f"no column is called label (or class ...), only: {listed}; if the classes are "
-            "unknown, keep the column of the paths alone"
+            f"the header has no column for the label (label, class ...), only: {listed}; if the "
+            "classes are unknown, keep only the column of the paths"
         )
     if delimiter == " " and len(cells) > 2:
         raise DatasetError(f"{len(cells)} columns ({listed}); separate them by commas")

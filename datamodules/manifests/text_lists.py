@@ -90,7 +90,7 @@ def _fault(cells: Sequence[str], line: str, layout: Layout) -> str:
 
 def _wrong_number(cells: Sequence[str], line: str, layout: Layout) -> str:
     if layout.has_header:
-        return f"{len(cells)} cells, not {layout.cells} as in the header: {line!r}"
+        return f"expected {layout.cells} cells, as in the header, not {len(cells)}: {line!r}"
     if len(cells) > 2 and is_video(cells[0]):
         return (
             f"{len(cells) - 1} values after the path, not one label: {line!r}; a video has one "

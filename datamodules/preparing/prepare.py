@@ -21,8 +21,8 @@ import pyarrow as pa
 
 from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.loading.file_workers import Lost, work
+from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.parquet import FACTS, MANIFEST_NAME, ManifestMetadata, pc, read_manifest
-from datamodules.manifests.splits import Manifest
 from datamodules.preparing.journal import ROW, SOURCE, Journal, stamps
 from datamodules.preparing.parts import WHOLE, Part, portable_root, write_prepared
 from datamodules.video.probing import Facts, probe, stamp

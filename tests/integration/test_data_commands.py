@@ -78,7 +78,7 @@ def test_a_configuration_is_prepared_checked_and_read(data, command):
         "train: 4 videos of 2 classes: first 'jump' 2, last 'walk' 2, smallest 'jump' 2",
         "val: 5 videos of 2 classes: first 'jump' 2, last 'walk' 3, smallest 'jump' 2",
         "test: 2 videos of 2 classes: first 'jump' 0, last 'walk' 2, smallest 'jump' 0",
-        "warning: test: all videos are of one class, 'walk'; 100 % means nothing",
+        "warning: test: all videos are of one class, 'walk'; an accuracy means nothing",
     ]
     assert err == "hiera-video: 1 of 11 videos have faults\n"
     before = (data.parent / "ready/train/manifest.parquet").read_bytes()
@@ -137,7 +137,7 @@ def test_folders_lists_and_manifests(data, command):
     out, _ = command("check", "videos/list.csv", "--quick")
     assert out.splitlines() == [
         "list.csv: 2 videos of one class, 'walk'",
-        "warning: list.csv: all videos are of one class, 'walk'; 100 % means nothing",
+        "warning: list.csv: all videos are of one class, 'walk'; an accuracy means nothing",
         "2 videos, no faults",
     ]
     command("prepare", "videos/train", "--out", "videos/train")  # in place

@@ -40,7 +40,9 @@ VIDEOS = [("a b/ü.mp4", "walk"), ("c.MKV", "jump high")]
 )
 def test_headers_of_any_usual_spelling(tmp_path, header):
     if header == "id,path":  # of paths without a class, this is a list with an unknown column
-        with pytest.raises(DatasetError, match="row 1: no column is called label .* only: id, pat"):
+        with pytest.raises(
+            DatasetError, match="row 1: the header has no column for the label .* only: id, pat"
+        ):
             read(tmp_path, "id,path\n1,a.mp4\n")
         return
     assert read(tmp_path, f"{header}\na b/ü.mp4,walk\nc.MKV,jump high\n") == VIDEOS
@@ -110,10 +112,19 @@ WRONG = [
     ("a.mp4,1 4\n", r"row 1: several labels \(1 4\)"),
     ("a.mp4 0\nb.mp4 -1\n", "row 2: label -1 is not the id of a class"),
     ("clip_of,sport\na.mp4,ski\n", "row 1: neither a video nor a header .*'clip_of,sport'"),
-    ("path,sport\na.mp4,ski\n", "row 1: no column is called label .* only: path, sport"),
-    ("clip_of,label\na.mp4,ski\n", "row 1: no column is called path .* only: clip_of, label"),
+    (
+        "path,sport\na.mp4,ski\n",
+        "row 1: the header has no column for the label .* only: path, sport",
+    ),
+    (
+        "clip_of,label\na.mp4,ski\n",
+        "row 1: the header has no column for the path .* only: clip_of, label",
+    ),
     ("path,label,split\na.mp4,x,train\nb.mp4,y,val\n", r"several splits \(train, val\); write a"),
-    ("path,label\na.mp4,walk\nb.mp4\n", "row 3: 1 cells, not 2 as in the header: 'b.mp4'"),
+    (
+        "path,label\na.mp4,walk\nb.mp4\n",
+        "row 3: expected 2 cells, as in the header, not 1: 'b.mp4'",
+    ),
     ("path,label\na.mp4,walk\nb.mp4,\n", "row 3: expected a path and a label, not 'b.mp4,'"),
     ("a.mp4,walk\nb.mp4\n", "row 2: expected 'path,label', 'path id' or"),
     ("a.mp4\nnotes\n", "row 2: expected the path of a video, not 'notes'"),
