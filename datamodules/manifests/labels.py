@@ -121,6 +121,10 @@ def class_report(split: str, counts: np.ndarray, names: Sequence[str]) -> tuple[
         warnings.append(
             f"{split}: all videos are of one class, {name!r}; an accuracy means nothing"
         )
+    spelt: dict[str, str] = {}
+    for name in names:
+        if (other := spelt.setdefault(name.casefold(), name)) != name:
+            warnings.append(f"{split}: the classes {other!r} and {name!r} differ only in case")
     return f"{split}: {line}", warnings
 
 

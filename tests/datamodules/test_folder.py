@@ -156,6 +156,9 @@ def test_classes_are_counted_and_what_is_suspicious_is_said(root, tmp_path, capl
     assert line[1] == "train: 1 videos of 2 classes: first 'a' 1, last 'b' 0, smallest 'b' 0"
     assert none == ("WARNING", "train: 1 of 2 classes have no training videos: b")
     assert one == ("WARNING", "train: all videos are of one class, 'a'; an accuracy means nothing")
+    assert said(f"{a},Walk\n{b},walk\n", val=None)[1:] == [
+        ("WARNING", "train: the classes 'Walk' and 'walk' differ only in case")
+    ]
     assert said(f"{a},a\n", val=None)[0] == ("INFO", "train: 1 videos of one class, 'a'")
 
 
