@@ -141,6 +141,28 @@ def locate(
     return replace(manifest, missing=missing)
 
 
+def split_folders(folder: Path) -> list[Path]:
+    """The folders train, val, test and the like, in this order, if a folder holds splits.
+
+    If it holds classes, which may have such a name, too, there are none.
+    """
+    folders = {name.lower(): folder / name for name in class_folders(folder)}
+    training = [folders[name] for name in TRAINING_FOLDERS if name in folders]
+    others = [folders[name] for name in OTHER_FOLDERS if name in folders]
+    splits = training + others
+    nothing_else = len(splits) == len(folders)
+    is_nested = len(splits) == 1 and bool(class_folders(splits[0]))
+    is_split = (training and others) or (nothing_else and (len(splits) > 1 or is_nested))
+    return splits if is_split else []
+
+
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """Names of the folders in a folder, sorted, without hidden ones."""
+    return tuple(
+        sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    )
+
+
 def list_videos(
     sources: Sequence[str | Path], read_annotation: Callable[[Path], Manifest]
 ) -> Manifest:
@@ -180,28 +202,6 @@ def list_videos(
 def _videos_below(folder: Path) -> list[Path]:
     """Video files at any depth, sorted."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
-
-
-def split_folders(folder: Path) -> list[Path]:
-    """The folders train, val, test and the like, in this order, if a folder holds splits.
-
-    If it holds classes, which may have such a name, too, there are none.
-    """
-    folders = {name.lower(): folder / name for name in class_folders(folder)}
-    training = [folders[name] for name in TRAINING_FOLDERS if name in folders]
-    others = [folders[name] for name in OTHER_FOLDERS if name in folders]
-    splits = training + others
-    nothing_else = len(splits) == len(folders)
-    is_nested = len(splits) == 1 and bool(class_folders(splits[0]))
-    is_split = (training and others) or (nothing_else and (len(splits) > 1 or is_nested))
-    return splits if is_split else []
-
-
-def class_folders(folder: Path) -> tuple[str, ...]:
-    """Names of the folders in a folder, sorted, without hidden ones."""
-    return tuple(
-        sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    )
 
 
 def _read_class_folders(folder: Path, class_names: Sequence[str] | None) -> Manifest:
