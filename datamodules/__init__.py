@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from datamodules.errors import DatasetError, UserError, VideoDecodeError
     from datamodules.folder import VideoFolderDataModule
     from datamodules.kinetics import KineticsDataModule
-    from datamodules.manifests.lists import Row, find_by_path, find_by_stem
-    from datamodules.manifests.splits import Manifest, make_manifest
+    from datamodules.manifests.finding import find_by_path, find_by_stem
+    from datamodules.manifests.lists import Row
+    from datamodules.manifests.manifest import Manifest, make_manifest
     from datamodules.ssv2 import SSv2DataModule
     from datamodules.synthetic import SyntheticMotionDataModule
     from datamodules.synthetic_ava import SyntheticAVADataModule
@@ -29,8 +30,9 @@ __getattr__, __dir__, __all__ = public_names(
         "errors": ["DatasetError", "UserError", "VideoDecodeError"],
         "folder": ["VideoFolderDataModule"],
         "kinetics": ["KineticsDataModule"],
-        "manifests.lists": ["Row", "find_by_path", "find_by_stem"],
-        "manifests.splits": ["Manifest", "make_manifest"],
+        "manifests.finding": ["find_by_path", "find_by_stem"],
+        "manifests.lists": ["Row"],
+        "manifests.manifest": ["Manifest", "make_manifest"],
         "ssv2": ["SSv2DataModule"],
         "synthetic": ["SyntheticMotionDataModule"],
         "synthetic_ava": ["SyntheticAVADataModule"],

@@ -1,37 +1,19 @@
 """Data sets whose videos are named by annotation files; some of the videos may be missing."""
 
-import csv
-import logging
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_only
-
-from datamodules.base import VideoDataModule
 from datamodules.errors import DatasetError
-from datamodules.files import atomic_file
-from datamodules.manifests.lists import (
-    MissingVideo,
-    Row,
-    class_names_of,
-    find_by_path,
-    label_ids,
-    read_list,
-    unique_rows,
-)
-from datamodules.manifests.parquet import find_manifest
-from datamodules.manifests.splits import Manifest, list_split, make_manifest
-
-log = logging.getLogger(__name__)
-
-# Takes an annotation file (for messages) and its rows; returns each row's video, None if missing.
-Find = Callable[[Path, Sequence[Row]], list[str | None]]
+from datamodules.folder import VideoFolderDataModule
+from datamodules.manifests.labels import class_names_of
+from datamodules.manifests.lists import Row, unique_rows
+from datamodules.manifests.manifest import Manifest
 
 
-class AnnotatedVideoDataModule(VideoDataModule):
+class AnnotatedVideoDataModule(VideoFolderDataModule):
     """Videos that annotation files name.
 
     A split is a name such as ``train``, whose annotation file is searched for, or the path of an
@@ -49,10 +31,8 @@ class AnnotatedVideoDataModule(VideoDataModule):
         annotations: folder of the annotation files, relative to ``root``; None: ``annotations``,
             ``labels`` and ``root`` are searched.
         num_classes: number of classes that the annotation must have; None: any, as in a subset.
-        missing_videos: CSV file to which the missing videos are written, with the columns split,
-            video, file and row; None: they are only counted.
         max_missing_share: share of a split's videos, in [0, 1], that may be missing.
-        **kwargs: see `VideoDataModule`.
+        **kwargs: see `VideoFolderDataModule` and `VideoDataModule`.
     """
 
     def __init__(
@@ -64,16 +44,12 @@ class AnnotatedVideoDataModule(VideoDataModule):
         *args,
         annotations: str | None = None,
         num_classes: int | None = None,
-        missing_videos: str | Path | None = None,
         max_missing_share: float = 0.05,
         **kwargs,
     ) -> None:
+        kwargs |= {"max_missing_share": max_missing_share}
         super().__init__(root, train, val, test, *args, **kwargs)
-        if not 0 <= max_missing_share <= 1:
-            raise ValueError(f"max_missing_share must be in [0, 1], not {max_missing_share}")
         self.annotations, self.num_classes = annotations, num_classes
-        self.missing_videos = None if missing_videos is None else Path(missing_videos)
-        self.max_missing_share = max_missing_share
         if self.class_names is not None:
             self._check_num_classes(self.class_names, "data.class_names")
 
@@ -85,16 +61,6 @@ class AnnotatedVideoDataModule(VideoDataModule):
         """The folders in which annotation files are searched for."""
         folders = [self.annotations] if self.annotations else ["annotations", "labels", "."]
         return [self.root / folder for folder in folders]
-
-    def read_annotation(self, file: Path) -> tuple[list[Row], Find]:
-        """The rows of an annotation file, and the function that finds their videos.
-
-        In this class, the file is a list of paths; subclasses also read published formats.
-
-        Raises:
-            DatasetError: the file is wrong; names the file and the row.
-        """
-        return read_list(file, self.root), find_by_path
 
     def source_of(self, split: str) -> Path:
         """The annotation file or folder that a split's name or path stands for.
@@ -138,35 +104,30 @@ class AnnotatedVideoDataModule(VideoDataModule):
                 f"{file}: no such folder or file, and no annotation of it in {places}; set "
                 "data.root, data.annotations or the split's name"
             )
-        if file.is_dir():
-            return list_split(file, self.root, class_names)
-        rows, find = self.read_annotation(file)
-        rows = unique_rows(file, rows)
-        labels, names = label_ids(file, rows, class_names)
-        paths = find(file, rows)
-        self._note_missing(split, file, rows, paths)
-        existing = [(path, label) for path, label in zip(paths, labels, strict=True) if path]
-        paths, labels = zip(*existing, strict=True)
-        return make_manifest(paths, labels, names, os.path.abspath(self.root))
+        return super().list_split(split, class_names)
+
+    def counted_rows(self, file: Path, rows: list[Row]) -> list[Row]:
+        """One row of each video.
+
+        Raises:
+            DatasetError: a video has two labels.
+        """
+        return unique_rows(file, rows)
 
     def list_class_names(self, name: str) -> tuple[str, ...]:
-        """As in the base class, but without looking for the videos.
+        """As in the base class.
 
         Raises:
             DatasetError: the number of classes is not `num_classes`.
         """
-        source = self.source(name)
-        if source.is_file() and not find_manifest(source):
-            names = self.annotated_classes(source)
-        else:
-            names = super().list_class_names(name)
+        names = super().list_class_names(name)
         if names:
-            self._check_num_classes(names, str(source))
+            self._check_num_classes(names, str(self.source(name)))
         return names
 
     def annotated_classes(self, file: Path) -> tuple[str, ...]:
         """Classes that an annotation file names, in the order of their ids; empty if unlabelled."""
-        return class_names_of(file, self.read_annotation(file)[0])
+        return class_names_of(self.read_annotation(file)[0], self.num_classes)
 
     def _check_num_classes(self, names: Sequence[str], source: str) -> None:
         if self.num_classes not in (None, len(names)):
@@ -174,47 +135,3 @@ class AnnotatedVideoDataModule(VideoDataModule):
                 f"{source}: {len(names)} classes, not {self.num_classes}; set "
                 "data.num_classes=null for a subset"
             )
-
-    def _note_missing(
-        self, split: str, file: Path, rows: Sequence[Row], paths: Sequence[str | None]
-    ) -> None:
-        """Record the missing videos in `missing` and in the CSV file.
-
-        Raises:
-            DatasetError: too many are missing.
-        """
-        base = os.path.abspath(self.root)
-        missing = [
-            MissingVideo(split, os.path.relpath(row.video, base), str(file), row.number)
-            for row, path in zip(rows, paths, strict=True)
-            if path is None
-        ]
-        self.missing = [m for m in self.missing if m.split != split] + missing
-        self._write_missing()
-        if not missing:
-            return
-        first, share = missing[0], len(missing) / len(rows)
-        message = (
-            f"{file}: {len(missing)} of {len(rows)} videos are missing, the first in row "
-            f"{first.row}: {first.video}"
-        )
-        listed = f"; listed in {self.missing_videos}" if self.missing_videos else ""
-        if share > self.max_missing_share or len(missing) == len(rows):
-            if share > self.max_missing_share:
-                message += f" ({share:.1%}, and data.max_missing_share={self.max_missing_share:g})"
-            raise DatasetError(f"{message}{listed}")
-        log.warning(f"{message} ({share:.2%}){listed}")
-
-    @rank_zero_only
-    def _write_missing(self) -> None:
-        path = self.missing_videos
-        if path is None or not (self.missing or path.exists()):
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            atomic_file(path) as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(MissingVideo._fields)
-            writer.writerows(self.missing)

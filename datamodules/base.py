@@ -16,9 +16,12 @@ from datamodules.clips.videos import SAMPLINGS, ClipFormat, EvaluationViews, Tra
 from datamodules.errors import DatasetError
 from datamodules.loading.bad_videos import BadVideos
 from datamodules.loading.loader import EpochSampler, Loader
-from datamodules.manifests.lists import MissingVideo, read_text
+from datamodules.manifests.finding import MissingVideo
+from datamodules.manifests.labels import class_report
+from datamodules.manifests.lists import read_text
+from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.parquet import find_manifest
-from datamodules.manifests.splits import Manifest, list_videos, read_split
+from datamodules.manifests.splits import list_videos, read_split
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +69,9 @@ class VideoDataModule(LightningDataModule):
             logged.
         killed_videos: CSV file that lists the videos that hung or crashed the decoder, in this run
             or an earlier one; they are not opened again until they change. None: no list is kept.
-        max_bad_share: share of an epoch's videos, in [0, 1), that may fail and be replaced in
-            training; if more fail, training stops. In evaluation nothing is replaced.
+        max_bad_share: share of an epoch's videos, in [0, 1) and rounded up to whole videos, that
+            may fail and be replaced in training; if more fail, training stops. In evaluation
+            nothing is replaced.
         stop_on_kill: stop when a worker hangs or dies, instead of going on without its video.
         seed: seed of the order and of every random choice.
 
@@ -220,7 +224,7 @@ class VideoDataModule(LightningDataModule):
         self.find_class_names()
         for name in needed:
             if self.splits[name] is not None or name != "val":
-                self._manifest(name)
+                self._describe(name, self._manifest(name))
 
     def views(self, split: str) -> tuple[int, int]:
         """Temporal and spatial views of a split's videos in the trainer's current stage."""
@@ -338,6 +342,16 @@ class VideoDataModule(LightningDataModule):
         if left_out := len(manifest) - len(usable):
             log.warning(f"{left_out} of {len(manifest)} training videos are bad and left out")
         return usable
+
+    def _describe(self, name: str, manifest: Manifest) -> None:
+        """Log how many videos the classes of a split have, and what is suspicious about that."""
+        if self.trainer is not None and not self.trainer.is_global_zero:
+            return
+        line, warnings = class_report(name, manifest.class_counts(), manifest.class_names)
+        if line:
+            log.info(line)
+        for warning in warnings:
+            log.warning(warning)
 
     def _loader(
         self,

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from datamodules.annotated import AnnotatedVideoDataModule, Find
+from datamodules.annotated import AnnotatedVideoDataModule
 from datamodules.errors import DatasetError
-from datamodules.manifests.lists import Row, at, find_by_stem, inside, read_text
+from datamodules.manifests.finding import Find, find_by_stem
+from datamodules.manifests.lists import Row, at, inside, read_text
 
 HEADER = ("label", "youtube_id", "time_start", "time_end", "split", "is_cc")
 _EXPECTED = "label,youtube_id,time_start,time_end,split[,is_cc], without label in a test split"
@@ -59,9 +60,10 @@ class KineticsDataModule(AnnotatedVideoDataModule):
     def read_annotation(self, file: Path) -> tuple[list[Row], Find]:
         """DeepMind's csv, or a list of paths."""
         cells = _cells(file)
-        first = next(cells, (0, []))
+        # Below the header, a line that begins with # has a label that does.
+        first = next((row for row in cells if not row[1][0].startswith("#")), (0, []))
         header = [cell.lower() for cell in first[1]]
-        if not set(header) & set(HEADER[1:]):
+        if not set(header) & {"youtube_id", "time_start", "time_end"}:
             return super().read_annotation(file)
         wrong = set(header) - set(HEADER) or set(HEADER) - set(header) - _OPTIONAL
         if wrong or len(set(header)) < len(header):

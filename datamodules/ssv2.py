@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from datamodules.annotated import AnnotatedVideoDataModule, Find
+from datamodules.annotated import AnnotatedVideoDataModule
 from datamodules.errors import DatasetError
-from datamodules.manifests.lists import Row, at, find_by_stem, inside, read_text
+from datamodules.manifests.finding import Find, find_by_stem
+from datamodules.manifests.lists import Row, at, inside, read_text
 
 PREFIX = "something-something-v2-"  # older file names begin with it
 

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "datamodules.loading": "clips manifests video",
     "datamodules.preparing": "loading manifests video",
     "datamodules.base": "arguments clips loading manifests",
-    "datamodules.annotated": "base manifests",
+    "datamodules.annotated": "folder manifests",
     "datamodules.folder": "base manifests",
     "datamodules.kinetics": "annotated manifests",
     "datamodules.ssv2": "annotated manifests",

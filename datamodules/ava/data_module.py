@@ -306,7 +306,8 @@ class AVADataModule(AnnotatedVideoDataModule):
         paths = self.find_videos(truth.names, rows, truth.file)
         folder = os.path.join(os.path.abspath(self.root), self.videos)
         named = [Row(rows[name], os.path.join(folder, name), "") for name in truth.names]
-        self._note_missing(split, truth.file, named, [path or None for path in paths])
+        missing = [row for row, path in zip(named, paths, strict=True) if not path]
+        self._note_missing(split, truth.file, missing, len(named))
         return paths
 
     def _read(self, name: str) -> Manifest:

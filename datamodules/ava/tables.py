@@ -10,7 +10,8 @@ import numpy as np
 from datamodules.ava.box_table import NO_ACTION, BoxTable, fail, plain_number
 from datamodules.ava.clips import open_video
 from datamodules.errors import DatasetError, VideoDecodeError
-from datamodules.manifests.lists import Row, find_by_stem
+from datamodules.manifests.finding import find_by_stem
+from datamodules.manifests.lists import Row
 from datamodules.video.frame_folder import holds_pictures
 
 log = logging.getLogger(__name__)

@@ -129,8 +129,9 @@ class Loader:
         pin_memory: put frames in page-locked memory, from which the GPU copies them by itself.
         timeout: seconds that a worker may take for one video before it is killed.
         bad_videos: where failures are noted.
-        max_bad_share: share in [0, 1] of an epoch's videos; training stops when more fail. This
-            class counts the failures of its process, the task those of all processes.
+        max_bad_share: share in [0, 1] of an epoch's videos, rounded up to whole videos; training
+            stops when more fail. This class counts the failures of its process, the task those of
+            all processes.
         stop_on_kill: stop when a worker hangs or dies twice at one video, rather than go on
             without it.
 
@@ -174,8 +175,12 @@ class Loader:
 
     @property
     def most_bad(self) -> int:
-        """How many of an epoch's videos may fail, in all processes together."""
-        return math.floor(self.max_bad_share * self.sampler.length)
+        """How many of an epoch's videos may fail, in all processes together.
+
+        The share is rounded up, so that one bad video does not end a run on few videos.
+        """
+        share = self.max_bad_share * self.sampler.length
+        return math.ceil(round(share, 6))  # 0.07 * 100 is a little more than 7
 
     @property
     def batches_left(self) -> int:
@@ -305,7 +310,8 @@ class Loader:
         if bad > self.most_bad:
             raise TooManyBadVideos(
                 f"{bad} of this epoch's {self.sampler.length} videos cannot be decoded, more than "
-                f"data.max_bad_share={self.max_bad_share:g}{more}"
+                f"data.max_bad_share={self.max_bad_share:g} allows ({self.most_bad}); raise it, "
+                f"or leave bad videos out with `hiera-video prepare`{more}"
             )
 
 

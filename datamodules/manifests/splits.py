@@ -1,123 +1,29 @@
-"""A data set on disk as one table: which files, with which labels.
+"""The videos of a split: from a manifest file, class folders, or a list."""
 
-The table is Arrow, as forked workers share its memory. Python lists would be copied page by page,
-as every look at one of a million strings changes its reference count.
-"""
-
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from datamodules.errors import DatasetError
-from datamodules.manifests.byte_range import ByteRange
-from datamodules.manifests.lists import NO_LABEL, VIDEO_SUFFIXES, label_ids, read_list
+from datamodules.manifests.finding import Find, describe_missing, find_by_path, missing_videos
+from datamodules.manifests.labels import class_ids, label_ids
+from datamodules.manifests.lists import NO_LABEL, VIDEO_SUFFIXES, Row, rows_by_video
+from datamodules.manifests.manifest import Manifest, make_manifest
 from datamodules.manifests.parquet import find_manifest, pc, read_manifest
+from datamodules.manifests.text_lists import read_list
 
-__all__ = ["DatasetError", "Manifest", "list_split", "list_videos", "make_manifest", "read_split"]
+log = logging.getLogger(__name__)
 
-LIST_SUFFIXES = frozenset((".csv", ".txt", ".json"))
+__all__ = ["Manifest", "list_split", "list_videos", "locate", "make_manifest", "read_split"]
 
-
-@dataclass(frozen=True)
-class Manifest:
-    """Videos of one split.
-
-    Attributes:
-        table: columns ``path`` (string) and ``label`` (int64, -1 = unknown). From a manifest file,
-            it also has the columns of `parquet.FACTS`.
-        class_names: name of each label id; empty where nothing is labelled.
-        root: folder that relative paths start from and all paths lie below; empty if unknown.
-        folder: folder of a manifest file, where the shards of a packed data set lie.
-        prepared: settings of `prepare`, which found the facts; empty where there are none.
-    """
-
-    table: pa.Table
-    class_names: tuple[str, ...]
-    root: str = ""
-    folder: str = ""
-    prepared: Mapping[str, Any] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        """Number of videos."""
-        return self.table.num_rows
-
-    def path(self, index: int) -> str:
-        """Path of one video: its name in results and messages, packed or not."""
-        return os.path.join(self.root, self.table["path"][index].as_py())
-
-    def source(self, index: int) -> str | ByteRange:
-        """What `VideoFile` opens for one video: a path, or a range of bytes in a shard."""
-        if "shard" not in self.table.column_names:
-            return self.path(index)
-        shard, offset, size = (
-            self.table[name][index].as_py() for name in ("shard", "offset", "bytes")
-        )
-        url = shard if "://" in shard else os.path.join(self.folder, shard)
-        return ByteRange(url, offset, size, self.path(index))
-
-    def is_remote(self, index: int) -> bool:
-        """Whether a video lies in a storage that is reached by a URL."""
-        return "shard" in self.table.column_names and "://" in self.table["shard"][index].as_py()
-
-    def stamp(self, index: int) -> str:
-        """A text that changes when a video's bytes do; empty if the file cannot be looked at."""
-        if "shard" in self.table.column_names:
-            return ":".join(str(self.table[k][index]) for k in ("shard", "offset", "bytes"))
-        try:
-            return str(os.stat(self.path(index)).st_mtime_ns)
-        except OSError:
-            return ""
-
-    def label(self, index: int) -> int:
-        """Label id of one video; -1 = unknown."""
-        return self.table["label"][index].as_py()
-
-    def without_labels(self) -> "Manifest":
-        """The same videos, as if their classes were unknown."""
-        column = self.table.column_names.index("label")
-        unknown = pa.array([NO_LABEL] * len(self), pa.int64())
-        table = self.table.set_column(column, "label", unknown)
-        return replace(self, table=table, class_names=())
-
-    def without_bad(self) -> "Manifest":
-        """The videos without those that `prepare` found to be bad."""
-        if "ok" not in self.table.column_names or pc.all(self.table["ok"]).as_py():
-            return self
-        return replace(self, table=self.table.filter(self.table["ok"]))
-
-    def spread(self, count: int) -> "Manifest":
-        """``count`` videos at equal steps: from all classes, where videos are sorted by class."""
-        if count >= len(self):
-            return self
-        rows = pa.array([i * len(self) // count for i in range(count)])
-        return replace(self, table=self.table.take(rows))
-
-
-def make_manifest(
-    paths: Iterable[str], labels: Iterable[int], class_names: Sequence[str], root: str = ""
-) -> Manifest:
-    """Build a manifest from paths and label ids.
-
-    Args:
-        paths: absolute path of each video.
-        labels: label id of each video.
-        class_names: name of each label id.
-        root: folder that all paths lie below.
-
-    Raises:
-        DatasetError: a file name is not UTF-8.
-    """
-    try:
-        column = pa.array(paths, pa.string())
-    except UnicodeEncodeError as error:
-        name = os.fsencode(error.object)
-        raise DatasetError(f"{name!r}: the file name is not UTF-8; rename it") from None
-    table = pa.table({"path": column, "label": pa.array(labels, pa.int64())})
-    return Manifest(table, tuple(class_names), root)
+LIST_SUFFIXES = frozenset((".csv", ".tsv", ".txt", ".json"))
+# A folder with folders of both kinds holds splits, not classes.
+TRAINING_FOLDERS = ("train", "training")
+OTHER_FOLDERS = ("val", "valid", "validate", "validation", "test", "testing")
 
 
 def read_split(source: Path, root: Path, class_names: Sequence[str] | None) -> Manifest:
@@ -164,13 +70,12 @@ def _relabelled(
     file: Path, table: pa.Table, names: tuple[str, ...], known: tuple[str, ...]
 ) -> pa.Table:
     """The table with its label ids changed to those of the ``known`` classes."""
-    if names == tuple(map(str, range(len(names)))) and len(names) <= len(known):
-        return table  # its classes have ids only, no names
-    if missing := [name for name in names if name not in known]:
+    id_of = class_ids(names, known)
+    if missing := [name for name in names if name not in id_of]:
         raise DatasetError(
             f"{file}: class {missing[0]!r} is not one of the {len(known)} known ones"
         )
-    ids = pa.array([known.index(name) for name in names], pa.int64())
+    ids = pa.array([id_of[name] for name in names], pa.int64())
     labels = table["label"]
     new = pc.if_else(pc.less(labels, 0), labels, ids.take(pc.max_element_wise(labels, 0)))
     return table.set_column(table.column_names.index("label"), "label", new)
@@ -180,11 +85,14 @@ def list_split(source: Path, root: Path, class_names: Sequence[str] | None) -> M
     """List the videos of one split from folders or a text file; a manifest there is ignored.
 
     Args:
-        source: a folder with one folder of videos per class, or a text file: a CSV with the columns
-            ``path,label`` (header optional) or lines ``path label``, as PySlowFast writes them.
-            A folder of videos and a file of paths alone have no labels.
+        source: a folder with one folder of videos per class, or a text file that
+            `text_lists.read_list` reads. A folder of videos and a file of paths alone have no
+            labels.
         root: folder that relative paths of a text file start from and that no path may leave.
         class_names: the known classes in the order of their ids. None: those found, sorted.
+
+    Returns:
+        The videos. Those of a list that do not exist are left out, and their number is logged.
 
     Raises:
         DatasetError: the source is missing, empty or wrong; names the file and the row.
@@ -194,8 +102,65 @@ def list_split(source: Path, root: Path, class_names: Sequence[str] | None) -> M
     if not source.exists():
         raise DatasetError(f"{source}: no such folder or file; set data.root and the split's name")
     rows = read_list(source, root)
+    rows_by_video(source, rows)  # see that none has two labels; a list may repeat a video
+    manifest = locate(source, root, rows, find_by_path, class_names)
+    if manifest.missing:
+        missing = missing_videos("", source, root, manifest.missing)
+        message = describe_missing(source, missing, len(rows))
+        if not len(manifest):
+            raise DatasetError(f"{message}; is {os.path.abspath(root)} their root?")
+        log.warning(message)
+    return manifest
+
+
+def locate(
+    source: Path,
+    root: str | Path,
+    rows: Sequence[Row],
+    find: Find,
+    class_names: Sequence[str] | None,
+) -> Manifest:
+    """The videos of the rows of an annotation file; rows without a file are in ``missing``.
+
+    Args:
+        source: the annotation file, for messages.
+        root: folder that all paths lie below.
+        rows: all rows of the file that count.
+        find: finds their videos.
+        class_names: the known classes in the order of their ids. None: those of the rows.
+
+    Raises:
+        DatasetError: a label is not one of the classes, or a video cannot be looked for.
+    """
     labels, names = label_ids(source, rows, class_names)
-    return make_manifest([row.video for row in rows], labels, names, os.path.abspath(root))
+    paths = find(source, rows)
+    existing = [(path, label) for path, label in zip(paths, labels, strict=True) if path]
+    missing = tuple(row for row, path in zip(rows, paths, strict=True) if not path)
+    paths, labels = zip(*existing, strict=True) if existing else ((), ())
+    manifest = make_manifest(paths, labels, names, os.path.abspath(root))
+    return replace(manifest, missing=missing)
+
+
+def split_folders(folder: Path) -> list[Path]:
+    """The folders train, val, test and the like, in this order, if a folder holds splits.
+
+    If it holds classes, which may have such a name, too, there are none.
+    """
+    folders = {name.lower(): folder / name for name in class_folders(folder)}
+    training = [folders[name] for name in TRAINING_FOLDERS if name in folders]
+    others = [folders[name] for name in OTHER_FOLDERS if name in folders]
+    splits = training + others
+    nothing_else = len(splits) == len(folders)
+    is_nested = len(splits) == 1 and bool(class_folders(splits[0]))
+    is_split = (training and others) or (nothing_else and (len(splits) > 1 or is_nested))
+    return splits if is_split else []
+
+
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """Names of the folders in a folder, sorted, without hidden ones."""
+    return tuple(
+        sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    )
 
 
 def list_videos(
@@ -244,8 +209,13 @@ def _read_class_folders(folder: Path, class_names: Sequence[str] | None) -> Mani
     folder = Path(os.path.abspath(folder))
     if odd := [n for n in class_names or () if n in ("", ".", "..") or "/" in n or "\0" in n]:
         raise DatasetError(f"{folder}: class {odd[0]!r} cannot be the name of a folder")
-    folders = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    names = tuple(class_names) if class_names is not None else tuple(folders)
+    folders = class_folders(folder)
+    splits = [split.name for split in split_folders(folder)]
+    if not set(splits) <= set(class_names or ()):
+        raise DatasetError(
+            f"{folder}: {', '.join(splits)} are splits, not classes; name one of these folders"
+        )
+    names = tuple(class_names) if class_names is not None else folders
     if unknown := [name for name in folders if name not in names]:
         raise DatasetError(
             f"{folder / unknown[0]}: not one of the {len(names)} known classes; "

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datamodules.loading.file_workers import Lost, work
-from datamodules.manifests.splits import Manifest
+from datamodules.manifests.manifest import Manifest
 from datamodules.preparing.journal import stamps
 from datamodules.preparing.prepare import Progress
 from datamodules.video.container import Source

@@ -184,7 +184,7 @@ def _below(table: pa.Table, folder: str) -> pa.Table:
     if folder == ".":
         return table
     paths = pc.binary_join_element_wise(pa.scalar(folder), table["path"], "/")
-    return table.set_column(table.column_names.number("path"), "path", paths)
+    return table.set_column(table.column_names.index("path"), "path", paths)
 
 
 def beside(manifest: Path, name: str) -> Path:

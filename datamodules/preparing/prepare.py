@@ -21,8 +21,8 @@ import pyarrow as pa
 
 from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.loading.file_workers import Lost, work
+from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.parquet import FACTS, MANIFEST_NAME, ManifestMetadata, pc, read_manifest
-from datamodules.manifests.splits import Manifest
 from datamodules.preparing.journal import ROW, SOURCE, Journal, stamps
 from datamodules.preparing.parts import WHOLE, Part, portable_root, write_prepared
 from datamodules.video.probing import Facts, probe, stamp
@@ -250,14 +250,15 @@ def _manifest_table(
     part: Part,
 ) -> pa.Table:
     """The new manifest's table; a part also numbers its rows, for `merge` to put them in order."""
-    labels = manifest.table["label"].take(rows_of_part)
+    row_numbers = pa.array(rows_of_part, pa.int64())  # a part of few videos may have none
+    labels = manifest.table["label"].take(row_numbers)
     table = rows.select(["path", *FACTS.names]).add_column(1, "label", labels)
     if encoding is not None:
         for name in SOURCE.names:
             table = table.append_column(name, rows[name])
     table = table.combine_chunks()
     if part.of > 1:
-        table = table.append_column("row", pa.array(rows_of_part, pa.int64()))
+        table = table.append_column("row", row_numbers)
     return table
 
 

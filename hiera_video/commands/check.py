@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from hiera_video.commands.sources import Split, add_source, add_work, splits
+from hiera_video.commands.sources import Split, add_source, add_work, class_lines, splits
 from hiera_video.errors import UsageError
 from hiera_video.terminal import progress_line
 
@@ -19,7 +19,7 @@ class Findings(NamedTuple):
         videos: number of videos, including missing ones.
         faults: of videos.
         annotation_faults: of the annotation that the split belongs to.
-        remarks: lines about that annotation.
+        remarks: lines about that annotation and about the classes.
     """
 
     videos: int
@@ -63,7 +63,7 @@ def _check_split(split: Split, arguments: argparse.Namespace) -> Findings:
     from datamodules.preparing.check import Fault, check
 
     diagnoses = split.diagnose()
-    manifest, corrupt = (), []
+    manifest, corrupt, classes = (), [], []
     annotation_faults = [fault for diagnosis in diagnoses for fault in diagnosis.faults]
     with progress_line(f"check {split.name}") as progress:
         try:
@@ -73,6 +73,7 @@ def _check_split(split: Split, arguments: argparse.Namespace) -> Findings:
                 raise
             annotation_faults.insert(0, Fault("wrong", str(error)))
         else:
+            classes = class_lines(split.name, manifest)
             corrupt = check(
                 manifest,
                 decode=arguments.decode,
@@ -82,7 +83,7 @@ def _check_split(split: Split, arguments: argparse.Namespace) -> Findings:
                 progress=progress,
             )
     missing = [Fault("missing", m.video, f"{m.file}, row {m.row}") for m in split.missing()]
-    remarks = [line for diagnosis in diagnoses for line in diagnosis.lines]
+    remarks = [*classes, *(line for diagnosis in diagnoses for line in diagnosis.lines)]
     return Findings(len(missing) + len(manifest), missing + corrupt, annotation_faults, remarks)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hiera_video.commands.sources import Split, add_source, add_work, splits
+from hiera_video.commands.sources import Split, add_source, add_work, class_lines, splits
 from hiera_video.errors import UsageError
 from hiera_video.terminal import progress_line
 
@@ -32,15 +32,19 @@ def run(words: Sequence[str]) -> None:
 
         if arguments.words or arguments.config or arguments.shard or encoding:
             raise UsageError("--merge takes folders, --out and --pack only")
-        manifests = merge(arguments.merge, arguments.out)
+        manifests = {file: file.parent.name for file in merge(arguments.merge, arguments.out)}
     else:
-        manifests = [_prepare_split(split, arguments, encoding) for split in splits(arguments)]
-    good = 0
-    for manifest in manifests:
-        good += _print_summary(manifest)
+        manifests = {
+            _prepare_split(split, arguments, encoding): split.name for split in splits(arguments)
+        }
+    any_good = False
+    for manifest, name in manifests.items():
+        any_good |= _print_summary(manifest)
+        if not arguments.shard:
+            _print_classes(manifest, name)
         if arguments.pack:
             _pack(manifest, arguments)
-    if not good:
+    if not any_good:
         raise UsageError("no video can be decoded", 1)
 
 
@@ -88,11 +92,14 @@ def _encoding(arguments: argparse.Namespace) -> Any:
         raise UsageError(str(error)) from error
 
 
-def _print_summary(manifest: Path) -> int:
-    """Print the summary beside a manifest; returns the number of videos that can be decoded."""
+def _print_summary(manifest: Path) -> bool:
+    """Print the summary beside a manifest; returns whether a video, if any, can be decoded."""
     from datamodules.preparing.parts import beside, read_bad
 
     summary = json.loads(beside(manifest, "summary.json").read_text())
+    if not summary["videos"]:  # a part of few videos
+        print(f"{manifest}: no videos in this part")
+        return True
     spacing = summary["keyframe_spacing"]
     print(
         f"{manifest}: {summary['videos']} videos, {summary['ok']} ok, {summary['bad']} bad; "
@@ -106,7 +113,14 @@ def _print_summary(manifest: Path) -> int:
         for path, reason in rows[:SHOWN]:
             print(f"bad  {path}: {reason}")
         print(f"all {len(rows)} in {file}" if len(rows) > SHOWN else f"listed in {file}")
-    return summary["ok"]
+    return summary["ok"] > 0
+
+
+def _print_classes(manifest: Path, split: str) -> None:
+    from datamodules.manifests.splits import read_split
+
+    for line in class_lines(split, read_split(manifest, manifest.parent, None)):
+        print(line)
 
 
 def _pack(manifest: Path, arguments: argparse.Namespace) -> None:

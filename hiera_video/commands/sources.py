@@ -4,7 +4,7 @@ import argparse
 import math
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,12 +85,45 @@ def splits(arguments: argparse.Namespace) -> list[Split]:
         return _configured_splits(arguments)
     if len(arguments.words) != 1:
         raise UsageError("expected one SOURCE (a folder, list or manifest), or --config NAME")
-    from datamodules.manifests.splits import list_split, read_split
+    from datamodules.manifests.parquet import find_manifest
+    from datamodules.manifests.splits import class_folders, split_folders
 
     source = Path(arguments.words[0]).expanduser()
-    root = arguments.root or (source if source.is_dir() else source.parent)
-    read, list_ = (partial(f, source, root, None) for f in (read_split, list_split))
-    return [Split(source.name, source, "", read, list_)]
+    folders = [] if not source.is_dir() or find_manifest(source) else split_folders(source)
+    if not folders:
+        return [_split(source, arguments.root or (source if source.is_dir() else source.parent))]
+    if others := sorted(set(class_folders(source)) - {folder.name for folder in folders}):
+        print(f"{source} holds splits; left out: {', '.join(others)}")
+    names = _class_names(folders[0])
+    return [_split(folder, folder, folder.name, names) for folder in folders]
+
+
+def _split(
+    source: Path, root: Path, folder: str = "", class_names: Sequence[str] | None = None
+) -> Split:
+    """The split in a folder, list or manifest."""
+    from datamodules.manifests.finding import missing_videos
+    from datamodules.manifests.splits import list_split, read_split
+
+    read = cache(partial(read_split, source, root, class_names))
+    return Split(
+        source.name,
+        source,
+        folder,
+        read,
+        partial(list_split, source, root, class_names),
+        lambda: missing_videos(source.name, source, root, read().missing),
+    )
+
+
+def _class_names(folder: Path) -> Sequence[str] | None:
+    """Classes of a folder of class folders or of its manifest; None if it has none."""
+    from datamodules.manifests.parquet import find_manifest, read_manifest
+    from datamodules.manifests.splits import class_folders
+
+    manifest = find_manifest(folder)
+    names = read_manifest(manifest)[1].class_names if manifest else class_folders(folder)
+    return names or None
 
 
 def _configured_splits(arguments: argparse.Namespace) -> list[Split]:
@@ -120,3 +153,11 @@ def _configured_splits(arguments: argparse.Namespace) -> list[Split]:
 
 def _missing(data: Any, split: str) -> list[Any]:
     return [video for video in data.missing if video.split == split]
+
+
+def class_lines(name: str, manifest: Any) -> list[str]:
+    """How many videos the classes of a split have, and what is suspicious about that."""
+    from datamodules.manifests.labels import class_report
+
+    line, warnings = class_report(name, manifest.class_counts(), manifest.class_names)
+    return [line, *(f"warning: {warning}" for warning in warnings)] if line else []

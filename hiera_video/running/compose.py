@@ -111,7 +111,8 @@ def data_module(config: str, words: Sequence[str], missing_videos: Path | None =
         for name in ("bad_videos", "killed_videos", "missing_videos"):  # files in a run's folder
             if name in data:
                 data[name] = None
-        if "missing_videos" in data:
-            data.missing_videos = missing_videos and str(missing_videos)
-            data.max_missing_share = data.max_missing_share if missing_videos else 1.0
-        return instantiate(data, _convert_="all")
+        module = instantiate(data, _convert_="all")
+    if hasattr(module, "max_missing_share"):
+        module.missing_videos = missing_videos
+        module.max_missing_share = module.max_missing_share if missing_videos else 1.0
+    return module

@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -137,6 +139,47 @@ def test_class_names_of_a_file(root, tmp_path):
         VideoFolderDataModule(tmp_path, class_names="names.txt")
 
 
+def test_classes_are_counted_and_what_is_suspicious_is_said(root, tmp_path, caplog):
+    def said(train, **kwargs):
+        caplog.clear()
+        (root / "counted.csv").write_text(train)
+        with caplog.at_level(logging.INFO, "datamodules"):
+            loaded(root, "fit", train="counted.csv", batch_size=1, **kwargs)
+        return [(record.levelname, record.message) for record in caplog.records]
+
+    a, b = "train/a/0.mp4", "train/b/2.mp4"
+    val = "val: 3 videos of 2 classes: first 'a' 2, last 'b' 1, smallest 'b' 1"
+    train = "train: 2 videos of 2 classes: first 'a' 1, last 'b' 1, smallest 'a' 1"
+    assert said(f"class;file\nb;{b}\na;{a}\n") == [("INFO", train), ("INFO", val)]
+    assert said(f"{b}\n{a}\n", val=None) == []
+    line, none, one, _ = said(f"{a},a\n", class_names=["a", "b"])
+    assert line[1] == "train: 1 videos of 2 classes: first 'a' 1, last 'b' 0, smallest 'b' 0"
+    assert none == ("WARNING", "train: 1 of 2 classes have no training videos: b")
+    assert one == ("WARNING", "train: all videos are of one class, 'a'; an accuracy means nothing")
+    assert said(f"{a},Walk\n{b},walk\n", val=None)[1:] == [
+        ("WARNING", "train: the classes 'Walk' and 'walk' differ only in case")
+    ]
+    assert said(f"{a},a\n", val=None)[0] == ("INFO", "train: 1 videos of one class, 'a'")
+
+
+def test_listed_videos_that_do_not_exist_are_found_before_training(root, tmp_path, caplog):
+    (root / "some.txt").write_text("train/a/0.mp4 1\nval/b/2.mp4 2\ngone/x.mp4 3\n")
+    options = {"train": "some.txt", "val": None, "batch_size": 1}
+    options["missing_videos"] = tmp_path / "missing.csv"
+    message = r"some.txt: 1 of 3 videos are missing, the first in row 3: gone/x.mp4 \(33.3%, and"
+    with pytest.raises(DatasetError, match=message):
+        loaded(root, "fit", **options)
+    data = loaded(root, "fit", max_missing_share=0.4, **options)
+    assert "1 of 3 videos are missing" in caplog.text
+    assert len(data.manifests["train"]) == 2
+    assert data.class_names == ("1", "2", "3")
+    assert (tmp_path / "missing.csv").read_text().splitlines()[1:] == [
+        f"some.txt,gone/x.mp4,{root}/some.txt,3"
+    ]
+    data = loaded(root, "predict", predict=[str(root / "some.txt")])
+    assert len(data.manifests["predict"]) == 2
+
+
 def test_a_list_is_predicted_without_its_labels(root, tmp_path):
     videos = [f"{split}/b/2.mp4" for split in ("train", "val")]
     (root / "list.csv").write_text(f"{videos[0]},b\n{videos[1]},unknown\n")
@@ -193,6 +236,7 @@ def test_a_split_that_is_not_there(root):
         ({"val_views": (0, 1)}, "val_views"),
         ({"decode_timeout": 0}, "decode_timeout must be positive"),
         ({"max_bad_share": 1}, r"max_bad_share must be in \[0, 1\)"),
+        ({"max_missing_share": 2}, r"max_missing_share must be in \[0, 1\]"),
         ({"sampling": "uniform"}, "sampling must be clip or segments, not 'uniform'"),
         (
             {"short_side": (200, 320)},

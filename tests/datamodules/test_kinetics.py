@@ -140,6 +140,27 @@ def test_videos_lie_flat_or_in_folders_whose_names_may_have_changed(tmp_path):
     ]
 
 
+def test_columns_in_any_order_and_comments(tmp_path):
+    touch(tmp_path / "train/x_000001_000011.mp4")
+    text = "# of today\nSplit,time_end,time_start,youtube_id,Label\ntrain,11,1,x,#a\n"
+    write(tmp_path / "train.csv", text)
+    assert listed(tmp_path)[0] == [("train/x_000001_000011.mp4", "#a")]
+
+
+def test_ids_of_a_list_are_kept_where_the_number_of_classes_is_known(tmp_path):
+    touch(tmp_path / "a.mp4")
+    write(tmp_path / "train.csv", "a.mp4 3\n")
+    for num_classes, names, label in ((5, "01234", 3), (3, None, None), (None, "3", 0)):
+        data = module(tmp_path, num_classes=num_classes, val=None, batch_size=1)
+        if names is None:
+            with pytest.raises(DatasetError, match="train.csv: 1 classes, not 3"):
+                data.setup("fit")
+            continue
+        data.setup("fit")
+        assert data.class_names == tuple(names)
+        assert data.manifests["train"].label(0) == label
+
+
 def test_of_several_files_the_one_of_the_label_is_taken(tmp_path):
     write(tmp_path / "train.csv", f"{HEADER}run fast,x,1,11,train,0\nsit,y,1,11,train,0\n")
     touch(tmp_path / "train/run_fast/x_000001_000011.mp4")
@@ -184,7 +205,10 @@ def test_lists_and_class_folders(tmp_path):
     touch(tmp_path / "a/1 2.mp4")
     touch(tmp_path / "b/ü.mp4")
     write(tmp_path / "train.csv", "a/1 2.mp4 0\nb/ü.mp4 1\n")
-    write(tmp_path / "val.txt", f"path,label\n{tmp_path}/a/1 2.mp4,jump\nb/ü.mp4,walk\n")
+    write(
+        tmp_path / "val.txt",
+        f"split,video,class\nval,{tmp_path}/a/1 2.mp4,jump\nval,b/ü.mp4,walk\n",
+    )
     write(tmp_path / "names.txt", "jump\n\nwalk\n")
     assert listed(tmp_path)[0] == [("a/1 2.mp4", "0"), ("b/ü.mp4", "1")]
     data = module(tmp_path, class_names="names.txt", num_classes=2)

@@ -72,8 +72,14 @@ def test_a_configuration_is_prepared_checked_and_read(data, command):
     assert test.class_names == ("jump", "walk")  # of the first split
     assert test.label(0) == 1
     out, err = command("check", *CONFIG, "data.root=ready", code=1)
-    (fault,) = out.splitlines()
+    fault, *classes = out.splitlines()
     assert fault.startswith(f"corrupt  {data}/val/walk/broken.mp4: ")
+    assert classes == [
+        "train: 4 videos of 2 classes: first 'jump' 2, last 'walk' 2, smallest 'jump' 2",
+        "val: 5 videos of 2 classes: first 'jump' 2, last 'walk' 3, smallest 'jump' 2",
+        "test: 2 videos of 2 classes: first 'jump' 0, last 'walk' 2, smallest 'jump' 0",
+        "warning: test: all videos are of one class, 'walk'; an accuracy means nothing",
+    ]
     assert err == "hiera-video: 1 of 11 videos have faults\n"
     before = (data.parent / "ready/train/manifest.parquet").read_bytes()
     out, err = command("prepare", *CONFIG, "data.root=videos", "--out", "ready")
@@ -109,8 +115,8 @@ def test_a_published_annotation_is_prepared_checked_and_read(data, command, capl
     file = "k400/annotations/kinetics-400_train.csv"
     assert listed[1:] == [f"train,train/walk0_000000_000010,{file},12"]
     out, _ = command("check", *config, "data.root=k400", code=1)  # its own findings
-    assert out == f"missing  train/walk0_000000_000010: {file}, row 12\n"
-    assert command("check", *config, "data.root=ready")[0] == "19 videos, no faults\n"
+    assert out.splitlines()[0] == f"missing  train/walk0_000000_000010: {file}, row 12"
+    assert command("check", *config, "data.root=ready")[0].endswith("19 videos, no faults\n")
     val = read_split(data.parent / "ready/val", data, None)
     assert val.class_names == ("jump", "walk")  # of the training split
     assert val.label(0) == 1
@@ -127,17 +133,59 @@ def test_a_published_annotation_is_prepared_checked_and_read(data, command, capl
 
 
 def test_folders_lists_and_manifests(data, command):
-    assert command("check", "videos/train")[0] == "4 videos, no faults\n"
-    assert command("check", "videos/list.csv", "--quick")[0] == "2 videos, no faults\n"
+    assert command("check", "videos/train")[0].endswith("\n4 videos, no faults\n")
+    out, _ = command("check", "videos/list.csv", "--quick")
+    assert out.splitlines() == [
+        "list.csv: 2 videos of one class, 'walk'",
+        "warning: list.csv: all videos are of one class, 'walk'; an accuracy means nothing",
+        "2 videos, no faults",
+    ]
     command("prepare", "videos/train", "--out", "videos/train")  # in place
-    assert command("check", "videos/train/manifest.parquet", "--decode")[0].startswith("4 videos")
+    assert command("check", "videos/train/manifest.parquet", "--decode")[0].endswith(
+        "\n4 videos, no faults\n"
+    )
     (data / "train/walk/new.mp4").write_bytes((data / "train/walk/0.mp4").read_bytes())
     out, _ = command("prepare", "videos/train", "--out", "videos/train")
     assert "5 videos" in out
     (data / "train/jump/0.mp4").unlink()
     out, err = command("check", "videos/train", code=1)
-    assert out == f"missing  {data}/train/jump/0.mp4\n"
+    assert out.splitlines()[0] == f"missing  {data}/train/jump/0.mp4"
     assert err.splitlines()[-1] == "hiera-video: 1 of 5 videos have faults"
+
+
+def test_a_folder_of_splits_is_prepared_and_checked_split_by_split(data, command):
+    (data / "notes").mkdir()
+    (data / "train/run").mkdir()
+    out, _ = command("prepare", "videos", "--out", "ready", "--quick")
+    assert "videos holds splits; left out: notes" in out
+    assert "ready/train/manifest.parquet: 4 videos" in out
+    assert "ready/val/manifest.parquet: 5 videos" in out
+    assert "warning: train: 1 of 3 classes have no training videos: run" in out
+    assert not (data.parent / "ready/manifest.parquet").exists()
+    val = read_split(data.parent / "ready/val", data, None)
+    assert val.class_names == ("jump", "run", "walk")  # those of the training split
+    for source in ("videos", "ready"):
+        out, err = command("check", source, code=1)
+        assert f"corrupt  {data}/val/walk/broken.mp4: " in out
+        assert err.splitlines()[-1] == "hiera-video: 1 of 9 videos have faults"
+    command("prepare", "videos", "--out", "videos", "--quick")  # in place
+    assert (data / "train/manifest.parquet").exists()
+
+
+def test_what_a_list_names_is_looked_for_before_anything_is_decoded(data, command, caplog):
+    rows = "".join(f"walk,train/walk/{i}.mp4\n" for i in range(2))
+    (data / "list.csv").write_text(f"# mine\nlabel,filename\nrun,gone.mp4\n{rows}")
+    out, err = command("check", "videos/list.csv", code=1)
+    assert out.splitlines()[0] == "missing  gone.mp4: videos/list.csv, row 3"
+    assert err.splitlines()[-1] == "hiera-video: 1 of 3 videos have faults"
+    out, _ = command("prepare", "videos/list.csv", "--out", "ready")
+    assert "1 of 3 videos are missing, the first in row 3: gone.mp4" in caplog.text
+    assert "list.csv: 2 videos of 2 classes: first 'run' 0, last 'walk' 2, smallest 'run' 0" in out
+    words = ("--config", "folder/finetune", "data.root=videos", "data.train=list.csv")
+    out, _ = command("check", *words, "data.val=null", "data.test=null", code=1)
+    assert out.splitlines()[0] == "missing  gone.mp4: videos/list.csv, row 3"
+    _, err = command("prepare", *words, "data.val=null", "data.test=null", "--out", "x", code=2)
+    assert "(33.3%, and data.max_missing_share=0.01); listed in x/missing_videos.csv" in err
 
 
 def test_transcode_in_parts_join_and_pack(data, command):

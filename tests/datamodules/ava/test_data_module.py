@@ -411,7 +411,8 @@ def test_keyframes_without_a_box_lie_within_their_video(root):
 
 
 def test_all_videos_are_missing(root):
-    for share, limit in ((0.25, " (100.0%, and data.max_missing_share=0.25)"), (1.0, "")):
+    hint = " (100.0%, and data.max_missing_share=0.25); `hiera-video check` lists them"
+    for share, limit in ((0.25, hint), (1.0, "")):
         write(root, "ava_val_v2.2.csv", [f"other,2,{RED},12,0"])
         with pytest.raises(DatasetError) as error:
             make(root, max_missing_share=share).setup("test")

@@ -75,16 +75,31 @@ def test_too_many_bad_videos_stop_training(tmp_path, workers):
     bad = dict.fromkeys(range(24), "error")
     file = tmp_path / "bad.csv"
     loader = make_loader(bad, workers=workers, max_bad_share=0.1, bad_videos=BadVideos(file))
-    message = "3 of this epoch's 24 videos cannot be decoded, more than data.max_bad_share=0.1"
+    message = (
+        "4 of this epoch's 24 videos cannot be decoded, more than data.max_bad_share=0.1 allows "
+        "(3); raise it, or leave bad videos out with `hiera-video prepare`; the last of them /"
+    )
     with pytest.raises(TooManyBadVideos, match=re.escape(message)):
         list(loader)
-    assert len(file.read_text().splitlines()) == 4
+    assert len(file.read_text().splitlines()) == 5
 
 
 def test_as_many_bad_videos_as_are_allowed_do_not():
     order = EpochSampler(24, training=True, seed=5).order()
     bad = dict.fromkeys(order[[0, 1, 23]].tolist(), "error")
     assert len(list(make_loader(bad, max_bad_share=0.125))) == 6
+
+
+@pytest.mark.parametrize(
+    ("videos", "share", "most"),
+    [(41, 0.01, 1), (100, 0.01, 1), (101, 0.01, 2), (100, 0.07, 7), (41, 0.0, 0)],
+)
+def test_the_share_of_bad_videos_is_rounded_up_to_whole_videos(videos, share, most):
+    sampler = EpochSampler(videos, training=True)
+    loader = Loader(Numbers(videos, {}), sampler, 2, max_bad_share=share)
+    loader.check_bad(most)
+    with pytest.raises(TooManyBadVideos, match=f"more than .* allows \\({most}\\)"):
+        loader.check_bad(most + 1)
 
 
 def test_it_may_stop_instead_and_say_how_to_go_on(tmp_path):

@@ -75,7 +75,10 @@ def test_files_that_were_not_prepared_are_decoded(videos, tmp_path):
     damage(videos / "1.mp4")
     source = tmp_path / "list.txt"
     source.write_text("0.mp4\n1.mp4\ngone.mp4\n1.mp4\n")
-    found = check(list_split(source, videos, None), processes=2)
+    (videos / "gone.mp4").touch()
+    manifest = list_split(source, videos, None)
+    (videos / "gone.mp4").unlink()
+    found = check(manifest, processes=2)
     kinds = [(fault.kind, os.path.basename(fault.path)) for fault in found]
     assert kinds == [("corrupt", "1.mp4"), ("missing", "gone.mp4")]
 

@@ -197,6 +197,29 @@ def test_parts_of_several_machines_join_to_what_one_writes(videos, tmp_path):
         merge(folders, tmp_path / "joined")
 
 
+@pytest.mark.parametrize("encoding", [None, SMALL])
+def test_parts_without_videos_and_parts_below_different_roots(tmp_path, encoding):
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos/x.mp4", FRAMES, options={"preset": "ultrafast"})
+    sizes = []
+    for number in (1, 2, 3):
+        for _ in range(2):  # the second run has nothing to do
+            part = ready(
+                tmp_path / "videos",
+                tmp_path / f"out-{number}",
+                encoding=encoding,
+                part=Part(number, 3),
+            )
+        sizes.append(read_manifest(part)[0].num_rows)
+    assert sorted(sizes) == [0, 0, 1]
+    folders = [tmp_path / f"out-{number}" for number in (1, 2, 3)]
+    (file,) = merge(folders, tmp_path / "joined")
+    manifest = read_split(file, tmp_path, None)
+    folder = "videos" if encoding is None else f"out-{1 + sizes.index(1)}"
+    assert [manifest.path(i) for i in range(len(manifest))] == [str(tmp_path / folder / "x.mp4")]
+    assert os.path.isfile(manifest.path(0))
+
+
 def test_transcoded_files_take_the_place_of_the_originals(videos, tmp_path):
     originals = {path: path.read_bytes() for path in videos.rglob("*.*")}
     (videos / "b/0 ü.mp4").rename(videos / "b/0 ü.mkv")  # the content counts, not the name
@@ -274,17 +297,19 @@ def test_a_name_that_two_parts_would_give(videos, tmp_path):
             ready(videos, tmp_path / "out", encoding=SMALL, part=Part(number, 3))
 
 
-def test_lists_keep_repeated_rows_and_name_missing_files(videos, tmp_path):
+def test_lists_keep_repeated_rows_and_name_files_that_have_gone(videos, tmp_path):
     source = tmp_path / "train.csv"
-    source.write_text("path,label\nb/1 ü.mp4,x\ngone.mp4,y\nb/1 ü.mp4,y\n")
+    source.write_text("path,label\nb/1 ü.mp4,x\ngone.mp4,y\nb/1 ü.mp4,x\n")
+    (videos / "gone.mp4").touch()
     manifest = list_split(source, videos, None)
+    (videos / "gone.mp4").unlink()
     for _ in range(2):
         file = prepare(manifest, videos, tmp_path / "out")
         rows = read_manifest(file)[0].to_pylist()
         assert [(row["path"], row["label"], row["ok"]) for row in rows] == [
             ("b/1 ü.mp4", 0, True),
             ("gone.mp4", 1, False),
-            ("b/1 ü.mp4", 1, True),
+            ("b/1 ü.mp4", 0, True),
         ]
         assert rows[1]["reason"] == "No such file or directory"
     assert opened(videos) == ["b/1 ü.mp4", "gone.mp4"]
