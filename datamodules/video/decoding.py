@@ -16,9 +16,10 @@ import torch
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.container import PYAV, Source, errors_of, nearest
+from datamodules.video.container import PYAV, Source, errors_of
 from datamodules.video.frame_reader import FrameReader
 from datamodules.video.orientation import Orientation, orientation
+from datamodules.video.timestamps import nearest
 
 __all__ = ["VideoDecodeError", "VideoFile"]
 
