@@ -4,6 +4,7 @@ The table is Arrow, as forked workers share its memory. Python lists would be co
 as every look at one of a million strings changes its reference count.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,8 @@ from datamodules.manifests.lists import NO_LABEL, VIDEO_SUFFIXES, label_ids, rea
 from datamodules.manifests.parquet import find_manifest, pc, read_manifest
 
 __all__ = ["DatasetError", "Manifest", "list_split", "list_videos", "make_manifest", "read_split"]
+
+log = logging.getLogger(__name__)
 
 LIST_SUFFIXES = frozenset((".csv", ".txt", ".json"))
 
@@ -228,7 +231,10 @@ def list_videos(
                 raise DatasetError(f"{source}: its videos are packed; predict them alone")
             paths += [manifest.path(i) for i in range(len(manifest))]
             continue
-        paths += map(str, _videos_below(source) if source.is_dir() else [source])
+        videos = [str(path) for path in (_videos_below(source) if source.is_dir() else [source])]
+        if source.is_dir():
+            _report_skipped(source, videos)
+        paths += videos
     if not paths:
         raise DatasetError(f"{', '.join(map(str, sources))}: no video files found")
     return make_manifest(paths, [NO_LABEL] * len(paths), ())
@@ -237,6 +243,18 @@ def list_videos(
 def _videos_below(folder: Path) -> list[Path]:
     """Video files at any depth, sorted."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+
+
+def _report_skipped(folder: Path, videos: Iterable[str]) -> None:
+    """Say in one line how many files below a folder are not used, but for hidden ones."""
+    used, skipped = set(videos), []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (os.path.join(parent, name) for name in names if not name.startswith("."))
+        skipped += [path for path in paths if path not in used]
+    if skipped:
+        files = "1 file is" if len(skipped) == 1 else f"{len(skipped)} files are"
+        log.warning(f"{folder}: {files} skipped, such as {min(skipped)}")
 
 
 def _read_class_folders(folder: Path, class_names: Sequence[str] | None) -> Manifest:
@@ -251,12 +269,14 @@ def _read_class_folders(folder: Path, class_names: Sequence[str] | None) -> Mani
             f"{folder / unknown[0]}: not one of the {len(names)} known classes; "
             "remove the folder or extend data.class_names"
         )
-    if not folders and (flat := _videos_below(folder)):
-        return make_manifest(map(str, flat), [NO_LABEL] * len(flat), (), str(folder))
+    if not folders and (flat := [str(path) for path in _videos_below(folder)]):
+        _report_skipped(folder, flat)
+        return make_manifest(flat, [NO_LABEL] * len(flat), (), str(folder))
     videos = [
         (str(path), i) for i, name in enumerate(names) for path in _videos_below(folder / name)
     ]
     if not videos:
         raise DatasetError(f"{folder}: no videos; expected one folder of videos per class")
     paths, labels = zip(*videos, strict=True)
+    _report_skipped(folder, paths)
     return make_manifest(paths, labels, names, str(folder))

@@ -20,6 +20,18 @@ _CONTAINERS = (
 )
 # 8K is the largest frame. A few bytes of a header can claim more, which would cost gigabytes.
 LARGEST = {"max_pixels": str(1 << 25)}
+# Matrices of H.273 that swscale does not know, or took for another one in earlier releases.
+_UNKNOWN_COLOURS = {
+    8: "YCgCo",
+    10: "BT.2020 of constant luminance",
+    11: "Y'D'zD'x",
+    12: "chroma-derived",
+    13: "chroma-derived of constant luminance",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
 PYAV = int(av.__version__.split(".")[0])
 # Up to PyAV 18, a title that is not UTF-8 is an error by default.
 _ANY_TITLE: dict[str, Any] = {"metadata_errors": "replace"} if PYAV < 19 else {}
@@ -128,3 +140,10 @@ def video_stream(path: str, container: Any) -> Any:
         raise VideoDecodeError(path, "the frame size is missing, or beyond 8K (2^25 pixels)")
     stream.codec_context.options = LARGEST
     return stream
+
+
+def check_colours(path: str, frame: Any) -> None:
+    """Raise a VideoDecodeError if a decoded frame's colours cannot be converted to RGB."""
+    name = _UNKNOWN_COLOURS.get(int(frame.colorspace))
+    if name and not frame.format.is_rgb:
+        raise VideoDecodeError(path, f"its colours are {name}, which is not read; convert it")

@@ -19,7 +19,7 @@ timestamps right, into `_waiting`, and from there, one by one, to `current`, the
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import Enum, auto
 from typing import Any
 
@@ -29,7 +29,7 @@ from datamodules.errors import VideoDecodeError
 from datamodules.video.display_order import DisplayOrder
 from datamodules.video.packet_queue import PacketQueue
 from datamodules.video.soundness import Soundness
-from datamodules.video.timestamps import Clock
+from datamodules.video.timestamps import Clock, Timeline
 
 LONG_AGO = -(2**63)  # ticks; before any frame
 
@@ -52,7 +52,9 @@ class DecoderRun:
         codec: PyAV's codec context; what it holds from an earlier run is thrown away.
         queue: the packets, beginning with the entry.
         clock: how the stream tells time.
+        timeline: tells which packets are incomplete.
         entry: packet of the keyframe where decoding enters. None: the start of the file.
+        starts: ticks at which frames start; empty: unknown.
         in_order: the file is always decoded from its start, so timestamps may be out of order.
         may_skip: leave out hidden pictures that no other depends on.
         threads: number of decoder threads.
@@ -68,15 +70,18 @@ class DecoderRun:
         codec: Any,
         queue: PacketQueue,
         clock: Clock,
+        timeline: Timeline,
         entry: Any,
         *,
+        starts: Collection[int],
         in_order: bool,
         may_skip: bool,
         threads: int,
     ) -> None:
         codec.flush_buffers()
         self._path, self._codec, self._queue, self._clock = path, codec, queue, clock
-        self._entry, self._in_order = entry, in_order
+        self._timeline, self._entry = timeline, entry
+        self._starts, self._in_order = starts, in_order
         self._may_skip, self._threads = may_skip, threads
         self._phase = _Phase.FEEDING
         self._stopped_at = LONG_AGO
@@ -155,7 +160,7 @@ class DecoderRun:
         pts = self._order.next_pts if packet.pts is None else packet.pts
         self.sent_end = max(self.sent_end, pts + (packet.duration or self._clock.frame_ticks))
         self._soundness.sent(pts, packet.is_keyframe)
-        if packet.is_corrupt:
+        if self._timeline.is_damaged(packet):
             self._soundness.failed("incomplete data")
         hidden = self._may_skip and self._queue.is_hidden(packet)
         self._codec.skip_frame = "NONREF" if hidden else "DEFAULT"
@@ -187,6 +192,8 @@ class DecoderRun:
         """Take a frame from the decoder, unless it is displayed before the entry."""
         if frame.pts is None and self._entry is not None:
             raise BadEntry  # counting must begin at the start of the file
+        if self._entry is not None and self._starts and frame.pts not in self._starts:
+            raise BadEntry
         if self._is_leading(frame):
             return
         if frame.is_corrupt:

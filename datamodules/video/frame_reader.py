@@ -33,7 +33,7 @@ from typing import Any
 from av.error import FFmpegError
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.container import Source, open_container, video_stream
+from datamodules.video.container import Source, check_colours, open_container, video_stream
 from datamodules.video.decoder_run import LONG_AGO, BadEntry, DecoderRun
 from datamodules.video.packet_queue import PacketQueue
 from datamodules.video.timestamps import Timeline, packets_of, read_clock, read_listing
@@ -67,6 +67,7 @@ class FrameReader:
         self._first: Any = None
         self._end: int | None = None  # tick at which the last frame ends
         self._unread = ""  # why not all packets could be read
+        self._starts: set[int] = set()  # of all frames, where seeking may lead to other times
         self._queue = PacketQueue(iter(()))
         self._open()
 
@@ -81,7 +82,7 @@ class FrameReader:
             self._clock, packets = read_clock(self._path, self._container, self._stream)
             self._read_header()
             self._timeline = Timeline(self._clock)
-            self._read(map(self._timeline.mend, packets))
+            self._read(self._timeline.read(packets))
         except BaseException:
             self.close()
             raise
@@ -91,13 +92,14 @@ class FrameReader:
         self.time_base, self.rate = self._clock.time_base, self._clock.rate
         self._far = float(_SEEK_SECONDS / self.time_base)
         self._listing = read_listing(self._container, self._stream)
-        self._in_order = self._in_order or self._clock.by_order
+        formats = self._container.format.name.split(",")
+        # In MPEG-PS, few packets have times of their own; after a seek, the others' are guesses.
+        self._in_order |= self._clock.by_order or "mpeg" in formats
         # No H.264 picture depends on one that is marked as no reference: it need not be decoded.
         # That is safe where a packet is a picture, and not one of the two fields of it.
         progressive = getattr(self._codec, "field_order", 0) == 1
         self._may_skip = self._codec.name == "h264" and progressive and not self._clock.by_order
         # Here every packet has its own timestamp, and gives the frame that starts then.
-        formats = self._container.format.name.split(",")
         self._may_stop = not {"mov", "matroska"}.isdisjoint(formats)
 
     def close(self) -> None:
@@ -114,6 +116,7 @@ class FrameReader:
                 self._reopen()
             first = self._robust_frame_at(LONG_AGO)
             self._run.check_sound(LONG_AGO, first.pts - 1)  # a lost frame would have been the first
+            check_colours(self._path, first)
             self._first = first
         return self._first
 
@@ -129,9 +132,10 @@ class FrameReader:
         Where the header does not tell, packets are read, and decoding begins anew after that.
         """
         self.first()
-        if self._end is None and self._listing is not None and self._listing.exact:
-            self._end = self._listing.end
-        if self._end is None and (self._listing or "matroska" in self._container.format.name):
+        listing = self._listing
+        if self._end is None and listing is not None and not self._codec.has_b_frames:
+            self._end = listing.end
+        if self._end is None and (listing or "matroska" in self._container.format.name):
             self._end = self._end_of_last_packets()
         if self._end is None:
             self._reopen()
@@ -141,23 +145,31 @@ class FrameReader:
         return self._end
 
     def _end_of_last_packets(self) -> int | None:
-        """Where the last frame ends by the packets of the last group of pictures; None: unknown."""
+        """Where the last frame ends, by the last packets; None: unknown."""
+        listing, stream = self._listing, self._stream
+        tail = listing.tail_dts if listing else None
         try:
-            self._container.seek(self.tick(_LAST_SECOND), stream=self._stream)
+            if tail is None:
+                self._container.seek(self.tick(_LAST_SECOND), stream=stream)
+            else:
+                self._container.seek(tail, stream=stream, any_frame=True)
         except FFmpegError:  # not in this file
-            return None
-        packets = [p for p in packets_of(self._container, self._stream) if p.pts is not None]
+            return listing.end if listing else None
+        packets = [p for p in packets_of(self._container, stream) if p.pts is not None]
         self._read_from_here()
         if not packets:
-            return None
-        if self._listing is None:
+            return listing.end if listing else None
+        if listing is None:
             return max(p.pts + (p.duration or self._clock.frame_ticks) for p in packets)
-        return max(self._listing.end, max(p.pts for p in packets) + self._clock.frame_ticks)
+        last = max(packets, key=lambda packet: packet.pts)
+        # Its duration is the time to the next decoding, which may be long after its display.
+        return max(listing.end, last.pts + min(last.duration or math.inf, self._clock.frame_ticks))
 
     def _scan(self) -> None:
         """Read all packets from the start: where the last frame ends, and whether time jumps."""
-        while self._queue.take() is not None:
-            pass
+        while (packet := self._queue.take()) is not None:
+            if self._clock.jumps:
+                self._starts.add(packet.pts)
         self._end, self._unread = self._timeline.end, self._queue.read_error
         self._in_order |= self._timeline.jumped or self._timeline.counts
 
@@ -257,7 +269,9 @@ class FrameReader:
             self._codec,
             self._queue,
             self._clock,
+            self._timeline,
             entry,
+            starts=self._starts,
             in_order=self._in_order,
             may_skip=self._may_skip,
             threads=self._threads,

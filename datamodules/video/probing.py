@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from datamodules.errors import VideoDecodeError
 from datamodules.video.container import (
     Source,
+    check_colours,
     errors_of,
     open_container,
     reason_of,
@@ -144,7 +145,7 @@ class InOrder:
         self.codec = getattr(codec.codec, "canonical_name", codec.name)
         self._clock, packets = read_clock(self._name, self._container, stream)
         self._timeline = Timeline(self._clock)
-        self._packets = map(self._timeline.mend, packets)
+        self._packets = self._timeline.read(packets)
         self._listing = read_listing(self._container, stream)
         self.time_base = self._clock.time_base
 
@@ -162,6 +163,7 @@ class InOrder:
         for frame in self._decoded():
             if self._first is None:
                 self._first, self._size = frame.pts, (frame.width, frame.height)
+                check_colours(self._name, frame)
             if (frame.width, frame.height) != self._size:
                 raise self._error("the frame size changes within the file")
             if held is not None and frame.pts < start:  # its time is over: never on display
@@ -216,7 +218,7 @@ class InOrder:
             packet = self._call(next, self._packets, None)
             if packet is None:
                 break
-            if packet.is_corrupt:
+            if self._timeline.is_damaged(packet):
                 raise self._error("incomplete data")
             last_dts = packet.dts
             self._since_keyframe = 1 if packet.is_keyframe else self._since_keyframe + 1

@@ -1,7 +1,8 @@
 """How a stream tells time, and what is done about timestamps that are wrong."""
 
 import math
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 from typing import Any, NamedTuple
@@ -13,7 +14,6 @@ _LARGEST_DELAY = 16  # pictures that may be decoded before one that is displayed
 _BACK_SECONDS = Fraction(1, 10)  # decoding times never go back; so far may be an inaccuracy
 _JUMP_SECONDS = 10  # further ahead than this, a stream that is cut or joined goes on: as in FFmpeg
 _LATE_STREAMS = 16  # streams that may begin within a file
-_END_PACKETS = 17  # at both ends of a file, to tell whether its rate is constant
 
 
 class Clock(NamedTuple):
@@ -135,30 +135,52 @@ class Timeline:
         self.end: int | None = None
         self._clock = clock
         self._offset = 0
+        self._joints: list[int] = []  # ticks at which time jumped
         self._next: int | None = None  # decoding time that is expected next
         self._back = nearest(_BACK_SECONDS / clock.time_base)
         self._ahead = _JUMP_SECONDS / clock.time_base if clock.jumps else math.inf
 
-    def mend(self, packet: Any) -> Any:
-        """Change a packet's timestamps where they are wrong; return the packet."""
-        if self._clock.decoding_times and packet.dts is not None:
-            packet.pts = packet.dts
+    def read(self, packets: Iterable[Any]) -> Iterator[Any]:
+        """Yield packets whose timestamps are right. Where time may jump, some are read ahead."""
+        ahead: deque[Any] = deque()
+        for packet in packets:
+            self._mend(packet)
+            ahead.append(packet)
+            if not self._clock.jumps or len(ahead) > _LARGEST_DELAY:
+                yield ahead.popleft()
+        yield from ahead
+
+    def is_damaged(self, packet: Any) -> bool:
+        """Whether a packet that was read is incomplete.
+
+        In a joined stream, FFmpeg takes the last packets before the joint for incomplete, as the
+        numbers of the container's own packets start again.
+        """
+        if not packet.is_corrupt or packet.dts is None:
+            return packet.is_corrupt
+        near = _LARGEST_DELAY * self._clock.frame_ticks
+        return not any(0 <= joint - packet.dts <= near for joint in self._joints)
+
+    def _mend(self, packet: Any) -> None:
+        """Change a packet's timestamps where they are wrong."""
+        pts, dts = packet.pts, packet.dts
+        if self._clock.decoding_times and dts is not None:
+            pts = dts
+        if pts is not None and dts is not None and pts - dts > self._ahead:
+            pts = None  # taken from beyond a jump
         duration = packet.duration or self._clock.frame_ticks
-        if packet.dts is not None:
-            dts = packet.dts + self._offset
-            expected = dts if self._next is None else self._next
-            if not expected - self._back <= dts <= expected + self._ahead:
+        if dts is not None:
+            expected = dts + self._offset if self._next is None else self._next
+            if not expected - self._back <= dts + self._offset <= expected + self._ahead:
                 self.jumped = True
-                self._offset += expected - dts
-                dts = expected
-            self._next = dts + duration
-        if self._offset:
-            packet.pts, packet.dts = (
-                None if time is None else time + self._offset for time in (packet.pts, packet.dts)
-            )
+                self._offset = expected - dts
+                self._joints.append(expected)
+            self._next = dts + self._offset + duration
+        times = [None if time is None else time + self._offset for time in (pts, dts)]
+        if times != [packet.pts, packet.dts]:
+            packet.pts, packet.dts = times
         if not getattr(packet, "is_discard", False):
             self._extend(packet.pts, duration)
-        return packet
 
     def _extend(self, pts: int | None, duration: int) -> None:
         """Note when a packet's frame is displayed."""
@@ -173,14 +195,15 @@ class Listing(NamedTuple):
     """What the header of an MP4 or MOV says of its packets.
 
     Attributes:
-        end: tick at which the last frame ends.
-        exact: that holds. Else, the rate varies, and only the last packets tell.
+        end: tick at which the last frame ends. Where pictures are reordered and the rate varies, it
+            may be wrong: the header adds up the times from each decoding to the next.
         last_dts: decoding time of the last packet; None: unknown.
+        tail_dts: decoding time of a packet so late that no earlier one is displayed last.
     """
 
     end: int
-    exact: bool
     last_dts: int | None
+    tail_dts: int | None
 
     def is_cut_off(self, last_dts: int | None) -> bool:
         """Whether packets are missing after the last one that could be read."""
@@ -193,22 +216,13 @@ def read_listing(container: Any, stream: Any) -> Listing | None:
         return None
     if not (stream.frames and stream.duration):
         return None
-    end = stream.start_time + stream.duration
-    entries = getattr(stream, "index_entries", None)  # not in older PyAV
-    if entries is None:
-        return Listing(end, not stream.codec_context.has_b_frames, None)
+    entries = getattr(stream, "index_entries", None) or ()  # not in older PyAV
     count = len(entries)
-    if not count:
-        return Listing(end, True, None)
-    exact = True
-    if stream.codec_context.has_b_frames:
-        # The header adds up times between decodings, of which the last frames' are not the last.
-        edges = [range(min(_END_PACKETS, count)), range(max(0, count - _END_PACKETS), count)]
-        steps = [
-            entries[i + 1].timestamp - entries[i].timestamp for edge in edges for i in edge[:-1]
-        ]
-        exact = not steps or max(steps) - min(steps) <= 1
-    return Listing(end, exact, entries[count - 1].timestamp)
+    last, tail = (
+        entries[max(0, count - back)].timestamp if count else None
+        for back in (1, _LARGEST_DELAY + 1)
+    )
+    return Listing(stream.start_time + stream.duration, last, tail)
 
 
 def fraction(number: Any) -> Fraction:

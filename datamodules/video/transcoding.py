@@ -6,7 +6,7 @@ depends on, so that they can be skipped; and the entropy code that is cheaper to
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -102,12 +102,14 @@ def _write(
     source: str | Source, path: Path, encoding: Encoding, alive: Callable[[], None]
 ) -> list[Fraction]:
     """Write the file; return when each frame starts, in seconds after the first."""
-    with VideoFile(source) as file:
+    with VideoFile(Watched(source, alive)) as file:
         rate, shape = file.rate, _even_size(file.width, file.height, encoding.short_side)
+        duration = Fraction(file.duration)
     pictures = _Pictures(*shape)
     starts: list[int] = []
     with InOrder(source, alive) as frames, _writer(path) as container:
         stream: Any = None
+        packets = _Packets(container)
         for timed in frames:
             picture = pictures(timed.frame)
             if stream is None:
@@ -117,8 +119,9 @@ def _write(
             picture.pict_type = 0  # else x264 repeats the source's keyframes
             if hasattr(picture, "duration"):
                 picture.duration = timed.end - timed.start
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
+            packets.write(stream.encode(picture))
+        packets.write(stream.encode(None))
+        packets.end(round(duration / frames.time_base))
         return [(start - starts[0]) * frames.time_base for start in starts]
 
 
@@ -141,6 +144,32 @@ def _stream(
     for name in _COLOURS:
         setattr(codec, name, int(getattr(picture, name)))
     return stream
+
+
+class _Packets:
+    """Writes packets, the last of which tells when the video ends.
+
+    The header of an MP4 adds up the times from each decoding to the next. Where the rate varies,
+    and pictures are reordered, these are not the times for which frames are on display.
+    """
+
+    def __init__(self, container: Any) -> None:
+        self._container = container
+        self._last: Any = None
+        self._first_dts = 0
+
+    def write(self, packets: Sequence[Any]) -> None:
+        for packet in packets:
+            if self._last is None:
+                self._first_dts = packet.dts
+            else:
+                self._container.mux(self._last)
+            self._last = packet
+
+    def end(self, duration: int) -> None:
+        """Write the last packet; the video lasts so many ticks."""
+        self._last.duration = max(1, self._first_dts + duration - self._last.dts)
+        self._container.mux(self._last)
 
 
 class _Pictures:
