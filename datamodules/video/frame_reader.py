@@ -92,14 +92,13 @@ class FrameReader:
         self.time_base, self.rate = self._clock.time_base, self._clock.rate
         self._far = float(_SEEK_SECONDS / self.time_base)
         self._listing = read_listing(self._container, self._stream)
-        formats = self._container.format.name.split(",")
-        # In MPEG-PS, few packets have times of their own; after a seek, the others' are guesses.
-        self._in_order |= self._clock.by_order or "mpeg" in formats
+        self._in_order |= self._clock.by_order or self._clock.by_count
         # No H.264 picture depends on one that is marked as no reference: it need not be decoded.
         # That is safe where a packet is a picture, and not one of the two fields of it.
         progressive = getattr(self._codec, "field_order", 0) == 1
         self._may_skip = self._codec.name == "h264" and progressive and not self._clock.by_order
         # Here every packet has its own timestamp, and gives the frame that starts then.
+        formats = self._container.format.name.split(",")
         self._may_stop = not {"mov", "matroska"}.isdisjoint(formats)
 
     def close(self) -> None:

@@ -28,6 +28,8 @@ class Clock(NamedTuple):
         by_order: pictures are reordered, and timestamps are not: see `display_order`. Only decoding
             from the start tells which frame is which.
         decoding_times: by_order, and the container has times of decoding only.
+        by_count: few packets have times, as in MPEG-PS, and those of others are guesses. Frames are
+            counted from the start.
         jumps: the container is made for broadcasting. Time may jump where it was cut or joined.
         lag: ticks by which a packet's decoding time may be past its time of display.
     """
@@ -38,6 +40,7 @@ class Clock(NamedTuple):
     slack: Fraction
     by_order: bool
     decoding_times: bool
+    by_count: bool
     jumps: bool
     lag: int
 
@@ -82,7 +85,8 @@ def read_clock(path: str, container: Any, stream: Any) -> tuple[Clock, Iterator[
         slack,
         by_order=by_order,
         decoding_times=by_order and bool(formats & {"avi", "asf", "mxf"}),
-        jumps=bool(formats & {"mpegts", "mpeg"}),
+        by_count="mpeg" in formats,
+        jumps="mpegts" in formats,
         lag=lag,
     )
     return clock, chain(first, packets)
@@ -166,8 +170,8 @@ class Timeline:
         pts, dts = packet.pts, packet.dts
         if self._clock.decoding_times and dts is not None:
             pts = dts
-        if pts is not None and dts is not None and pts - dts > self._ahead:
-            pts = None  # taken from beyond a jump
+        if self._clock.by_count:
+            pts = None
         duration = packet.duration or self._clock.frame_ticks
         if dts is not None:
             expected = dts + self._offset if self._next is None else self._next
