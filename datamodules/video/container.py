@@ -110,7 +110,14 @@ class _Named:
 
     def __init__(self, name: str, file: BinaryIO):
         self.name = f"file:{os.path.basename(name)}"
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        self._read, self.seek, self.tell = file.read, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """At most ``size`` bytes; PyAV would write more than that past its buffer."""
+        content = self._read(size)
+        if len(content) > size:
+            raise OSError(f"{len(content)} bytes were read, and {size} asked for")
+        return content
 
 
 def _open(file: Any, path: str, protocols: str) -> Any:

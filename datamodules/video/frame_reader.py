@@ -145,24 +145,19 @@ class FrameReader:
 
     def _end_of_last_packets(self) -> int | None:
         """Where the last frame ends, by the last packets; None: unknown."""
-        listing, stream = self._listing, self._stream
+        listing, packets = self._listing, []
         tail = listing.tail_dts if listing else None
+        goal = self.tick(_LAST_SECOND) if tail is None else tail
         try:
-            if tail is None:
-                self._container.seek(self.tick(_LAST_SECOND), stream=stream)
-            else:
-                self._container.seek(tail, stream=stream, any_frame=True)
-        except FFmpegError:  # not in this file
-            return listing.end if listing else None
-        packets = [p for p in packets_of(self._container, stream) if p.pts is not None]
+            self._container.seek(goal, stream=self._stream, any_frame=tail is not None)
+            packets = [p for p in packets_of(self._container, self._stream) if p.pts is not None]
+        except FFmpegError:  # no seeking in this file, or it was cut off
+            pass
         self._read_from_here()
-        if not packets:
-            return listing.end if listing else None
-        if listing is None:
-            return max(p.pts + (p.duration or self._clock.frame_ticks) for p in packets)
-        last = max(packets, key=lambda packet: packet.pts)
-        # Its duration is the time to the next decoding, which may be long after its display.
-        return max(listing.end, last.pts + min(last.duration or math.inf, self._clock.frame_ticks))
+        if listing is not None:
+            return listing.end_with(packets, self._clock)
+        ends = (p.pts + (p.duration or self._clock.frame_ticks) for p in packets)
+        return max(ends, default=None)
 
     def _scan(self) -> None:
         """Read all packets from the start: where the last frame ends, and whether time jumps."""

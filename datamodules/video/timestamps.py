@@ -209,6 +209,14 @@ class Listing(NamedTuple):
     last_dts: int | None
     tail_dts: int | None
 
+    def end_with(self, last_packets: Iterable[Any], clock: Clock) -> int:
+        """The tick at which the last frame ends, by the packets from `tail_dts` on."""
+        last = max(last_packets, key=lambda packet: packet.pts, default=None)
+        if last is None:
+            return self.end
+        # Its duration is the time to the next decoding, which may be long after its display.
+        return max(self.end, last.pts + min(last.duration or math.inf, clock.frame_ticks))
+
     def is_cut_off(self, last_dts: int | None) -> bool:
         """Whether packets are missing after the last one that could be read."""
         return self.last_dts is not None and (last_dts is None or last_dts < self.last_dts)

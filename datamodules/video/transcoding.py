@@ -19,7 +19,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from datamodules.errors import VideoDecodeError
 from datamodules.files import atomic_file
-from datamodules.video.container import PYAV, Source
+from datamodules.video.container import PYAV, Source, errors_of
 from datamodules.video.decoding import VideoFile
 from datamodules.video.orientation import Orientation, orientation
 from datamodules.video.probing import Facts, InOrder, Watched, nothing, probe
@@ -102,8 +102,9 @@ def _write(
     source: str | Source, path: Path, encoding: Encoding, alive: Callable[[], None]
 ) -> list[Fraction]:
     """Write the file; return when each frame starts, in seconds after the first."""
-    with VideoFile(Watched(source, alive)) as file:
+    with VideoFile(source) as file:
         rate, shape = file.rate, _even_size(file.width, file.height, encoding.short_side)
+    with VideoFile(Watched(source, alive)) as file:
         duration = Fraction(file.duration)
     pictures = _Pictures(*shape)
     starts: list[int] = []
@@ -111,15 +112,17 @@ def _write(
         stream: Any = None
         packets = _Packets(container)
         for timed in frames:
-            picture = pictures(timed.frame)
-            if stream is None:
-                stream = _stream(container, picture, rate, frames.time_base, encoding)
             starts.append(timed.start)
-            picture.pts, picture.time_base = timed.start - starts[0], frames.time_base
-            picture.pict_type = 0  # else x264 repeats the source's keyframes
-            if hasattr(picture, "duration"):
-                picture.duration = timed.end - timed.start
-            packets.write(stream.encode(picture))
+            with errors_of(_name(source)):
+                picture = pictures(timed.frame)
+                if stream is None:
+                    stream = _stream(container, picture, rate, frames.time_base, encoding)
+                picture.pts, picture.time_base = timed.start - starts[0], frames.time_base
+                picture.pict_type = 0  # else x264 repeats the source's keyframes
+                if hasattr(picture, "duration"):
+                    picture.duration = timed.end - timed.start
+                encoded = stream.encode(picture)
+            packets.write(encoded)
         packets.write(stream.encode(None))
         packets.end(round(duration / frames.time_base))
         return [(start - starts[0]) * frames.time_base for start in starts]

@@ -24,6 +24,8 @@ from datamodules.errors import VideoDecodeError
 from datamodules.video import frame_reader
 from datamodules.video.decoder_run import DecoderRun
 from datamodules.video.decoding import VideoFile
+from datamodules.video.orientation import orientation
+from datamodules.video.probing import probe
 from tests.video_files import moving_frames, write_video
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -238,6 +240,16 @@ def test_half_a_tick_is_forgiven(written):
         almost, before = file.frames_at([0.0666, 0.0664])  # frame 2 starts at 0.067
         assert np.array_equal(almost, frames[2])
         assert np.array_equal(before, frames[1])
+
+
+@pytest.mark.parametrize("name", ["mpeg4.avi", "gop.mp4", "gop.ts", "gop.flv", "vp9.webm"])
+def test_a_frame_stays_until_the_next_one(written, name: str):
+    with VideoFile(written(name)) as file:
+        frames = file.frames_at([i / 30 for i in range(20)])
+        for share in (0.5, 0.7, 0.9):
+            assert np.array_equal(file.frames_at([(i + share) / 30 for i in range(20)]), frames)
+        nearly = [i / 30 - 1e-6 for i in range(20)]  # a time that was computed
+        assert np.array_equal(file.frames_at(nearly), frames)
 
 
 def test_frames_with_one_timestamp(tmp_path: Path):
@@ -734,6 +746,62 @@ def test_a_source_that_fails(written):
             raise FileNotFoundError(2, "No such file or directory")
 
     assert "No such file" in decode_error(Missing(b"")).reason
+
+
+def test_a_source_that_gives_more_than_was_asked_for(written):
+    """Such as a server that ignores ranges."""
+    content = written("gop.mp4").read_bytes()
+
+    class WithoutRanges(Memory):
+        def open(self) -> io.BytesIO:
+            class File(io.BytesIO):
+                def read(self, size: int | None = -1) -> bytes:
+                    return super().read(size) + bytes(1 << 16)
+
+            return File(self.content)
+
+    assert "asked for" in decode_error(WithoutRanges(content)).reason
+    assert "asked for" in probe(WithoutRanges(content)).reason
+
+
+def test_any_exception_is_an_error_of_the_file(written):
+    content = written("gop.mp4").read_bytes()
+
+    class Odd(Memory):
+        def open(self) -> io.BytesIO:
+            class File(io.BytesIO):
+                def read(self, size: int | None = -1) -> bytes:
+                    if self.tell():
+                        raise IndexError("list index out of range")
+                    return super().read(100)
+
+            return File(self.content)
+
+    assert "list index out of range" in decode_error(Odd(content)).reason
+    assert "list index out of range" in probe(Odd(content)).reason
+
+
+@pytest.mark.parametrize(("matrix", "name"), [(8, "YCgCo"), (10, "constant luminance")])
+def test_colours_that_cannot_be_converted(tmp_path: Path, matrix: int, name: str):
+    path = write_video(tmp_path / "a.mp4", moving_frames(2), tags={"colorspace": matrix})
+    assert name in decode_error(path).reason
+    assert name in probe(str(path)).reason
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270, -90])
+def test_orientation_where_pyav_cannot_read_all_side_data(degrees: int):
+    class Frame:
+        rotation = degrees
+
+        @property
+        def side_data(self):
+            raise ValueError("29 is not a valid Type")  # the views of MV-HEVC
+
+    transposed, upside_down, mirrored = orientation(Frame())
+    stored = moving_frames(1)[0]
+    turned = stored.transpose(1, 0, 2) if transposed else stored
+    turned = turned[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+    assert np.array_equal(turned, np.rot90(stored, degrees // 90))
 
 
 # ---------------------------------------------------------------- processes
