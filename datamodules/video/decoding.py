@@ -107,8 +107,9 @@ class VideoFile:
     ) -> np.ndarray:
         """Return the frames on display at the given times.
 
-        The frame on display is the last one that starts at or before the time, give or take half a
-        tick of the stream's clock. Before 0 it is the first frame, past the end the last. Time 0 is
+        The frame on display is the last one that starts at or before the time. A frame may start
+        later by what its file rounds times to: half a tick of its clock, and where frames are as
+        long as ticks, a twentieth. Before 0 it is the first frame, past the end the last. Time 0 is
         the start of the first displayed frame, whatever its timestamp.
 
         Args:
