@@ -215,7 +215,9 @@ class Listing(NamedTuple):
         if last is None:
             return self.end
         # Its duration is the time to the next decoding, which may be long after its display.
-        return max(self.end, last.pts + min(last.duration or math.inf, clock.frame_ticks))
+        end = last.pts + min(last.duration or math.inf, clock.frame_ticks)
+        # Less than that is a rounding, as in edit lists.
+        return end if end - self.end > clock.frame_ticks / 2 else self.end
 
     def is_cut_off(self, last_dts: int | None) -> bool:
         """Whether packets are missing after the last one that could be read."""
