@@ -11,7 +11,13 @@ from datamodules.errors import DatasetError
 log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
+    (
+        *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".mj2"),
+        *(".mkv", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv"),
+        *(".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob", ".ts", ".mts", ".m2ts"),
+        *(".mxf", ".dv", ".ogv", ".ogm", ".rm", ".rmvb", ".nut", ".ivf"),
+        *(".gif", ".y4m", ".h264", ".264", ".hevc", ".h265", ".265"),
+    )
 )
 NO_LABEL = -1  # label id of a video whose class is unknown
 _SUFFIXES = tuple(VIDEO_SUFFIXES)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,7 +193,10 @@ def list_videos(
                 raise DatasetError(f"{source}: its videos are packed; predict them alone")
             paths += [manifest.path(i) for i in range(len(manifest))]
             continue
-        paths += map(str, _videos_below(source) if source.is_dir() else [source])
+        videos = [str(path) for path in (_videos_below(source) if source.is_dir() else [source])]
+        if source.is_dir():
+            _report_skipped(source, videos)
+        paths += videos
     if not paths:
         raise DatasetError(f"{', '.join(map(str, sources))}: no video files found")
     return make_manifest(paths, [NO_LABEL] * len(paths), ())
@@ -202,6 +205,18 @@ def list_videos(
 def _videos_below(folder: Path) -> list[Path]:
     """Video files at any depth, sorted."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+
+
+def _report_skipped(folder: Path, videos: Iterable[str]) -> None:
+    """Say in one line how many files below a folder are not used, but for hidden ones."""
+    used, skipped = set(videos), []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (os.path.join(parent, name) for name in names if not name.startswith("."))
+        skipped += [path for path in paths if path not in used]
+    if skipped:
+        files = "1 file is" if len(skipped) == 1 else f"{len(skipped)} files are"
+        log.warning(f"{folder}: {files} skipped, such as {min(skipped)}")
 
 
 def _read_class_folders(folder: Path, class_names: Sequence[str] | None) -> Manifest:
@@ -221,12 +236,14 @@ def _read_class_folders(folder: Path, class_names: Sequence[str] | None) -> Mani
             f"{folder / unknown[0]}: not one of the {len(names)} known classes; "
             "remove the folder or extend data.class_names"
         )
-    if not folders and (flat := _videos_below(folder)):
-        return make_manifest(map(str, flat), [NO_LABEL] * len(flat), (), str(folder))
+    if not folders and (flat := [str(path) for path in _videos_below(folder)]):
+        _report_skipped(folder, flat)
+        return make_manifest(flat, [NO_LABEL] * len(flat), (), str(folder))
     videos = [
         (str(path), i) for i, name in enumerate(names) for path in _videos_below(folder / name)
     ]
     if not videos:
         raise DatasetError(f"{folder}: no videos; expected one folder of videos per class")
     paths, labels = zip(*videos, strict=True)
+    _report_skipped(folder, paths)
     return make_manifest(paths, labels, names, str(folder))

@@ -1,13 +1,11 @@
-"""Opening a video file safely, and how its stream tells time."""
+"""Opening a video file safely."""
 
 import errno
-import math
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import av
 from av.error import FFmpegError
@@ -22,6 +20,18 @@ _CONTAINERS = (
 )
 # 8K is the largest frame. A few bytes of a header can claim more, which would cost gigabytes.
 LARGEST = {"max_pixels": str(1 << 25)}
+# Matrices of H.273 that swscale does not know, or took for another one in earlier releases.
+_UNKNOWN_COLOURS = {
+    8: "YCgCo",
+    10: "BT.2020 of constant luminance",
+    11: "Y'D'zD'x",
+    12: "chroma-derived",
+    13: "chroma-derived of constant luminance",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
 PYAV = int(av.__version__.split(".")[0])
 # Up to PyAV 18, a title that is not UTF-8 is an error by default.
 _ANY_TITLE: dict[str, Any] = {"metadata_errors": "replace"} if PYAV < 19 else {}
@@ -42,11 +52,24 @@ class Source(Protocol):
 
 @contextmanager
 def errors_of(path: str) -> Iterator[None]:
-    """Turn errors of FFmpeg and of reading into a VideoDecodeError."""
+    """Turn whatever goes wrong with a file into a VideoDecodeError.
+
+    Beside errors of FFmpeg and of reading, PyAV raises nearly anything at a file it does not
+    expect, such as a ValueError at a kind of side data that is newer than itself.
+    """
     try:
         yield
-    except (FFmpegError, OSError) as error:
-        raise VideoDecodeError(path, str(error.strerror or error)) from error
+    except VideoDecodeError:
+        raise
+    except Exception as error:
+        raise VideoDecodeError(path, reason_of(error)) from error
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, one line."""
+    if isinstance(error, FFmpegError | OSError):
+        return " ".join(str(error.strerror or error).split()) or type(error).__name__
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def open_container(source: str | Source) -> tuple[Any, BinaryIO | None]:
@@ -87,7 +110,14 @@ class _Named:
 
     def __init__(self, name: str, file: BinaryIO):
         self.name = f"file:{os.path.basename(name)}"
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        self._read, self.seek, self.tell = file.read, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """At most ``size`` bytes; PyAV would write more than that past its buffer."""
+        content = self._read(size)
+        if len(content) > size:
+            raise OSError(f"{len(content)} bytes were read, and {size} asked for")
+        return content
 
 
 def _open(file: Any, path: str, protocols: str) -> Any:
@@ -119,47 +149,8 @@ def video_stream(path: str, container: Any) -> Any:
     return stream
 
 
-class Clock(NamedTuple):
-    """How a stream tells time.
-
-    Attributes:
-        time_base: seconds of a tick.
-        rate: frames per second, on average.
-        frame_ticks: ticks of one frame at that rate.
-        timed: the stream has timestamps. A raw stream has none, and its average rate is made up.
-        by_count: timestamps are wrong, so time is told by counting frames.
-    """
-
-    time_base: Fraction
-    rate: Fraction
-    frame_ticks: int
-    timed: bool
-    by_count: bool
-
-
-def clock(path: str, container: Any, stream: Any) -> Clock:
-    """Read a stream's clock.
-
-    Raises:
-        VideoDecodeError: it has no frame rate.
-    """
-    codec = stream.codec_context
-    timed = stream.start_time is not None
-    time_base = fraction(stream.time_base)
-    rate = (timed and fraction(stream.average_rate)) or fraction(stream.guessed_rate)
-    if not time_base or not rate:
-        raise VideoDecodeError(path, "the video stream has no frame rate")
-    # AVI has no timestamps; those FFmpeg makes up are wrong where these codecs reorder pictures.
-    reordered = codec.name in ("h264", "hevc") and bool(codec.has_b_frames)
-    by_count = "avi" in container.format.name.split(",") and reordered
-    return Clock(time_base, rate, max(1, nearest(1 / (rate * time_base))), timed, by_count)
-
-
-def fraction(number: Any) -> Fraction:
-    """A rational of PyAV as a Fraction: None (then 0), a Fraction or, from 19 on, an AVRational."""
-    return Fraction(number.numerator, number.denominator) if number else Fraction(0)
-
-
-def nearest(number: Fraction) -> int:
-    """The nearest integer, halves up."""
-    return math.floor(number + Fraction(1, 2))
+def check_colours(path: str, frame: Any) -> None:
+    """Raise a VideoDecodeError if a decoded frame's colours cannot be converted to RGB."""
+    name = _UNKNOWN_COLOURS.get(int(frame.colorspace))
+    if name and not frame.format.is_rgb:
+        raise VideoDecodeError(path, f"its colours are {name}, which is not read; convert it")

@@ -14,20 +14,22 @@ are displayed in, and decoder threads delay them further. A run is always in one
     ENDED     the whole stream has come out, and the    nothing: only an earlier tick needs a new
               last frame stays on display               run
 
-In every phase, frames move one way: out of the decoder into `_waiting`, and from there, one by one,
-to `current`, the frame on display.
+In every phase, frames move one way: out of the decoder through `_order`, which puts their
+timestamps right, into `_waiting`, and from there, one by one, to `current`, the frame on display.
 """
 
 from collections import deque
+from collections.abc import Collection, Iterable
 from enum import Enum, auto
 from typing import Any
 
 from av.error import FFmpegError
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.container import Clock
+from datamodules.video.display_order import DisplayOrder
 from datamodules.video.packet_queue import PacketQueue
 from datamodules.video.soundness import Soundness
+from datamodules.video.timestamps import Clock, Timeline
 
 LONG_AGO = -(2**63)  # ticks; before any frame
 
@@ -50,7 +52,10 @@ class DecoderRun:
         codec: PyAV's codec context; what it holds from an earlier run is thrown away.
         queue: the packets, beginning with the entry.
         clock: how the stream tells time.
+        timeline: tells which packets are incomplete.
         entry: packet of the keyframe where decoding enters. None: the start of the file.
+        starts: ticks at which frames start; empty: unknown.
+        in_order: the file is always decoded from its start, so timestamps may be out of order.
         may_skip: leave out hidden pictures that no other depends on.
         threads: number of decoder threads.
 
@@ -65,19 +70,24 @@ class DecoderRun:
         codec: Any,
         queue: PacketQueue,
         clock: Clock,
+        timeline: Timeline,
         entry: Any,
         *,
+        starts: Collection[int],
+        in_order: bool,
         may_skip: bool,
         threads: int,
     ) -> None:
         codec.flush_buffers()
         self._path, self._codec, self._queue, self._clock = path, codec, queue, clock
-        self._entry, self._may_skip, self._threads = entry, may_skip, threads
+        self._timeline, self._entry = timeline, entry
+        self._starts, self._in_order = starts, in_order
+        self._may_skip, self._threads = may_skip, threads
         self._phase = _Phase.FEEDING
         self._stopped_at = LONG_AGO
         self._waiting: deque[Any] = deque()  # decoded, and displayed after the current frame
         self._soundness = Soundness()
-        self._next_pts = 0  # of a frame without timestamp: one frame after the one before it
+        self._order = DisplayOrder(clock.frame_ticks)
         self.current: Any = None
         self.sent_end = 0
 
@@ -145,21 +155,28 @@ class DecoderRun:
         packet = self._queue.take()
         if packet is None:
             self._phase = _Phase.ENDED
-            self._send(None)
+            self._drain()
             return
-        pts = self._next_pts if packet.pts is None or self._clock.by_count else packet.pts
+        pts = self._order.next_pts if packet.pts is None else packet.pts
         self.sent_end = max(self.sent_end, pts + (packet.duration or self._clock.frame_ticks))
         self._soundness.sent(pts, packet.is_keyframe)
-        if packet.is_corrupt:
+        if self._timeline.is_damaged(packet):
             self._soundness.failed("incomplete data")
         hidden = self._may_skip and self._queue.is_hidden(packet)
         self._codec.skip_frame = "NONREF" if hidden else "DEFAULT"
+        shown = not (hidden or getattr(packet, "is_discard", False) or self._is_leading(packet))
+        if shown and packet.pts is not None:
+            self._order.sent(packet.pts)
         self._send(packet)
 
     def _stop(self, tick: int) -> None:
         """Drain the decoder before the end of the stream: all is in that ``tick`` needs."""
         self._phase, self._stopped_at = _Phase.STOPPED, tick
+        self._drain()
+
+    def _drain(self) -> None:
         self._send(None)
+        self._wait(self._order.drained())
 
     def _send(self, packet: Any) -> None:
         """Give the decoder a packet, None to drain it, and take the frames that come out."""
@@ -173,16 +190,29 @@ class DecoderRun:
 
     def _receive(self, frame: Any) -> None:
         """Take a frame from the decoder, unless it is displayed before the entry."""
-        if frame.pts is None or self._clock.by_count:
-            if self._entry is not None:  # counting must begin at the start of the file
-                raise BadEntry
-            frame.pts = self._next_pts
-        self._next_pts = frame.pts + self._clock.frame_ticks
-        # Leading pictures of an open GOP refer to what lies before the entry: they are no good.
-        if self._entry is None or frame.pts >= self._entry.pts:
-            self._waiting.append(frame)
-            if frame.is_corrupt:
-                self._soundness.failed("damaged data", frame.pts)
+        if frame.pts is None and self._entry is not None:
+            raise BadEntry  # counting must begin at the start of the file
+        if self._entry is not None and self._starts and frame.pts not in self._starts:
+            raise BadEntry
+        if self._is_leading(frame):
+            return
+        if frame.is_corrupt:
+            self._soundness.failed("damaged data", frame.pts)
+        self._wait(self._order.received(frame))
+
+    def _is_leading(self, picture: Any) -> bool:
+        """Whether a packet or frame is one of the leading pictures of an open GOP.
+
+        These refer to what lies before the entry: they are no good.
+        """
+        entry = self._entry
+        return entry is not None and picture.pts is not None and picture.pts < entry.pts
+
+    def _wait(self, frames: Iterable[Any]) -> None:
+        """Let frames wait for their display."""
+        self._waiting.extend(frames)
+        if self._order.disordered and not self._in_order:
+            raise BadEntry
 
     def _display(self, frame: Any, tick: int) -> None:
         """Make a frame the current one; one whose time runs backwards is never on display."""

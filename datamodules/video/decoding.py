@@ -16,9 +16,10 @@ import torch
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.container import PYAV, Source, errors_of, nearest
+from datamodules.video.container import PYAV, Source, errors_of
 from datamodules.video.frame_reader import FrameReader
 from datamodules.video.orientation import Orientation, orientation
+from datamodules.video.timestamps import nearest
 
 __all__ = ["VideoDecodeError", "VideoFile"]
 
@@ -106,8 +107,9 @@ class VideoFile:
     ) -> np.ndarray:
         """Return the frames on display at the given times.
 
-        The frame on display is the last one that starts at or before the time, give or take half a
-        tick of the stream's clock. Before 0 it is the first frame, past the end the last. Time 0 is
+        The frame on display is the last one that starts at or before the time. A frame may start
+        later by what its file rounds times to: half a tick of its clock, and where frames are as
+        long as ticks, a twentieth. Before 0 it is the first frame, past the end the last. Time 0 is
         the start of the first displayed frame, whatever its timestamp.
 
         Args:

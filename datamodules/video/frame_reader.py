@@ -21,10 +21,11 @@ there on. How the next tick is reached:
     the same, but the decoder was stopped (drained)  enters at that keyframe; without one, seeks
     past the tick, or further before it              seeks to a keyframe at or before it
     no seek leads to such a keyframe                 opens the file again, at its start
-    an entry proved bad, or timestamps are worth     goes on decoding; opens the file again if it
-    nothing (`_in_order`): never seeks               stands past the tick
+    `_in_order`: timestamps are out of order, time   goes on decoding; opens the file again if it
+    jumps, or an entry proved bad                    stands past the tick; never seeks
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
@@ -32,9 +33,10 @@ from typing import Any
 from av.error import FFmpegError
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.container import Source, clock, nearest, open_container, video_stream
+from datamodules.video.container import Source, check_colours, open_container, video_stream
 from datamodules.video.decoder_run import LONG_AGO, BadEntry, DecoderRun
 from datamodules.video.packet_queue import PacketQueue
+from datamodules.video.timestamps import Timeline, packets_of, read_clock, read_listing
 
 _SEEK_SECONDS = 10  # further ahead than this, seeking beats reading on
 _BACK_SECONDS = (0, 1, 4, 16, 64)  # a seek that lands too late is tried again, this much earlier
@@ -60,9 +62,13 @@ class FrameReader:
         self._source = source
         self._path = source if isinstance(source, str) else source.name
         self._threads = threads
-        self._in_order = False  # no seeking in this file: an entry proved bad, or may be
+        self._in_order = False  # no seeking in this file
         self._reads_on = False  # calls go on where the one before has ended
         self._first: Any = None
+        self._end: int | None = None  # tick at which the last frame ends
+        self._unread = ""  # why not all packets could be read
+        self._starts: set[int] = set()  # of all frames, where seeking may lead to other times
+        self._queue = PacketQueue(iter(()))
         self._open()
 
     def _open(self) -> None:
@@ -73,28 +79,26 @@ class FrameReader:
             self._codec = self._stream.codec_context
             self._codec.thread_count = self._threads
             self._codec.thread_type = "AUTO" if self._threads > 1 else "NONE"
+            self._clock, packets = read_clock(self._path, self._container, self._stream)
             self._read_header()
-            self._read_from_here()
+            self._timeline = Timeline(self._clock)
+            self._read(self._timeline.read(packets))
         except BaseException:
             self.close()
             raise
 
     def _read_header(self) -> None:
         """Learn how the stream tells time, and which short cuts it allows."""
-        stream, formats = self._stream, self._container.format.name.split(",")
-        self._clock = clock(self._path, self._container, stream)
         self.time_base, self.rate = self._clock.time_base, self._clock.rate
         self._far = float(_SEEK_SECONDS / self.time_base)
-        # The header's end is exact where the header lists the frames; elsewhere it may be a guess.
-        self._header_end: int | None = None
-        if "mov" in formats and stream.frames and stream.duration and self._clock.timed:
-            self._header_end = stream.start_time + stream.duration
-        self._in_order = self._in_order or self._clock.by_count
+        self._listing = read_listing(self._container, self._stream)
+        self._in_order |= self._clock.by_order or self._clock.by_count
         # No H.264 picture depends on one that is marked as no reference: it need not be decoded.
         # That is safe where a packet is a picture, and not one of the two fields of it.
         progressive = getattr(self._codec, "field_order", 0) == 1
-        self._may_skip = self._codec.name == "h264" and progressive and not self._clock.by_count
+        self._may_skip = self._codec.name == "h264" and progressive and not self._clock.by_order
         # Here every packet has its own timestamp, and gives the frame that starts then.
+        formats = self._container.format.name.split(",")
         self._may_stop = not {"mov", "matroska"}.isdisjoint(formats)
 
     def close(self) -> None:
@@ -106,42 +110,62 @@ class FrameReader:
     def first(self) -> Any:
         """The first displayed frame. Must be asked for before any other."""
         if self._first is None:
-            first = self._frame_at(LONG_AGO)
+            if self._clock.jumps:
+                self._scan()
+                self._reopen()
+            first = self._robust_frame_at(LONG_AGO)
             self._run.check_sound(LONG_AGO, first.pts - 1)  # a lost frame would have been the first
+            check_colours(self._path, first)
             self._first = first
         return self._first
 
     def tick(self, second: float) -> int:
         """The last tick at which a frame may start and be on display at this second."""
         second = min(max(second, 0.0), _LAST_SECOND)
-        return self.first().pts + nearest(Fraction(second) / self.time_base)
+        ticks = Fraction(second) / self.time_base + self._clock.slack
+        return self.first().pts + math.floor(ticks)
 
     def end(self) -> int:
         """The tick at which the last frame ends.
 
         Where the header does not tell, packets are read, and decoding begins anew after that.
         """
-        if self._header_end is not None:
-            return self._header_end
-        start, ends = self.first().pts, []
-        if "matroska" in self._container.format.name:
-            self._container.seek(self.tick(_LAST_SECOND), stream=self._stream)
-            ends = self._packet_ends(start)
-        if not ends:
+        self.first()
+        listing = self._listing
+        if self._end is None and listing is not None and not self._codec.has_b_frames:
+            self._end = listing.end
+        if self._end is None and (listing or "matroska" in self._container.format.name):
+            self._end = self._end_of_last_packets()
+        if self._end is None:
             self._reopen()
-            ends = self._packet_ends(start)
-        self._read_from_here()
-        return max(ends, default=start + self._clock.frame_ticks)
+            self._scan()
+        if self._unread or self._end is None:
+            raise VideoDecodeError(self._path, f"the end cannot be read{self._unread}")
+        return self._end
 
-    def _packet_ends(self, start: int) -> list[int]:
-        """Where each remaining frame ends; one without timestamp starts at the end of the last."""
-        ends = []
-        for packet in self._container.demux(self._stream):
-            if packet.size:
-                begin = start if packet.pts is None or self._clock.by_count else packet.pts
-                start = begin + (packet.duration or self._clock.frame_ticks)
-                ends.append(start)
-        return ends
+    def _end_of_last_packets(self) -> int | None:
+        """Where the last frame ends, by the last packets; None: unknown."""
+        listing, packets = self._listing, []
+        tail = listing.tail_dts if listing else None
+        goal = self.tick(_LAST_SECOND) if tail is None else tail
+        try:
+            self._container.seek(goal, stream=self._stream, any_frame=tail is not None)
+            packets = [p for p in packets_of(self._container, self._stream) if p.pts is not None]
+        except FFmpegError:  # no seeking in this file, or it was cut off
+            pass
+        self._read_from_here()
+        if listing is not None:
+            return listing.end_with(packets, self._clock)
+        ends = (p.pts + (p.duration or self._clock.frame_ticks) for p in packets)
+        return max(ends, default=None)
+
+    def _scan(self) -> None:
+        """Read all packets from the start: where the last frame ends, and whether time jumps."""
+        while (packet := self._queue.take()) is not None:
+            if self._clock.jumps:
+                self._starts.add(packet.pts)
+        self._end, self._unread = self._timeline.end, self._queue.read_error
+        self._in_order |= self._timeline.jumped or self._timeline.counts
 
     def frames_at(self, ticks: Sequence[int]) -> Iterator[Any]:
         """Yield the frame on display at each tick: the last that starts by then.
@@ -157,14 +181,20 @@ class FrameReader:
             # An earlier call ended before its last tick: frames after the current one are missing.
             self._run.current = None
         for i, tick in enumerate(ticks):
-            try:
-                self._approach(ticks[i:])
-                frame = self._frame_at(tick, self._packets_before_a_stop(ticks[i:]))
-            except BadEntry:
-                self._in_order = True
-                self._reopen()
-                frame = self._frame_at(tick)
-            yield frame
+            self._approach(ticks[i:])
+            yield self._robust_frame_at(tick, self._packets_before_a_stop(ticks[i:]))
+
+    def _robust_frame_at(self, tick: int, stop_after: int | None = None) -> Any:
+        """The frame at a tick; if need be, from decoding the file from its start."""
+        try:
+            frame = self._frame_at(tick, stop_after)
+            if self._in_order or not self._timeline.jumped:
+                return frame
+        except BadEntry:
+            pass
+        self._in_order = True
+        self._reopen()
+        return self._frame_at(tick)
 
     def _frame_at(self, tick: int, stop_after: int | None = None) -> Any:
         """The frame at a tick that is not before the current frame; an error if it is damaged."""
@@ -212,7 +242,10 @@ class FrameReader:
 
     def _read_from_here(self) -> None:
         """Read packets from where the container stands."""
-        self._queue = PacketQueue(self._container.demux(self._stream))
+        self._read(packets_of(self._container, self._stream))
+
+    def _read(self, packets: Iterator[Any]) -> None:
+        self._queue = PacketQueue(packets, max(self._clock.lag, self._queue.lag))
         self._start_run(entry=None)
 
     def _enter_at_keyframe(self, tick: int) -> bool:
@@ -230,7 +263,10 @@ class FrameReader:
             self._codec,
             self._queue,
             self._clock,
+            self._timeline,
             entry,
+            starts=self._starts,
+            in_order=self._in_order,
             may_skip=self._may_skip,
             threads=self._threads,
         )
@@ -255,9 +291,11 @@ class FrameReader:
 
     def _check_not_cut_off(self, tick: int) -> None:
         """All frames have come out: is that the end of the video, or was the file cut off?"""
-        sent_end = self._run.sent_end
-        missing = (self._header_end or sent_end) - sent_end
-        lost = self._queue.read_error or missing > 2 * self._clock.frame_ticks
+        sent_end, lost = self._run.sent_end, bool(self._queue.read_error)
+        if self._listing is not None:
+            missing = self._listing.end - sent_end > 2 * self._clock.frame_ticks
+            is_cut_off = self._listing.is_cut_off(self._queue.last_dts)
+            lost |= missing if self._listing.last_dts is None else is_cut_off
         if tick >= sent_end and lost:
             seconds = float((sent_end - self.first().pts) * self.time_base)
             raise VideoDecodeError(

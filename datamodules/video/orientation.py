@@ -25,7 +25,11 @@ def orientation(frame: Any) -> Orientation:
     Ask only one frame of a file: PyAV keeps a frame whose side data were read in memory until the
     garbage collector runs.
     """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # data of a kind that PyAV does not know, such as the views of MV-HEVC
+        quarters = round(frame.rotation / 90) % 4  # counterclockwise
+        return Orientation(quarters % 2 == 1, quarters in (1, 2), quarters in (2, 3))
     if matrix is None:
         return Orientation(False, False, False)
     # Stored (column, row) goes to (a * column + c * row, b * column + d * row).

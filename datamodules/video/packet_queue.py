@@ -15,14 +15,19 @@ class PacketQueue:
     """Packets of one stream, in decoding order.
 
     Args:
-        packets: those of PyAV's `demux`, from where its container stands.
+        packets: those that hold data, from where the container stands.
+        lag: ticks by which a packet's decoding time may be past its time of display.
 
     Attributes:
+        lag: the same, by all packets so far.
+        last_dts: decoding time of the last packet read; None: it had none.
         read_error: why reading failed, after a colon; empty if it did not.
         skipped: the latest start of a frame that `is_hidden` was true of; None: there was none.
     """
 
-    def __init__(self, packets: Iterator[Any]):
+    def __init__(self, packets: Iterator[Any], lag: int = 0):
+        self.lag = lag
+        self.last_dts: int | None = None
         self.read_error = ""
         self.skipped: int | None = None
         self._packets = packets
@@ -41,6 +46,8 @@ class PacketQueue:
     def read_ahead(self, ticks: Sequence[int], far: float) -> None:
         """Queue packets until their decoding time is past the ticks: no later one is shown by then.
 
+        That is, by more than the lag.
+
         Args:
             ticks: those asked for, in ascending order.
             far: a tick that is this far from the one before it is left for later.
@@ -48,7 +55,7 @@ class PacketQueue:
         near = next((i for i in range(1, len(ticks)) if ticks[i] - ticks[i - 1] > far), len(ticks))
         while not self._ended and self._bytes < _READ_AHEAD_BYTES:
             dts = self._queue[-1].dts if self._queue else None
-            if dts is not None and dts > ticks[near - 1]:
+            if dts is not None and dts - self.lag > ticks[near - 1]:
                 break
             self._read()
         starts = sorted(p.pts for p in self._queue if p.pts is not None)
@@ -85,7 +92,7 @@ class PacketQueue:
         for i, packet in enumerate(self._queue):
             if packet.pts is None or packet.dts is None:
                 return None
-            if packet.dts > tick:
+            if packet.dts - self.lag > tick:
                 return needed
             needed = i + 1 if packet.pts <= tick else needed
         return None
@@ -103,9 +110,12 @@ class PacketQueue:
             packet, self.read_error = None, f": {error.strerror}"
         if packet is None:
             self._ended = True
-        elif packet.size:  # PyAV ends with an empty one; AVI has them to repeat a frame
-            self._queue.append(packet)
-            self._bytes += packet.size
+            return
+        self.last_dts = packet.dts
+        if packet.pts is not None and packet.dts is not None:
+            self.lag = max(self.lag, packet.dts - packet.pts)
+        self._queue.append(packet)
+        self._bytes += packet.size
 
     def _pop(self) -> Any:
         packet = self._queue.popleft()

@@ -11,7 +11,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from datamodules.video.container import Source
+from datamodules.video.container import Source, errors_of
 from datamodules.video.decoding import displayed
 from datamodules.video.orientation import orientation
 from datamodules.video.probing import InOrder
@@ -44,13 +44,15 @@ def play(source: str | Source) -> Generator[Shown, None, None]:
     Raises:
         VideoDecodeError: the file is damaged. Frames before the damage have been yielded.
     """
+    name = source if isinstance(source, str) else source.name
     to_rgb, turn, first = VideoReformatter(), None, 0
     with InOrder(source) as frames:
         for frame, start, end in frames:
-            if turn is None:
-                turn, first = orientation(frame), start
+            with errors_of(name):
+                if turn is None:
+                    turn, first = orientation(frame), start
+                picture = displayed(frame, turn, to_rgb)
             tick = frames.time_base
-            picture = displayed(frame, turn, to_rgb)
             yield Shown(picture, (start - first) * tick, (end - first) * tick)
 
 

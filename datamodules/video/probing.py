@@ -5,12 +5,19 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from av.error import FFmpegError
-
 from datamodules.errors import VideoDecodeError
-from datamodules.video.container import Source, clock, errors_of, open_container, video_stream
+from datamodules.video.container import (
+    Source,
+    check_colours,
+    errors_of,
+    open_container,
+    reason_of,
+    video_stream,
+)
 from datamodules.video.decoding import VideoFile
+from datamodules.video.display_order import DisplayOrder
 from datamodules.video.orientation import orientation
+from datamodules.video.timestamps import Timeline, read_clock, read_listing
 
 _CUT_OFF_FRAMES = 2  # a header may promise this many too many, as in `frame_reader`
 
@@ -92,7 +99,7 @@ def probe(
     except VideoDecodeError as error:
         return Facts(**facts, reason=_one_line(error.reason))
     except Exception as error:  # among a million files is one that nobody expected
-        return Facts(**facts, reason=_one_line(f"{type(error).__name__}: {error}"))
+        return Facts(**facts, reason=reason_of(error))
     return Facts(**facts, ok=True)
 
 
@@ -136,9 +143,11 @@ class InOrder:
         codec = stream.codec_context
         codec.thread_count, codec.thread_type = 1, "NONE"
         self.codec = getattr(codec.codec, "canonical_name", codec.name)
-        times = clock(self._name, self._container, stream)
-        self.time_base, self._frame_ticks = times.time_base, times.frame_ticks
-        self._by_count = times.by_count
+        self._clock, packets = read_clock(self._name, self._container, stream)
+        self._timeline = Timeline(self._clock)
+        self._packets = self._timeline.read(packets)
+        self._listing = read_listing(self._container, stream)
+        self.time_base = self._clock.time_base
 
     def __enter__(self) -> "InOrder":
         return self
@@ -152,18 +161,18 @@ class InOrder:
         """Yield frames in the order of display; each starts later than the one before it."""
         held, start = None, 0  # a frame is held back until the next one tells when it ends
         for frame in self._decoded():
-            begin = self._start_of(frame)
             if self._first is None:
-                self._first, self._size = begin, (frame.width, frame.height)
+                self._first, self._size = frame.pts, (frame.width, frame.height)
+                check_colours(self._name, frame)
             if (frame.width, frame.height) != self._size:
                 raise self._error("the frame size changes within the file")
-            if held is not None and begin < start:  # its time runs backwards: never on display
+            if held is not None and frame.pts < start:  # its time is over: never on display
                 continue
-            if held is not None and begin > start:
+            if held is not None and frame.pts > start:
                 self.num_frames += 1
-                yield TimedFrame(held, start, begin)
-            held, start = frame, begin
-            ticks = int(getattr(frame, "duration", 0) or 0) or self._frame_ticks
+                yield TimedFrame(held, start, frame.pts)
+            held, start = frame, frame.pts
+            ticks = int(getattr(frame, "duration", 0) or 0) or self._clock.frame_ticks
             self._end = start + ticks
         if held is None:
             raise VideoDecodeError(self._name, "no frame can be decoded")
@@ -178,54 +187,52 @@ class InOrder:
 
     def read_packets(self) -> float:
         """Read all packets and decode none; return about the seconds that `decode_all` would."""
-        starts, ends = [], []
         for packet in self._read():
-            begin = self._end if packet.pts is None or self._by_count else packet.pts
-            self._end = begin + (packet.duration or self._frame_ticks)
-            if not getattr(packet, "is_discard", False):
-                starts.append(begin)
-                ends.append(self._end)
-        if not starts:
+            self.num_frames += not getattr(packet, "is_discard", False)
+        if self._timeline.start is None or self._timeline.end is None:
             raise VideoDecodeError(self._name, "no frame can be decoded")
-        self.num_frames = len(starts)
-        return float((max(ends) - min(starts)) * self.time_base)
-
-    def _start_of(self, frame: Any) -> int:
-        return self._end if frame.pts is None or self._by_count else frame.pts
+        return float((self._timeline.end - self._timeline.start) * self.time_base)
 
     def _decoded(self) -> Iterator[Any]:
-        codec = self._stream.codec_context
+        order = DisplayOrder(self._clock.frame_ticks)
         for packet in self._read():
-            yield from self._frames_of(codec, packet)
-        yield from self._frames_of(codec, None)  # drains the decoder
+            if packet.pts is not None and not getattr(packet, "is_discard", False):
+                order.sent(packet.pts)
+            for frame in self._frames_of(packet):
+                yield from order.received(frame)
+        for frame in self._frames_of(None):  # drains the decoder
+            yield from order.received(frame)
+        yield from order.drained()
 
-    def _frames_of(self, codec: Any, packet: Any) -> list[Any]:
-        try:
-            frames = codec.decode(packet)
-        except FFmpegError as error:
-            raise self._error(str(error.strerror)) from error
+    def _frames_of(self, packet: Any) -> list[Any]:
+        frames = self._call(self._stream.codec_context.decode, packet)
         if any(frame.is_corrupt for frame in frames):
             raise self._error("damaged data")
         return frames
 
     def _read(self) -> Iterator[Any]:
         """Packets that hold data."""
-        packets = self._container.demux(self._stream)
+        last_dts = None
         while True:
             self._alive()
-            try:
-                packet = next(packets, None)
-            except (FFmpegError, OSError) as error:
-                raise self._error(str(error.strerror or error)) from error
+            packet = self._call(next, self._packets, None)
             if packet is None:
-                return
-            if not packet.size:
-                continue
-            if packet.is_corrupt:
+                break
+            if self._timeline.is_damaged(packet):
                 raise self._error("incomplete data")
+            last_dts = packet.dts
             self._since_keyframe = 1 if packet.is_keyframe else self._since_keyframe + 1
             self.keyframe_spacing = max(self.keyframe_spacing, self._since_keyframe)
             yield packet
+        if self._listing is not None and self._listing.is_cut_off(last_dts):
+            raise self._error("cut off")
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call PyAV; whatever goes wrong there is wrong with the file."""
+        try:
+            return function(*arguments)
+        except Exception as error:
+            raise self._error(reason_of(error)) from error
 
     def _seconds(self, tick: int) -> float:
         return float((tick - (self._first or 0)) * self.time_base)

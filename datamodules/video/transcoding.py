@@ -6,7 +6,7 @@ depends on, so that they can be skipped; and the entropy code that is cheaper to
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from datamodules.errors import VideoDecodeError
 from datamodules.files import atomic_file
-from datamodules.video.container import PYAV, Source
+from datamodules.video.container import PYAV, Source, errors_of
 from datamodules.video.decoding import VideoFile
 from datamodules.video.orientation import Orientation, orientation
 from datamodules.video.probing import Facts, InOrder, Watched, nothing, probe
@@ -104,21 +104,27 @@ def _write(
     """Write the file; return when each frame starts, in seconds after the first."""
     with VideoFile(source) as file:
         rate, shape = file.rate, _even_size(file.width, file.height, encoding.short_side)
+    with VideoFile(Watched(source, alive)) as file:
+        duration = Fraction(file.duration)
     pictures = _Pictures(*shape)
     starts: list[int] = []
     with InOrder(source, alive) as frames, _writer(path) as container:
         stream: Any = None
+        packets = _Packets(container)
         for timed in frames:
-            picture = pictures(timed.frame)
-            if stream is None:
-                stream = _stream(container, picture, rate, frames.time_base, encoding)
             starts.append(timed.start)
-            picture.pts, picture.time_base = timed.start - starts[0], frames.time_base
-            picture.pict_type = 0  # else x264 repeats the source's keyframes
-            if hasattr(picture, "duration"):
-                picture.duration = timed.end - timed.start
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
+            with errors_of(_name(source)):
+                picture = pictures(timed.frame)
+                if stream is None:
+                    stream = _stream(container, picture, rate, frames.time_base, encoding)
+                picture.pts, picture.time_base = timed.start - starts[0], frames.time_base
+                picture.pict_type = 0  # else x264 repeats the source's keyframes
+                if hasattr(picture, "duration"):
+                    picture.duration = timed.end - timed.start
+                encoded = stream.encode(picture)
+            packets.write(encoded)
+        packets.write(stream.encode(None))
+        packets.end(round(duration / frames.time_base))
         return [(start - starts[0]) * frames.time_base for start in starts]
 
 
@@ -141,6 +147,32 @@ def _stream(
     for name in _COLOURS:
         setattr(codec, name, int(getattr(picture, name)))
     return stream
+
+
+class _Packets:
+    """Writes packets, the last of which tells when the video ends.
+
+    The header of an MP4 adds up the times from each decoding to the next. Where the rate varies,
+    and pictures are reordered, these are not the times for which frames are on display.
+    """
+
+    def __init__(self, container: Any) -> None:
+        self._container = container
+        self._last: Any = None
+        self._first_dts = 0
+
+    def write(self, packets: Sequence[Any]) -> None:
+        for packet in packets:
+            if self._last is None:
+                self._first_dts = packet.dts
+            else:
+                self._container.mux(self._last)
+            self._last = packet
+
+    def end(self, duration: int) -> None:
+        """Write the last packet; the video lasts so many ticks."""
+        self._last.duration = max(1, self._first_dts + duration - self._last.dts)
+        self._container.mux(self._last)
 
 
 class _Pictures:

@@ -30,13 +30,30 @@ def rows(manifest):
     return [(manifest.path(i), manifest.label(i)) for i in range(len(manifest))]
 
 
-def test_class_folders_are_sorted_and_other_files_left_out(tmp_path):
+def test_class_folders_are_sorted_and_other_files_left_out(tmp_path, caplog):
     b, a = touch(tmp_path / "walk/b.MP4"), touch(tmp_path / "jump/x/a.webm")
     touch(tmp_path / "jump/notes.txt")
+    touch(tmp_path / "c.mp4")
+    touch(tmp_path / "walk/.DS_Store")
     touch(tmp_path / ".cache/c.mp4")
     manifest = read_split(tmp_path, tmp_path, None)
     assert manifest.class_names == ("jump", "walk")
     assert rows(manifest) == [(str(a), 0), (str(b), 1)]
+    assert caplog.messages == [f"{tmp_path}: 2 files are skipped, such as {tmp_path / 'c.mp4'}"]
+    caplog.clear()
+    videos_of([tmp_path / "jump"])
+    assert caplog.messages == [
+        f"{tmp_path / 'jump'}: 1 file is skipped, such as {tmp_path / 'jump/notes.txt'}"
+    ]
+
+
+OLD_AND_RARE = (".3gp", ".3g2", ".asf", ".gif", ".m2ts", ".mts", ".mxf", ".nut", ".ogv", ".VOB")
+
+
+@pytest.mark.parametrize("suffix", OLD_AND_RARE)
+def test_suffixes_of_videos(tmp_path, suffix):
+    path = touch(tmp_path / f"walk/a{suffix}")
+    assert rows(read_split(tmp_path, tmp_path, None)) == [(str(path), 0)]
 
 
 def test_class_folders_keep_the_ids_of_known_classes(tmp_path):

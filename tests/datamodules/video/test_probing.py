@@ -12,10 +12,7 @@ from datamodules.video.probing import Facts, InOrder, Watched, probe, stamp
 from tests.video_files import moving_frames, write_video
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
-REAL = sorted(p for p in DATA.glob("[cf]*/*") if p.suffix in {".mp4", ".mkv", ".webm", ".avi"})
-# A known fault: of AVI files with packed B-frames, about half of the frames are lost.
-lost = pytest.mark.xfail(reason="frames of packed B-frames are lost", strict=True)
-PACKED_FAIL = [pytest.param(p, marks=lost) if p.name == "xvid_packed.avi" else p for p in REAL]
+REAL = sorted(p for p in DATA.glob("*/*") if p.suffix in {".mp4", ".mkv", ".webm", ".avi"})
 FRAMES = moving_frames(50)
 
 needs_rotation = pytest.mark.skipif(
@@ -74,7 +71,7 @@ def test_irregular_times_and_edit_lists(tmp_path):
 
 
 @pytest.mark.skipif(not REAL, reason=f"no clips in {DATA}")
-@pytest.mark.parametrize("path", PACKED_FAIL, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.name)
 def test_real_clips(path):
     facts = probe(str(path))
     assert facts.ok, facts.reason

@@ -1,5 +1,6 @@
 import io
 import os
+from itertools import chain, repeat
 from pathlib import Path
 
 import av
@@ -182,13 +183,13 @@ def test_a_damaged_source_leaves_nothing(tmp_path):
 
 
 class Changing:
-    """A source that is another video from its third opening on, when it has been transcoded."""
+    """A source that is another video from its fourth opening on, when it has been transcoded."""
 
     name = "changing.mp4"
 
     def __init__(self, *paths):
         before, after = (path.read_bytes() for path in paths)
-        self.contents = iter([before, before, after])
+        self.contents = chain([before] * 3, repeat(after))
 
     def open(self):
         return io.BytesIO(next(self.contents))
