@@ -11,7 +11,13 @@ from torch import distributed
 
 from datamodules.base import VideoDataModule
 from hiera_video.callbacks.averaging import check_average
-from hiera_video.tasks.lightning_private import batch_progress, stop_after_step
+from hiera_video.callbacks.metrics_file import MetricsFile
+from hiera_video.tasks.lightning_private import (
+    batch_progress,
+    log_by_steps,
+    reopen_epoch,
+    stop_after_step,
+)
 
 
 class SaveOnSigterm(Callback):
@@ -94,9 +100,22 @@ class ContinueEpoch(Callback):
         datamodule: Any = getattr(trainer, "datamodule", None)
         if not isinstance(datamodule, VideoDataModule):
             return
+        reopen_epoch(checkpoint)
         progress = batch_progress(checkpoint)
         loader = datamodule.train_dataloader()  # at its position
         left = 0 if progress["is_last_batch"] else loader.batches_left
         shift = len(loader) - left - progress["current"]["processed"]
         progress["is_last_batch"] = not left
         progress["current"] = {stage: n + shift for stage, n in progress["current"].items()}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the file of metrics."""
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.continue_from(trainer.global_step)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """See that logs name the right step."""
+        log_by_steps(trainer)

@@ -4,9 +4,10 @@ Each has a test that runs a real trainer and fails when a release changes it.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning import Trainer
+from torch import Tensor
 from torch.optim import Optimizer
 
 
@@ -29,6 +30,69 @@ def batch_progress(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         ``processed`` and ``completed`` in this epoch, and ``total`` in all epochs.
     """
     return checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+
+
+class Position(NamedTuple):
+    """How far a training is.
+
+    Attributes:
+        epochs: whole epochs it has had.
+        batches: batches it has had of the next epoch.
+        step: steps of the optimiser.
+    """
+
+    epochs: int
+    batches: int
+    step: int
+
+
+def position_of(checkpoint: Mapping[str, Any]) -> Position:
+    """How far the training of a checkpoint is."""
+    epochs, batches = _epoch_progress(checkpoint)["current"], batch_progress(checkpoint)
+    within = 0 if batches["is_last_batch"] else batches["current"]["processed"]
+    whole = epochs["processed"] - (within > 0 and epochs["processed"] == epochs["ready"])
+    return Position(whole, within, checkpoint["global_step"])
+
+
+def reopen_epoch(checkpoint: Mapping[str, Any]) -> None:
+    """Let a training go on within an epoch that ``max_steps`` has cut short.
+
+    Lightning counts it as a whole one, and would go on with the next.
+    """
+    progress, whole = _epoch_progress(checkpoint), position_of(checkpoint).epochs
+    if progress["current"]["processed"] > whole:
+        for counts in (progress["total"], progress["current"]):
+            counts["processed"] -= 1
+            counts["completed"] = counts["processed"]
+
+
+def _epoch_progress(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    return checkpoint["loops"]["fit_loop"]["epoch_progress"]
+
+
+def log_by_steps(trainer: Trainer) -> None:
+    """Number the rows of logs by the steps made, to be called when a batch starts.
+
+    Lightning counts them separately, and loses one where a training goes on within an epoch.
+    """
+    trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+
+def skip_step_if(optimizer: Optimizer, flag: Tensor) -> bool:
+    """Have a fused optimiser leave weights and state as they are if a flag is set on the device.
+
+    Args:
+        optimizer: within its step, before it reads the gradients.
+        flag: bool scalar, on the device of the parameters.
+
+    Returns:
+        False if the optimiser cannot do that. SGD cannot in its first step, in which it would keep
+        a momentum that it has not computed.
+    """
+    if not unscales_gradients(optimizer) or not optimizer.state:
+        return False
+    optimizer.found_inf = flag.float()  # pyright: ignore[reportAttributeAccessIssue]
+    return True
 
 
 def unscales_gradients(optimizer: Optimizer) -> bool:
