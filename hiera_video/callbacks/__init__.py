@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from hiera_video.callbacks.confusion import ConfusionPicture
     from hiera_video.callbacks.detections import DetectionTable
     from hiera_video.callbacks.learning_rate import LearningRate
-    from hiera_video.callbacks.metrics_file import MetricsFile
+    from hiera_video.callbacks.metrics_file import Curves, MetricsFile
     from hiera_video.callbacks.not_finite import StopIfNotFinite
     from hiera_video.callbacks.predictions import PredictionLines, PredictionTable
     from hiera_video.callbacks.probe import Probe
@@ -25,7 +25,7 @@ __getattr__, __dir__, __all__ = public_names(
         "confusion": ["ConfusionPicture"],
         "detections": ["DetectionTable"],
         "learning_rate": ["LearningRate"],
-        "metrics_file": ["MetricsFile"],
+        "metrics_file": ["Curves", "MetricsFile"],
         "not_finite": ["StopIfNotFinite"],
         "predictions": ["PredictionLines", "PredictionTable"],
         "probe": ["Probe"],

@@ -1,18 +1,45 @@
-"""The logged numbers of a run as one CSV file, which a resumed run continues."""
+"""The logged numbers of a run: one CSV file, and curves. Neither ends a run on a full disk."""
 
 import csv
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers.logger import DummyLogger, Logger
 
 from datamodules.files import atomic_file
 
 log = logging.getLogger(__name__)
+
+
+class Curves(TensorBoardLogger):
+    """TensorBoard's files; if they cannot be written, the run goes on without them."""
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
+        """Add points to curves."""
+        with self._given_up_on_failure():
+            super().log_metrics(*args, **kwargs)
+
+    def finalize(self, status: str) -> None:
+        """Write what is not written yet."""
+        with self._given_up_on_failure():
+            super().finalize(status)
+
+    @contextmanager
+    def _given_up_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # Lightning turns the one into the other
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(cause, OSError):
+                raise
+            log.warning(f"{self.log_dir}: {cause.strerror}; TensorBoard's curves end here")
+            self._experiment: Any = DummyLogger().experiment
 
 
 class MetricsFile(Logger):

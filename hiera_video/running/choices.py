@@ -71,14 +71,13 @@ def checkpoint_path(config: DictConfig) -> Path | None:
     """
     if config.command == "fit":
         last = Path(config.run_dir, "checkpoints", LAST)
-        earlier = any(last.parent.glob("*.ckpt"))
-        if config.resume == "auto" and not earlier:
+        if config.resume == "auto" and any(last.parent.glob("*.ckpt")):
+            return last  # or what is whole in its place
+        if config.resume == "auto":
             log.info("resume=auto: there is no earlier run, so a new one starts")
             return None
-        if config.resume is None and earlier:
-            raise UsageError(f"{last} is of an earlier run; set resume=auto or another run_dir=")
-        if config.resume == "auto":
-            return last  # or what is whole in its place
+        if config.resume is None:
+            refuse_earlier_run(config)
         source = config.resume
     else:
         _check_unfinished(config)
@@ -91,6 +90,16 @@ def checkpoint_path(config: DictConfig) -> Path | None:
                 f"the newest run of {config.name}, or task.init_from=WEIGHTS"
             )
     return source and checkpoint_of(Path(source), newest=config.command == "fit")
+
+
+def refuse_earlier_run(config: DictConfig) -> None:
+    """See that a new training does not overwrite another one.
+
+    Raises:
+        UsageError: its folder has checkpoints.
+    """
+    for earlier in Path(config.run_dir, "checkpoints").glob("*.ckpt"):
+        raise UsageError(f"{earlier} is of an earlier run; set resume=auto or another run_dir=")
 
 
 def _check_unfinished(config: DictConfig) -> None:

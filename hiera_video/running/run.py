@@ -32,6 +32,7 @@ from hiera_video.running.choices import (
     check_values,
     checkpoint_path,
     initial_weights,
+    refuse_earlier_run,
 )
 from hiera_video.running.compose import SECTIONS
 from hiera_video.running.folders import locked
@@ -85,6 +86,8 @@ def run(config: DictConfig) -> float | None:
     started = time.perf_counter()
     writes = config.command == "fit" and trainer.is_global_zero
     with locked(Path(config.run_dir)) if writes else contextlib.nullcontext():
+        if writes and start.checkpoint is None:  # another run may have come in between
+            refuse_earlier_run(config)
         _call(trainer, config.command, task, data, start.checkpoint)
     if isinstance(saving := trainer.strategy.checkpoint_io, WholeCheckpoints):
         saving.check_saved()

@@ -2,8 +2,9 @@
 
 import csv
 import resource
+import threading
 
-from hiera_video.callbacks.metrics_file import MetricsFile
+from hiera_video.callbacks.metrics_file import Curves, MetricsFile
 
 
 def rows(path):
@@ -54,4 +55,23 @@ def test_rows_wait_for_a_full_disk(tmp_path):
         ("0", "1.0"),
         ("1", "2.0"),
         ("2", "3.0"),
+    ]
+
+
+def test_curves_end_on_a_full_disk(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # TensorBoard's writer ends so
+    curves = Curves(tmp_path, "tensorboard", "")
+    curves.log_metrics({"loss": 1.0}, 0)
+    curves.experiment.flush()
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 3, limits[1]))
+    try:
+        curves.log_metrics({"loss": 2.0}, 1)
+        curves.finalize("success")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    curves.log_metrics({"loss": 3.0}, 2)
+    assert [r.getMessage().rpartition("; ")[2] for r in caplog.records] == [
+        "TensorBoard's curves end here"
     ]

@@ -2,13 +2,14 @@
 
 import csv
 import json
+import shutil
 import time
 
 import pytest
 import torch
 
 from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_RUN
-from tests.integration.forked import Command, run
+from tests.integration.forked import Command, run, run_two
 
 WORDS = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_DATA, *TINY_RUN]
 
@@ -17,11 +18,17 @@ def checkpoint(run_dir, name="last"):
     return torch.load(run_dir / f"checkpoints/{name}.ckpt", weights_only=True)
 
 
-@pytest.fixture
-def trained(workspace, tmp_path):
+@pytest.fixture(scope="module")
+def finished(workspace):
     """Run folder of a training of two epochs, of 6 steps each."""
-    run(*WORDS, f"run_dir={tmp_path}/run", cwd=workspace)
-    return tmp_path / "run"
+    run(*WORDS, "run_dir=runs/finished", cwd=workspace)
+    return workspace / "runs/finished"
+
+
+@pytest.fixture
+def trained(finished, tmp_path):
+    """A copy of it, to be changed."""
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 def test_a_damaged_last_checkpoint_is_named_and_replaced(workspace, trained):
@@ -103,16 +110,16 @@ def test_two_runs_at_once_have_a_folder_each_or_one_of_them_stops(tmp_path, work
 
 def test_auto_leaves_a_run_alone_that_is_under_way(tmp_path, workspace):
     words = [*WORDS, f"data.root={workspace}/data/synthetic"]
-    slow = ["trainer.max_epochs=200", "callbacks.recovery.every_n_epochs=1"]
-    stop = ["+callbacks.stop._target_=tests.integration.stopping.TerminateAt"]
-    stop += ["+callbacks.stop.step=300"]
-    first = Command(*words, *slow, *stop, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    wait = ["+callbacks.wait._target_=tests.integration.stopping.WaitAt"]
+    wait += ["+callbacks.wait.step=8", f"+callbacks.wait.path={tmp_path}/end"]
+    first = Command(*words, *wait, cwd=tmp_path, PYTHONPATH=str(ROOT))
     while not list(tmp_path.glob("runs/demo/pretrain/*/checkpoints/last.ckpt")):
         time.sleep(0.05)
     output = run(*words, "resume=auto", cwd=tmp_path)
     assert "a new one starts" in output
     assert len(list(tmp_path.glob("runs/demo/pretrain/*"))) == 2
-    first.wait(code=143)
+    (tmp_path / "end").touch()
+    first.wait()
 
 
 @pytest.mark.parametrize(
@@ -134,6 +141,18 @@ def test_starts_that_fail_leave_nothing(tmp_path, workspace, word):
     output = run(*words, word, cwd=tmp_path, code=2)
     assert output.splitlines()[-1].startswith("hiera-video: ")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_error_of_another_process_is_not_buried(workspace, tmp_path):
+    fail = ["+callbacks.fail._target_=tests.integration.stopping.FailOnRank1"]
+    words = [*WORDS, *fail, "+callbacks.fail.step=2", "trainer.devices=2"]
+    output = run_two(*words, f"run_dir={tmp_path}/run", cwd=workspace, code=1, PYTHONPATH=str(ROOT))
+    errors = [line for line in output.splitlines() if line.startswith("hiera-video: ")]
+    assert sorted(errors) == [
+        "hiera-video: another process of this run has ended; what it printed says why",
+        "hiera-video: this is the cause",
+    ]
+    assert "Traceback" not in output
 
 
 def test_slurm_has_started_too_few_processes(tmp_path):
