@@ -14,8 +14,8 @@ from hiera_video.callbacks.averaging import check_average
 from hiera_video.callbacks.metrics_file import MetricsFile
 from hiera_video.tasks.lightning_private import (
     batch_progress,
+    go_on_within_epoch,
     log_by_steps,
-    reopen_epoch,
     stop_after_step,
 )
 
@@ -100,13 +100,14 @@ class ContinueEpoch(Callback):
         datamodule: Any = getattr(trainer, "datamodule", None)
         if not isinstance(datamodule, VideoDataModule):
             return
-        reopen_epoch(checkpoint)
         progress = batch_progress(checkpoint)
         loader = datamodule.train_dataloader()  # at its position
         left = 0 if progress["is_last_batch"] else loader.batches_left
         shift = len(loader) - left - progress["current"]["processed"]
         progress["is_last_batch"] = not left
         progress["current"] = {stage: n + shift for stage, n in progress["current"].items()}
+        if left:
+            go_on_within_epoch(checkpoint, loader.sampler.epoch)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on with the file of metrics."""

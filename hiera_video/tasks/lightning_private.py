@@ -50,20 +50,26 @@ def position_of(checkpoint: Mapping[str, Any]) -> Position:
     """How far the training of a checkpoint is."""
     epochs, batches = _epoch_progress(checkpoint)["current"], batch_progress(checkpoint)
     within = 0 if batches["is_last_batch"] else batches["current"]["processed"]
-    whole = epochs["processed"] - (within > 0 and epochs["processed"] == epochs["ready"])
-    return Position(whole, within, checkpoint["global_step"])
+    # At the end of an epoch, which `max_steps` has cut short if there are batches left.
+    ends = epochs["processed"] > epochs["completed"]
+    return Position(epochs["processed"] - (ends and within > 0), within, checkpoint["global_step"])
 
 
-def reopen_epoch(checkpoint: Mapping[str, Any]) -> None:
-    """Let a training go on within an epoch that ``max_steps`` has cut short.
+def go_on_within_epoch(checkpoint: Mapping[str, Any], epoch: int) -> None:
+    """Let a training go on within an epoch.
 
-    Lightning counts it as a whole one, and would go on with the next.
+    Lightning takes one that ``max_steps`` has cut short for a whole one. It miscounts an epoch that
+    follows a resume at the last batch of another one.
+
+    Args:
+        checkpoint: is changed.
+        epoch: counted from 0; some of its batches are left.
     """
-    progress, whole = _epoch_progress(checkpoint), position_of(checkpoint).epochs
-    if progress["current"]["processed"] > whole:
-        for counts in (progress["total"], progress["current"]):
-            counts["processed"] -= 1
-            counts["completed"] = counts["processed"]
+    progress = _epoch_progress(checkpoint)
+    progress["current"] = {
+        stage: epoch + (stage in ("ready", "started")) for stage in progress["current"]
+    }
+    progress["total"] = dict(progress["current"])
 
 
 def _epoch_progress(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from hiera_video.tasks.lightning_private import (
     Position,
     batch_progress,
+    go_on_within_epoch,
     log_by_steps,
     position_of,
-    reopen_epoch,
     skip_step_if,
     stop_after_step,
     unscales_gradients,
@@ -101,7 +101,8 @@ def test_an_epoch_that_was_cut_short_is_gone_on_with(tmp_path, steps, position, 
     quick_trainer(max_steps=steps, callbacks=[SaveEpochs(path)], **arguments).fit(BoringModel())
     checkpoint = torch.load(path, weights_only=True)
     assert position_of(checkpoint) == Position(*position)
-    reopen_epoch(checkpoint)
+    if rest:
+        go_on_within_epoch(checkpoint, 0)
     torch.save(checkpoint, path)
     batches = Batches()
     trainer = quick_trainer(max_epochs=2, callbacks=[batches], **arguments)

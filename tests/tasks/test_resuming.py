@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from lightning import Callback
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.optim import AdamW
 
@@ -70,6 +71,48 @@ def test_the_optimisers_state_is_kept(two_epochs):
 def test_other_groups_of_parameters_are_refused(two_epochs):
     with pytest.raises(MisconfigurationException, match=r"keep task\.layer_decay"):
         fit(task(layer_decay=0.5), 3, two_epochs)
+
+
+class SaveAndStop(Callback):
+    """Save after some step, and stop as a kill would."""
+
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+            raise KeyError("stopped")
+
+
+@pytest.mark.parametrize("stops", [(4, 6), (3, 4, 5, 7), (1, 8, 9, 12, 14)])
+def test_a_run_that_is_stopped_again_and_again_has_all_its_steps(tmp_path, stops):
+    """Each epoch has four; Lightning alone loses count after a stop at the last one."""
+    seen, validated, path = [], [], None
+
+    class Record(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            seen.append((trainer.current_epoch, batch_idx, *batch["video_id"].tolist()))
+
+        def on_validation_end(self, trainer, pl_module):
+            validated.append(trainer.current_epoch)
+
+    def go_on(*callbacks):
+        trainer = quick_trainer(max_epochs=4, callbacks=[ContinueEpoch(), Record(), *callbacks])
+        data = ColourVideos(train="8", batch_size=2)
+        trainer.fit(task(), datamodule=data, ckpt_path=path, weights_only=True)
+        return trainer
+
+    for stop in stops:
+        with pytest.raises(KeyError, match="stopped"):
+            go_on(SaveAndStop(stop, tmp_path / "last.ckpt"))
+        path = tmp_path / "last.ckpt"
+    assert go_on().global_step == 16
+    parts, seen[:] = seen[:], []
+    epochs, validated[:], path = validated[:], [], None
+    go_on()
+    assert parts == seen
+    assert set(epochs) >= set(validated) - {stop // 4 - 1 for stop in stops if stop % 4 == 0}
 
 
 def test_means_are_of_all_batches_of_a_step_on_all_ranks(tmp_path):
