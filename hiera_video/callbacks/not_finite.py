@@ -105,14 +105,7 @@ class StopIfNotFinite(Callback):
         videos = data_of(trainer).manifests["train"]
         steps: list[Any] = []
         for step, batches in self._in_a_row:
-            ids, seeds = (
-                [
-                    number
-                    for batch in batches
-                    for number in batch.get(key, torch.tensor([])).tolist()
-                ]
-                for key in ("video_id", "seed")
-            )
+            ids, seeds = (_numbers(batches, key) for key in ("video_id", "seed"))
             paths = [videos.path(i) for i in ids]
             steps.append({"step": step, "rank": trainer.global_rank, "video": paths, "seed": seeds})
         if trainer.world_size > 1:
@@ -123,6 +116,7 @@ class StopIfNotFinite(Callback):
         if trainer.is_global_zero:
             with atomic_file(path) as temporary:
                 temporary.write_text(json.dumps(steps, indent=2))
+        trainer.strategy.barrier("not_finite.json is written")  # the first error ends all ranks
         saved = self.folder.glob("checkpoints/*.ckpt")  # only finite weights are ever saved
         newest = max(saved, key=lambda file: file.stat().st_mtime, default=None)
         raise UsageError(
@@ -131,3 +125,7 @@ class StopIfNotFinite(Callback):
             f"checkpoint is {newest or 'none: no epoch was completed'}",
             1,
         )
+
+
+def _numbers(batches: list[dict[str, Tensor]], key: str) -> list[int]:
+    return [number for batch in batches if key in batch for number in batch[key].tolist()]

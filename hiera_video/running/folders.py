@@ -24,7 +24,7 @@ PREDICTIONS = "predictions.parquet*"
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 LOCK = ".lock"
 # What is in the folder of a run before it has done anything.
-BEFORE_WORK = {LOCK, ".hydra", "log.log", "tensorboard", "metrics"}
+BEFORE_WORK = {LOCK, ".hydra", "tensorboard", "metrics"}  # and the log of each process
 
 
 def run_folder(name: str, command: str, resume: str | None) -> str:
@@ -144,7 +144,9 @@ def is_training(run_dir: Path) -> bool:
 
 def remove_failed_start(run_dir: Path) -> None:
     """Remove the folder of a run that failed before it did anything."""
-    if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} <= BEFORE_WORK:
+    if not run_dir.is_dir():
+        return
+    if all(path.name in BEFORE_WORK or path.suffix == ".log" for path in run_dir.iterdir()):
         shutil.rmtree(run_dir, ignore_errors=True)
         name = os.path.relpath(run_dir.parent)
         if name.partition(os.sep)[0] == "runs":
