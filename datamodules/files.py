@@ -1,12 +1,11 @@
 """Files that are there whole or not at all."""
 
-import itertools
+import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-_numbers = itertools.count()
 
 
 @contextmanager
@@ -20,11 +19,23 @@ def atomic_file(path: Path, folder: Path | None = None) -> Iterator[Path]:
         path: the file to write; its folder must exist.
         folder: where the temporary file lies, on the same file system; by default beside ``path``.
     """
-    temporary = (folder or path.parent) / f".{os.getpid()}-{next(_numbers)}.unfinished"
+    # A random name: processes on several machines may write to a folder, with the same ids.
+    temporary = (folder or path.parent) / f".{secrets.token_hex(8)}.unfinished"
     try:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """See that the names of new files in a folder survive a loss of power."""
+    with contextlib.suppress(OSError):  # some network file systems sync names by themselves
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -6,6 +6,7 @@ from datamodules.errors import UserError
 
 __all__ = [
     "CheckpointError",
+    "DamagedCheckpoint",
     "LayoutError",
     "PredictionFileError",
     "UsageError",
@@ -29,6 +30,10 @@ class UsageError(UserError):
 
 class CheckpointError(UserError, ValueError):
     """A file of weights cannot be read, or its weights do not fit the model."""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A file of weights is not as it was written."""
 
 
 class PredictionFileError(UserError, ValueError):

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from hiera_video.callbacks.confusion import ConfusionPicture
     from hiera_video.callbacks.detections import DetectionTable
     from hiera_video.callbacks.learning_rate import LearningRate
+    from hiera_video.callbacks.metrics_file import Curves, MetricsFile
+    from hiera_video.callbacks.not_finite import StopIfNotFinite
     from hiera_video.callbacks.predictions import PredictionLines, PredictionTable
     from hiera_video.callbacks.probe import Probe
     from hiera_video.callbacks.progress import ProgressLines
@@ -23,6 +25,8 @@ __getattr__, __dir__, __all__ = public_names(
         "confusion": ["ConfusionPicture"],
         "detections": ["DetectionTable"],
         "learning_rate": ["LearningRate"],
+        "metrics_file": ["Curves", "MetricsFile"],
+        "not_finite": ["StopIfNotFinite"],
         "predictions": ["PredictionLines", "PredictionTable"],
         "probe": ["Probe"],
         "progress": ["ProgressLines"],

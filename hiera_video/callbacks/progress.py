@@ -51,8 +51,9 @@ class ProgressLines(Callback):
         step = trainer.global_step
         if step == self._steps or step % self.every_n_steps or not trainer.is_global_zero:
             return
-        # Waits for the device. Lightning has divided the loss by the accumulated batches.
-        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+        # Waits for the device.
+        loss = trainer.callback_metrics.get("train/loss")
+        shown = "" if loss is None else f"loss {float(loss):.4f}  "
         seconds = time.perf_counter() - self._since
         total = int(trainer.estimated_stepping_batches)
         left = (total - step) * seconds / (step - self._steps)
@@ -60,7 +61,7 @@ class ProgressLines(Callback):
         if torch.cuda.is_available():
             memory = f"  {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
         log.info(
-            f"epoch {trainer.current_epoch + 1}  step {step}/{total}  loss {loss:.4f}  "
+            f"epoch {trainer.current_epoch + 1}  step {step}/{total}  {shown}"
             f"lr {trainer.optimizers[0].param_groups[-1]['lr']:.2e}  "
             f"{self._clips / seconds:.1f} clips/s{memory}  left {_clock(left)}"
         )

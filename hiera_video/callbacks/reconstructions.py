@@ -54,8 +54,11 @@ class ReconstructionPictures(Callback):
         video = task.normalize(batch["video"][: self.num_clips])
         out = task(video, batch["seed"][: self.num_clips])
         sheet = reconstruction_sheet(task.model, video, out, task.normalize)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        to_image(sheet).save(self.folder / f"step-{trainer.global_step:07d}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("reconstruction", sheet.cpu(), trainer.global_step)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            to_image(sheet).save(self.folder / f"step-{trainer.global_step:07d}.png")
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image("reconstruction", sheet.cpu(), trainer.global_step)
+        except OSError as error:  # a full disk does not end a training
+            log.warning(f"{self.folder}: no reconstructions are painted: {error.strerror}")

@@ -11,7 +11,13 @@ from torch import distributed
 
 from datamodules.base import VideoDataModule
 from hiera_video.callbacks.averaging import check_average
-from hiera_video.tasks.lightning_private import batch_progress, stop_after_step
+from hiera_video.callbacks.metrics_file import MetricsFile
+from hiera_video.tasks.lightning_private import (
+    batch_progress,
+    go_on_within_epoch,
+    log_by_steps,
+    stop_after_step,
+)
 
 
 class SaveOnSigterm(Callback):
@@ -100,3 +106,17 @@ class ContinueEpoch(Callback):
         shift = len(loader) - left - progress["current"]["processed"]
         progress["is_last_batch"] = not left
         progress["current"] = {stage: n + shift for stage, n in progress["current"].items()}
+        if left:
+            go_on_within_epoch(checkpoint, loader.sampler.epoch)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the file of metrics."""
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.continue_from(trainer.global_step)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """See that logs name the right step."""
+        log_by_steps(trainer)

@@ -1,6 +1,8 @@
 """Record the configuration, code, machine and command of a run, in its folder and checkpoints."""
 
 import json
+import logging
+import os
 import platform
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from omegaconf import OmegaConf
 
 from datamodules.files import atomic_file
 from hiera_video.tasks.description import package_versions
+
+log = logging.getLogger(__name__)
 
 
 class RunRecord(Callback):
@@ -32,25 +36,59 @@ class RunRecord(Callback):
         self, run_dir: str | Path, config: dict[str, Any], resolved: dict[str, Any]
     ) -> None:
         self.run_dir, self.config, self.resolved = Path(run_dir), config, resolved
+        self._record: dict[str, Any] | None = None  # until it is written
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write both files before training starts."""
-        if not trainer.is_global_zero:
+        """Write both files before an evaluation."""
+        self._record = run_record() | {
+            "seed": self.resolved["seed"],
+            "world_size": trainer.world_size,
+        }
+        if stage != "fit":
+            self._write(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Write both files once training works: a start that fails leaves nothing."""
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if self._record is None or not trainer.is_global_zero:
             return
         text = OmegaConf.to_yaml({"defaults": ["/hiera_video", "_self_"]} | self.config)
-        (self.run_dir / "config.yaml").write_text(text)
-        record = run_record() | {"seed": self.resolved["seed"], "world_size": trainer.world_size}
+        with atomic_file(self.run_dir / "config.yaml") as temporary:
+            temporary.write_text(text)
         # A resumed run has a record of each start.
         path = self.run_dir / "run.json"
-        starts = json.loads(path.read_text()) if path.exists() else []
+        starts = [*_starts(path), self._record]
         with atomic_file(path) as temporary:
-            temporary.write_text(json.dumps([*starts, record], indent=2))
+            temporary.write_text(json.dumps(starts, indent=2))
+        self._record = None
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the configuration to the checkpoint."""
         checkpoint["config"] = self.resolved
+
+
+def _starts(path: Path) -> list[Any]:
+    """The earlier starts in ``run.json``; a file that cannot be read is put aside."""
+    try:
+        return list(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError) as error:
+        aside = path.with_name(f"{path.name}.damaged")
+        log.warning(f"{path}: not a JSON list ({error}); it is now {aside.name}, a new one begins")
+        os.replace(path, aside)
+        return []
 
 
 def run_record() -> dict[str, Any]:

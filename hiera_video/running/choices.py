@@ -10,15 +10,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from hiera_video.errors import UsageError
 from hiera_video.models.names import CHECKPOINTS, MODELS
-from hiera_video.running.folders import PREDICTIONS, checkpoint_of, newest_training
+from hiera_video.running.folders import LAST, PREDICTIONS, checkpoint_of, newest_training
 from hiera_video.running.overrides import parameters
 from hiera_video.running.usage_errors import constructor_error
 from hiera_video.terminal import did_you_mean
 from hiera_video.weights.description import CUSTOM
 from hiera_video.weights.earlier_runs import kind_made_by
-from hiera_video.weights.files import checked_values, find_weights, read_checkpoint
+from hiera_video.weights.files import check_finite, find_weights, read_checkpoint
 from hiera_video.weights.portable import CREATE
-from hiera_video.weights.trained import Classes, classes_of, describe_checkpoint
+from hiera_video.weights.trained import describe_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +26,26 @@ log = logging.getLogger(__name__)
 TRAINING_ONLY = {"drop_path_rate", "head_dropout", "head_init_scale", "grad_checkpointing"}
 NOT_COMPARED = {*TRAINING_ONLY, "_partial_", "num_classes"}  # num_classes follows from the data
 
+# Keys that are set from others, and what to set.
+WITHOUT_EFFECT = {
+    "task.optimizer": {
+        "lr": "set task.lr",
+        "weight_decay": "set task.weight_decay",
+        "params": "all parameters of the network that need gradients are trained",
+    },
+    "trainer": {
+        "callbacks": "add an entry to callbacks",
+        "logger": "add an entry to logger",
+        "enable_checkpointing": "set callbacks.recovery=null and callbacks.best=null",
+    },
+}
+
 
 def check_values(config: DictConfig) -> None:
     """Check the values that no constructor of ours checks.
 
     Raises:
-        UsageError: a section is missing, or a value is not a whole number.
+        UsageError: a section is missing, a value is not a whole number, or a key has no effect.
     """
     for name in ("model", "data", "task", "trainer"):
         if "_target_" not in (config.get(name) or {}):
@@ -41,6 +55,11 @@ def check_values(config: DictConfig) -> None:
     for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "log_every_n_steps"):
         if isinstance(config.trainer.get(name), float):
             raise UsageError(f"trainer.{name}={config.trainer[name]}: expected a whole number")
+    for section, keys in WITHOUT_EFFECT.items():
+        values = OmegaConf.select(config, section) or {}
+        for key, instead in keys.items():
+            if key in values:
+                raise UsageError(f"{section}.{key} has no effect; {instead}")
 
 
 def checkpoint_path(config: DictConfig) -> Path | None:
@@ -51,13 +70,15 @@ def checkpoint_path(config: DictConfig) -> Path | None:
             holds another run.
     """
     if config.command == "fit":
-        last = Path(config.run_dir, "checkpoints", "last.ckpt")
-        if config.resume == "auto" and not last.exists():
+        last = Path(config.run_dir, "checkpoints", LAST)
+        if config.resume == "auto" and any(last.parent.glob("*.ckpt")):
+            return last  # or what is whole in its place
+        if config.resume == "auto":
             log.info("resume=auto: there is no earlier run, so a new one starts")
             return None
-        if config.resume is None and last.exists():
-            raise UsageError(f"{last} is of an earlier run; set resume=auto or another run_dir=")
-        source = {None: None, "auto": last}.get(config.resume, config.resume)
+        if config.resume is None:
+            refuse_earlier_run(config)
+        source = config.resume
     else:
         _check_unfinished(config)
         source = config.ckpt_path
@@ -69,6 +90,16 @@ def checkpoint_path(config: DictConfig) -> Path | None:
                 f"the newest run of {config.name}, or task.init_from=WEIGHTS"
             )
     return source and checkpoint_of(Path(source), newest=config.command == "fit")
+
+
+def refuse_earlier_run(config: DictConfig) -> None:
+    """See that a new training does not overwrite another one.
+
+    Raises:
+        UsageError: its folder has checkpoints.
+    """
+    for earlier in Path(config.run_dir, "checkpoints").glob("*.ckpt"):
+        raise UsageError(f"{earlier} is of an earlier run; set resume=auto or another run_dir=")
 
 
 def _check_unfinished(config: DictConfig) -> None:
@@ -135,25 +166,19 @@ def check_model(config: DictConfig) -> None:
         )
 
 
-def check_checkpoint(config: DictConfig, path: Path) -> Classes:
-    """Check that a checkpoint is of the configured model.
-
-    Returns:
-        The classes that the checkpoint names, if any.
+def check_checkpoint(config: DictConfig, path: Path) -> dict[str, Any]:
+    """Check that a checkpoint is of the configured model; returns what it holds.
 
     Raises:
-        UsageError: the checkpoint is of another model, or has values that are not finite.
+        CheckpointError: the checkpoint cannot be read, or has values that are not finite.
+        UsageError: it is of another model.
     """
     checkpoint = read_checkpoint(path)
     if "pytorch-lightning_version" not in checkpoint:
         raise UsageError(f"{path} holds weights, not a run; use task.init_from={path}")
-    weights = checkpoint.get("state_dict", {})
-    try:
-        checked_values({name: w for name, w in weights.items() if w.is_floating_point()})
-    except ValueError as error:
-        raise UsageError(f"{path}: {error}") from error
+    check_finite(checkpoint, path)
     _check_same_model(config, checkpoint, path)
-    return classes_of(checkpoint)
+    return checkpoint
 
 
 def _plain(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Compose configurations, and build the data module of one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ TRUSTED = (
 )
 
 
-def register_resolvers() -> None:
+def register_resolvers(run_folder: Callable[..., str] = run_folder) -> None:
     """Register the functions of our configurations: ``${run_folder:...}``, ``${passes:...}``."""
     OmegaConf.register_new_resolver("run_folder", run_folder, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("passes", passes, replace=True)

@@ -1,15 +1,30 @@
-"""Folders of runs: choose one for a new run, find the newest, find a run's files."""
+"""Folders of runs: choose and lock one for a new run, find the newest, find a run's files."""
 
+import contextlib
+import fcntl
+import itertools
+import logging
 import os
+import platform
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from hiera_video.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 # Set by launchers: a name of the run on which all of its processes agree.
 RUN_ID_VARIABLES = ("HIERA_VIDEO_RUN_ID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID")
 # In the folder of a test. A test that is under way or was cut off has no results.json.
 PREDICTIONS = "predictions.parquet*"
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+LOCK = ".lock"
+# What is in the folder of a run before it has done anything.
+BEFORE_WORK = {LOCK, ".hydra", "tensorboard", "metrics"}  # and the log of each process
 
 
 def run_folder(name: str, command: str, resume: str | None) -> str:
@@ -22,27 +37,134 @@ def run_folder(name: str, command: str, resume: str | None) -> str:
         command: fit, validate, test or predict.
         resume: None, ``auto``, or the folder or checkpoint of a run.
     """
+    return _resumed_folder(name, command, resume) or _new_folder(name, command)
+
+
+def own_run_folder(name: str, command: str, resume: str | None) -> str:
+    """`run_folder`, where the folder of a new run is created, so that no other run gets it.
+
+    All processes of a launcher's job share its folder; `locked` sees that they are of one run.
+    """
+    folder = _resumed_folder(name, command, resume)
+    if folder is None:
+        folder = _new_folder(name, command)
+        return folder if _job_name() else _created(folder)
+    return folder
+
+
+def _resumed_folder(name: str, command: str, resume: str | None) -> str | None:
+    if resume == "auto" and _job_name() is None:
+        fits = command == "fit"
+        newest = newest_training(name, idle=True) if fits else newest_unfinished_test(name)
+        return newest and str(newest)
+    if resume in (None, "auto"):
+        return None
+    if Path(resume).is_dir():
+        return resume
+    run = Path(resume).absolute().parent
+    return str(run.parent) if run.name == "checkpoints" else None
+
+
+def _new_folder(name: str, command: str) -> str:
+    return f"runs/{name}/{command}-{_job_name() or time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _created(folder: str) -> str:
+    """Create a folder; of runs that start in the same second, the others get -2, -3, ..."""
+    for number in itertools.count(1):
+        path = folder if number == 1 else f"{folder}-{number}"
+        try:
+            Path(path).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("there is always another number")
+
+
+def _job_name() -> str | None:
+    """The name that a launcher gave all processes of this job; None without a launcher."""
     # torchrun says "none" when it was given no id.
     ids = (os.environ[k] for k in RUN_ID_VARIABLES if os.environ.get(k, "none") != "none")
-    job = next(ids, None)
-    if resume == "auto" and job is None:
-        newest = newest_training(name) if command == "fit" else newest_unfinished_test(name)
-        if newest is not None:
-            return str(newest)
-    elif resume not in (None, "auto") and Path(resume).is_dir():
-        return resume
-    elif resume not in (None, "auto") and Path(resume).absolute().parent.name == "checkpoints":
-        return str(Path(resume).absolute().parents[1])
-    folder = f"runs/{name}/{command}-{job or time.strftime('%Y%m%d-%H%M%S')}"
-    # Processes of one launcher share a folder; runs that start in the same second do not.
-    return folder if job or not Path(folder).exists() else f"{folder}-{os.getpid()}"
+    return next(ids, None)
 
 
-def newest_training(name: str) -> Path | None:
-    """Folder of a configuration's newest training run that has a checkpoint."""
-    checkpoints = Path("runs", name).glob("fit-*/checkpoints/last.ckpt")
-    newest = max(checkpoints, key=lambda path: path.stat().st_mtime, default=None)
-    return newest and newest.parents[1]
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Keep other trainings out of a run's folder until this one, or its process, ends.
+
+    The lock is POSIX's. It belongs to this process alone, not to the decoding processes that it
+    forks, and the kernel gives it back however the process ends. Network file systems keep it
+    across machines if their lock service runs; if they have none, the log says so. Half files of a
+    save that was killed are removed.
+
+    Raises:
+        UsageError: another process trains there.
+    """
+    with open(run_dir / LOCK, "a+") as file:
+        try:
+            _lock(file)
+        except (BlockingIOError, PermissionError) as error:
+            file.seek(0)
+            raise UsageError(
+                f"{run_dir}: {file.read().strip() or 'another process'} is training there; wait "
+                "for it to end, or set another run_dir="
+            ) from error
+        except OSError as error:
+            log.warning(
+                f"{run_dir}: this file system has no locks ({error.strerror}), so nothing "
+                "keeps a second run out of the folder"
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        for unfinished in run_dir.glob("checkpoints/.*.unfinished"):
+            unfinished.unlink(missing_ok=True)
+        yield
+
+
+def _lock(file: IO[str]) -> None:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        time.sleep(0.2)  # `is_training` may just have looked
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_training(run_dir: Path) -> bool:
+    """Whether another process trains in the folder of a run, on this machine or on another one."""
+    try:
+        with open(run_dir / LOCK, "r+") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:  # there is no such file, or there are no locks
+        return False
+    return False
+
+
+def remove_failed_start(run_dir: Path) -> None:
+    """Remove the folder of a run that failed before it did anything."""
+    if not run_dir.is_dir():
+        return
+    if all(path.name in BEFORE_WORK or path.suffix == ".log" for path in run_dir.iterdir()):
+        shutil.rmtree(run_dir, ignore_errors=True)
+        name = os.path.relpath(run_dir.parent)
+        if name.partition(os.sep)[0] == "runs":
+            with contextlib.suppress(OSError):  # it holds other runs
+                os.removedirs(name)
+
+
+def newest_training(name: str, idle: bool = False) -> Path | None:
+    """Folder of a configuration's newest training run that has a checkpoint.
+
+    Args:
+        name: of the configuration.
+        idle: leave out runs that are under way.
+    """
+    checkpoints = list(Path("runs", name).glob("fit-*/checkpoints/*.ckpt"))
+    newest_first = sorted(checkpoints, key=lambda path: path.stat().st_mtime, reverse=True)
+    folders = dict.fromkeys(path.parents[1] for path in newest_first)
+    return next((f for f in folders if not (idle and is_training(f))), None)
 
 
 def newest_unfinished_test(name: str) -> Path | None:
@@ -69,8 +191,7 @@ def checkpoint_of(path: Path, newest: bool) -> Path:
     """
     checkpoint = path
     if path.is_dir():
-        best = path / "checkpoints" / "best.ckpt"
-        last = path / "checkpoints" / "last.ckpt"
+        best, last = path / "checkpoints" / BEST, path / "checkpoints" / LAST
         checkpoint = best if best.exists() and not newest else last
     if not checkpoint.is_file():
         raise UsageError(f"{checkpoint}: no such checkpoint")

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict, read_write
 
 from hiera_video.errors import UsageError, UserError
-from hiera_video.running.compose import prepare
+from hiera_video.running.compose import prepare, register_resolvers
 from hiera_video.running.configurations import conf_dir
+from hiera_video.running.folders import is_training, own_run_folder, remove_failed_start
 from hiera_video.running.usage_errors import explained
 from hiera_video.running.words import HydraCall
 
+PRINTING_FLAGS = ("--cfg", "-c", "--info", "--hydra-help", "--version")  # nothing is run
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 # Lightning leaves these set; the next job of a sweep would take itself for a rank of the last one.
 DDP_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -41,6 +43,8 @@ def main(call: HydraCall) -> None:
     try:
         with explained(call):
             prepare(call)
+            if not any(flag.partition("=")[0] in PRINTING_FLAGS for flag in call.flags):
+                register_resolvers(functools.cache(own_run_folder))
             sys.argv[1:] = call.argv
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=None)(job)()
     except _ThroughHydra as stop:
@@ -82,17 +86,20 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
     try:
         with explained(call):
             return run(config)
-    except UserError as error:
-        _remove_if_empty(Path(run_dir))
-        raise _ThroughHydra(error) from error
+    except BaseException as error:
+        _remove_if_nothing_done(Path(run_dir))
+        if isinstance(error, UserError):
+            raise _ThroughHydra(error) from error
+        raise
     finally:
         _leave_process_group(launcher)
 
 
-def _remove_if_empty(run_dir: Path) -> None:
-    """Remove the folder of a run that did not start."""
-    if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} <= {".hydra", "log.log"}:
-        shutil.rmtree(run_dir, ignore_errors=True)
+def _remove_if_nothing_done(run_dir: Path) -> None:
+    """Remove the folder of a run that did not start, unless it is that of another run."""
+    first = all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES)
+    if first and not is_training(run_dir):
+        remove_failed_start(run_dir)
 
 
 def _leave_process_group(launcher: dict[str, str | None]) -> None:

@@ -1,16 +1,18 @@
 """One run: build the objects of a composed configuration and call Lightning's trainer."""
 
+import contextlib
 import json
 import logging
 import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
 import torch
 from hydra.utils import instantiate
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -30,15 +32,19 @@ from hiera_video.running.choices import (
     check_values,
     checkpoint_path,
     initial_weights,
+    refuse_earlier_run,
 )
 from hiera_video.running.compose import SECTIONS
+from hiera_video.running.folders import locked
 from hiera_video.running.predict_actions import detects_actions, predict_actions
+from hiera_video.running.processes import check_processes, check_strategy, check_strategy_name
+from hiera_video.running.resuming import check_resumed, is_finished, where
+from hiera_video.running.saving import WholeCheckpoints
+from hiera_video.tasks.lightning_private import Position, position_of
 from hiera_video.terminal import did_you_mean
-from hiera_video.weights.trained import Classes, read_classes
+from hiera_video.weights.trained import Classes, classes_of, read_classes
 
 log = logging.getLogger(__name__)
-
-# The sections that describe a run; the others are about a single command.
 
 
 def run(config: DictConfig) -> float | None:
@@ -53,6 +59,7 @@ def run(config: DictConfig) -> float | None:
     """
     # Everything that can be checked without data is checked first.
     check_values(config)
+    check_strategy_name(config)
     _quiet_lightning()
     torch.set_float32_matmul_precision("high")
     lightning.seed_everything(config.seed, workers=True, verbose=False)
@@ -61,18 +68,29 @@ def run(config: DictConfig) -> float | None:
     if config.out is None:
         config.out = "${run_dir}/" + ("predictions" if predicts_actions else "predictions.jsonl")
     record = RunRecord(config.run_dir, *_records(config))  # of the configuration as it was given
-    classes, weights = _weights_and_classes(config, checkpoint)
+    start = _start(config, checkpoint)
+    if start.position and is_finished(config, start.position, Path(start.weights)):
+        return None
     check_model(config)
     if predicts_actions:  # which needs no trainer
-        predict_actions(config, weights, classes)
+        predict_actions(config, start.weights, start.classes)
         return None
 
-    data, task = _data_and_task(config, classes)
+    data, task = _data_and_task(config, start.classes)
     trainer = _trainer(config, record)
+    check_processes(trainer)
     if trainer.is_global_zero:
         log.info(f"{config.command} {config.name} -> {config.run_dir}")
+        if start.position:
+            log.info(f"going on from {start.checkpoint}: {where(start.position)}")
     started = time.perf_counter()
-    _call(trainer, config.command, task, data, checkpoint)
+    writes = config.command == "fit" and trainer.is_global_zero
+    with locked(Path(config.run_dir)) if writes else contextlib.nullcontext():
+        if writes and start.checkpoint is None:  # another run may have come in between
+            refuse_earlier_run(config)
+        _call(trainer, config.command, task, data, start.checkpoint)
+    if isinstance(saving := trainer.strategy.checkpoint_io, WholeCheckpoints):
+        saving.check_saved()
     if trainer.is_global_zero:
         _report(trainer, config, getattr(task, "results", None), time.perf_counter() - started)
     if config.command == "predict":
@@ -81,23 +99,39 @@ def run(config: DictConfig) -> float | None:
     return None if metric is None else float(metric)
 
 
-def _weights_and_classes(config: DictConfig, checkpoint: Path | None) -> tuple[Classes, str]:
-    """Check the weights of a run and note them in its configuration.
+class _Start(NamedTuple):
+    """What a run starts from.
 
-    Returns:
-        The classes that the weights name, and the file or published name of the weights ("" for
-        random ones).
+    Attributes:
+        weights: the file or published name of the weights, "" for random ones.
+        classes: those that the weights name.
+        checkpoint: of a run, to go on from or to evaluate; None if there are only weights.
+        position: where a training goes on; None for a new one, or an evaluation.
     """
-    if checkpoint is not None:
-        classes = check_checkpoint(config, checkpoint)
-        config.task.init_from = None  # the checkpoint has all weights
-        config.ckpt_path = str(checkpoint)
-        return classes, str(checkpoint)
-    if config.task.init_from is None:
-        return Classes(), ""
-    config.task.init_from = weights = initial_weights(config.task.init_from)
-    evaluates = config.command != "fit" and Path(weights).is_file()
-    return read_classes(Path(weights)) if evaluates else Classes(), weights
+
+    weights: str
+    classes: Classes = Classes()
+    checkpoint: Path | None = None
+    position: Position | None = None
+
+
+def _start(config: DictConfig, checkpoint: Path | None) -> _Start:
+    """Check the weights of a run and note them in its configuration."""
+    fits = config.command == "fit"
+    if checkpoint is None:
+        if config.task.init_from is None:
+            return _Start("")
+        config.task.init_from = weights = initial_weights(config.task.init_from)
+        known = not fits and Path(weights).is_file()
+        return _Start(weights, read_classes(Path(weights)) if known else Classes())
+    if fits:
+        checkpoint, content = check_resumed(config, checkpoint)
+    else:
+        content = check_checkpoint(config, checkpoint)
+    config.task.init_from = None  # the checkpoint has all weights
+    config.ckpt_path = str(checkpoint)
+    position = position_of(content) if fits else None
+    return _Start(str(checkpoint), classes_of(content), checkpoint, position)
 
 
 def _data_and_task(config: DictConfig, classes: Classes) -> tuple[Any, Any]:
@@ -138,13 +172,19 @@ def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
         callbacks = [c for c in callbacks if not isinstance(c, (Checkpoint, WeightAveraging))]
         draws = config.command == "test"
         loggers = [lg for lg in loggers if draws and isinstance(lg, TensorBoardLogger)]
+    plugins = instantiate(config.trainer.get("plugins"), _convert_="all") or []
+    plugins = plugins if isinstance(plugins, list) else [plugins]
+    if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        plugins.append(WholeCheckpoints())
     trainer = instantiate(
         config.trainer,
         _convert_="all",
         callbacks=[record, ContinueEpoch(), *callbacks],
         enable_checkpointing=fits,
         logger=loggers,
+        plugins=plugins,
     )
+    check_strategy(trainer)
     precision, device = str(config.trainer.precision), trainer.strategy.root_device.type
     if precision.startswith("16") and device == "cpu":
         raise UsageError(

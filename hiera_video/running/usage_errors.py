@@ -19,6 +19,9 @@ from hiera_video.running.overrides import arguments, default_values, section_of
 from hiera_video.running.words import HydraCall
 from hiera_video.terminal import did_you_mean
 
+# What a process says when it waits for one that has gone: Gloo and NCCL.
+LOST_PROCESS = re.compile("(closed|reset) by peer|remote process exited")
+
 
 @contextmanager
 def explained(call: HydraCall) -> Iterator[None]:
@@ -51,6 +54,8 @@ def explain(error: BaseException, call: HydraCall) -> UserError | None:
         return UsageError(f"cannot read {error.override!r}: {reason}; is a bracket or quote open?")
     if isinstance(error, HydraException):
         return UsageError(_one_line(error))
+    if isinstance(error, RuntimeError) and LOST_PROCESS.search(str(error)):
+        return UsageError("another process of this run has ended; what it printed says why", 1)
     if isinstance(error, YAMLError):
         return UsageError(f"{call.config}: {_one_line(error)}")
     return as_user_error(error)

@@ -1,5 +1,6 @@
 """What all tasks that train have in common: the network, its optimiser and the batches."""
 
+import inspect
 import logging
 import math
 from abc import abstractmethod
@@ -17,9 +18,10 @@ from hiera_video.models.compiling import compile_blocks
 from hiera_video.tasks.budget import Budget
 from hiera_video.tasks.description import describe
 from hiera_video.tasks.evaluation import Batch, EvaluatedTask
-from hiera_video.tasks.lightning_private import unscales_gradients
+from hiera_video.tasks.lightning_private import skip_step_if, unscales_gradients
 from hiera_video.tasks.optimization import (
     OptimizerFactory,
+    keep_settings,
     parameter_groups,
     schedule_length,
     scheduler,
@@ -99,6 +101,10 @@ class VideoTask(EvaluatedTask):
         self.augment, self.compile_network, self.seed = augment, compile, seed
         self.recipe = recipe
         self._bad_videos: set[int] = set()  # of this epoch, on this rank
+        self._sums: dict[str, Tensor] = {}  # of this step's batches, on this rank
+        # Whether the step that the last batch completed was skipped: bool scalar, the same on all
+        # ranks; None while gradients accumulate.
+        self.skipped: Tensor | None = None
 
     def network(self) -> nn.Module:
         """A new network, with a head for the data's classes."""
@@ -191,6 +197,7 @@ class VideoTask(EvaluatedTask):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make drop path and dropout a function of (seed, batch, rank), so that a run resumes."""
+        self.skipped = None
         batches = self.trainer.fit_loop.epoch_loop.total_batch_idx
         torch.manual_seed(hash((self.seed, batches, self.global_rank)) & (2**63 - 1))
 
@@ -219,6 +226,34 @@ class VideoTask(EvaluatedTask):
             loader: Any = self.trainer.train_dataloader
             loader.check_bad(int(count))
         return count
+
+    def log_mean(self, name: str, value: Tensor) -> None:
+        """Log the mean of a number over all batches of a step, on all ranks.
+
+        Ranks and host meet only at the steps that are logged, and at the last of an epoch.
+
+        Args:
+            name: such as ``train/loss``.
+            value: scalar, of one batch.
+        """
+        self._sums[name] = self._sums.get(name, 0) + value.detach().float()
+
+    def _log_means(self) -> None:
+        """Log what `log_mean` was given since the last step."""
+        trainer, sums = self.trainer, self._sums
+        step = trainer.global_step + 1
+        interval = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        due = (interval and step % interval == 0) or trainer.is_last_batch
+        if sums and (due or step == trainer.max_steps):
+            means = torch.stack(list(sums.values())) / trainer.accumulate_grad_batches
+            means = trainer.strategy.reduce(means, reduce_op="mean")
+            for name, mean in zip(sums, means.unbind(), strict=True):
+                self.log(name, mean)
+        self._sums = {}
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute gradients, which are NaN on all ranks if the loss of one is not finite."""
+        super().backward(loss, *args, gradient=loss.detach() * 0 + 1, **kwargs)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Draw the augmentation on the host, so that no step waits for the device."""
@@ -252,9 +287,10 @@ class VideoTask(EvaluatedTask):
         factor = self.budget.lr_factor(videos, repeats)
         groups = parameter_groups(self.model, self.lr * factor, self.weight_decay, self.layer_decay)
         try:
-            optimizer = self.optimizer(groups)
+            optimizer = self.optimizer(groups, **self._fused())
         except (TypeError, ValueError, IndexError) as error:
             raise MisconfigurationException(f"task.optimizer: {error}") from error
+        keep_settings(optimizer)
         steps, steps_a_pass = schedule_length(trainer)
         warmup = round(self.budget.in_passes(self.warmup_epochs, repeats) * steps_a_pass)
         if trainer.is_global_zero:
@@ -278,6 +314,13 @@ class VideoTask(EvaluatedTask):
             "lr_scheduler": scheduler(optimizer, warmup, steps, floor, start),
         }
 
+    def _fused(self) -> dict[str, bool]:
+        """A fused optimiser on a GPU: it can skip a step without the host."""
+        takes = inspect.signature(self.optimizer).parameters.get("fused")
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        return {"fused": True} if takes and takes.default is None and on_gpu and not scaled else {}
+
     def configure_gradient_clipping(
         self,
         optimizer: Optimizer,
@@ -285,6 +328,9 @@ class VideoTask(EvaluatedTask):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip the total L2 norm of all gradients and log what it was before.
+
+        If it is not finite, the step changes neither weights nor the state of the optimiser. All
+        ranks have the same gradients, so all skip the step.
 
         Args:
             optimizer: the one that will make a step.
@@ -307,3 +353,8 @@ class VideoTask(EvaluatedTask):
             )
         norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf)
         self.log("train/grad_norm", norm)
+        self._log_means()
+        self.skipped = ~norm.isfinite()
+        # A `GradScaler` skips such a step itself.
+        if not scaled and not skip_step_if(optimizer, self.skipped) and self.skipped:
+            optimizer.zero_grad()  # the host has waited; without gradients, a step does nothing

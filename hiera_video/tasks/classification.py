@@ -124,8 +124,8 @@ class ClassificationTask(VideoTask):
         logits = self(video)
         loss = F.cross_entropy(logits.float(), target)
         correct = logits.argmax(1) == target.argmax(1)
-        self.log("train/loss", loss, batch_size=len(label))
-        self.log("train/top1", correct.float().mean(), batch_size=len(label))
+        self.log_mean("train/loss", loss)
+        self.log_mean("train/top1", correct.float().mean())
         return loss
 
     def probabilities(self, batch: Batch) -> dict[str, Tensor]:

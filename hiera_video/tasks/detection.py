@@ -144,7 +144,7 @@ class DetectionTask(VideoTask):
         """Binary cross entropy, averaged over the boxes and actions of the batch."""
         logits = self(self.training_video(batch), batch["boxes"], batch["box_clip"])
         loss = action_loss(logits, batch["box_labels"])
-        self.log("train/loss", loss, batch_size=len(batch["seed"]))
+        self.log_mean("train/loss", loss)
         # In the epoch: keyframes that were replaced because their random crop held no box.
         self._log_sum("train/skipped", batch["skipped"].sum().float())
         return loss

@@ -65,6 +65,37 @@ def parameter_groups(
     return list(groups.values())
 
 
+def keep_settings(optimizer: Optimizer) -> None:
+    """Let an optimiser that loads a state keep its own settings: rates, decay, betas and the rest.
+
+    To load the state of other groups of parameters raises a MisconfigurationException.
+    """
+
+    def with_own_settings(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        own, saved = optimizer.param_groups, state["param_groups"]
+        if [len(group["params"]) for group in own] != [len(group["params"]) for group in saved]:
+            raise MisconfigurationException(
+                "the checkpoint's optimiser has other groups of parameters: keep task.layer_decay "
+                "and the model as they were, or start from the weights with task.init_from"
+            )
+        pairs = zip(own, saved, strict=True)
+        return {**state, "param_groups": [{**mine, "params": s["params"]} for mine, s in pairs]}
+
+    optimizer.register_load_state_dict_pre_hook(with_own_settings)
+
+
+class Schedule(LambdaLR):
+    """A schedule of which a checkpoint holds only the step: rates and shape are as configured."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on at a step."""
+        self.last_epoch, self._step_count = state_dict["last_epoch"], state_dict["_step_count"]
+        factors = [factor(self.last_epoch) for factor in self.lr_lambdas]
+        self._last_lr = [rate * f for rate, f in zip(self.base_lrs, factors, strict=True)]
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
+
+
 def warmup_cosine(
     step: int, warmup: int, total: int, floor: float = 0.0, start: float | None = None
 ) -> float:
@@ -106,7 +137,7 @@ def scheduler(
         floor: as in `warmup_cosine`.
         start: as in `warmup_cosine`.
     """
-    factor = LambdaLR(
+    factor = Schedule(
         optimizer, lambda step: warmup_cosine(step, warmup_steps, total_steps, floor, start)
     )
     return {"scheduler": factor, "interval": "step"}

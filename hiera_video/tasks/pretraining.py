@@ -69,7 +69,7 @@ class PretrainingTask(VideoTask):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean squared error over the hidden patches."""
         loss = self(self.training_video(batch), batch["seed"]).loss
-        self.log("train/loss", loss, batch_size=len(batch["seed"]))
+        self.log_mean("train/loss", loss)
         return loss
 
     def new_metric(self, split: str) -> MeanMetric:

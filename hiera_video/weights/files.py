@@ -1,9 +1,11 @@
 """Files of weights: where they are and what they hold. Code in them is never run."""
 
 import argparse
+import errno
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hiera_video.errors import CheckpointError
+from hiera_video.errors import CheckpointError, DamagedCheckpoint
 from hiera_video.models.names import CHECKPOINTS, MODELS
 from hiera_video.terminal import did_you_mean
+from hiera_video.weights.whole import check_whole
 
 StateDict = dict[str, Tensor]
 
@@ -45,8 +48,53 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     training scripts such as timm's keep their options.
 
     Raises:
-        CheckpointError: no such file, a damaged one, or one with other objects.
+        CheckpointError: no such file, a damaged one, or one with other objects. If a checkpoint of
+            a run is damaged, the message names another one of the run that is whole.
     """
+    try:
+        return _read(path)
+    except DamagedCheckpoint as error:
+        if other := whole_beside(Path(path)):
+            raise DamagedCheckpoint(f"{error}; {other} is whole: use it instead") from error
+        raise
+
+
+def whole_beside(path: Path) -> Path | None:
+    """The newest other checkpoint in a run's folder that is whole, with finite weights.
+
+    Args:
+        path: a checkpoint of the run, which need not exist.
+    """
+    if path.absolute().parent.name != "checkpoints":
+        return None
+    others = [other for other in path.parent.glob("*.ckpt") if other != path]
+    for other in sorted(others, key=lambda file: file.stat().st_mtime, reverse=True):
+        try:
+            check_finite(_read(other), other)
+        except CheckpointError:
+            continue
+        return other
+    return None
+
+
+def check_finite(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """See that a training can go on from the weights of a run's checkpoint.
+
+    Args:
+        checkpoint: what `read_checkpoint` returned.
+        path: of its file, for the message.
+
+    Raises:
+        CheckpointError: a weight is NaN or infinite.
+    """
+    weights = checkpoint.get("state_dict", {})
+    try:
+        checked_values({name: w for name, w in weights.items() if w.is_floating_point()})
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _read(path: str | Path) -> dict[str, Any]:
     if not os.path.isfile(path):
         is_name = not Path(path).suffix and os.sep not in str(path)
         hint = did_you_mean(str(path), CHECKPOINTS) if is_name else ""
@@ -58,10 +106,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
             content = load_file(path)
         else:
+            check_whole(path)
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every format and kind of damage raises another exception
-        raise CheckpointError(f"{path}: {_reason(error)}") from error
+        raise _unreadable(path, error) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dict of weights")
     return content
@@ -206,9 +255,16 @@ def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, pickle.UnpicklingError) and "allowed global" in str(error):
-        return "refused, it holds objects other than tensors and plain values"
-    return "cannot be read as weights; damaged or of another format"
+def _unreadable(path: str | Path, error: Exception) -> CheckpointError:
+    # torch seeks beyond the ends of a file that was cut off.
+    if isinstance(error, OSError) and error.strerror and error.errno != errno.EINVAL:
+        return CheckpointError(f"{path}: {error.strerror}")
+    # An archive that is whole, and not read, has what `torch.load` refuses.
+    refused = "allowed global" in str(error) or zipfile.is_zipfile(path)
+    if isinstance(error, pickle.UnpicklingError) and refused:
+        return CheckpointError(
+            f"{path}: refused, it holds objects other than tensors and plain values"
+        )
+    if isinstance(error, ValueError) and zipfile.is_zipfile(path):
+        return DamagedCheckpoint(f"{path}: damaged, {error}")
+    return DamagedCheckpoint(f"{path}: cannot be read as weights; damaged or of another format")

@@ -11,6 +11,7 @@ from lightning import Callback
 import datamodules.clips.videos
 from datamodules.folder import VideoFolderDataModule
 from datamodules.video.decoding import VideoFile
+from hiera_video.errors import UsageError
 
 
 class TerminateAt(Callback):
@@ -33,6 +34,28 @@ class KillAt(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.fit_loop.epoch_loop.total_batch_idx == self.batch:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class FailOnRank1(Callback):
+    """Raise an error in the second process after some step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == self.step and trainer.global_rank == 1:
+            raise UsageError("this is the cause", 1)
+
+
+class WaitAt(Callback):
+    """Wait after some step until a file is there."""
+
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        while trainer.global_step == self.step and not os.path.exists(self.path):
+            time.sleep(0.05)
 
 
 class Record(Callback):

@@ -4,11 +4,17 @@ import pytest
 import torch
 from lightning import Callback
 from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from hiera_video.tasks.lightning_private import (
+    Position,
     batch_progress,
+    go_on_within_epoch,
+    log_by_steps,
+    position_of,
+    skip_step_if,
     stop_after_step,
     unscales_gradients,
 )
@@ -76,6 +82,74 @@ def test_the_place_in_an_epoch_can_be_moved(stopped):
     progress["current"] = {stage: count + 3 for stage, count in progress["current"].items()}
     torch.save(checkpoint, stopped)
     assert resume(stopped) == [6, 7]
+
+
+class SaveEpochs(Callback):
+    """Save at the end of each epoch, as Lightning's own callback does."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize(("steps", "position", "rest"), [(3, (0, 3, 3), 5), (8, (1, 0, 8), 0)])
+def test_an_epoch_that_was_cut_short_is_gone_on_with(tmp_path, steps, position, rest):
+    path = tmp_path / "last.ckpt"
+    arguments = {"limit_train_batches": 8, "limit_val_batches": 0}
+    quick_trainer(max_steps=steps, callbacks=[SaveEpochs(path)], **arguments).fit(BoringModel())
+    checkpoint = torch.load(path, weights_only=True)
+    assert position_of(checkpoint) == Position(*position)
+    if rest:
+        go_on_within_epoch(checkpoint, 0)
+    torch.save(checkpoint, path)
+    batches = Batches()
+    trainer = quick_trainer(max_epochs=2, callbacks=[batches], **arguments)
+    trainer.fit(BoringModel(), ckpt_path=path, weights_only=True)
+    assert batches.seen == [*range(8 - rest, 8), *range(8)]
+
+
+def test_logs_count_steps_also_after_a_resume_within_an_epoch(tmp_path):
+    path, logged = tmp_path / "last.ckpt", []
+
+    class SaveFirst(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 2:
+                trainer.save_checkpoint(path)
+
+    class Logs(DummyLogger):
+        def log_metrics(self, metrics, step=None):
+            logged.append(step)
+
+    class Model(BoringModel):
+        def on_train_batch_start(self, batch, batch_idx):
+            log_by_steps(self.trainer)
+
+        def training_step(self, batch, batch_idx):
+            self.log("seen", batch_idx)
+            return super().training_step(batch, batch_idx)
+
+    arguments = {"limit_train_batches": 6, "limit_val_batches": 0, "log_every_n_steps": 1}
+    for ckpt_path in (None, path):
+        trainer = quick_trainer(callbacks=[SaveFirst()], logger=Logs(), **arguments)
+        trainer.fit(Model(), ckpt_path=ckpt_path, weights_only=True)
+    assert logged == [0, 1, 2, 3, 4, 5, 3, 4, 5]
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_a_fused_optimiser_can_skip_a_step(skips):
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight], 0.1, fused=True)
+    weight.grad = torch.ones(3)
+    assert not skip_step_if(optimizer, torch.tensor(skips))  # it has no state yet
+    optimizer.step()
+    before = weight.detach().clone()
+    assert skip_step_if(optimizer, torch.tensor(skips))
+    optimizer.step()
+    assert torch.equal(weight, before) == skips
+    assert float(optimizer.state[weight]["step"]) == 2 - skips
+    assert not skip_step_if(torch.optim.AdamW([weight], 0.1, fused=False), torch.tensor(skips))
 
 
 @pytest.mark.parametrize("fused", [False, True])
