@@ -146,8 +146,9 @@ def random_resized_crop(
         rng: source of randomness.
 
     Returns:
-        A box inside the picture. If none of ten draws fits, it is the largest central box of
-        ``aspect``.
+        A box inside the picture. If none of ten draws fits, it is the whole picture or, where that
+        is too wide or too tall for ``ratio``, its centre at the nearest ratio. (As in torchvision
+        and PySlowFast. Scaled to the model's input, it is squeezed.)
     """
     for _ in range(10):
         area = width * height * rng.uniform(*scale)
@@ -156,9 +157,10 @@ def random_resized_crop(
         if 0 < w <= width and 0 < h <= height:
             x, y = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
             return x, y, x + w, y + h
-    w = min(width, max(1, round(height * aspect)))
-    h = min(height, max(1, round(width / aspect)))
-    return view_crops(width, height, w, h, 1)[0]
+    w = min(width, max(1, round(height * aspect * max(ratio))))
+    h = min(height, max(1, round(width / (aspect * min(ratio)))))
+    x, y = (width - w) // 2, (height - h) // 2
+    return x, y, x + w, y + h
 
 
 def random_short_side_crop(

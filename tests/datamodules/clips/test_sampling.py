@@ -2,8 +2,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from torchvision.transforms import RandomResizedCrop
 
 from datamodules.clips.sampling import (
     clip_span,
@@ -85,11 +87,23 @@ def test_random_crops_keep_area_and_aspect_and_are_central_only_if_none_fits(
         assert (w, h) == size
         assert 0.3 * (1 - rounding) <= w * h / (width * height) <= 0.9 * (1 + rounding)
         assert 3 / 4 * (1 - rounding) <= w / h / aspect <= 4 / 3 * (1 + rounding)
-    else:  # the largest central box
+    else:  # the largest central box that is neither too wide nor too tall
         assert w == width or h == height
         assert abs(x1 - (width - x2)) <= 1
         assert abs(y1 - (height - y2)) <= 1
-        assert 1 - rounding <= w / h / aspect <= 1 + rounding
+        assert 3 / 4 * (1 - rounding) <= w / h / aspect <= 4 / 3 * (1 + rounding)
+
+
+@given(side, side, st.sampled_from([(3 / 4, 4 / 3), (0.9, 1.0), (1.0, 1.0), (0.2, 5.0)]))
+@example(1920, 1080, (3 / 4, 4 / 3))  # becomes 1440 x 1080
+@example(1080, 1920, (3 / 4, 4 / 3))
+@example(640, 480, (3 / 4, 4 / 3))  # stays whole
+def test_where_no_draw_fits_the_crop_is_that_of_torchvision(width, height, ratio):
+    too_large = (2.0, 2.0)  # of the picture's area
+    box = random_resized_crop(width, height, 1.0, too_large, ratio, np.random.default_rng(0))
+    picture = torch.empty(1, 1, 1).expand(1, height, width)
+    y, x, h, w = RandomResizedCrop.get_params(picture, list(too_large), list(ratio))
+    assert box == (x, y, x + w, y + h)
 
 
 def test_random_crops_reach_all_borders():
