@@ -16,9 +16,11 @@ from datamodules.clips.sampling import (
     random_segment_times,
     random_short_side_crop,
     segment_view_times,
+    spread_stride,
     view_crops,
     view_starts,
 )
+from datamodules.clips.videos import ClipFormat
 
 seconds = st.floats(0.01, 1000)
 side = st.integers(8, 2000)
@@ -28,6 +30,28 @@ def test_sixteen_by_four_takes_every_fourth_frame_of_a_30_fps_video():
     frames = np.floor(clip_times(1.0, 16, 4, 30.0) * 30 + 0.5)
     assert frames.tolist() == list(range(30, 94, 4))
     assert clip_span(16, 4, 30.0) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(("frames", "stride"), [(16, 4), (32, 2), (8, 8), (4, 2), (1, 4)])
+def test_a_spread_clip_takes_the_frames_of_pyslowfast(frames, stride):
+    """``temporal_sampling`` there: ``linspace(start, start + 64 - 1, 16).long()``."""
+    for start in (0, 59, 236):
+        times = clip_times(start / 30, frames, spread_stride(frames, stride), 30.0)
+        expected = torch.linspace(start, start + frames * stride - 1, frames).long()
+        assert shown(times, 10**6, 30.0).tolist() == expected.tolist()
+    assert frames == 1 or shown(times, 10**6, 30.0)[-1] == 236 + frames * stride - 1
+
+
+def test_the_views_of_spread_clips_are_those_of_pyslowfast():
+    """``start_idx = clip_idx * floor((300 - 64) / 4)`` there, with ``USE_OFFSET_SAMPLING``."""
+    clip = ClipFormat(16, 4, 30.0, 224, 224, "spread")
+    views = [shown(times, 300, 30.0) for times in clip.view_times(10.0, 30.0, 5)]
+    assert [view[0] for view in views] == [0, 59, 118, 177, 236]
+    assert [view[-1] for view in views] == [63, 122, 181, 240, 299]
+    assert (np.diff(views[0]) >= 4).all()
+    rng = np.random.default_rng(0)
+    last = [clip.random_times(10.0, rng)[-1] for _ in range(1000)]
+    assert 9.9 < max(last) < 10
 
 
 @given(seconds, st.integers(1, 64), st.integers(1, 16), st.integers(0, 2**32))
