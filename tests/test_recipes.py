@@ -196,6 +196,16 @@ def test_finetuning_on_ava(name):
     assert task.init_from == f"hiera_{size}_16x224"  # fine-tuned
 
 
+@pytest.mark.parametrize(("name", "batch"), [("folder/pretrain", 512), ("folder/finetune", 256)])
+def test_own_data_learn_at_the_rate_of_their_batch(name, batch):
+    config = composed(name)
+    task, data = instantiate(config["task"], _convert_="all"), config["data"]
+    for videos in (data["batch_size"], batch):
+        factor = task.budget.lr_factor(videos, data["repeats"])
+        assert task.lr * factor == pytest.approx(8e-4 * videos / batch)
+    assert task.budget.batch is None  # whatever the devices hold
+
+
 def check_clips(data, frames, sampling):
     clip = data.clip
     assert (clip.num_frames, clip.height, clip.width) == (frames, 224, 224)
