@@ -45,11 +45,14 @@ class VideoDataModule(LightningDataModule):
         class_names: classes in the order of their ids, or a text file with one name a line,
             relative to ``root``; None: those of the first split that exists.
         num_frames: frames of a clip.
-        sampling: ``clip``: frames at equal steps, starting at a random moment in training and at
-            equally spaced moments in evaluation; ``segments``: one frame from each of
-            ``num_frames`` equal parts of the video (TSN, Wang et al. 2016), at a random place in
-            each part in training and at the same place in all parts in evaluation.
-        stride: a clip takes every ``stride``-th frame of a nominal ``fps``.
+        sampling: ``clip``: every ``stride``-th frame, from a random moment on in training and from
+            equally spaced moments on in evaluation; ``spread``: the same, but at equal steps over
+            all of ``num_frames * stride`` frames, the last one included, as PySlowFast does and as
+            the published weights were trained (16 x 4: 0, 4.2, ..., 63 in place of 0, 4, ..., 60);
+            ``segments``: one frame from each of ``num_frames`` equal parts of the video (TSN, Wang
+            et al. 2016), at a random place in each part in training and at the same place in all
+            parts in evaluation.
+        stride: step of a clip in frames of a nominal ``fps``.
         fps: nominal frames a second; a file of another rate is sampled at the same seconds.
         size: height and width of a clip, pixels.
         batch_size: videos in a training batch of one process, which holds ``batch_size * repeats``
@@ -122,7 +125,7 @@ class VideoDataModule(LightningDataModule):
         if short_side is not None:
             check_short_side(short_side, max(size))
         if sampling not in SAMPLINGS:
-            raise ValueError(f"sampling must be {' or '.join(SAMPLINGS)}, not {sampling!r}")
+            raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, not {sampling!r}")
         if not 0 <= max_bad_share < 1:
             raise ValueError(f"max_bad_share must be in [0, 1), not {max_bad_share}")
         for name, views in (("val_views", val_views), ("test_views", test_views)):

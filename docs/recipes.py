@@ -47,12 +47,13 @@ def row(name: str) -> list[str]:
     details = optimizer.get("betas") or optimizer.get("momentum")
     repeats = data["repeats"]
     per_pass = repeats if task["epochs"]["unit"] == "effective" else 1
+    stride, sampling = f" x {data['stride']}", data.get("sampling", "clip")
     jitter, views = data.get("short_side"), data.get("test_views")
     return [
         f"`{name}`",
         model["name"].removeprefix("hiera_").removesuffix("_16x224"),
         f"{data['num_frames']}"
-        + (f" x {data['stride']}" if data.get("sampling", "clip") == "clip" else ""),
+        + {"clip": stride, "spread": f"{stride}, spread", "segments": ""}[sampling],
         f"{task['batch']['global']}",
         f"{repeats}",
         f"{trainer['max_epochs'] * repeats}",

@@ -95,7 +95,7 @@ def test_all_recipes_are_checked():
 def test_pretraining(name):
     size, frames, lr, drop_path, batch, epochs, warmup, repeats, flip = PRETRAINING[name]
     task, model, data, config = parts(name)
-    check_clips(data, frames, sampling="segments" if "ssv2" in name else "clip")
+    check_clips(data, frames, sampling="segments" if "ssv2" in name else "spread")
     check_model(model, size, frames, drop_path)
     assert (len(model.decoder_blocks), model.decoder_blocks[0].attn.heads) == (8, 8)
     assert (task.mask_ratio, task.mask) == (0.9, "random")
@@ -120,7 +120,7 @@ def test_finetuning_on_kinetics(name):
     kinetics, size = name.removeprefix("kinetics").split("/finetune_")
     lr, epochs, drop_path, dropout, layer_decay = KINETICS[size]
     task, model, data, config = parts(name)
-    check_clips(data, 16, sampling="clip")
+    check_clips(data, 16, sampling="spread")
     check_model(model, size, 16, drop_path)
     assert model.head.dropout.p == dropout
     assert model.head.projection.out_features == data.num_classes == int(kinetics)
@@ -196,11 +196,21 @@ def test_finetuning_on_ava(name):
     assert task.init_from == f"hiera_{size}_16x224"  # fine-tuned
 
 
+@pytest.mark.parametrize(("name", "batch"), [("folder/pretrain", 512), ("folder/finetune", 256)])
+def test_own_data_learn_at_the_rate_of_their_batch(name, batch):
+    config = composed(name)
+    task, data = instantiate(config["task"], _convert_="all"), config["data"]
+    for videos in (data["batch_size"], batch):
+        factor = task.budget.lr_factor(videos, data["repeats"])
+        assert task.lr * factor == pytest.approx(8e-4 * videos / batch)
+    assert task.budget.batch is None  # whatever the devices hold
+
+
 def check_clips(data, frames, sampling):
     clip = data.clip
     assert (clip.num_frames, clip.height, clip.width) == (frames, 224, 224)
     assert data.clip.sampling == sampling
-    if sampling == "clip":
+    if sampling != "segments":
         assert (clip.stride, clip.fps) == (4, 30)
 
 

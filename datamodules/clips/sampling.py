@@ -17,20 +17,33 @@ def sample_seed(seed: int, epoch: int, index: int, repeat: int = 0) -> int:
     return int(state >> np.uint64(1))
 
 
-def clip_span(num_frames: int, stride: int, fps: float) -> float:
+def clip_span(num_frames: int, stride: float, fps: float) -> float:
     """Seconds between the first and the last frame of a clip.
 
     "16 x 4" means the same time in a file of any rate, as in PySlowFast (``TARGET_FPS`` 30).
 
     Args:
         num_frames: frames of the clip.
-        stride: the clip takes every ``stride``-th frame of a nominal ``fps``.
+        stride: nominal frames from one of its frames to the next.
         fps: nominal frames per second.
     """
     return (num_frames - 1) * stride / fps
 
 
-def clip_times(start: float, num_frames: int, stride: int, fps: float) -> np.ndarray:
+def spread_stride(num_frames: int, stride: int) -> float:
+    """The stride that spreads a clip over all of ``num_frames * stride`` nominal frames.
+
+    PySlowFast takes 16 x 4 as 16 of 64 frames, from the first to the last: 0, 4.2, ..., 63. Every
+    fourth frame would be 0, 4, ..., 60.
+
+    Args:
+        num_frames: frames of the clip.
+        stride: nominal frames for each of them.
+    """
+    return (num_frames * stride - 1) / max(1, num_frames - 1)
+
+
+def clip_times(start: float, num_frames: int, stride: float, fps: float) -> np.ndarray:
     """Times of a clip's frames.
 
     They may lie past the end of the video, where the decoder shows the last frame.
@@ -38,7 +51,7 @@ def clip_times(start: float, num_frames: int, stride: int, fps: float) -> np.nda
     Args:
         start: time of the first frame, seconds.
         num_frames: frames of the clip.
-        stride: the clip takes every ``stride``-th frame of a nominal ``fps``.
+        stride: nominal frames from one of its frames to the next.
         fps: nominal frames per second.
 
     Returns:
@@ -146,8 +159,9 @@ def random_resized_crop(
         rng: source of randomness.
 
     Returns:
-        A box inside the picture. If none of ten draws fits, it is the largest central box of
-        ``aspect``.
+        A box inside the picture. If none of ten draws fits, it is the whole picture or, where that
+        is too wide or too tall for ``ratio``, its centre at the nearest ratio. (As in torchvision
+        and PySlowFast. Scaled to the model's input, it is squeezed.)
     """
     for _ in range(10):
         area = width * height * rng.uniform(*scale)
@@ -156,9 +170,10 @@ def random_resized_crop(
         if 0 < w <= width and 0 < h <= height:
             x, y = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
             return x, y, x + w, y + h
-    w = min(width, max(1, round(height * aspect)))
-    h = min(height, max(1, round(width / aspect)))
-    return view_crops(width, height, w, h, 1)[0]
+    w = min(width, max(1, round(height * aspect * max(ratio))))
+    h = min(height, max(1, round(width / (aspect * min(ratio)))))
+    x, y = (width - w) // 2, (height - h) // 2
+    return x, y, x + w, y + h
 
 
 def random_short_side_crop(

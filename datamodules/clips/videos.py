@@ -19,13 +19,14 @@ from datamodules.clips.sampling import (
     random_short_side_crop,
     sample_seed,
     segment_view_times,
+    spread_stride,
     view_crops,
     view_starts,
 )
 from datamodules.manifests.splits import Manifest
 from datamodules.video.decoding import VideoFile
 
-SAMPLINGS = ("clip", "segments")
+SAMPLINGS = ("clip", "spread", "segments")
 
 
 class ClipFormat(NamedTuple):
@@ -37,7 +38,8 @@ class ClipFormat(NamedTuple):
         fps: nominal frames per second that ``stride`` counts.
         height: H, pixels.
         width: W, pixels.
-        sampling: ``clip``, or ``segments``: one frame of each of T equal parts of the video.
+        sampling: ``clip``; ``spread``: T frames from the first to the last of ``T * stride``, at
+            equal steps; or ``segments``: one frame of each of T equal parts of the video.
     """
 
     num_frames: int
@@ -55,11 +57,18 @@ class ClipFormat(NamedTuple):
     @property
     def span(self) -> float:
         """Seconds from the first to the last frame."""
-        return clip_span(self.num_frames, self.stride, self.fps)
+        return clip_span(self.num_frames, self.step, self.fps)
+
+    @property
+    def step(self) -> float:
+        """Nominal frames from one frame of a clip to the next."""
+        if self.sampling == "spread":
+            return spread_stride(self.num_frames, self.stride)
+        return self.stride
 
     def times(self, start: float) -> np.ndarray:
-        """Times of the frames of a ``clip`` that starts at ``start``: float64 ``(T,)``, seconds."""
-        return clip_times(start, self.num_frames, self.stride, self.fps)
+        """Times of the frames of a clip that starts at ``start``: float64 ``(T,)``, seconds."""
+        return clip_times(start, self.num_frames, self.step, self.fps)
 
     def random_times(self, duration: float, rng: np.random.Generator) -> np.ndarray:
         """Draw the times of the frames of a training clip.

@@ -32,7 +32,7 @@ def run(words: Sequence[str]) -> None:
         one_worker = clips_a_second(data, 1, arguments.seconds)
         all_cores = clips_a_second(data, CORES, arguments.seconds) if CORES > 1 else one_worker
     clip = data.clip
-    spacing = f"stride {clip.stride}" if clip.sampling == "clip" else "one of each segment"
+    spacing = "one of each segment" if clip.sampling == "segments" else f"stride {clip.step:g}"
     print(f"{arguments.config}: {files}")
     print(
         f"clips of {clip.num_frames} frames, {spacing}, {clip.width}x{clip.height}, "

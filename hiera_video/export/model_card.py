@@ -138,11 +138,12 @@ def _input(description: Description) -> str:
         return f"Input: {values}. {_output(description)}"
     height, width = clip["size"]
     temporal, spatial = clip["test_views"]
-    times = (
-        f"one of every {clip['stride']} at {clip['fps']} frames per second"
-        if clip["sampling"] == "clip"
-        else f"one from each of {clip['num_frames']} equal parts of a video"
-    )
+    nominal = f"{clip['fps']} frames per second"
+    times = {
+        "clip": f"one of every {clip['stride']} at {nominal}",
+        "spread": f"at equal steps over {clip['num_frames'] * clip['stride']} at {nominal}",
+        "segments": f"one from each of {clip['num_frames']} equal parts of a video",
+    }[clip["sampling"]]
     text = f"Input: {values}; {clip['num_frames']} frames of {height} x {width} pixels, {times}."
     if description.kind == "classifier":
         text += (

@@ -99,7 +99,7 @@ class HieraActionDetector(Hiera):
 
         Returns:
             Logits ``(N, classes)``. Their sigmoids are probabilities; a box may have several
-            actions.
+            actions. In evaluation they have the type of the weights, also under autocast.
 
         Raises:
             ValueError: another shape.

@@ -219,6 +219,9 @@ class HieraBlock(nn.Module):
 class Head(nn.Module):
     """Dropout and a linear classifier. Its output is logits, also in evaluation.
 
+    Evaluation computes them in the type of the weights, also under autocast: bfloat16 keeps 8 bits,
+    so the best two of many logits would often be equal.
+
     Args:
         dim: channels of the input.
         num_classes: number of logits.
@@ -232,9 +235,20 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify ``(B, dim)``: logits ``(B, classes)``."""
-        return self.projection(self.dropout(x))
+        if self.training or autocast_type(x.device) is None:
+            return self.projection(self.dropout(x))
+        with torch.autocast(x.device.type, enabled=False):
+            return self.projection(x.to(self.projection.weight.dtype))
 
 
 def layer_norm(dim: int) -> nn.LayerNorm:
     """A LayerNorm over `dim` channels, with the epsilon of the published models."""
     return nn.LayerNorm(dim, eps=1e-6)
+
+
+def autocast_type(device: torch.device) -> torch.dtype | None:
+    """The type that autocast computes products in on a device; None where it is off."""
+    kind = device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hiera_video.models.architecture import block_shapes, geometry
-from hiera_video.models.blocks import Head, HieraBlock, PatchEmbed, layer_norm
+from hiera_video.models.blocks import Head, HieraBlock, PatchEmbed, autocast_type, layer_norm
 from hiera_video.models.token_order import join_units, reroll, unroll
 
 
@@ -146,13 +146,15 @@ class Hiera(nn.Module):
             video: normalised float ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
 
         Returns:
-            Logits ``(B, classes)``.
+            Logits ``(B, classes)``. In evaluation they have the type of the weights, also under
+            autocast.
 
         Raises:
             ValueError: another shape than `input_size`, or integers.
         """
         tokens = self.encode(video, [len(self.stage_ends) - 1])[0]  # (B, U, L, C)
-        return self.head(self.norm(tokens.mean(dim=(1, 2))))
+        pooled = tokens.mean(dim=(1, 2), dtype=self.norm.weight.dtype)  # (B, C)
+        return self.head(self.norm(pooled))
 
     def forward_features(self, video: Tensor, return_stages: bool = False) -> Tensor | list[Tensor]:
         """Compute feature maps in raster order, before the final norm.
@@ -214,7 +216,8 @@ class Hiera(nn.Module):
             ValueError: as `forward`.
         """
         self._check_input(video)
-        video = video.to(_compute_dtype(self.patch_embed.proj.weight))
+        weight = self.patch_embed.proj.weight
+        video = video.to(autocast_type(weight.device) or weight.dtype)
         positions = self.position_embedding()  # (1, T'*H'*W', C)
         if kept is None:
             return unroll(self.patch_embed(video) + positions, self.unit_grid, self.levels)
@@ -300,14 +303,6 @@ class Hiera(nn.Module):
             )
         if not video.is_floating_point():
             raise ValueError(f"expected a normalised float input, got {video.dtype}")
-
-
-def _compute_dtype(weight: Tensor) -> torch.dtype:
-    """The type that products with a weight are computed in."""
-    device = weight.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return weight.dtype
 
 
 def learned(places: int, dim: int) -> nn.Parameter:

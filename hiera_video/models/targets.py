@@ -139,14 +139,14 @@ class PixelTarget:
 
 
 class HOGTarget:
-    """Histograms of oriented gradients (Dalal and Triggs 2005) of the first frame of each token.
+    """Histograms of oriented gradients, the target of MaskFeat (Wei et al., arXiv:2112.09133).
 
-    The gradient of a channel is the difference of a pixel's two neighbours, and 0 at the border of
-    the frame. A cell of 8x8 pixels has 9 bins of 20 degrees; opposite directions share a
-    bin. Each pixel adds the magnitude of its gradient to one bin. The histogram of each cell and
-    channel is divided by its L2 norm. Cells and bins are those of MaskFeat (arXiv:2112.09133),
-    whose target Hiera compares with pixels (table 3c). The values equal those of scikit-image's
-    ``hog`` with blocks of one cell; MaskFeat's code has Sobel kernels and mirrored borders instead.
+    Hiera compares them with pixels (table 3c). Only the first frame of each token counts, and each
+    channel by itself. Gradients are those of Sobel kernels, on a frame mirrored at its border. A
+    cell of 8x8 pixels has 9 bins of 20 degrees; opposite directions share a bin. Each pixel adds
+    the magnitude of its gradient to one bin, and a cell's histogram is divided by its L2 norm. The
+    values, their order and the direction at which bins begin are those of MaskFeat's code
+    (``HOGLayerC`` in PySlowFast, 9 bins, pooled by 8, without a Gaussian window).
 
     Args:
         patch_size: height and width of a patch in pixels, multiples of 8.
@@ -157,12 +157,11 @@ class HOGTarget:
         ValueError: a patch does not consist of whole cells.
 
     Attributes:
-        dim: D, 108 for 16x16 pixels. The order is (row of cells, column of cells, channel, bin).
+        dim: D, 108 for 16x16 pixels. The order is (channel, bin, row of cells, column of cells).
     """
 
     has_picture = False
     CELL, BINS = 8, 9
-    EPS = 1e-5  # as in scikit-image; the histogram that it is added to is a mean over pixels
 
     def __init__(
         self, patch_size: tuple[int, int], frame_stride: int | None, in_chans: int
@@ -195,13 +194,13 @@ class HOGTarget:
 
     def patches(self, video: Tensor) -> Tensor:
         """Compute the histograms of all patches of ``(B, 3, T, H, W)``: float32 ``(B, P, D)``."""
-        if self.frame_stride is not None:
-            video = video[:, :, :: self.frame_stride]  # (B, 3, T', H, W)
-        x = self.histograms(video.float())  # (B, 3, T', rows, columns, bins)
+        images = self.frame_stride is None
+        video = video[:, :, None] if images else video[:, :, :: self.frame_stride]
+        x = self.histograms(video.float())  # (B, 3, T', 9, rows, columns)
         rows, columns = self.cells
-        x = x.unflatten(-2, (-1, columns)).unflatten(-4, (-1, rows))  # (B, 3, T', H', r, W', c, 9)
-        x = x.movedim(1, -2).movedim(-5, -4)  # (B, T', H', W', r, c, 3, 9)
-        return x.flatten(-4).flatten(1, -2)  # (B, P, D)
+        x = x.unflatten(-1, (-1, columns)).unflatten(-3, (-1, rows))  # (B, 3, T', 9, H', r, W', c)
+        x = x.permute(0, 2, 4, 6, 1, 3, 5, 7)  # (B, T', H', W', 3, 9, r, c)
+        return x.flatten(4).flatten(1, 3)  # (B, P, D)
 
     def histograms(self, frames: Tensor) -> Tensor:
         """Compute the histograms of all cells.
@@ -210,23 +209,25 @@ class HOGTarget:
             frames: float32 ``(..., H, W)``, each channel by itself.
 
         Returns:
-            float32 ``(..., H/8, W/8, bins)``, of L2 norm 1 over the bins, or less where there is
-            hardly any gradient.
+            float32 ``(..., 9, H/8, W/8)``, of L2 norm 1 over the bins, or 0 where a cell has no
+            gradient.
         """
-        down = F.pad(frames[..., 2:, :] - frames[..., :-2, :], (0, 0, 1, 1))
-        right = F.pad(frames[..., 2:] - frames[..., :-2], (1, 1))
-        magnitude = torch.hypot(down, right)
-        angle = torch.atan2(down, right) * (self.BINS / math.pi)  # in bins, from -9 to 9
+        x = F.pad(frames.reshape(-1, *frames.shape[-2:]), (1, 1, 1, 1), mode="reflect")
+        left = _smooth(x[:, :, :-2] - x[:, :, 2:], dim=1)  # (N, H, W): Sobel, left minus right
+        up = _smooth(x[:, :-2] - x[:, 2:], dim=2)
+        magnitude = torch.hypot(left, up)
+        angle = torch.atan2(left, up) / math.pi * self.BINS  # in bins, from -9 to 9
         bins = angle.floor().remainder(self.BINS)  # opposite directions share a bin
         # Bin by bin, because a scattered sum is not deterministic on a GPU.
         votes = [torch.where(bins == k, magnitude, 0.0) for k in range(self.BINS)]
-        x = torch.stack([self._mean_of_cells(vote) for vote in votes], dim=-1)
-        return x / (x.square().sum(dim=-1, keepdim=True) + self.EPS**2).sqrt()
+        x = torch.stack([self._sum_of_cells(vote) for vote in votes], dim=1)
+        x = F.normalize(x, dim=1)  # (N, 9, rows, columns)
+        return x.reshape(*frames.shape[:-2], *x.shape[1:])  # (..., 9, rows, columns)
 
-    def _mean_of_cells(self, x: Tensor) -> Tensor:
-        cells = x.unflatten(-1, (-1, self.CELL))  # (..., H, columns, 8)
-        cells = cells.unflatten(-3, (-1, self.CELL))  # (..., rows, 8, columns, 8)
-        return cells.mean(dim=(-3, -1))  # (..., rows, columns)
+    def _sum_of_cells(self, x: Tensor) -> Tensor:
+        cells = x.unflatten(-1, (-1, self.CELL))  # (N, H, columns, 8)
+        cells = cells.unflatten(-3, (-1, self.CELL))  # (N, rows, 8, columns, 8)
+        return cells.sum(dim=(-3, -1))  # (N, rows, columns)
 
 
 def make_target(
@@ -259,3 +260,9 @@ def _statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each patch, ``(B, P, 1)``; the variance is unbiased, as published."""
     var, mean = torch.var_mean(patches, dim=-1, keepdim=True)
     return mean, (var + EPS).sqrt()
+
+
+def _smooth(x: Tensor, dim: int) -> Tensor:
+    """The weights 1, 2, 1 along an axis, which becomes two shorter."""
+    size = x.shape[dim] - 2
+    return x.narrow(dim, 0, size) + 2 * x.narrow(dim, 1, size) + x.narrow(dim, 2, size)

@@ -38,7 +38,7 @@ PUBLISHED_CLIP = {
     "stride": 4,
     "fps": 30,
     "size": [224, 224],
-    "sampling": "clip",
+    "sampling": "spread",
     "test_views": [5, 3],
 }
 

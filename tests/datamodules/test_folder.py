@@ -237,7 +237,7 @@ def test_a_split_that_is_not_there(root):
         ({"decode_timeout": 0}, "decode_timeout must be positive"),
         ({"max_bad_share": 1}, r"max_bad_share must be in \[0, 1\)"),
         ({"max_missing_share": 2}, r"max_missing_share must be in \[0, 1\]"),
-        ({"sampling": "uniform"}, "sampling must be clip or segments, not 'uniform'"),
+        ({"sampling": "uniform"}, "sampling must be one of clip, spread, segments, not"),
         (
             {"short_side": (200, 320)},
             r"short_side=\[200, 320\] is less than the crop of 224 pixels",

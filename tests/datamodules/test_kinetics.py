@@ -365,7 +365,7 @@ def test_a_video_of_one_frame_makes_clips_of_it(tmp_path):
     write_video(tmp_path / "train/x_000000_000010.mp4", frames)
     write_video(tmp_path / "train/y_000000_000010.webm", frames, codec="libvpx-vp9")
     write(tmp_path / "train.csv", f"{HEADER}a,x,0,10,train,0\nb,y,0,10,train,0\n")
-    for sampling in ("clip", "segments"):
+    for sampling in ("clip", "spread", "segments"):
         views = {"val": "train", "test": "train", "test_views": (3, 1), "sampling": sampling}
         data = module(tmp_path, **views, crop_scale=(1, 1), short_side=(32, 40))
         data.setup("fit")

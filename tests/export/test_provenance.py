@@ -122,6 +122,19 @@ def test_the_card_says_no_more_than_is_known(tmp_path):
     assert "class 20" not in card(class_names=names)
 
 
+@pytest.mark.parametrize(
+    ("sampling", "words"),
+    [
+        ("clip", "one of every 4 at 30 frames per second"),
+        ("spread", "at equal steps over 64 at 30 frames per second"),
+        ("segments", "one from each of 16 equal parts of a video"),
+    ],
+)
+def test_the_card_says_which_frames_a_clip_has(sampling, words):
+    clip = {"num_frames": 16, "stride": 4, "fps": 30, "size": [64, 64], "test_views": [2, 3]}
+    assert f"16 frames of 64 x 64 pixels, {words}." in card(clip=clip | {"sampling": sampling})
+
+
 def test_the_card_of_a_run(tmp_path):
     run_folder(tmp_path, init_from="mae_hiera_base_16x224")
     trained = read_trained(tmp_path)

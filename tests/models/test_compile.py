@@ -42,6 +42,17 @@ def test_drop_path_compiles():
     assert run(model, compiled)[0].shape == (2, 5)
 
 
+def test_one_graph_of_evaluation_under_autocast():
+    model = tiny_model(**SMALLEST).eval()
+    video = make_video(model, 2)
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = compiled(video)
+        torch.testing.assert_close(logits, model(video), rtol=1e-2, atol=1e-2)
+    assert logits.dtype == torch.float32
+
+
 def test_exports_with_any_batch_size():
     model = tiny_model(**SMALLEST).eval()
     batch = {"video": {0: torch.export.Dim("batch", min=1, max=512)}}

@@ -248,6 +248,23 @@ def test_half_precision(build):
         torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.1)
 
 
+def test_evaluation_does_not_round_logits_under_autocast():
+    """Equal logits are ties, which count as wrong: the head is computed in the weights' type."""
+    model = tiny_model(num_classes=400).eval()
+    video = make_video(model, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens = model.encode(video, [3])[0]
+        logits = model(video)
+        in_training = model.train()(video)
+    pooled = model.norm(tokens.float().mean(dim=(1, 2)))
+    assert tokens.dtype == torch.bfloat16
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, model.head.projection(pooled))
+    assert not torch.equal(logits, logits.bfloat16().float())
+    assert in_training.dtype == torch.bfloat16
+    assert model.eval().bfloat16()(video.bfloat16()).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("build", [tiny_model, tiny_mae])
 def test_any_memory_order_of_the_input(build):
     model = build()

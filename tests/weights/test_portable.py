@@ -157,7 +157,7 @@ def changed(folder, **fields):
         ({"arguments": {**TINY, "stages": [1, 1, 1, 1], "num_classes": 5}}, "blocks.4"),
         ({"clip": {**CLIP, "stride": 0}}, "clip.stride must be a whole number above 0, not 0"),
         ({"clip": {**CLIP, "size": [64]}}, "clip.size must be two whole numbers"),
-        ({"clip": {**CLIP, "sampling": "any"}}, "clip.sampling must be clip or segments"),
+        ({"clip": {**CLIP, "sampling": "any"}}, "clip.sampling must be clip or spread or"),
         ({"clip": {**CLIP, "speed": 1}}, "no field clip.speed"),
         ({"clip": 3}, "clip must be an object or null"),
         ({"mean": [0.5, 0.5]}, "mean must be three numbers"),

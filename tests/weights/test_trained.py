@@ -45,6 +45,7 @@ def test_published_names_and_files(tmp_path):
     )
     assert video.weights == "mae_hiera_base_16x224"
     assert video.description.licence == "CC-BY-NC-4.0"
+    assert (video.description.clip or {})["sampling"] == "spread"  # as PySlowFast
     file = tmp_path / "hiera_tiny_224.pth"
     file.touch()
     image = read_trained(file)

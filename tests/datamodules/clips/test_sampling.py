@@ -2,8 +2,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from torchvision.transforms import RandomResizedCrop
 
 from datamodules.clips.sampling import (
     clip_span,
@@ -14,9 +16,11 @@ from datamodules.clips.sampling import (
     random_segment_times,
     random_short_side_crop,
     segment_view_times,
+    spread_stride,
     view_crops,
     view_starts,
 )
+from datamodules.clips.videos import ClipFormat
 
 seconds = st.floats(0.01, 1000)
 side = st.integers(8, 2000)
@@ -26,6 +30,28 @@ def test_sixteen_by_four_takes_every_fourth_frame_of_a_30_fps_video():
     frames = np.floor(clip_times(1.0, 16, 4, 30.0) * 30 + 0.5)
     assert frames.tolist() == list(range(30, 94, 4))
     assert clip_span(16, 4, 30.0) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(("frames", "stride"), [(16, 4), (32, 2), (8, 8), (4, 2), (1, 4)])
+def test_a_spread_clip_takes_the_frames_of_pyslowfast(frames, stride):
+    """``temporal_sampling`` there: ``linspace(start, start + 64 - 1, 16).long()``."""
+    for start in (0, 59, 236):
+        times = clip_times(start / 30, frames, spread_stride(frames, stride), 30.0)
+        expected = torch.linspace(start, start + frames * stride - 1, frames).long()
+        assert shown(times, 10**6, 30.0).tolist() == expected.tolist()
+    assert frames == 1 or shown(times, 10**6, 30.0)[-1] == 236 + frames * stride - 1
+
+
+def test_the_views_of_spread_clips_are_those_of_pyslowfast():
+    """``start_idx = clip_idx * floor((300 - 64) / 4)`` there, with ``USE_OFFSET_SAMPLING``."""
+    clip = ClipFormat(16, 4, 30.0, 224, 224, "spread")
+    views = [shown(times, 300, 30.0) for times in clip.view_times(10.0, 30.0, 5)]
+    assert [view[0] for view in views] == [0, 59, 118, 177, 236]
+    assert [view[-1] for view in views] == [63, 122, 181, 240, 299]
+    assert (np.diff(views[0]) >= 4).all()
+    rng = np.random.default_rng(0)
+    last = [clip.random_times(10.0, rng)[-1] for _ in range(1000)]
+    assert 9.9 < max(last) < 10
 
 
 @given(seconds, st.integers(1, 64), st.integers(1, 16), st.integers(0, 2**32))
@@ -85,11 +111,23 @@ def test_random_crops_keep_area_and_aspect_and_are_central_only_if_none_fits(
         assert (w, h) == size
         assert 0.3 * (1 - rounding) <= w * h / (width * height) <= 0.9 * (1 + rounding)
         assert 3 / 4 * (1 - rounding) <= w / h / aspect <= 4 / 3 * (1 + rounding)
-    else:  # the largest central box
+    else:  # the largest central box that is neither too wide nor too tall
         assert w == width or h == height
         assert abs(x1 - (width - x2)) <= 1
         assert abs(y1 - (height - y2)) <= 1
-        assert 1 - rounding <= w / h / aspect <= 1 + rounding
+        assert 3 / 4 * (1 - rounding) <= w / h / aspect <= 4 / 3 * (1 + rounding)
+
+
+@given(side, side, st.sampled_from([(3 / 4, 4 / 3), (0.9, 1.0), (1.0, 1.0), (0.2, 5.0)]))
+@example(1920, 1080, (3 / 4, 4 / 3))  # becomes 1440 x 1080
+@example(1080, 1920, (3 / 4, 4 / 3))
+@example(640, 480, (3 / 4, 4 / 3))  # stays whole
+def test_where_no_draw_fits_the_crop_is_that_of_torchvision(width, height, ratio):
+    too_large = (2.0, 2.0)  # of the picture's area
+    box = random_resized_crop(width, height, 1.0, too_large, ratio, np.random.default_rng(0))
+    picture = torch.empty(1, 1, 1).expand(1, height, width)
+    y, x, h, w = RandomResizedCrop.get_params(picture, list(too_large), list(ratio))
+    assert box == (x, y, x + w, y + h)
 
 
 def test_random_crops_reach_all_borders():
