@@ -86,9 +86,9 @@ def _run(words: list[str]) -> None:
     try:
         module.run(words if command in RUN_COMMANDS else words[1:])
     except KeyboardInterrupt:
-        if command not in ("prepare", "check"):
-            raise
-        raise UsageError("stopped; run the same command again to continue", 130) from None
+        goes_on = command in ("prepare", "check")
+        advice = "; run the same command again to continue" if goes_on else ""
+        raise UsageError(f"stopped{advice}", 130) from None
 
 
 def _complete_our_grammar() -> None:

@@ -1,5 +1,6 @@
 """A last checkpoint when a cluster ends the run, and resuming from it on other machines."""
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -21,32 +22,48 @@ from hiera_video.tasks.lightning_private import (
 
 
 class SaveOnSigterm(Callback):
-    """Stop all ranks after the same step when SIGTERM comes during training; save ``last.ckpt``.
+    """Stop all ranks after the same step when SIGTERM or Ctrl-C comes; save ``last.ckpt``.
 
     Lightning's own handler starts a collective within the signal, wherever the ranks are, and often
     hangs. Here the first rank notes the signal, and the others learn of it at the end of a batch.
-    All stop once an optimiser's step is complete. Nothing is saved after an ordinary error of one
-    rank, as the others would wait for it.
+    All stop once an optimiser's step is complete; a validation under way ends first. A second
+    Ctrl-C stops at once. Nothing is saved after an ordinary error of one rank, as the others would
+    wait for it.
 
     Args:
         folder: the run's folder of checkpoints.
+
+    Attributes:
+        received: number of the signal that came; 0: none.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._told = False
+        self.received = 0
+        self._interrupt: Any = None  # what Ctrl-C did before
         self._step = 0
         self._group: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Replace Lightning's signal handler; Lightning restores the original one at the end."""
-        self._told = False
+        """Replace the handlers; Lightning restores that of SIGTERM at the end."""
+        self.received = 0
         signal.signal(signal.SIGTERM, self._note)
+        self._interrupt = signal.signal(signal.SIGINT, self._note)
         if trainer.world_size > 1:  # on the CPU, so that no step waits for a GPU
             self._group = distributed.new_group(backend="gloo")
 
-    def _note(self, *_: object) -> None:
-        self._told = True
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Restore the handler of Ctrl-C."""
+        if self._interrupt is not None:
+            signal.signal(signal.SIGINT, self._interrupt)
+            self._interrupt = None
+
+    def _note(self, number: int, _: object) -> None:
+        self.received = number
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, self._interrupt)
+            # Not the log, which may be in the middle of a line.
+            os.write(2, b"Ctrl-C: the step under way is completed and saved; again: stop now\n")
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -63,7 +80,7 @@ class SaveOnSigterm(Callback):
         batch_idx: int,
     ) -> None:
         """Ask the first rank whether to stop."""
-        told = torch.tensor(self._told)
+        told = torch.tensor(bool(self.received))
         if trainer.world_size > 1:
             distributed.broadcast(told, src=0, group=self._group)
         # Not while gradients accumulate, as no checkpoint holds them.
@@ -73,7 +90,7 @@ class SaveOnSigterm(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Save a checkpoint if training ends because of SIGTERM."""
+        """Save a checkpoint if training ends because of a signal."""
         if isinstance(exception, SIGTERMException) and trainer.state.fn == "fit":
             trainer.save_checkpoint(self.folder / "last.ckpt")
 

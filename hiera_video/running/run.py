@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import signal
 import sys
 import time
 import warnings
@@ -20,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.files import atomic_file
 from hiera_video.callbacks.predictions import PredictionLines
-from hiera_video.callbacks.recovery import ContinueEpoch
+from hiera_video.callbacks.recovery import ContinueEpoch, SaveOnSigterm
 from hiera_video.callbacks.run_record import RunRecord
 from hiera_video.errors import UsageError
 from hiera_video.metrics.ava_results import AVAResults
@@ -222,7 +223,13 @@ def _call(
     try:
         getattr(trainer, command)(task, **arguments)
     except SIGTERMException:
-        sys.exit(143)  # Lightning would exit with 0, and a scheduler would think it was done
+        savers = [c for c in trainer.callbacks if isinstance(c, SaveOnSigterm)]  # pyright: ignore
+        log.info(
+            f"stopped and saved after step {trainer.global_step}; to go on: "
+            f"hiera-video fit resume={trainer.default_root_dir}"
+        )
+        # Lightning would exit with 0, and a scheduler would think it was done.
+        sys.exit(128 + (savers[0].received if savers else signal.SIGTERM))
 
 
 def _report(

@@ -17,23 +17,25 @@ from tests.quick_trainer import quick_trainer
 
 
 class Terminate(Callback):
-    """Send this process SIGTERM when it is about to train on some batch."""
+    """Send this process a signal when it is about to train on some batch."""
 
-    def __init__(self, batch):
-        self.batch = batch
+    def __init__(self, batch, number=signal.SIGTERM):
+        self.batch, self.number = batch, number
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if batch_idx == self.batch:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.number)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(("batch", "stops_after"), [(0, 2), (1, 2), (2, 4)])
-def test_a_step_of_several_batches_is_completed(tmp_path, batch, stops_after):
-    handler = signal.getsignal(signal.SIGTERM)
+def test_a_step_of_several_batches_is_completed(tmp_path, batch, stops_after, number):
+    handler = signal.getsignal(number)
+    saver = SaveOnSigterm(tmp_path)
     trainer = quick_trainer(
         accumulate_grad_batches=2,
         limit_val_batches=0,
-        callbacks=[SaveOnSigterm(tmp_path), Terminate(batch)],
+        callbacks=[saver, Terminate(batch, number)],
     )
     task = PretrainingTask(lambda: tiny_mae(embed_dim=8), mask_ratio=0.5)
     with pytest.raises(SIGTERMException):
@@ -41,7 +43,8 @@ def test_a_step_of_several_batches_is_completed(tmp_path, batch, stops_after):
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == stops_after // 2
     assert batch_progress(checkpoint)["current"]["completed"] == stops_after
-    assert signal.getsignal(signal.SIGTERM) == handler
+    assert saver.received == number
+    assert signal.getsignal(number) == handler
 
 
 def test_nothing_is_saved_after_another_error(tmp_path):

@@ -15,14 +15,14 @@ from hiera_video.errors import UsageError
 
 
 class TerminateAt(Callback):
-    """Send this process SIGTERM after some step, as a cluster would."""
+    """Send this process a signal after some step: SIGTERM, as a cluster would, or another."""
 
-    def __init__(self, step):
-        self.step = step
+    def __init__(self, step, number=signal.SIGTERM):
+        self.step, self.number = step, number
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if trainer.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.number)
 
 
 class KillAt(Callback):
