@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from hiera_video.errors import UsageError
 from hiera_video.models.names import CHECKPOINTS, MODELS
 from hiera_video.running.folders import PREDICTIONS, checkpoint_of, newest_training
+from hiera_video.running.kinds import check_kinds
 from hiera_video.running.overrides import parameters
 from hiera_video.running.usage_errors import constructor_error
 from hiera_video.terminal import did_you_mean
@@ -28,10 +29,10 @@ NOT_COMPARED = {*TRAINING_ONLY, "_partial_", "num_classes"}  # num_classes follo
 
 
 def check_values(config: DictConfig) -> None:
-    """Check the values that no constructor of ours checks.
+    """Check the values that no constructor of ours checks, and their kinds.
 
     Raises:
-        UsageError: a section is missing, or a value is not a whole number.
+        UsageError: a section is missing, or a value is of another kind than its key.
     """
     for name in ("model", "data", "task", "trainer"):
         if "_target_" not in (config.get(name) or {}):
@@ -41,6 +42,8 @@ def check_values(config: DictConfig) -> None:
     for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "log_every_n_steps"):
         if isinstance(config.trainer.get(name), float):
             raise UsageError(f"trainer.{name}={config.trainer[name]}: expected a whole number")
+    values: Any = OmegaConf.to_container(config, resolve=False)
+    check_kinds(values)
 
 
 def checkpoint_path(config: DictConfig) -> Path | None:
