@@ -164,9 +164,10 @@ def test_help_is_instant_and_lists_commands_and_configs(tmp_path):
         "predict",
         "models",
         "demo/pretrain",
-        "folder/finetune",
+        "  folder/       finetune pretrain probe",
     ):
         assert word in output
+    assert conftest.run("--version", cwd=tmp_path).startswith("hiera-video ")
     assert conftest.run("fit", "--help", cwd=tmp_path).startswith("usage: hiera-video fit")
 
 
@@ -174,8 +175,19 @@ def test_configs_and_models(tmp_path):
     listed = run("configs", "ls", cwd=tmp_path).split()
     assert "demo/finetune" in listed
     assert "defaults:" in run("configs", "show", "demo/finetune", cwd=tmp_path)
+    assert " # " in run("configs", "show", "data/folder", cwd=tmp_path)
     run("configs", "copy", "demo/finetune", "mine.yaml", cwd=tmp_path)
     printed = run("fit", "--config", "mine.yaml", "--cfg", "job", "seed=7", cwd=tmp_path)
     assert yaml.safe_load(printed)["seed"] == 7
     assert "exists" in run("configs", "copy", "demo/finetune", "mine.yaml", cwd=tmp_path, code=2)
     assert "hiera_huge_16x224" in run("models", cwd=tmp_path)
+
+
+def test_completion_offers_keys_or_nothing(tmp_path):
+    def offered(line):
+        environment = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+        return conftest.run("-sc", "query=bash", cwd=tmp_path, **environment)
+
+    assert "data=" in offered("hiera-video fit --config demo/pretrain dat")
+    assert offered("hiera-video fit --config demo/pretrain nothing") == ""
+    assert offered("hiera-video fit --config demo/pre") == ""

@@ -92,6 +92,7 @@ FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
             "videos or clips",
         ),
         (["test", "--config", "demo/finetune"], "test needs weights"),
+        (["test", "--config", "run/config.yaml"], "without its weights; give the run in its place"),
         (["test", "gone"], "gone: no such run folder or checkpoint"),
         (["test", "ckpt_path=gone"], "gone: no run folder or checkpoint"),
         (["test"], "test needs a run folder or checkpoint"),
@@ -111,6 +112,9 @@ def test_wrong_usage_is_one_line_and_exit_code_2(tmp_path, words, message, monke
     if words[0] == "fit" and len(words) == 4 and "demo" in words[2]:
         words = [*words, "trainer.accelerator=cpu", "data.videos=[8,8,8]"]
     (tmp_path / "broken.yaml").write_text("a: [1\n")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").touch()
+    (tmp_path / "run" / "config.yaml").write_text("a: 1\n")
     monkeypatch.setattr(sys, "argv", ["hiera-video", *words])
     handlers = logging.root.handlers[:]
     with pytest.raises(SystemExit) as exit_:
