@@ -13,6 +13,7 @@ from hiera_video.models.names import CHECKPOINTS, MODELS
 from hiera_video.running.folders import PREDICTIONS, checkpoint_of, newest_training
 from hiera_video.running.kinds import check_kinds
 from hiera_video.running.overrides import parameters
+from hiera_video.running.predict_actions import detects_actions
 from hiera_video.running.usage_errors import constructor_error
 from hiera_video.terminal import did_you_mean
 from hiera_video.weights.description import CUSTOM
@@ -42,6 +43,8 @@ def check_values(config: DictConfig) -> None:
     for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "log_every_n_steps"):
         if isinstance(config.trainer.get(name), float):
             raise UsageError(f"trainer.{name}={config.trainer[name]}: expected a whole number")
+    if config.boxes is not None and not (config.command == "predict" and detects_actions(config)):
+        raise UsageError(f"boxes={config.boxes} is for `predict` of action detection; leave it out")
     values: Any = OmegaConf.to_container(config, resolve=False)
     check_kinds(values)
 

@@ -100,6 +100,8 @@ FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
         (["test", "--config", "demo/finetune", "ckpt_path=gone.ckpt"], "gone.ckpt: no such"),
         (["predict", "--config", "demo/finetune", "gone.mp4"], "gone.mp4: no such file"),
         (["predict", "--config", "demo/finetune", "task.init_from=hiera_base_16x224"], "no videos"),
+        (["fit", "--config", "demo/pretrain", "+foo=1"], "+foo=1: nothing reads the key 'foo'"),
+        (["fit", "--config", "demo/finetune", "boxes=full_frame"], "for `predict` of action"),
         (["configs", "show", "demo/pretran"], "did you mean demo/pretrain"),
     ],
 )
