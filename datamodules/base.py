@@ -117,7 +117,9 @@ class VideoDataModule(LightningDataModule):
         super().__init__()
         check_positive(num_frames=num_frames, stride=stride, fps=fps, batch_size=batch_size)
         check_positive(repeats=repeats, eval_batch_size=eval_batch_size)
-        check_positive(num_workers=num_workers + 1, decode_timeout=decode_timeout)
+        check_positive(decode_timeout=decode_timeout)
+        if num_workers < 0:
+            raise ValueError(f"num_workers must be at least 0, not {num_workers}")
         check_whole(num_frames=num_frames, stride=stride, batch_size=batch_size, repeats=repeats)
         check_whole(eval_batch_size=eval_batch_size, num_workers=num_workers)
         check_range("crop_scale", crop_scale, most=1.0)

@@ -6,9 +6,10 @@ Heavy packages are imported only where they are needed, so that ``--help`` answe
 import os
 import sys
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 
 from hiera_video.errors import UsageError, as_user_error
-from hiera_video.running.configurations import configurations
+from hiera_video.running.configurations import overview
 from hiera_video.running.words import RUN_COMMANDS, translate
 from hiera_video.terminal import did_you_mean
 
@@ -34,7 +35,6 @@ RUN is the folder of a training run, or a checkpoint of one; both contain their 
 configuration, which `COMMAND --config NAME --cfg job` prints. --multirun key=a,b runs once for each
 value. resume=auto continues the newest run. All words after `--` are videos for `predict`.
 
-configurations:
 """
 
 # Modules in hiera_video.commands. `run` of each takes the words that follow the command; that of
@@ -58,10 +58,12 @@ def main() -> None:
     """Run a command line; the exit code is 0: done, 1: failed, 2: wrong usage or input."""
     words = sys.argv[1:]
     try:
-        _complete_our_grammar()
         if not words or words[0] in ("-h", "--help", "help"):
-            print(USAGE + "\n".join(f"  {name}" for name in configurations()))
+            print(USAGE + overview())
             sys.exit(0 if words else 2)
+        if words == ["--version"]:
+            print(f"hiera-video {_version()}")
+            return
         _run(words)
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -76,9 +78,10 @@ def main() -> None:
 def _run(words: list[str]) -> None:
     command = words[0]
     if command in COMPLETION:
-        from hiera_video.running.hydra_app import shell_completion
+        if _translated_for_completion():
+            from hiera_video.running.hydra_app import shell_completion
 
-        shell_completion(words)
+            shell_completion(words)
         return
     if command not in COMMANDS:
         raise UsageError(f"no command {command!r}{did_you_mean(command, COMMANDS)}; see --help")
@@ -91,14 +94,29 @@ def _run(words: list[str]) -> None:
         raise UsageError(f"stopped{advice}", 130) from None
 
 
-def _complete_our_grammar() -> None:
-    """Translate the words typed so far for Hydra's shell completion."""
+def _version() -> str:
+    try:
+        return version("hiera-video")
+    except PackageNotFoundError:
+        return "of a checkout that is not installed"
+
+
+def _translated_for_completion() -> bool:
+    """Translate the words typed so far for Hydra's shell completion.
+
+    Returns:
+        Whether Hydra can answer: there is a command with its configuration, or it installs itself.
+    """
     line = os.environ.get("COMP_LINE")
-    if line is None or len(words := line.split(" ")) < 3 or words[1] not in RUN_COMMANDS:
-        return
+    if line is None:
+        return True
+    words = line.split(" ")
+    if len(words) < 3 or words[1] not in RUN_COMMANDS:
+        return False
     try:
         call = translate(words[1:-1])
     except UsageError:  # of words that are not complete yet
-        return
+        return False
     os.environ["COMP_LINE"] = " ".join([words[0], *call.config_flags, *call.overrides, words[-1]])
     os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
+    return True

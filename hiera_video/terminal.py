@@ -49,22 +49,27 @@ def progress_line(name: str, unit: str = "files") -> Iterator[Callable[[int, int
 
 
 class _Lines:
-    """Prints a line every ten seconds, and one at the end."""
+    """Prints a line after two seconds, then one every ten seconds, and one at the end."""
 
-    seconds = 10.0
+    first, seconds = 2.0, 10.0
 
     def __init__(self, name: str, unit: str) -> None:
         self._name, self._unit = name, unit
-        self._start = self._last = time.monotonic()
+        self._start = time.monotonic()
+        self._next = self._start + self.first
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self._last < self.seconds and done < total:
+        if now < self._next and done < total:
             return
-        self._last = now
-        rate = max(done, 1) / (now - self._start)
-        left = timedelta(seconds=round((total - done) / rate))
-        line = f"{self._name}: {done} of {total} {self._unit}, {rate:.1f} a second, {left} left"
+        self._next = now + self.seconds
+        seconds = now - self._start
+        rate = max(done, 1) / seconds
+        if done < total:
+            end = f"{timedelta(seconds=round((total - done) / rate))} left"
+        else:
+            end = f"took {timedelta(seconds=round(seconds))}"
+        line = f"{self._name}: {done} of {total} {self._unit}, {rate:.1f} a second, {end}"
         print(line, file=sys.stderr, flush=True)
 
 

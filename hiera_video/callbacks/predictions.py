@@ -161,7 +161,8 @@ class PredictionLines(Callback):
     """Write the most probable classes of each video during `predict`, one JSON object a line.
 
     ``{"path": ..., "predictions": [{"label": ..., "probability": ...}, ...]}`` with probabilities
-    averaged over views, or ``{"path": ..., "error": ...}`` for a file that cannot be decoded.
+    averaged over views, or ``{"path": ..., "error": ...}`` for a file that cannot be decoded. The
+    predictions for a single video are logged, too.
 
     Args:
         path: JSON Lines file to write. Each rank writes a part beside it; rank 0 joins the parts
@@ -175,6 +176,15 @@ class PredictionLines(Callback):
     def __init__(self, path: str | Path, top: int = 5) -> None:
         self.path, self.top = Path(path), top
         self.answered = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """See that no earlier file is overwritten.
+
+        Raises:
+            MisconfigurationException: the file exists.
+        """
+        if stage == "predict" and self.path.exists():
+            raise MisconfigurationException(f"{self.path} exists already; set another out=")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open this rank's file."""
@@ -203,6 +213,9 @@ class PredictionLines(Callback):
             }
             self._write(line)
             self.answered += 1
+            if len(manifest) == 1:
+                shares = (f"{p.label} {p.probability:.1%}" for p in best)
+                log.info(f"{manifest.path(video_id)}: {', '.join(shares)}")
         for failure in batch["failed"]:
             self._write({"path": manifest.path(failure.video_id), "error": failure.reason})
         self._file.flush()

@@ -19,7 +19,8 @@ class Probe(Callback):
     augmentation. Nothing random is drawn, so that training goes on as without a probe.
 
     Args:
-        every_n_epochs: probe at the validation of every n-th epoch; None: never.
+        every_n_epochs: probe at the validation of every n-th epoch, which must have one; None:
+            never.
         max_videos: train on so many videos, at equal steps through the split; None: on all.
         k: as in `FeatureProbe`.
         l2: as in `FeatureProbe`.
@@ -47,13 +48,21 @@ class Probe(Callback):
         """See that the data can be probed.
 
         Raises:
-            MisconfigurationException: there is no validation split, or not enough labels.
+            MisconfigurationException: there is no validation split, no validation when a probe is
+                due, or not enough labels.
         """
         if stage != "fit" or self.every_n_epochs is None:
             return
         datamodule = data_of(trainer)
         if "val" not in datamodule.manifests:
             raise MisconfigurationException("a probe is judged on data.val, which is null")
+        validates = trainer.check_val_every_n_epoch
+        if validates is not None and self.every_n_epochs % validates:
+            raise MisconfigurationException(
+                f"callbacks.probe.every_n_epochs={self.every_n_epochs}: a probe needs a "
+                f"validation, and there is one every {validates} epochs; set a multiple, or "
+                f"trainer.check_val_every_n_epoch={self.every_n_epochs}"
+            )
         if self.max_videos is not None and self.max_videos < trainer.world_size:
             raise MisconfigurationException(
                 f"callbacks.probe.max_videos={self.max_videos} is less than one a process"

@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 class ReconstructionPictures(Callback):
     """Paint the first clips of each validation, as a PNG file and a TensorBoard image.
 
+    Each clip has four rows with captions: the clip, what the model saw, its reconstruction, and the
+    prediction alone. Judge a training by the last one: normalised targets give the reconstruction
+    the true mean and deviation of each hidden patch, and even random weights look good with them.
     A model whose target is no picture (histograms of gradients) is not painted; the log says so.
 
     Args:

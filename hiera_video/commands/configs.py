@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hiera_video.errors import UsageError
-from hiera_video.running.configurations import configurations
+from hiera_video.running.configurations import configurations, parts
 from hiera_video.terminal import did_you_mean
 
 
@@ -21,6 +21,8 @@ def run(words: Sequence[str]) -> None:
     if arguments.action == "ls":
         print("\n".join(files))
         return
+    if arguments.action == "show":
+        files = {**parts(), **files}
     if arguments.name not in files:
         raise UsageError(
             f"no configuration {arguments.name!r}{did_you_mean(arguments.name, files)}"
@@ -40,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("hiera-video configs")
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("ls", help="list the names")
-    actions.add_parser("show", help="print one").add_argument("name")
+    actions.add_parser("show", help="print one, or a part such as data/folder").add_argument("name")
     copy = actions.add_parser("copy", help="copy one, to edit it and pass it to --config")
     copy.add_argument("name")
     copy.add_argument("target", nargs="?", type=Path, help="file to write; default: NAME.yaml")

@@ -1,6 +1,8 @@
 """Measure how many training clips this machine decodes per second."""
 
+import math
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -32,7 +34,12 @@ def sampled(manifest: Manifest, count: int) -> Manifest:
     return replace(manifest, table=manifest.table.take(rows))
 
 
-def clips_a_second(data: VideoDataModule, workers: int, seconds: float) -> float:
+def clips_a_second(
+    data: VideoDataModule,
+    workers: int,
+    seconds: float,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> float:
     """Time the training loader of a data module.
 
     Args:
@@ -40,6 +47,7 @@ def clips_a_second(data: VideoDataModule, workers: int, seconds: float) -> float
             manifest should come from `sampled`, so that the epoch does not end.
         workers: decoding processes.
         seconds: how long to measure, after a warm-up.
+        progress: called with the seconds that have been measured and their total.
 
     Returns:
         Clips per second.
@@ -52,7 +60,9 @@ def clips_a_second(data: VideoDataModule, workers: int, seconds: float) -> float
         start, clips = time.perf_counter(), 0
         for number, item in enumerate(items, 1):
             clips += len(item["video"])
-            if number >= _MIN_ITEMS and time.perf_counter() - start > seconds:
+            measured = time.perf_counter() - start
+            progress(min(int(measured), math.ceil(seconds)), math.ceil(seconds))
+            if number >= _MIN_ITEMS and measured > seconds:
                 break
         return clips / (time.perf_counter() - start)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from hiera_video.commands.sources import CORES
 from hiera_video.errors import UsageError
+from hiera_video.terminal import progress_line
 
 RATES = (50, 100, 200, 500, 1000)  # clips per second, in the table
 
@@ -23,14 +24,14 @@ def run(words: Sequence[str]) -> None:
     target = arguments.clips_per_second
     if arguments.files < 1 or arguments.seconds <= 0 or (target or 1) <= 0:
         raise UsageError("--files, --seconds and --clips-per-second must be positive")
-    from hiera_video.commands.decode_rate import clips_a_second
     from hiera_video.running.compose import data_module
 
     data = data_module(arguments.config, arguments.words)
     with tempfile.TemporaryDirectory() as folder:
         files = _sample(data, arguments.files, Path(folder))
-        one_worker = clips_a_second(data, 1, arguments.seconds)
-        all_cores = clips_a_second(data, CORES, arguments.seconds) if CORES > 1 else one_worker
+        one_worker = all_cores = _measured(data, 1, arguments.seconds)
+        if CORES > 1:
+            all_cores = _measured(data, CORES, arguments.seconds)
     clip = data.clip
     spacing = "one of each segment" if clip.sampling == "segments" else f"stride {clip.step:g}"
     print(f"{arguments.config}: {files}")
@@ -51,6 +52,14 @@ def run(words: Sequence[str]) -> None:
             "\nThis machine cannot keep up. `hiera-video prepare --transcode` makes decoding "
             "cheaper; data.repeats=2 takes two clips from each opened file."
         )
+
+
+def _measured(data: Any, workers: int, seconds: float) -> float:
+    from hiera_video.commands.decode_rate import clips_a_second
+
+    name = "1 worker" if workers == 1 else f"{workers} workers"
+    with progress_line(f"measure {name}", "seconds") as progress:
+        return clips_a_second(data, workers, seconds, progress)
 
 
 def _sample(data: Any, count: int, folder: Path) -> str:

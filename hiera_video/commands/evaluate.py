@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hiera_video.errors import UsageError
+from hiera_video.terminal import progress_line
 
 if TYPE_CHECKING:
     from hiera_video.metrics.results import Results
@@ -72,10 +73,11 @@ def _evaluated(
     from hiera_video.results.classification import evaluate_ensemble, evaluate_file
     from hiera_video.results.prediction_files import PredictionFile
 
-    files = [PredictionFile(_file(path)) for path in paths]
-    if len(files) == 1:
-        return files, evaluate_file(files[0], views)
-    return files, evaluate_ensemble(files, weights, views)
+    with progress_line("evaluate", "rows") as progress:  # of one file after the other
+        files = [PredictionFile(_file(path), progress) for path in paths]
+        if len(files) == 1:
+            return files, evaluate_file(files[0], views)
+        return files, evaluate_ensemble(files, weights, views)
 
 
 def _evaluate_ava(arguments: argparse.Namespace) -> None:

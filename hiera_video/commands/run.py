@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hiera_video.running.configurations import configurations
+from hiera_video.running.configurations import overview
 from hiera_video.running.words import translate
 
 DESCRIPTIONS = {
@@ -47,5 +47,5 @@ def help_text(command: str) -> str:
         "  RUN                folder of a training run, or a checkpoint of one\n"
         "  --cfg job          print the configuration and stop\n"
         "  --multirun         run once for every combination of key=a,b,...\n\n"
-        "configurations:\n" + "\n".join(f"  {name}" for name in configurations())
+        f"{overview()}"
     )

@@ -177,15 +177,17 @@ class MaskedAutoencoderHiera(Hiera):
         return x[:, 0]
 
     @torch.no_grad()
-    def reconstruct(self, video: Tensor, out: MAEOutput) -> Tensor:
+    def reconstruct(self, video: Tensor, out: MAEOutput, true_statistics: bool = True) -> Tensor:
         """Paint predictions into a copy of the video.
 
-        Normalised predictions get back the mean and variance of the patch that they replace. What
-        is not predicted (kept patches, the second frame of each token) stays as in the video.
+        What is not predicted (kept patches, the second frame of each token) stays as in the video.
 
         Args:
             video: the input of `forward`, ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
             out: the output of `forward`.
+            true_statistics: give normalised predictions the mean and variance of the patches that
+                they replace. The model does not know them: even with random weights the picture
+                then resembles the video. False: mean 0 and variance 1, as predicted.
 
         Returns:
             A tensor with the shape and type of `video`.
@@ -194,7 +196,7 @@ class MaskedAutoencoderHiera(Hiera):
             ValueError: the predictions are not pixels (``target="hog"``).
         """
         where = _true_places(out.predicted, out.prediction.shape[1])
-        return self.target.paint(video, where, out.prediction)
+        return self.target.paint(video, where, out.prediction, true_statistics)
 
     def num_kept(self, mask_ratio: float | None = None, mask: str = "random") -> int:
         """Number of units kept at a mask ratio.

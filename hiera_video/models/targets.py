@@ -41,13 +41,17 @@ class Target(Protocol):
         """
         ...
 
-    def paint(self, video: Tensor, where: Tensor, prediction: Tensor) -> Tensor:
+    def paint(
+        self, video: Tensor, where: Tensor, prediction: Tensor, true_statistics: bool = True
+    ) -> Tensor:
         """Paint predictions into a copy of the video.
 
         Args:
             video: ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
             where: indices of the predicted patches, int64 ``(B, M)``.
             prediction: ``(B, M, D)``.
+            true_statistics: give normalised predictions the mean and variance of the patches that
+                they replace.
 
         Returns:
             A tensor with the shape and type of `video`.
@@ -89,22 +93,25 @@ class PixelTarget:
         mean, std = _statistics(patches)
         return (patches - mean) / std
 
-    def paint(self, video: Tensor, where: Tensor, prediction: Tensor) -> Tensor:
+    def paint(
+        self, video: Tensor, where: Tensor, prediction: Tensor, true_statistics: bool = True
+    ) -> Tensor:
         """Paint predictions into a copy of the video.
 
-        Normalised predictions get the mean and variance of the patch that they replace. Only the
-        first frame of each token changes.
+        Only the first frame of each token changes.
 
         Args:
             video: ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
             where: indices of the predicted patches, int64 ``(B, M)``.
             prediction: ``(B, M, D)``.
+            true_statistics: give normalised predictions the mean and variance of the patches that
+                they replace.
 
         Returns:
             A tensor with the shape and type of `video`.
         """
         patches, prediction = self.patches(video), prediction.float()
-        if self.normalized:
+        if self.normalized and true_statistics:
             mean, std = _statistics(_take(patches, where))
             prediction = prediction * std + mean
         index = where[:, :, None].expand_as(prediction)  # (B, M, D)
@@ -179,13 +186,17 @@ class HOGTarget:
         """Compute the histograms of some patches, as in `Target`: float32 ``(B, M, D)``."""
         return _take(self.patches(video), where)
 
-    def paint(self, video: Tensor, where: Tensor, prediction: Tensor) -> Tensor:
+    def paint(
+        self, video: Tensor, where: Tensor, prediction: Tensor, true_statistics: bool = True
+    ) -> Tensor:
         """Refuse to paint: a histogram has no picture.
 
         Args:
             video: ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
             where: indices of the predicted patches, int64 ``(B, M)``.
             prediction: ``(B, M, D)``.
+            true_statistics: give normalised predictions the mean and variance of the patches that
+                they replace.
 
         Raises:
             ValueError: always.

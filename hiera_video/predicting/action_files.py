@@ -63,6 +63,8 @@ def predict_files(
     """
     check_request(videos, out, min_action_score)
     out.mkdir(parents=True, exist_ok=True)
+    if old := [name for video in videos if (out / (name := f"{Path(video).stem}.jsonl")).exists()]:
+        log.info(f"{out} holds earlier predictions, such as {old[0]}; {len(old)} are overwritten")
     done = []
     for video in videos:
         try:

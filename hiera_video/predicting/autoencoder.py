@@ -23,18 +23,22 @@ class Reconstruction(NamedTuple):
         loss: mean squared error of the hidden patches.
         original: the clip, uint8 ``(T', H, W, 3)``.
         masked: the same with hidden pixels in grey.
-        reconstruction: the same with hidden pixels as predicted.
+        reconstruction: the same with hidden pixels as predicted. Where the target is normalised, as
+            by default, hidden patches have their true mean and deviation, which the model does not
+            know: with random weights the picture resembles the clip, too.
+        prediction: what the model predicts and nothing else; visible pixels in grey.
     """
 
     loss: float
     original: np.ndarray
     masked: np.ndarray
     reconstruction: np.ndarray
+    prediction: np.ndarray
 
     @property
     def rows(self) -> np.ndarray:
-        """The three pictures, uint8 ``(3, T', H, W, 3)``, as `picture_sheet` takes them."""
-        return np.stack([self.original, self.masked, self.reconstruction])
+        """The four pictures, uint8 ``(4, T', H, W, 3)``, as `picture_sheet` takes them."""
+        return np.stack([self.original, self.masked, self.reconstruction, self.prediction])
 
 
 class Reconstructor:

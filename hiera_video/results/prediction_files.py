@@ -1,7 +1,7 @@
 """A file of predictions: the probabilities of each view of each video, in Parquet."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,8 @@ from hiera_video.errors import PredictionFileError
 from hiera_video.metrics.multi_view import MultiViewAccuracy
 
 READ_ROWS = 4096  # read at a time
+
+Progress = Callable[[int, int], None]
 # Our files have page checksums; a file without them is read unchecked.
 CHECKED: dict[str, Any] = {"page_checksum_verification": True}
 MOST_VIEWS = 10_000  # of a video; a file with more is damaged
@@ -97,8 +99,10 @@ class PredictionFile:
 
     Args:
         path: the Parquet file.
+        progress: called with the rows that have been read and their total.
 
     Attributes:
+        progress: as given, or a function that does nothing.
         header: what its rows have in common.
         failed: videos that could not be decoded.
 
@@ -107,8 +111,8 @@ class PredictionFile:
             those of predictions.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, progress: Progress | None = None) -> None:
+        self.path, self.progress = Path(path), progress or (lambda done, total: None)
         if not self.path.is_file():
             raise PredictionFileError(f"{path}: no such file")
         try:
@@ -128,7 +132,7 @@ class PredictionFile:
         return np.union1d(ids, np.array([video.video_id for video in self.failed], np.int64))
 
     def rows(self) -> Iterator[Rows]:
-        """Read all rows in order, at most `READ_ROWS` at a time.
+        """Read all rows in order, at most `READ_ROWS` at a time; `progress` is told after each.
 
         Raises:
             PredictionFileError: the file is damaged or a value is out of range; the message gives
@@ -139,6 +143,7 @@ class PredictionFile:
             for batch in file.iter_batches(READ_ROWS, columns=SCHEMA.names):
                 yield self._checked_rows(batch, first_row)
                 first_row += batch.num_rows
+                self.progress(first_row - 1, file.metadata.num_rows)
 
     def _checked_rows(self, batch: pa.RecordBatch, first_row: int) -> Rows:
         num_classes, (temporal_views, spatial_views) = (

@@ -11,7 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from hiera_video.errors import UsageError
 from hiera_video.models.names import CHECKPOINTS, MODELS
 from hiera_video.running.folders import LAST, PREDICTIONS, checkpoint_of, newest_training
+from hiera_video.running.kinds import check_kinds
 from hiera_video.running.overrides import parameters
+from hiera_video.running.predict_actions import detects_actions
 from hiera_video.running.usage_errors import constructor_error
 from hiera_video.terminal import did_you_mean
 from hiera_video.weights.description import CUSTOM
@@ -42,10 +44,11 @@ WITHOUT_EFFECT = {
 
 
 def check_values(config: DictConfig) -> None:
-    """Check the values that no constructor of ours checks.
+    """Check the values that no constructor of ours checks, and their kinds.
 
     Raises:
-        UsageError: a section is missing, a value is not a whole number, or a key has no effect.
+        UsageError: a section is missing, a value is of another kind than its key, or a key has no
+            effect.
     """
     for name in ("model", "data", "task", "trainer"):
         if "_target_" not in (config.get(name) or {}):
@@ -60,6 +63,10 @@ def check_values(config: DictConfig) -> None:
         for key, instead in keys.items():
             if key in values:
                 raise UsageError(f"{section}.{key} has no effect; {instead}")
+    if config.boxes is not None and not (config.command == "predict" and detects_actions(config)):
+        raise UsageError(f"boxes={config.boxes} is for `predict` of action detection; leave it out")
+    values: Any = OmegaConf.to_container(config, resolve=False)
+    check_kinds(values)
 
 
 def checkpoint_path(config: DictConfig) -> Path | None:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from hiera_video.errors import UsageError
 from hiera_video.running.folders import checkpoint_of, run_folder
+from hiera_video.running.kinds import check_kinds
 from hiera_video.running.overrides import composed, default_values, with_plus
 from hiera_video.running.usage_errors import explained
 from hiera_video.running.words import FROM_CHECKPOINT, HydraCall, translate
@@ -111,6 +112,8 @@ def data_module(config: str, words: Sequence[str], missing_videos: Path | None =
         for name in ("bad_videos", "killed_videos", "missing_videos"):  # files in a run's folder
             if name in data:
                 data[name] = None
+        values: Any = OmegaConf.to_container(data, resolve=False)
+        check_kinds({"data": values})
         module = instantiate(data, _convert_="all")
     if hasattr(module, "max_missing_share"):
         module.missing_videos = missing_videos

@@ -1,6 +1,8 @@
 """The shipped configurations and their names."""
 
+from itertools import groupby
 from pathlib import Path
+from textwrap import wrap
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -15,3 +17,21 @@ def configurations() -> dict[str, Path]:
     root = conf_dir() / "experiment"
     files = sorted(root.rglob("*.yaml"))
     return {str(path.relative_to(root).with_suffix("")): path for path in files}
+
+
+def parts() -> dict[str, Path]:
+    """The files of all parts of configurations by name, such as ``data/folder``."""
+    root = conf_dir()
+    return {
+        str(path.relative_to(root).with_suffix("")): path for path in sorted(root.rglob("*.yaml"))
+    }
+
+
+def overview() -> str:
+    """The names of all configurations, a paragraph for each of their folders."""
+    lines = ["configurations, for example --config demo/pretrain:"]
+    for folder, names in groupby(configurations(), lambda name: name.partition("/")[0]):
+        words = " ".join(name.partition("/")[2] for name in names)
+        indent = f"  {folder + '/':14s}"
+        lines += wrap(words, 96, initial_indent=indent, subsequent_indent=" " * len(indent))
+    return "\n".join(lines)

@@ -1,6 +1,8 @@
 """Run a command through Hydra, with all of its processes, and pass its errors on."""
 
+import contextlib
 import functools
+import io
 import os
 import sys
 from pathlib import Path
@@ -63,7 +65,10 @@ def shell_completion(words: list[str]) -> None:
     """Install, remove or answer Hydra's completion: ``-sc install=bash``."""
     sys.argv[1:] = words
     answer = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="hiera_video")
-    answer(lambda _: None)()
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        answer(lambda _: None)()
+    if text.getvalue().strip():  # else there is nothing to offer
+        print(text.getvalue(), end="")
 
 
 def _job(call: HydraCall, config: DictConfig) -> float | None:

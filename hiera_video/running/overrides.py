@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -13,7 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from hiera_video.errors import UsageError
 from hiera_video.running.configurations import conf_dir
+from hiera_video.running.signatures import NotReadable, argument_names
 from hiera_video.running.words import HydraCall, with_searched_folders
+from hiera_video.terminal import did_you_mean
 
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -27,7 +30,7 @@ def default_values(call: HydraCall) -> dict[str, Any]:
     Raises:
         UsageError: a part is chosen to be null.
     """
-    groups = {path.name for path in conf_dir().iterdir() if path.is_dir()}
+    groups = config_groups()
 
     def is_choice(word: str) -> bool:
         key = word.lstrip("+~").partition("=")[0]
@@ -41,6 +44,11 @@ def default_values(call: HydraCall) -> dict[str, Any]:
         raise UsageError(f"{nothing[0]}: a run needs this part; name one of its kind")
     config = OmegaConf.to_container(composed(call, overrides), resolve=False)
     return dict(_flatten(config))
+
+
+def config_groups() -> set[str]:
+    """Folders of parts that a configuration chooses from: ``data``, ``model``, ..."""
+    return {path.name for path in conf_dir().iterdir() if path.is_dir()}
 
 
 def composed(call: HydraCall, overrides: Sequence[str]) -> DictConfig:
@@ -68,8 +76,10 @@ def with_plus(words: Sequence[str], values: dict[str, Any]) -> list[str]:
         All words, in the same order.
 
     Raises:
-        UsageError: a word gives text in place of a number or a switch.
+        UsageError: a word gives text in place of a number or a switch, or adds a key that nothing
+            reads.
     """
+    _check_added(words, values)
     plain = [word for word in words if not word.startswith(("~", "+", "hydra"))]
     new = set()
     for word, override in zip(plain, OverridesParser.create().parse_overrides(plain), strict=True):
@@ -80,6 +90,18 @@ def with_plus(words: Sequence[str], values: dict[str, Any]) -> list[str]:
         elif override.package is None and is_argument(key, values):
             new.add(word)
     return [f"++{word}" if word in new else word for word in words]
+
+
+def _check_added(words: Sequence[str], values: dict[str, Any]) -> None:
+    """Refuse ``+key=value`` outside of all sections, unless another word refers to the key."""
+    sections = [key for key in values if "." not in key]
+    for word in words:
+        key = word.lstrip("+").partition("=")[0].partition(".")[0]
+        is_choice = "/" in key or "@" in key or key in config_groups()
+        if not word.startswith("+") or is_choice or key in (*sections, "hydra"):
+            continue
+        if not any(f"${{{key}" in text for text in map(str, [*words, *values.values()])):
+            raise UsageError(f"{word}: nothing reads the key {key!r}{did_you_mean(key, sections)}")
 
 
 def _check_kind(key: str, value: Any, default: Any) -> None:
@@ -116,6 +138,8 @@ def arguments(target: str) -> list[str]:
     those that a class passes on are arguments of its base classes. What cannot be imported or
     inspected has none here; making it will say what is wrong with it.
     """
+    with suppress(NotReadable):
+        return argument_names(target)
     try:
         return list(parameters(get_object(target)))
     except Exception:  # an import runs any code

@@ -272,10 +272,13 @@ def _quiet_lightning() -> None:
         logger.propagate = True
         logger.setLevel(logging.WARNING)
     # A user can do nothing about these: Lightning 2.6 with torch >= 2.13; a hook that the data
-    # module does not have; callbacks of the training that are not needed to evaluate a checkpoint.
+    # module does not have; callbacks of the training that are not needed to evaluate a checkpoint;
+    # a short epoch, though `ProgressLines` counts steps across epochs; a folder that is resumed.
     for message in (
         ".*LeafSpec.* is deprecated",
         "You have overridden `on_before_batch_transfer`",
         "Be aware that when using `ckpt_path`, callbacks",
+        "The number of training batches .* is smaller than the logging interval",
+        "Checkpoint directory .* exists and is not empty",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -189,6 +189,13 @@ def _find_config(call: HydraCall) -> None:
         call.config_flags = ["--config-name", f"experiment/{call.config}"]
         return
     file = Path(call.config)
+    if call.command != "fit" and is_run(file.parent) and not call.is_run:
+        weights = ("ckpt_path", "task.init_from")
+        if file.name == "config.yaml" and not any(call.value(key) for key in weights):
+            raise UsageError(
+                f"{file} is the configuration of a run without its weights; give the run in its "
+                f"place: {call.command} {file.parent}"
+            )
     if is_run(file):
         if (file := config_file(file)) is None:
             call.config_flags = ["--config-name", FROM_CHECKPOINT]

@@ -90,6 +90,10 @@ class VideoTask(EvaluatedTask):
         augment = augment or Augmentation()
         super().__init__(augment.normalize)
         warmup_lr = min_lr if warmup_lr is None else warmup_lr
+        if lr <= 0:
+            raise ValueError(f"lr must be above 0, not {lr}")
+        if not 0 < layer_decay <= 1:  # 0 would freeze all layers but the last
+            raise ValueError(f"layer_decay must be in (0, 1], not {layer_decay}")
         for name, value in (("min_lr", min_lr), ("warmup_lr", warmup_lr)):
             if not 0 <= value <= lr:
                 raise ValueError(f"{name} must be in [0, lr={lr}], not {value}")

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
         clip_gif,
         picture_sheet,
         reconstruction_sheet,
+        row_captions,
         to_image,
     )
 
@@ -17,6 +18,12 @@ __getattr__, __dir__, __all__ = public_names(
     __name__,
     {
         "confusion": ["confusion_picture"],
-        "reconstruction": ["clip_gif", "picture_sheet", "reconstruction_sheet", "to_image"],
+        "reconstruction": [
+            "clip_gif",
+            "picture_sheet",
+            "reconstruction_sheet",
+            "row_captions",
+            "to_image",
+        ],
     },
 )

@@ -10,6 +10,7 @@ LEAST_CELL, GREATEST_CELL, SIDE = 11, 40, 700  # pixels; SIDE: of the matrix, if
 MOST_LETTERS = 48
 RIGHT, WRONG = np.array([0, 110, 60]), np.array([190, 20, 20])
 GAP = 6
+CAPTION = "rows: label\ncolumns: predicted"
 EVERY = 10  # classes between two lines
 
 
@@ -34,7 +35,10 @@ def confusion_picture(counts: np.ndarray, class_names: Sequence[str]) -> Image.I
     font = ImageFont.load_default(min(cell - 1, 14))
     names = [_shortened(name) for name in class_names]
     headings = [*names, "(none)"][:columns]
-    margin = max(int(font.getlength(name)) for name in [*names, *headings]) + 2 * GAP
+    caption_font = ImageFont.load_default(12)
+    widths = [font.getlength(name) for name in [*names, *headings]]
+    widths += [caption_font.getlength(line) for line in CAPTION.splitlines()]
+    margin = int(max(widths)) + 2 * GAP
 
     cells = _colours(counts).repeat(cell, 0).repeat(cell, 1)
     lines = np.arange(EVERY, rows, EVERY) * cell
@@ -46,7 +50,7 @@ def confusion_picture(counts: np.ndarray, class_names: Sequence[str]) -> Image.I
         middle = margin + i * cell + cell // 2
         draw.text((margin - GAP, middle), name, "black", font, anchor="rm")
     picture.paste(_turned(headings, margin, cell, font), (margin, 0))
-    draw.text((GAP, GAP), "rows: label\ncolumns: predicted", "black", ImageFont.load_default(12))
+    draw.text((GAP, GAP), CAPTION, "black", caption_font)
     draw.rectangle((margin, margin, margin + columns * cell, margin + rows * cell), outline="black")
     return picture
 

@@ -1,10 +1,12 @@
 """Pictures of the input of a masked autoencoder and of its reconstruction."""
 
 import io
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from hiera_video.augment.basic import Normalize
@@ -12,15 +14,18 @@ from hiera_video.models.mae import MAEOutput, MaskedAutoencoderHiera
 
 HIDDEN = 96  # grey level of masked pixels
 GAP = 4  # pixels between pictures
+CAPTION, FONT = 100, 11  # pixels: width of the column of captions, height of its letters
 
 
 def reconstruction_pictures(
     mae: MaskedAutoencoderHiera, video: Tensor, out: MAEOutput, normalize: Normalize
 ) -> Tensor:
-    """The video, the masked video and its reconstruction.
+    """The video, the masked video, its reconstruction and the prediction alone.
 
     Only the frames that the model predicts are shown, every ``patch_stride[0]``-th. The visible
-    parts of the reconstruction are the pixels of the video itself.
+    parts of the reconstruction are the pixels of the video itself. If the target is normalised
+    patch by patch, its hidden patches have their true mean and deviation, which the model does not
+    know. In the prediction alone, visible parts are grey and nothing is taken from the video.
 
     Args:
         mae: the model.
@@ -29,38 +34,75 @@ def reconstruction_pictures(
         normalize: the normalisation of the input, which is undone.
 
     Returns:
-        uint8 ``(B, 3 pictures, T', H, W, 3)`` with T' shown frames.
+        uint8 ``(B, 4 pictures, T', H, W, 3)`` with T' shown frames.
 
     Raises:
         ValueError: the model predicts no pictures (``target="hog"``).
     """
     step = mae.patch_stride[0]
-    original = normalize.invert(video)[:, :, ::step]  # (B, 3, T', H, W)
-    painted = normalize.invert(mae.reconstruct(video, out))[:, :, ::step]
+
+    def shown(video: Tensor) -> Tensor:
+        return normalize.invert(video)[:, :, ::step]  # (B, 3, T', H, W)
+
+    original, painted = shown(video), shown(mae.reconstruct(video, out))
+    predicted = shown(mae.reconstruct(video, out, true_statistics=False))
     visible = visible_pixels(mae, out.mask, video.shape[2:])[:, :, ::step]
     masked = torch.where(visible, original, HIDDEN)
-    rows = torch.stack([original, masked, painted], dim=1)  # (B, 3 pictures, 3, T', H, W)
-    return rows.permute(0, 1, 3, 4, 5, 2)  # (B, 3 pictures, T', H, W, 3)
+    predicted = torch.where(visible, HIDDEN, predicted)
+    rows = torch.stack([original, masked, painted, predicted], dim=1)  # (B, 4, 3, T', H, W)
+    return rows.permute(0, 1, 3, 4, 5, 2)  # (B, 4 pictures, T', H, W, 3)
 
 
-def picture_sheet(rows: Tensor) -> Tensor:
+def row_captions(mae: MaskedAutoencoderHiera) -> list[str]:
+    """What each of the four `reconstruction_pictures` shows."""
+    borrowed = getattr(mae.target, "normalized", False)
+    return [
+        "clip",
+        "seen by the model",
+        "prediction, with true mean and deviation of each patch" if borrowed else "reconstruction",
+        "prediction alone",
+    ]
+
+
+def picture_sheet(rows: Tensor, captions: Sequence[str] = ()) -> Tensor:
     """Lay clips out in rows, one column per frame.
 
     Args:
         rows: uint8 ``(B, R, T', H, W, 3)``: B times R clips, such as `reconstruction_pictures`.
+        captions: for each of the R clips, written at the left; none: there is no such column.
 
     Returns:
-        uint8 ``(3, B * R * (H + 4), T' * (W + 4))``; 4 is the gap.
+        uint8 ``(3, B * R * (H + 4), T' * (W + 4))``, and 100 pixels wider with captions; 4 is the
+        gap.
     """
     rows = F.pad(rows, (0, 0, 0, GAP, 0, GAP), value=255)  # right of W, below H
     b, r, t, h, w, c = rows.shape
-    return rows.permute(5, 0, 1, 3, 2, 4).reshape(c, b * r * h, t * w)  # (3, B*R*H, T'*W)
+    sheet = rows.permute(5, 0, 1, 3, 2, 4).reshape(c, b * r * h, t * w)  # (3, B*R*H, T'*W)
+    if not captions:
+        return sheet
+    column = torch.cat([_written(text, h) for text in captions], dim=1)  # (3, R*H, 100)
+    return torch.cat([column.repeat(1, b, 1).to(sheet.device), sheet], dim=2)
+
+
+def _written(text: str, height: int) -> Tensor:
+    """Text in lines that fit the column of captions, uint8 ``(3, height, 100)``."""
+    font = ImageFont.load_default(FONT)
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= CAPTION - GAP:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    picture = Image.new("RGB", (CAPTION, height), "white")
+    ImageDraw.Draw(picture).multiline_text((0, 0), "\n".join(lines), "black", font, spacing=1)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)  # (3, height, 100)
 
 
 def reconstruction_sheet(
     mae: MaskedAutoencoderHiera, video: Tensor, out: MAEOutput, normalize: Normalize
 ) -> Tensor:
-    """Show video, masked video and reconstruction in three rows per clip, one column per frame.
+    """Show the `reconstruction_pictures` of clips in four rows each, one column per frame.
 
     Args:
         mae: the model.
@@ -69,12 +111,13 @@ def reconstruction_sheet(
         normalize: what the input was normalised with.
 
     Returns:
-        uint8 ``(3, B * 3 * (H + 4), T' * (W + 4))`` with T' shown frames; 4 is the gap.
+        uint8 ``(3, B * 4 * (H + 4), 100 + T' * (W + 4))`` with T' shown frames; the first 100
+        columns hold captions, and 4 is the gap.
 
     Raises:
         ValueError: the model predicts no pictures.
     """
-    return picture_sheet(reconstruction_pictures(mae, video, out, normalize))
+    return picture_sheet(reconstruction_pictures(mae, video, out, normalize), row_captions(mae))
 
 
 def visible_pixels(mae: MaskedAutoencoderHiera, mask: Tensor, size: torch.Size) -> Tensor:

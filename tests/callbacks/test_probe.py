@@ -38,6 +38,13 @@ def test_it_is_due_every_n_epochs_alone():
     assert "val/knn_top1" not in metrics
 
 
+def test_an_epoch_without_a_validation_cannot_be_probed():
+    with pytest.raises(MisconfigurationException, match="trainer.check_val_every_n_epoch=3"):
+        fit([Probe(3)], epochs=6, check_val_every_n_epoch=2)
+    _, metrics, _ = fit([Probe(4)], epochs=4, check_val_every_n_epoch=2)
+    assert "val/knn_top1" in metrics
+
+
 def test_under_autocast_and_with_videos_that_cannot_be_decoded():
     data = ColourVideos(bad=("/6/1.mp4", "/12/0.mp4"), val_views=(2, 1), max_bad_share=0.5)
     _, metrics, task = fit([Probe(1, k=3)], data, epochs=1, precision="bf16-mixed")

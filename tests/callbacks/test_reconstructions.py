@@ -23,8 +23,8 @@ def fit(folder, target="pixels", sanity=0, **kwargs):
 def test_pictures_show_the_first_clips_of_due_validations(tmp_path):
     assert fit(tmp_path, num_clips=3, every_n_epochs=2, sanity=1) == ["step-0000006.png"]
     with Image.open(tmp_path / "step-0000006.png") as picture:
-        # Two of four frames, and three rows for each of three clips, each with a gap.
-        assert picture.size == (2 * 68, 3 * 3 * 68)
+        # Captions, two of four frames, and four rows for each of three clips, each with a gap.
+        assert picture.size == (100 + 2 * 68, 3 * 4 * 68)
 
 
 def test_a_target_without_a_picture_is_said_once(tmp_path, caplog):

@@ -116,12 +116,9 @@ def test_predict_takes_files_and_folders_and_goes_on_after_a_bad_one(finetuned, 
     names = [f"class {name}" for name in checkpoint["description"]["class_names"]]
     checkpoint["description"]["class_names"] = names
     torch.save(checkpoint, workspace / "renamed.ckpt")
-    run(
-        *("predict", "--config", "demo/finetune", "ckpt_path=renamed.ckpt", "data.root=/nowhere"),
-        *(*TINY_MODEL, *TINY_DATA, *TINY_RUN),
-        *("out=answers.jsonl", good[1], "--", "my videos, {new}"),
-        cwd=workspace,
-    )
+    words = ["predict", "--config", "demo/finetune", "ckpt_path=renamed.ckpt", "data.root=/nowhere"]
+    words += [*TINY_MODEL, *TINY_DATA, *TINY_RUN]
+    run(*words, "out=answers.jsonl", good[1], "--", "my videos, {new}", cwd=workspace)
     lines = [json.loads(line) for line in (workspace / "answers.jsonl").read_text().splitlines()]
     by_name = {line["path"].rpartition("/")[2]: line for line in lines}
     assert set(by_name) == {good[1].name, "a=1 'quoted' ü.mp4", "broken.mp4"}
@@ -130,6 +127,12 @@ def test_predict_takes_files_and_folders_and_goes_on_after_a_bad_one(finetuned, 
     assert {p["label"] for p in best} <= set(names)
     assert best == sorted(best, key=lambda p: -p["probability"])
     assert by_name["broken.mp4"]["error"]
+    again = run(*words, "out=answers.jsonl", good[1], cwd=workspace, code=2)
+    assert "answers.jsonl exists already; set another out=" in again.splitlines()[-1]
+    alone = run(*words, "out=alone.jsonl", good[1], cwd=workspace)
+    (line,) = [line for line in alone.splitlines() if line.startswith(f"{good[1]}: ")]
+    assert line.count("%") == 5
+    assert by_name[good[1].name]["predictions"][0]["label"] in line
 
 
 def test_weights_of_a_pretraining_cannot_be_evaluated(pretrained, workspace):
@@ -164,9 +167,10 @@ def test_help_is_instant_and_lists_commands_and_configs(tmp_path):
         "predict",
         "models",
         "demo/pretrain",
-        "folder/finetune",
+        "  folder/       finetune pretrain probe",
     ):
         assert word in output
+    assert conftest.run("--version", cwd=tmp_path).startswith("hiera-video ")
     assert conftest.run("fit", "--help", cwd=tmp_path).startswith("usage: hiera-video fit")
 
 
@@ -174,8 +178,19 @@ def test_configs_and_models(tmp_path):
     listed = run("configs", "ls", cwd=tmp_path).split()
     assert "demo/finetune" in listed
     assert "defaults:" in run("configs", "show", "demo/finetune", cwd=tmp_path)
+    assert " # " in run("configs", "show", "data/folder", cwd=tmp_path)
     run("configs", "copy", "demo/finetune", "mine.yaml", cwd=tmp_path)
     printed = run("fit", "--config", "mine.yaml", "--cfg", "job", "seed=7", cwd=tmp_path)
     assert yaml.safe_load(printed)["seed"] == 7
     assert "exists" in run("configs", "copy", "demo/finetune", "mine.yaml", cwd=tmp_path, code=2)
     assert "hiera_huge_16x224" in run("models", cwd=tmp_path)
+
+
+def test_completion_offers_keys_or_nothing(tmp_path):
+    def offered(line):
+        environment = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+        return conftest.run("-sc", "query=bash", cwd=tmp_path, **environment)
+
+    assert "data=" in offered("hiera-video fit --config demo/pretrain dat")
+    assert offered("hiera-video fit --config demo/pretrain nothing") == ""
+    assert offered("hiera-video fit --config demo/pre") == ""

@@ -32,20 +32,42 @@ FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
         (["fit", "--config", "demo/pretrain", "model.num_heads=0"], "num_heads 0 must be positive"),
         (
             ["fit", "--config", "demo/pretrain", "model.stages=3"],
-            "must have at least one block",
+            "model.stages: expected a list, not 3",
         ),
         (["fit", "--config", "demo/pretrain", "task.mask_ratio=0.99"], "0 of 16 mask units"),
         (["fit", "--config", "demo/pretrain", "data.val_views=5"], "[temporal, spatial]"),
         (["fit", "--config", "demo/pretrain", "seed=-1"], "seed=-1: expected a whole number"),
         (["fit", "--config", "demo/pretrain", "trainer.max_epochs=2.5"], "a whole number"),
         (["fit", "--config", "demo/pretrain", "task.optimizer.betas=3", *FEW], "task.optimizer: "),
+        (
+            ["fit", "--config", "demo/pretrain", "task.optimizer.betas=[0.9]"],
+            "task.optimizer.betas: expected a list of 2 values, not [0.9]",
+        ),
+        (
+            ["fit", "--config", "demo/pretrain", "task.optimizer=sgd"],
+            "task.optimizer: expected a part with _target_, not 'sgd'",
+        ),
+        (
+            ["fit", "--config", "demo/pretrain", "model.mlp_ratio=a"],
+            "model.mlp_ratio: expected a number, not 'a'",
+        ),
+        (
+            ["fit", "--config", "demo/pretrain", "callbacks.progress=5"],
+            "callbacks.progress: expected a part with _target_ or null, not 5",
+        ),
+        (["fit", "--config", "demo/pretrain", "task.lr=-1"], "lr must be above 0, not -1"),
+        (
+            ["fit", "--config", "demo/pretrain", "task.layer_decay=0"],
+            "layer_decay must be in (0, 1]",
+        ),
+        (["fit", "--config", "demo/pretrain", "data.num_workers=-1"], "at least 0, not -1"),
         (["fit", "--config", "demo/pretrain", "~task"], "the configuration has no task"),
         (["fit", "--config", "demo/pretrain", "--bogus"], "no flag '--bogus'"),
         (
             ["fit", "--config", "folder/pretrain", "model.embed_dm=48"],
             "did you mean model.embed_dim",
         ),
-        (["fit", "--config", "folder/pretrain", "model.embed_dim=many"], "model: "),
+        (["fit", "--config", "folder/pretrain", "model.embed_dim=many"], "model.embed_dim: "),
         (["fit", "--config", "folder/pretrain", "data.short_sides=[8,9]"], "data.short_side"),
         (["fit", "--config", "folder/pretrain", "task.mask_ration=0.5"], "task.mask_ratio"),
         (["fit", "--config", "folder/pretrain", "task.optimizer.foreachh=1"], "optimizer.foreach"),
@@ -70,6 +92,7 @@ FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
             "videos or clips",
         ),
         (["test", "--config", "demo/finetune"], "test needs weights"),
+        (["test", "--config", "run/config.yaml"], "without its weights; give the run in its place"),
         (["test", "gone"], "gone: no such run folder or checkpoint"),
         (["test", "ckpt_path=gone"], "gone: no run folder or checkpoint"),
         (["test"], "test needs a run folder or checkpoint"),
@@ -77,6 +100,8 @@ FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
         (["test", "--config", "demo/finetune", "ckpt_path=gone.ckpt"], "gone.ckpt: no such"),
         (["predict", "--config", "demo/finetune", "gone.mp4"], "gone.mp4: no such file"),
         (["predict", "--config", "demo/finetune", "task.init_from=hiera_base_16x224"], "no videos"),
+        (["fit", "--config", "demo/pretrain", "+foo=1"], "+foo=1: nothing reads the key 'foo'"),
+        (["fit", "--config", "demo/finetune", "boxes=full_frame"], "for `predict` of action"),
         (["configs", "show", "demo/pretran"], "did you mean demo/pretrain"),
     ],
 )
@@ -89,6 +114,9 @@ def test_wrong_usage_is_one_line_and_exit_code_2(tmp_path, words, message, monke
     if words[0] == "fit" and len(words) == 4 and "demo" in words[2]:
         words = [*words, "trainer.accelerator=cpu", "data.videos=[8,8,8]"]
     (tmp_path / "broken.yaml").write_text("a: [1\n")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").touch()
+    (tmp_path / "run" / "config.yaml").write_text("a: 1\n")
     monkeypatch.setattr(sys, "argv", ["hiera-video", *words])
     handlers = logging.root.handlers[:]
     with pytest.raises(SystemExit) as exit_:

@@ -25,6 +25,16 @@ def test_each_class_has_room_for_its_name(classes):
     assert red[0] > red[1] + 50  # a tenth of the class can be seen
 
 
+def test_the_caption_has_a_corner_of_its_own():
+    counts = np.array([[3, 0, 0], [0, 2, 0]])
+    pixels = np.asarray(confusion_picture(counts, ["a", "b"]))
+    left = (pixels == (0, 110, 60)).all(-1).any(0).argmax()
+    assert (pixels[:40, : left - 6] < 128).any()  # the caption
+    assert (pixels[:40, left - 6 : left] == 255).all()  # a gap
+    # Column names stand at the matrix, not in the caption's rows.
+    assert (pixels[:40, left + 1 :] == 255).all()
+
+
 def test_a_column_for_videos_without_a_prediction():
     counts = np.array([[3, 0, 0], [0, 2, 0]])
     plain = confusion_picture(counts, ["a", "b"])

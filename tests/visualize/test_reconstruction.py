@@ -2,10 +2,17 @@ import torch
 
 from hiera_video import create_mae
 from hiera_video.augment.basic import Normalize
-from hiera_video.visualize.reconstruction import GAP, HIDDEN, reconstruction_sheet
+from hiera_video.visualize.reconstruction import (
+    CAPTION,
+    GAP,
+    HIDDEN,
+    reconstruction_pictures,
+    reconstruction_sheet,
+)
+from tests.models.small import tiny_mae
 
 
-def test_sheet_shows_video_mask_and_reconstruction():
+def test_sheet_shows_video_mask_reconstruction_and_prediction():
     torch.manual_seed(0)
     mae = create_mae(
         "hiera_tiny_16x224",
@@ -21,12 +28,11 @@ def test_sheet_shows_video_mask_and_reconstruction():
     perfect = out._replace(prediction=out.target)
     sheet = reconstruction_sheet(mae, video, perfect, normalize)
     side = 64 + GAP
-    assert sheet.shape == (3, 2 * 3 * side, 2 * side)
+    assert sheet.shape == (3, 2 * 4 * side, CAPTION + 2 * side)
     assert sheet.dtype == torch.uint8
     # clip 1, frame 1 of the shown ones is frame 2 of the video
     tile = [
-        sheet[:, (3 + row) * side : (3 + row) * side + 64, side : side + 64].int()
-        for row in range(3)
+        sheet[:, (4 + row) * side :][:, :64, CAPTION + side :][:, :, :64].int() for row in range(4)
     ]
     frame = pixels[1, :, 2].int()
     assert torch.equal(tile[0], frame)
@@ -38,3 +44,17 @@ def test_sheet_shows_video_mask_and_reconstruction():
             assert torch.equal(
                 tile[1][cell], frame[cell] if units[i, j] else torch.full_like(frame[cell], HIDDEN)
             )
+            assert (tile[3][cell] == HIDDEN).all() == bool(units[i, j])
+    for row in range(8):  # something is written beside each
+        assert (sheet[:, row * side : (row + 1) * side, :CAPTION] < 128).any()
+
+
+def test_the_prediction_alone_takes_nothing_from_hidden_patches():
+    mae = tiny_mae()
+    pixels = torch.randint(0, 256, (1, 3, 4, 64, 64), dtype=torch.uint8)
+    normalize = Normalize()
+    out = mae(normalize(pixels), mask_ratio=0.5)
+    pictures = reconstruction_pictures(mae, normalize(pixels), out, normalize)
+    others = reconstruction_pictures(mae, normalize(pixels // 4), out, normalize)
+    assert not torch.equal(pictures[:, 2], others[:, 2])
+    assert torch.equal(pictures[:, 3], others[:, 3])

@@ -1,0 +1,98 @@
+"""Names of the arguments of a class or function, read from its source without importing it.
+
+Importing torch and Lightning takes seconds, too long to hear of a misspelt key.
+"""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+
+class NotReadable(LookupError):
+    """The source does not tell; the class has to be imported."""
+
+
+def argument_names(target: str) -> list[str]:
+    """Names of the arguments of a class or function, those of what it passes keywords on to too.
+
+    Args:
+        target: full name, such as ``hiera_video.create_model``.
+
+    Raises:
+        NotReadable: the source does not tell.
+    """
+    return list(dict.fromkeys(_arguments(*_definition(*target.rpartition(".")[::2]))))
+
+
+def _arguments(module: str, node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.FunctionDef):
+        yield from _named(node)
+        if node.args.kwarg:
+            yield from _arguments(*_definition(module, _name(node.returns)))
+        return
+    if not isinstance(node, ast.ClassDef) or _is_unusual(node):
+        raise NotReadable
+    functions = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
+    if init := functions.get("__init__"):
+        yield from _named(init)
+        if not init.args.kwarg:
+            return
+    for base in node.bases[:1]:
+        yield from _arguments(*_definition(module, _name(base)))
+
+
+def _is_unusual(node: ast.ClassDef) -> bool:
+    """Whether something other than ``__init__`` decides: a decorator, bases, refused arguments."""
+    assigned = [n.targets[0] for n in node.body if isinstance(n, ast.Assign)]
+    refuses = any(isinstance(n, ast.Name) and n.id == "REFUSED" for n in assigned)
+    return bool(node.decorator_list) or len(node.bases) > 1 or refuses
+
+
+def _named(function: ast.FunctionDef) -> list[str]:
+    arguments = [*function.args.args, *function.args.kwonlyargs]
+    return [argument.arg for argument in arguments if argument.arg != "self"]
+
+
+def _name(node: ast.AST | None) -> str:
+    if not isinstance(node, ast.Name):
+        raise NotReadable
+    return node.id
+
+
+def _definition(module: str, name: str) -> tuple[str, ast.AST]:
+    """The definition of a name and its module, through imports as type checkers see them."""
+    file, tree = _parsed(module)
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name:
+            return module, node
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    source = _absolute(node, module, file.name == "__init__.py")
+                    return _definition(source, alias.name)
+    raise NotReadable
+
+
+def _absolute(node: ast.ImportFrom, module: str, is_package: bool) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = module.split(".")
+    parts = parts[: len(parts) - node.level + is_package]
+    return ".".join([*parts, *([node.module] if node.module else [])])
+
+
+@cache
+def _parsed(module: str) -> tuple[Path, ast.Module]:
+    package, *parts = module.split(".")
+    try:
+        spec = find_spec(package)  # of the top alone: for others, Python imports their packages
+        folders = spec.submodule_search_locations if spec else None
+        path = Path(folders[0], *parts) if folders else Path()
+        files = (path / "__init__.py", path.with_suffix(".py"))
+        file = next(file for file in files if file.is_file())
+        return file, ast.parse(file.read_text(encoding="utf-8"))
+    except (ImportError, ValueError, OSError, SyntaxError, StopIteration) as error:
+        raise NotReadable from error

@@ -1,0 +1,34 @@
+"""A training prints lines, an evaluation counts its batches."""
+
+import logging
+
+from hiera_video.callbacks.progress import ProgressLines
+from hiera_video.tasks.pretraining import PretrainingTask
+from tests.fake_videos import ColourVideos
+from tests.models.small import tiny_mae
+from tests.quick_trainer import quick_trainer
+
+
+def task():
+    return PretrainingTask(lambda: tiny_mae(embed_dim=8), mask_ratio=0.5)
+
+
+def test_the_first_step_estimates_the_whole(caplog):
+    trainer = quick_trainer(max_epochs=3, callbacks=[ProgressLines(every_n_steps=4)])
+    with caplog.at_level(logging.INFO):
+        trainer.fit(task(), datamodule=ColourVideos())
+    lines = [line for line in caplog.messages if "step " in line and "/9" in line]
+    assert [line.split("step ")[1].split()[0] for line in lines] == ["1/9", "4/9", "8/9"]
+    assert "left about 0:00:" in lines[0]
+    assert "about" not in lines[1]
+
+
+def test_evaluations_count_their_batches(capsys):
+    videos = ColourVideos(test="10", eval_batch_size=4)
+    trainer = quick_trainer(callbacks=[ProgressLines()])
+    trainer.validate(task(), datamodule=videos, verbose=False)
+    trainer.test(task(), datamodule=videos, verbose=False)
+    lines = capsys.readouterr().err.splitlines()
+    val, test = (line for line in lines if " batches, " in line)
+    assert val.startswith("validate: 2 of 2 batches, ")
+    assert test.startswith("test: 3 of 3 batches, ")

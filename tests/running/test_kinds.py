@@ -1,0 +1,78 @@
+"""Values of another kind than an annotation are refused; what may be right is not."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from hiera_video.errors import UsageError
+from hiera_video.running.compose import composed, register_resolvers
+from hiera_video.running.configurations import configurations
+from hiera_video.running.kinds import check_kinds, fits
+from hiera_video.running.words import translate
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation"),
+    [
+        (1, float),
+        (2.0, int),
+        (True, int),
+        ("text", str | None),
+        (5, str),
+        (None, int | None),
+        ("folder", Path),
+        ([1, 2], tuple[int, int]),
+        ([1, 2, 3], tuple[int, ...]),
+        (["a"], Sequence[str]),
+        ("a", Sequence[str]),
+        ({"a": 1}, Mapping[str, Any]),
+        ({"_target_": "torch.nn.ReLU"}, nn.Module),
+        ({"_target_": "torch.nn.ReLU"}, Callable[..., nn.Module]),
+        ("cpu", torch.device),
+        ("${seed}", int),
+        (["any"], Any),
+        (5, inspect.Parameter.empty),
+    ],
+)
+def test_what_fits(value, annotation):
+    assert fits(value, annotation)
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation"),
+    [
+        ("a", float),
+        ("a", int | None),
+        (None, int),
+        ([1], int),
+        ({"a": 1}, str),
+        ([1], tuple[int, int]),
+        (["a", 2], tuple[int, int]),
+        ("a", Sequence[int]),
+        ("sgd", Callable[..., nn.Module]),
+        (5, nn.Module),
+        (3, Mapping[str, Any]),
+    ],
+)
+def test_what_does_not_fit(value, annotation):
+    assert not fits(value, annotation)
+
+
+def test_the_key_is_named():
+    section = {"optimizer": {"_target_": "torch.optim.AdamW", "betas": [0.9]}}
+    with pytest.raises(UsageError, match=r"^task\.optimizer\.betas: expected a list of 2 values"):
+        check_kinds({"task": section})
+
+
+@pytest.mark.parametrize("name", sorted(configurations()))
+def test_every_configuration_has_values_of_the_right_kinds(name):
+    register_resolvers()
+    call = translate(["fit", "--config", name])
+    values = OmegaConf.to_container(composed(call, ["++command=fit"]), resolve=False)
+    check_kinds(values)
