@@ -19,8 +19,8 @@ class ProgressLines(Callback):
     """Print step, loss, learning rate, clips per second and the time left of a training.
 
     The line of the first step gives a first estimate of that time. The callback waits for the
-    device only at the steps at which it prints. In `validate`, `test` and `predict`, batches are
-    counted by `progress_line`.
+    device only at the steps at which it prints. In an evaluation, batches are counted by
+    `progress_line`.
 
     Args:
         every_n_steps: optimiser steps from one line to the next.
@@ -79,9 +79,9 @@ class ProgressLines(Callback):
         self._restart(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count the batches of `validate`."""
-        if trainer.state.fn == "validate":
-            self._count(trainer, "validate", trainer.num_val_batches)
+        """Begin to count the batches; within a training, the numbers stand in for the last line."""
+        if not trainer.sanity_checking:
+            self._count(trainer, "validate", trainer.num_val_batches, trainer.state.fn != "fit")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count the batches."""
@@ -129,12 +129,14 @@ class ProgressLines(Callback):
         """Leave the terminal to the error."""
         self.on_test_end(trainer, pl_module)
 
-    def _count(self, trainer: Trainer, name: str, batches: Sequence[int | float]) -> None:
-        """Show how many of the batches are done, from now to the end of the evaluation."""
+    def _count(
+        self, trainer: Trainer, name: str, batches: Sequence[int | float], last: bool = True
+    ) -> None:
+        """Show how many of the batches are done, from now to the end, with a `last` line there."""
         total = sum(batches)
         if trainer.is_global_zero and total < math.inf:
             show = self._bar.enter_context(progress_line(name, "batches"))
-            self._show = lambda done: show(done, int(total))
+            self._show = lambda done: show(done, int(total)) if last or done < total else None
 
     def _restart(self, trainer: Trainer) -> None:
         self._clips, self._steps, self._since = 0, trainer.global_step, time.perf_counter()

@@ -1,6 +1,7 @@
 """A training prints lines, an evaluation counts its batches."""
 
 import logging
+from contextlib import contextmanager
 
 from hiera_video.callbacks.progress import ProgressLines
 from hiera_video.tasks.pretraining import PretrainingTask
@@ -32,3 +33,17 @@ def test_evaluations_count_their_batches(capsys):
     val, test = (line for line in lines if " batches, " in line)
     assert val.startswith("validate: 2 of 2 batches, ")
     assert test.startswith("test: 3 of 3 batches, ")
+
+
+def test_a_validation_within_a_training_is_counted(monkeypatch):
+    shown = []
+
+    @contextmanager
+    def line(name, unit):
+        yield lambda done, total: shown.append((name, unit, done, total))
+
+    monkeypatch.setattr("hiera_video.callbacks.progress.progress_line", line)
+    trainer = quick_trainer(max_epochs=2, callbacks=[ProgressLines()])
+    trainer.fit(task(), datamodule=ColourVideos(val="10", eval_batch_size=4))
+    # The numbers of the validation come in the place of a last line.
+    assert shown == 2 * [("validate", "batches", done, 3) for done in (1, 2)]
