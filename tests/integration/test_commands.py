@@ -43,10 +43,8 @@ def test_pretraining_leaves_a_complete_run_folder(pretrained):
     assert "reconstruction" in tags["images"]
     assert {"train/loss", "val/loss"} <= set(tags["scalars"])
     with Image.open(pretrained / "reconstructions/step-0000012.png") as picture:
-        assert picture.size == (
-            (64 + 4) * 2,
-            (64 + 4) * 3 * 3,
-        )  # 2 predicted frames, 3 clips a batch
+        # Captions beside 2 predicted frames; 4 pictures of each of 3 clips.
+        assert picture.size == (100 + (64 + 4) * 2, (64 + 4) * 4 * 3)
     checkpoint = torch.load(pretrained / "checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 12
     assert checkpoint["config"]["model"]["embed_dim"] == 8

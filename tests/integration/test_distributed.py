@@ -55,7 +55,8 @@ def test_fit_on_two_processes_and_test_on_several(workspace, pretrained):
         assert result == results[0]
     assert results[0]["videos"] == 17
     offline = ["evaluate", "--task", "classification", "runs/test-3", "--json"]
-    assert json.loads(forked.run(*offline, cwd=workspace)) == results[0]
+    output = forked.run(*offline, cwd=workspace)  # with the progress, which goes to stderr
+    assert json.loads(output[output.index("{") :]) == results[0]
 
 
 def test_a_sweep_on_two_processes_runs_each_job_once(workspace):

@@ -58,9 +58,7 @@ def test_reconstructions(executed):
     ]
     assert {"image/png", "image/gif"} <= {kind for kind, _ in pictures}
     sizes = {kind: Image.open(io.BytesIO(data)).size for kind, data in pictures}
-    assert sizes["image/png"] == (
-        4 * 68,
-        2 * 3 * 68,
-    )  # 4 predicted frames, 3 rows for each of 2 clips
+    # Captions beside 4 predicted frames; 4 rows for each of 2 clips.
+    assert sizes["image/png"] == (100 + 4 * 68, 2 * 4 * 68)
     gif = Image.open(io.BytesIO(dict(pictures)["image/gif"]))
     assert gif.n_frames == 4

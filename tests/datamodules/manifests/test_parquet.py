@@ -214,9 +214,9 @@ def test_a_million_rows_open_quickly_and_cost_a_worker_nothing(tmp_path):
     seconds, worker = {}, {}
     for count in (1_000, 1_000_000):
         folder = large_manifest(tmp_path / str(count), count)
-        start = time.perf_counter()
+        start = time.process_time()  # whatever else the machine does
         manifest = read_split(folder, folder, None)
-        seconds[count] = time.perf_counter() - start
+        seconds[count] = time.process_time() - start
         sampler = EpochSampler(count, training=True)
         loader = Loader(Rows(manifest.without_bad()), sampler, 50, num_workers=1)
         with closing(iter(loader)) as batches:
