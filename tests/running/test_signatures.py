@@ -23,8 +23,7 @@ TARGETS = sorted(
 IMPORTED = {
     "datamodules.AVADataModule",
     "datamodules.SyntheticAVADataModule",
-    "lightning.pytorch.loggers.CSVLogger",
-    "lightning.pytorch.loggers.TensorBoardLogger",
+    "hiera_video.callbacks.Curves",
 }
 
 
