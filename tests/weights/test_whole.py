@@ -1,6 +1,7 @@
 """Damaged checkpoints are recognised; a write that fails leaves what was there."""
 
 import resource
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -20,13 +21,15 @@ def folder(tmp_path):
     return folder
 
 
-@pytest.fixture
+@contextmanager
 def disk_of_20_kb():
-    """Files of this process cannot grow beyond that."""
+    """Files of this process cannot grow beyond that: within a test only, as pytest writes one."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_torch_reads_what_was_written(folder):
@@ -100,11 +103,11 @@ def test_a_file_without_checksums_is_read(folder):
     assert read_checkpoint(folder / "old.ckpt")["epoch"] == 3
 
 
-def test_a_full_disk_leaves_what_was_there(folder, disk_of_20_kb):
+def test_a_full_disk_leaves_what_was_there(folder):
     path = folder / "last.ckpt"
     write_checkpoint(CONTENT, path)
     whole = path.read_bytes()
-    with pytest.raises(OSError, match="File too large"):
+    with disk_of_20_kb(), pytest.raises(OSError, match="File too large"):
         write_checkpoint({"state_dict": {"weight": torch.zeros(100_000)}}, path)
     assert path.read_bytes() == whole
     assert [path.name for path in folder.iterdir()] == ["last.ckpt"]
