@@ -78,12 +78,14 @@ def record(result: Any) -> dict[str, Any]:
         return result
     reference = next(c for c in result.contenders if c.name == result.reference)
     rows = [
-        {
+        {"name": c.name, "error": c.error}
+        if c.error
+        else {
             "name": c.name,
-            "error": c.error,
+            "error": "",
             "median_ms": c.median * 1e3,
             "spread": c.spread,
-            "ratio": reference.median / c.median,
+            "ratio": None if reference.error else reference.median / c.median,
             "peak_gib": c.peak / GIB,
             "items_per_s": result.items / c.median,
             "flops_per_s": result.flops / c.median,
@@ -123,8 +125,9 @@ def table(result: dict[str, Any], ceiling: float) -> list[str]:
             continue
         share = f"{row['flops_per_s'] / ceiling:.0%}" if ceiling and row["flops_per_s"] else ""
         apart = "" if row["difference"] is None else f"{row['difference']:.1e}"
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
         lines.append(
-            f"| {row['name']} | {row['median_ms']:.2f} | {row['spread']:.0%} | {row['ratio']:.2f} "
+            f"| {row['name']} | {row['median_ms']:.2f} | {row['spread']:.0%} | {ratio} "
             f"| {row['peak_gib']:.1f} | {row['items_per_s']:.1f} | {share} | {apart} |"
         )
     return [*lines, ""]
@@ -177,10 +180,9 @@ def main() -> None:
         computer = pool.apply(machine)
     device = "cpu" if computer["card"] == "CPU" else "cuda"
     results: dict[str, Any] = {"machine": computer, "parts": {}}
-    arguments.out.mkdir(parents=True, exist_ok=True)
     stem = arguments.out / ("gpu-" + computer["card"].replace(" ", "-"))
-    folder = arguments.out / "parts"
-    folder.mkdir(exist_ok=True)
+    folder = arguments.out / "parts"  # what a part that is killed has found
+    folder.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         name, limit, function = part
         left = end - time.monotonic()

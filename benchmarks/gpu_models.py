@@ -3,6 +3,7 @@
 import copy
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,6 @@ from hiera_video.models.masks import random_units
 from tests.models.reference import autoencoders, classifiers
 
 PUBLISHED = "hiera-transformer"
-CLASSES = 400
 
 
 @dataclass
@@ -38,15 +38,15 @@ class Setting:
     tiny: bool
     deadline: float
 
-    def arguments(self, name: str, decoder: bool = False) -> tuple[str, dict[str, Any]]:
-        """Name of a model and its overrides: the model itself, or a tiny one of its kind."""
+    def overrides(self, name: str, decoder: bool = False) -> dict[str, Any]:
+        """Arguments that make a model tiny; none where it is to be measured as it is."""
         if not self.tiny:
-            return name, {}
+            return {}
         size = (4, 64, 64) if "16x" in name else (64, 64)
         few: dict[str, Any] = {"stages": (1, 1, 1, 1), "embed_dim": 16, "num_heads": 1}
         if decoder:
             few |= {"decoder_depth": 1, "decoder_embed_dim": 32}
-        return name, {"input_size": size, **few}
+        return {"input_size": size, **few}
 
     def batch(self, size: int) -> int:
         """Number of clips of a batch."""
@@ -121,10 +121,9 @@ def record(
 
 def inference(setting: Setting, size: str, batch: int = 32) -> Iterator[Table]:
     """Logits of a batch, with weights in bfloat16."""
-    name, overrides = setting.arguments(f"hiera_{size}_16x224")
-    items = setting.batch(batch)
-    with torch.inference_mode(False), torch.no_grad():
-        ours, published = classifiers(name, **overrides)
+    name, items = f"hiera_{size}_16x224", setting.batch(batch)
+    with torch.no_grad():
+        ours, published = classifiers(name, **setting.overrides(name))
         ours = ours.to(setting.device, torch.bfloat16).eval()
         # In evaluation the published code gives probabilities; nothing in it is random here.
         published = published.to(setting.device, torch.bfloat16).train()
@@ -149,8 +148,8 @@ def pretraining(setting: Setting, model: str, batch: int) -> Iterator[Table]:
 
     Weights of an autoencoder of images are in bfloat16, as where hiera-optim measures itself.
     """
-    name, overrides = setting.arguments(model, decoder=True)
-    ours, published = autoencoders(name, **overrides)  # both with the paper's decoder heads
+    # Both have the paper's decoder heads.
+    ours, published = autoencoders(model, **setting.overrides(model, decoder=True))
     dtype = torch.float32 if ours.is_video else torch.bfloat16
     ours, published = (m.to(setting.device, dtype) for m in (ours, published))
     items = setting.batch(batch)
@@ -207,8 +206,8 @@ def pretraining(setting: Setting, model: str, batch: int) -> Iterator[Table]:
 
 def finetuning(setting: Setting, size: str = "base", batch: int = 32) -> Iterator[Table]:
     """A step from uint8 clips: all augmentation, forward, backward, AdamW, under ``bf16-mixed``."""
-    name, overrides = setting.arguments(f"hiera_{size}_16x224")
-    ours, published = classifiers(name, drop_path_rate=0.2, **overrides)
+    name = f"hiera_{size}_16x224"
+    ours, published = classifiers(name, drop_path_rate=0.2, **setting.overrides(name))
     items = setting.batch(batch)
     shape = (items, *(ours.input_size), 3)
     video = torch.randint(0, 256, shape, dtype=torch.uint8).permute(0, 4, 1, 2, 3)
@@ -282,9 +281,9 @@ def compare(contenders: list[Contender], models: dict[str, nn.Module] | None = N
 def parity(setting: Setting) -> Iterator[dict[str, Any]]:
     """Differences from the published code in float32, without and with compiled blocks."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    for kind, create in (("logits", classifiers), ("loss, prediction", autoencoders)):
-        name, overrides = setting.arguments("hiera_base_16x224", create is autoencoders)
-        ours, published = create(name, **overrides)
+    for kind, create in (("logits", classifiers), ("prediction", autoencoders)):
+        name = "hiera_base_16x224"
+        ours, published = create(name, **setting.overrides(name, create is autoencoders))
         ours, published = ours.to(setting.device).train(), published.to(setting.device).train()
         video = torch.randn(2, 3, *ours.input_size, device=setting.device)
         if kind == "logits":
@@ -297,13 +296,13 @@ def parity(setting: Setting) -> Iterator[dict[str, Any]]:
             expected = published(video, **expected_arguments)
             expected = expected if isinstance(expected, Tensor) else expected[1]
             for mode, model, context in (
-                ("float32", ours, torch.autocast(setting.device, enabled=False)),
+                ("float32", ours, nullcontext()),
                 ("bf16-mixed", ours, setting.autocast()),
-                ("float32, compiled", compiled_copy(ours), None),
+                ("float32, compiled", compiled_copy(ours), nullcontext()),
                 ("bf16-mixed, compiled", compiled_copy(ours), setting.autocast()),
                 (f"{PUBLISHED}, bf16-mixed", published, setting.autocast()),
             ):
-                with context or torch.autocast(setting.device, enabled=False):
+                with context:
                     out = model(video, **(expected_arguments if model is published else arguments))
                 out = out if isinstance(out, Tensor) else out[1].flatten(0, -2)
                 yield {

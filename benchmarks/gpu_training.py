@@ -103,7 +103,7 @@ def fit(
     waiting = profile.get("[_TrainingEpochLoop].train_dataloader_next", 0.0)
     return result | {
         "clips_per_s": [float(m[2]) for m in rates],
-        "peak_gib": rates[-1][3] if rates else None,
+        "peak_gib": float(rates[-1][3]) if rates and rates[-1][3] else None,
         "seconds_waiting": waiting,
         "seconds_training": batch,
     }
