@@ -65,9 +65,10 @@ def test_keys_on_top_count(workspace, finetuned):
 def test_a_classifier_predicts_and_is_exported(workspace, finetuned, tmp_path):
     run_dir, _ = finetuned
     video = next(workspace.rglob("test/**/*.mp4"))
-    run("predict", run_dir, video, "out=named.jsonl", *CPU, cwd=workspace)
+    answers = tmp_path / "answers.jsonl"
+    run("predict", run_dir, video, f"out={answers}", *CPU, cwd=workspace)
     expected = [p.label for p in load(run_dir).predict(video)]
-    assert labels(workspace / "named.jsonl") == [expected]
+    assert labels(answers) == [expected]
     run("export", run_dir, "--format", "safetensors", "--out", tmp_path / "out", cwd=workspace)
     assert [p.label for p in load(tmp_path / "out").predict(video)] == expected
 
