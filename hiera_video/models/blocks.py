@@ -68,32 +68,51 @@ class PatchEmbed(nn.Module):
         return convolve(cells.movedim(-1, 1), weight.movedim(-1, 1), self.proj.bias)
 
     def units(self, video: Tensor, kept: Tensor, unit_grid: tuple[int, ...]) -> Tensor:
-        """Compute the tokens of some mask units alone: those of `forward`, at the cost of these.
+        """Compute the tokens of the mask units that are kept, at the cost of these alone.
 
-        The pixels that the kernel sees of each unit are gathered, and one matrix product does the
-        rest.
+        The others count as zeros, even where a kernel reaches into them from a kept unit. The
+        pixels that the kernel sees of each unit are gathered, and one matrix product does the rest.
 
         Args:
             video: float ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
-            kept: indices of units in raster order, int64 ``(B, K)``.
+            kept: distinct indices of units in raster order, int64 ``(B, K)``.
             unit_grid: number of mask units along each axis.
 
         Returns:
             ``(B, K, t, h, w, C)``, images ``(B, K, h, w, C)``: each unit in raster order.
         """
-        kernel, stride, axes = self.proj.kernel_size, self.proj.stride, len(unit_grid)
-        margins = [p for padding in reversed(self.proj.padding) for p in (int(padding),) * 2]
-        pixels = F.pad(video, margins)
-        for a, (units, k, s) in enumerate(zip(unit_grid, kernel, stride, strict=True)):
-            size = video.shape[2 + a] // units
-            pixels = pixels.unfold(2 + a, size + k - s, size)
-        pixels = pixels.movedim(1, axes + 1)  # a view: (B, Ut, Uh, Uw, 3, T, H, W), with overlap
-        sample = torch.arange(len(kept), device=kept.device)[:, None]
-        pixels = pixels[(sample, *places(kept, unit_grid))]  # (B, K, 3, T, H, W)
-        for a, (k, s) in enumerate(zip(kernel, stride, strict=True)):
-            pixels = pixels.unfold(3 + a, k, s)  # (B, K, 3, t, h, w, kt, kh, kw) at last
-        pixels = pixels.movedim(2, axes + 2).flatten(axes + 2)  # (B, K, t, h, w, 3*kt*kh*kw)
+        axes = len(unit_grid)
+        pixels = self._pixels_seen(video, kept, unit_grid)  # (B, 3, K, T, H, W)
+        for a, (k, s) in enumerate(zip(self.proj.kernel_size, self.proj.stride, strict=True)):
+            pixels = pixels.unfold(3 + a, k, s)  # (B, 3, K, t, h, w, kt, kh, kw) at last
+        pixels = pixels.movedim(1, axes + 2).flatten(axes + 2)  # (B, K, t, h, w, 3*kt*kh*kw)
         return F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
+
+    def _pixels_seen(self, video: Tensor, kept: Tensor, unit_grid: tuple[int, ...]) -> Tensor:
+        """The pixels that the kernel sees of each kept unit, ``(B, 3, K, T, H, W)``.
+
+        Those of hidden units and beyond the border are zero.
+        """
+        (batch, num_kept), axes = kept.shape, len(unit_grid)
+        # Index of each pixel in the video, and of its unit in the grid with a border around it.
+        pixel = unit = torch.zeros([1] * (2 + axes), dtype=torch.int64, device=kept.device)
+        geometry = (self.proj.kernel_size, self.proj.stride, self.proj.padding, unit_grid)
+        for a, (k, s, p, units) in enumerate(zip(*geometry, strict=True)):
+            length = video.shape[2 + a]
+            size = length // units
+            margin = torch.arange(-int(p), size + k - s - int(p), device=kept.device)
+            start = places(kept, unit_grid)[a][..., None] * size
+            along = (start + margin).view(
+                batch, num_kept, *(-1 if i == a else 1 for i in range(axes))
+            )
+            pixel = pixel * length + along.clamp(0, length - 1)
+            unit = unit * (units + 2) + (along // size).clamp(-1, units) + 1
+        seen = torch.zeros(batch, *unit_grid, dtype=torch.bool, device=kept.device)
+        seen = F.pad(seen.flatten(1).scatter(1, kept, True).view_as(seen), [1, 1] * axes)
+        seen = seen.flatten(1).gather(1, unit.flatten(1))  # (B, K*T*H*W)
+        index = pixel.flatten(1)[:, None].expand(-1, video.shape[1], -1)
+        pixels = video.flatten(2).gather(2, index)  # (B, 3, K*T*H*W)
+        return pixels.masked_fill(~seen[:, None], 0).unflatten(2, pixel.shape[1:])
 
 
 def _numbers_last(cells: Tensor, axes: int) -> Tensor:

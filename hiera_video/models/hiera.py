@@ -221,7 +221,6 @@ class Hiera(nn.Module):
         positions = self.position_embedding()  # (1, T'*H'*W', C)
         if kept is None:
             return unroll(self.patch_embed(video) + positions, self.unit_grid, self.levels)
-        video = self.hide_units(video, self.unit_mask(kept))
         x = self.patch_embed.units(video, kept, self.unit_grid)  # (B, K, t, h, w, C)
         x = unroll(x.flatten(0, 1).flatten(1, -2), [1] * len(self.unit_grid), self.levels)
         x = x.reshape(*kept.shape, *x.shape[2:])  # (B, K, L, C)
@@ -231,24 +230,6 @@ class Hiera(nn.Module):
         """Turn indices of kept units, int64 ``(B, K)``, into bool ``(B, U)``, True where kept."""
         mask = torch.zeros(len(kept), self.num_units, dtype=torch.bool, device=kept.device)
         return mask.scatter(1, kept, True)
-
-    def hide_units(self, video: Tensor, mask: Tensor) -> Tensor:
-        """Set the pixels of hidden units to zero.
-
-        Args:
-            video: ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
-            mask: bool ``(B, U)``, True where kept.
-
-        Returns:
-            A copy with the shape of `video`.
-        """
-        split, grid = [], []
-        for pixels, units in zip(video.shape[2:], self.unit_grid, strict=True):
-            split += [units, pixels // units]
-            grid += [units, 1]
-        cells = video.reshape(*video.shape[:2], *split)  # (B, 3, Ut, t, Uh, h, Uw, w)
-        hidden = ~mask.reshape(len(mask), 1, *grid)  # (B, 1, Ut, 1, Uh, 1, Uw, 1)
-        return cells.masked_fill(hidden, 0).reshape(video.shape)  # (B, 3, T, H, W)
 
     def position_embedding(self) -> Tensor:
         """The learned embedding of all places, ``(1, T'*H'*W', C)``, in raster order."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from hiera_video.models.architecture import BlockShape
@@ -16,7 +17,7 @@ from hiera_video.models.blocks import HieraBlock, layer_norm
 from hiera_video.models.hiera import Hiera, learned
 from hiera_video.models.masks import check_num_kept, num_kept, random_units
 from hiera_video.models.targets import make_target
-from hiera_video.models.token_order import join_units
+from hiera_video.models.token_order import join_units, unroll
 
 
 class MAEOutput(NamedTuple):
@@ -134,7 +135,7 @@ class MaskedAutoencoderHiera(Hiera):
         x = x.gather(1, where[:, :, None].expand(-1, -1, x.shape[-1]))  # (B, M, C)
         prediction = self.decoder_pred(self.decoder_norm(x))  # (B, M, D)
         target = self.target(video, where)  # (B, M, D)
-        loss = (prediction.float() - target).square().mean()
+        loss = F.mse_loss(prediction.float(), target)
         return MAEOutput(loss, prediction, target, unit_mask, predicted)
 
     def encode_fused(self, video: Tensor, kept: Tensor) -> Tensor:
@@ -147,14 +148,12 @@ class MaskedAutoencoderHiera(Hiera):
         Returns:
             Normed ``(B, K, t, h, w, C)``, images ``(B, K, h, w, C)``.
         """
-        stages = [*range(self.q_pool), len(self.stage_ends) - 1]
-        tokens = self.encode(video, stages, kept)
-        *early, last = [self.unit_maps(x, s) for x, s in zip(tokens, stages, strict=True)]
-        fused = last.float()  # in half precision the sum would lose small terms
-        for head, x in zip(self.multi_scale_fusion_heads, early, strict=True):
-            x = head(x.flatten(0, 1).movedim(-1, 1))  # (B*K, C, t, h, w)
-            fused = fused + x.movedim(1, -1).unflatten(0, kept.shape).float()
-        return self.encoder_norm(fused.to(self.encoder_norm.weight.dtype))
+        *early, last = self.encode(video, [*range(self.q_pool), len(self.stage_ends) - 1], kept)
+        fused = last.float()  # (B, K, L, C); in half precision the sum would lose small terms
+        for stage, (conv, x) in enumerate(zip(self.multi_scale_fusion_heads, early, strict=True)):
+            fused = fused + self._convolve_cells(conv, x, stage).float()
+        x = self.encoder_norm(fused.to(self.encoder_norm.weight.dtype))
+        return x.unflatten(2, self.final_unit)  # what is left of a unit is in raster order
 
     def decode(self, x: Tensor, kept: Tensor) -> Tensor:
         """Put mask tokens in the places of the hidden units and run the decoder's blocks.
@@ -262,6 +261,17 @@ class MaskedAutoencoderHiera(Hiera):
         stride = tuple(s ** (self.q_pool - stage) for s in self.geometry.q_stride)
         conv = nn.Conv3d if self.is_video else nn.Conv2d
         return conv(self.stage_dims[stage], dim, stride, stride)
+
+    def _convolve_cells(self, conv: nn.Module, x: Tensor, stage: int) -> Tensor:
+        """Apply a fusion head to the tokens of its stage: ``(B, K, S*L, C')`` to ``(B, K, L, C)``.
+
+        Its kernel is its stride, and the S tokens under it are those of later poolings, which are
+        the slowest index of a unit. So it is a matrix product.
+        """
+        weight = conv.weight.flatten(2).transpose(1, 2)  # (C, S, C'), S in raster order
+        weight = unroll(weight, [1] * len(self.unit_grid), self.levels[stage : self.q_pool])
+        x = x.unflatten(2, (weight.shape[2], -1)).transpose(2, 3)  # (B, K, L, S, C')
+        return F.linear(x.flatten(3), weight.flatten(1), conv.bias)
 
 
 def _true_places(mask: Tensor, count: int) -> Tensor:

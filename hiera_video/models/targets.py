@@ -90,8 +90,9 @@ class PixelTarget:
         patches = _take(self.patches(video), where)
         if not self.normalized:
             return patches
-        mean, std = _statistics(patches)
-        return (patches - mean) / std
+        # One kernel; its variance is biased, that of the published code is not.
+        unbiased = (self.dim - 1) / self.dim
+        return F.layer_norm(patches, (self.dim,), eps=EPS * unbiased) * math.sqrt(unbiased)
 
     def paint(
         self, video: Tensor, where: Tensor, prediction: Tensor, true_statistics: bool = True

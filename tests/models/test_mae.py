@@ -5,6 +5,7 @@ from hiera_video.models.targets import PixelTarget
 from hiera_video.models.zoo import create_mae
 from tests.models.reference import make_video, randomize
 from tests.models.small import TINY, tiny_mae
+from tests.models.units import pixels_of_units
 
 KEPT = torch.tensor([[0, 3, 5], [6, 2, 7]])
 
@@ -140,8 +141,8 @@ def test_hidden_pixels_are_not_seen(junk):
     mae = tiny_mae()
     video = make_video(mae, 2)
     out = mae(video, mask=KEPT)
-    other = mae.hide_units(video, mae.unit_mask(KEPT))
-    other = torch.where(mae.hide_units(torch.ones_like(video), out.mask) > 0, other, junk)
+    seen = pixels_of_units(out.mask, mae.unit_grid, video)
+    other = torch.where(seen, video, junk)
     assert not torch.equal(other, video)
     assert torch.equal(mae(other, mask=KEPT).prediction, out.prediction)
 
@@ -149,12 +150,12 @@ def test_hidden_pixels_are_not_seen(junk):
 def test_hidden_units_are_those_of_the_mask():
     """Units in raster order, time slowest; a hidden unit hides its own pixels alone."""
     mae = tiny_mae()
-    mask = torch.ones(1, 8, dtype=torch.bool)
-    mask[0, 6] = False  # second token in time, second row, first column
-    seen = mae.hide_units(torch.ones(1, 3, 4, 64, 64), mask)
-    expected = torch.ones(1, 3, 4, 64, 64)
-    expected[:, :, 2:, 32:, :32] = 0
-    assert torch.equal(seen, expected)
+    units = torch.tensor([[0, 1, 2, 3, 4, 5, 7]])  # not second in time, second row, first column
+    video = make_video(mae, 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(mae.embed(video, units).square().sum(), video)
+    expected = torch.ones(4, 64, 64, dtype=torch.bool)
+    expected[2:, 32:, :32] = False
+    assert torch.equal(gradient[0].ne(0).any(0), expected)
 
 
 def test_predicted_places_are_those_of_hidden_units():
@@ -202,7 +203,7 @@ def test_reconstruction_paints_hidden_first_frames_alone(target):
     before = video.clone()
     out = mae(video, mask=KEPT)
     painted = mae.reconstruct(video, out)
-    hidden = mae.hide_units(torch.ones_like(video), out.mask) == 0
+    hidden = ~pixels_of_units(out.mask, mae.unit_grid, video).expand_as(video).clone()
     hidden[:, :, 1::2] = False
     assert torch.equal(video, before)
     assert torch.equal(painted == video, ~hidden)

@@ -5,6 +5,7 @@ import torch
 
 from hiera_video.models.blocks import PatchEmbed
 from hiera_video.models.token_order import join_units
+from tests.models.units import pixels_of_units
 
 # Kernel, stride, padding; the first two are the published ones.
 SHAPES = [
@@ -43,6 +44,16 @@ def test_units_alone_have_the_tokens_of_the_convolution(shape):
     every = torch.arange(2 ** len(grid) * 2).repeat(2, 1)
     units = embed.units(video, every, grid)  # (B, U, t, h, w, C)
     torch.testing.assert_close(join_units(units, grid), expected.movedim(1, -1))
-    few = torch.tensor([[1, 4], [0, 6]])
-    index = few[(..., *[None] * (units.ndim - 2))].expand(-1, -1, *units.shape[2:])
-    torch.testing.assert_close(embed.units(video, few, grid), units.gather(1, index))
+    few = torch.tensor([[1, 4], [6, 0]])
+    seen = pixels_of_units(torch.zeros(2, len(every[0])).scatter(1, few, 1) > 0, grid, video)
+    expected = embed.proj(video * seen).movedim(1, -1)  # (B, T', H', W', C)
+    junk = torch.where(seen, video, torch.nan)  # must not be seen
+    tokens = embed.units(junk, few, grid)
+    assert tokens.shape == (2, 2, *units.shape[2:])
+    for sample, row in enumerate(few.tolist()):
+        for place, unit in enumerate(row):
+            only = pixels_of_units(
+                torch.arange(len(every[0]))[None] == unit, grid, expected[:1, None]
+            )
+            unit_tokens = expected[sample][only[0, 0]]
+            torch.testing.assert_close(tokens[sample, place].flatten(0, -2), unit_tokens)
