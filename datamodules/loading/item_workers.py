@@ -1,9 +1,8 @@
-"""Processes that make a loader's items ahead of time, and are replaced when one hangs or dies.
+"""Processes that make a loader's batches ahead of time, and are replaced when one hangs or dies.
 
 A call of FFmpeg cannot be interrupted, so files must be read by a process that can be killed. Each
 of n workers makes every n-th item: they share no queue, so a killed worker leaves nothing locked.
-Frames come through memory that is mapped before the fork. That needs no copy, and no /dev/shm,
-which is small in containers.
+Workers write frames to their place in a batch, in memory that is mapped before the fork.
 
 `prepare` and `check` work through files with another supervisor; the table at the top of
 `file_workers` says what sets the two apart.
@@ -27,10 +26,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from datamodules.clips.items import Item
 from datamodules.loading.file_workers import cause_of_death
+from datamodules.loading.frame_ring import FrameRing
 
+_BATCHES_AHEAD = 2  # made before they are asked for, at least
+_ITEMS_AHEAD = 2  # for each worker, at least
 _FORK = get_context("fork")  # workers share the manifest's memory
 _IDLE = math.inf  # in place of the time since when a worker works: it waits for a free slot
 _LOOK_SECONDS = 1.0  # between two looks at the clock, at most, and at whether the parent is gone
@@ -38,36 +41,39 @@ _NO_VIDEO = -1  # in place of a video's index
 
 
 class Workers:
-    """Items of one pass, in order, made by several processes.
+    """Batches of one pass, in order, made by several processes.
 
     Args:
         make: makes item k. Its second argument is a function that it must call with the index of
             each video before opening it. It runs in the workers, which are forks of this process.
-        length: number of items in the pass.
-        item_shape: largest shape of an item's ``video``, uint8 ``(clips, T, H, W, 3)``.
+        batch_sizes: items in each batch; only the last may have fewer than the first.
+        item_shape: greatest shape of an item's ``video``, uint8 ``(clips, T, H, W, 3)``.
         num_workers: number of processes.
-        ahead: about how many items are made before they are asked for.
         timeout: seconds that a worker may take for one video.
         on_fault: called when a worker was lost to a video, with the video's index, the reason, and
             whether it hung. Then `make` is called again, in another worker.
+        pin_memory: put frames in page-locked memory, from which the GPU copies them by itself.
     """
 
     def __init__(
         self,
         make: Callable[[int, Callable[[int], None]], Item],
-        length: int,
+        batch_sizes: list[int],
         item_shape: tuple[int, ...],
         *,
         num_workers: int,
-        ahead: int,
         timeout: float,
         on_fault: Callable[[int, str, bool], None],
+        pin_memory: bool = False,
     ) -> None:
-        self._make, self._length, self._timeout, self._on_fault = make, length, timeout, on_fault
-        depth = max(2, math.ceil(ahead / num_workers))
-        size = num_workers * depth * math.prod(item_shape)
-        frames = np.frombuffer(mmap.mmap(-1, size), np.uint8)
-        self._slots = frames.reshape(num_workers, depth, *item_shape)
+        self._make, self._timeout, self._on_fault = make, timeout, on_fault
+        self._batch_sizes, self._length = batch_sizes, sum(batch_sizes)
+        self._batch_size, self._item_clips = batch_sizes[0], item_shape[0]
+        # Every worker always has an item to make, and the consumer a batch to take.
+        ahead = max(_BATCHES_AHEAD, math.ceil(_ITEMS_AHEAD * num_workers / self._batch_size))
+        batch_shape = (self._batch_size * item_shape[0], *item_shape[1:])
+        self._ring, self._pin_memory = FrameRing(ahead, batch_shape), pin_memory
+        self._slots: list[int] = []  # the slot of each batch that has one
         # For each worker: since when it works (seconds), and on which video, if one is open.
         self._reading = np.frombuffer(mmap.mmap(-1, num_workers * 16)).reshape(num_workers, 2)
         self._processes: list[Any] = [None] * num_workers
@@ -75,30 +81,51 @@ class Workers:
         # For each worker: the item it owed when it last died without an open video.
         self._idle_deaths = [-1] * num_workers
 
-    def __iter__(self) -> Generator[Item]:
-        """Yield items in order. The frames of one are valid until the next is asked for."""
+    def __iter__(self) -> Generator[tuple[list[Item], Tensor]]:
+        """Yield batches in order.
+
+        Each is a list of items, which have ``clips``, their number of clips, in place of ``video``;
+        and the clips of all of them, uint8 ``(clips, T, H, W, 3)``.
+        """
         count = len(self._processes)
         # Should this be left open: at exit, Python would send SIGTERM, which workers ignore.
         atexit.register(self._stop)
         try:
-            for worker in range(count):
+            for worker in range(min(count, self._length)):
                 self._start(worker, worker)
-            for k in range(self._length):
-                item = self._receive(k % count, k)
-                turn, clips = item.pop("turn"), item.pop("clips")
-                frames = self._slots[k % count, turn % self._slots.shape[1], :clips]
-                yield {key: _as_tensor(value) for key, value in item.items()} | {
-                    "video": torch.from_numpy(frames)
-                }
-                self._free_slot(k % count)
+            if self._pin_memory:
+                self._ring.pin()
+            for batch, size in enumerate(self._batch_sizes):
+                self._assign_slots(batch)
+                first = batch * self._batch_size
+                items = [self._receive(k % count, k) for k in range(first, first + size)]
+                yield items, self._hand_out(self._slots[batch], items)
         finally:
             atexit.unregister(self._stop)
             self._stop()
 
+    def _assign_slots(self, batch: int) -> None:
+        """Give free slots to the next batches, so that ``batch`` has one, and tell the workers."""
+        while len(self._slots) < len(self._batch_sizes):
+            slot = self._ring.free_slot(wait=len(self._slots) <= batch)
+            if slot is None:
+                break
+            self._slots.append(slot)
+            for worker in range(len(self._pipes)):
+                self._tell(worker, len(self._slots) - 1)
+
+    def _hand_out(self, slot: int, items: list[Item]) -> Tensor:
+        """The clips of all items; those behind an item with fewer clips than its place move up."""
+        frames, clips = self._ring.frames[slot], 0
+        for place, item in enumerate(items):
+            start, count = place * self._item_clips, item["clips"]
+            if start != clips:
+                frames[clips : clips + count] = frames[start : start + count]
+            clips += count
+        return self._ring.hand_out(slot, clips)
+
     def _start(self, worker: int, k: int) -> None:
-        """Fork a worker that begins with item ``k``."""
-        if k >= self._length:
-            return
+        """Fork a worker that begins with item ``k``, and tell it the slots from its batch on."""
         self._reading[worker] = time.monotonic(), _NO_VIDEO
         self._pipes[worker], theirs = _FORK.Pipe()
         arguments = (theirs, worker, k, os.getpid())
@@ -108,6 +135,8 @@ class Workers:
             process.start()
         theirs.close()
         self._processes[worker] = process
+        for batch in range(k // self._batch_size, len(self._slots)):
+            self._tell(worker, batch)
 
     def _receive(self, worker: int, k: int) -> Item:
         """Wait for item ``k`` from its worker, or from those that replace it."""
@@ -123,7 +152,7 @@ class Workers:
                     continue
                 if isinstance(item, Exception):
                     raise item
-                return item
+                return {key: _as_tensor(value) for key, value in item.items()}
             if process.sentinel in ready:
                 if not pipe.poll():  # else its last message is still to be read
                     process.join()
@@ -146,11 +175,11 @@ class Workers:
         self._pipes[worker].close()
         self._start(worker, k)
 
-    def _free_slot(self, worker: int) -> None:
-        """Let a worker write over the oldest of its frames."""
+    def _tell(self, worker: int, batch: int) -> None:
+        """Tell a worker the slot of a batch."""
         # It may have ended, in order or not; the next look at it tells.
         with suppress(BrokenPipeError, ConnectionResetError):
-            self._pipes[worker].send_bytes(b"1")
+            self._pipes[worker].send((batch, self._slots[batch]))
 
     def _stop(self) -> None:
         """Kill all workers."""
@@ -168,25 +197,27 @@ class Workers:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         torch.set_num_threads(1)  # the parent's thread pool did not survive the fork
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-        count, depth = self._slots.shape[:2]
+        last, slot = -1, -1  # the last batch whose slot is known, and the slot
 
         def reading(index: int) -> None:
             self._reading[worker] = time.monotonic(), index
 
-        for turn, k in enumerate(range(first, self._length, count)):
-            if turn >= depth:
-                pipe.recv_bytes()  # until the slot is free
+        for k in range(first, self._length, len(self._processes)):
+            batch, place = divmod(k, self._batch_size)
+            self._reading[worker] = _IDLE, _NO_VIDEO
+            while last < batch:
+                last, slot = pipe.recv()
             self._reading[worker] = time.monotonic(), _NO_VIDEO
             try:
                 item = self._make(k, reading)
-                video = item.pop("video")
-                self._slots[worker, turn % depth, : len(video)] = video
+                video, start = item.pop("video"), place * self._item_clips
+                self._ring.frames[slot, start : start + len(video)] = video
                 item = {key: _as_array(value) for key, value in item.items()}
-                pipe.send(item | {"turn": turn, "clips": len(video)})
+                pipe.send(item | {"clips": len(video)})
             except Exception as error:
                 pipe.send(_portable(error))
                 return
-            self._reading[worker] = _IDLE, _NO_VIDEO
+        self._reading[worker] = _IDLE, _NO_VIDEO
 
 
 def _end_with(parent: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Sampler
 
 from datamodules.clips.items import ClipDataset, Item, NothingToLearn
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 
 Batch = dict[str, Any]
 
-_BATCHES_AHEAD = 2
 _ATTEMPTS = 2  # at a video that costs a worker; memory or the network may have been at fault
 
 
@@ -195,17 +195,18 @@ class Loader:
         if sampler.training and not self.batches_left:
             sampler.set_epoch(sampler.epoch + 1)
         self.bad_videos.refresh()
-        sizes = self._batch_sizes(len(sampler.positions()))
-        items = self._items(sum(sizes))
         bad: set[int] = set()  # videos of this epoch that failed
-        with closing(items):
-            for size in sizes:
-                shape = (size * self.dataset.item_shape[0], *self.dataset.item_shape[1:])
-                batch = collate(islice(items, size), shape, self.pin_memory)
-                self._note(batch["failed"], bad)
-                if sampler.training:
-                    sampler.used += step
-                yield batch
+
+        def finish(items_and_frames: tuple[list[Item], Tensor]) -> Batch:
+            batch = join_items(*items_and_frames)
+            self._note(batch["failed"], bad)
+            if sampler.training:
+                sampler.used += step
+            return batch
+
+        with closing(self._batches()) as batches:
+            # No variable here refers to a batch, so that its frames are free as soon as it is.
+            yield from map(finish, batches)
 
     def state_dict(self) -> dict[str, int]:
         """The position: the epoch, and how many of its samples all processes have used."""
@@ -222,26 +223,32 @@ class Loader:
             return [self.batch_size] * (whole - whole % self.accumulate)
         return [self.batch_size] * whole + ([rest] if rest else [])
 
-    def _items(self, count: int) -> Generator[Item]:
-        """The next ``count`` items of this process; no worker makes more."""
+    def _batches(self) -> Generator[tuple[list[Item], Tensor]]:
+        """The batches of this process that are left, as `Workers` yields them."""
         order, positions = self.sampler.order(), self.sampler.positions()
+        sizes = self._batch_sizes(len(positions))
         epoch = self.sampler.epoch if self.sampler.training else 0
 
         def make(k: int, reading: Callable[[int], None]) -> Item:
             return self._item(order, positions[k], epoch, reading)
 
+        if not sizes:
+            return
         if not self.num_workers:
-            return (make(k, lambda _: None) for k in range(count))
-        workers = Workers(
+            items = (make(k, lambda _: None) for k in range(sum(sizes)))
+            for size in sizes:
+                shape = (size * self.dataset.item_shape[0], *self.dataset.item_shape[1:])
+                yield gather(islice(items, size), shape, self.pin_memory)
+            return
+        yield from Workers(
             make,
-            count,
+            sizes,
             self.dataset.item_shape,
-            num_workers=min(self.num_workers, count),
-            ahead=_BATCHES_AHEAD * self.batch_size,
+            num_workers=min(self.num_workers, sum(sizes)),
             timeout=self.timeout,
             on_fault=self._lost_worker,
+            pin_memory=self.pin_memory,
         )
-        return iter(workers)
 
     def _item(
         self, order: np.ndarray, position: int, epoch: int, reading: Callable[[int], None]
@@ -315,34 +322,55 @@ class Loader:
             )
 
 
-def collate(items: Iterable[Item], shape: tuple[int, ...], pin_memory: bool = False) -> Batch:
-    """Join items along their first axis; each holds the clips of one video.
-
-    ``failed``, if items have it, is a list. ``box_clip``, the index of each box's clip, refers to
-    the clips of the item in an item, and to the clips of the batch in the batch.
+def gather(
+    items: Iterable[Item], shape: tuple[int, ...], pin_memory: bool = False
+) -> tuple[list[Item], Tensor]:
+    """Copy the clips of items to one place.
 
     Args:
         items: each with ``video`` uint8 ``(n, T, H, W, 3)``, which is copied before the next item
             is taken.
-        shape: shape of all their frames together, ``(B, T, H, W, 3)``, if none are missing.
+        shape: shape of all their clips together, ``(B, T, H, W, 3)``, if none are missing.
         pin_memory: see `Loader`.
+
+    Returns:
+        The items, with ``clips``, their number of clips, in place of ``video``; and all clips,
+        uint8 ``(clips, T, H, W, 3)``.
+    """
+    frames = torch.empty(shape, dtype=torch.uint8, pin_memory=pin_memory)
+    counted, clips = [], 0
+    for item in items:
+        video = item.pop("video")
+        frames[clips : clips + len(video)] = video
+        counted.append(item | {"clips": len(video)})
+        clips += len(video)
+    return counted, frames[:clips]
+
+
+def join_items(items: list[Item], frames: Tensor) -> Batch:
+    """Make a batch of items: their tensors are joined along the first axis.
+
+    ``failed`` is a list. ``box_clip``, the index of each box's clip, refers to the clips of the
+    item in an item, and to the clips of the batch in the batch.
+
+    Args:
+        items: with ``clips``, the number of clips of each.
+        frames: the clips of all items, uint8 ``(B, T, H, W, 3)``.
 
     Returns:
         The batch, with ``video`` uint8 ``(B, 3, T, H, W)``: a view with channels last in memory, as
         moving the axes copies nothing.
     """
-    video = torch.empty(shape, dtype=torch.uint8, pin_memory=pin_memory)
     columns: dict[str, list[Any]] = {}
     clips = 0
     for item in items:
-        frames = item.pop("video")
-        video[clips : clips + len(frames)] = frames
         for key, value in item.items():
             columns.setdefault(key, []).append(value + clips if key == "box_clip" else value)
-        clips += len(frames)
+        clips += item["clips"]
+    del columns["clips"]
     batch: Batch = {
         key: [x for value in values for x in value] if key == "failed" else torch.cat(values)
         for key, values in columns.items()
     }
-    batch["video"] = video[:clips].permute(0, 4, 1, 2, 3)  # (B, 3, T, H, W)
+    batch["video"] = frames.permute(0, 4, 1, 2, 3)  # (B, 3, T, H, W)
     return batch

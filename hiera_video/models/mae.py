@@ -6,7 +6,7 @@ stage, P predictions (one for each token of the last stage), M of them masked, D
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -150,8 +150,8 @@ class MaskedAutoencoderHiera(Hiera):
         """
         *early, last = self.encode(video, [*range(self.q_pool), len(self.stage_ends) - 1], kept)
         fused = last.float()  # (B, K, L, C); in half precision the sum would lose small terms
-        for stage, (conv, x) in enumerate(zip(self.multi_scale_fusion_heads, early, strict=True)):
-            fused = fused + self._convolve_cells(conv, x, stage).float()
+        for stage, x in enumerate(early):
+            fused = fused + self._convolve_cells(stage, x).float()
         x = self.encoder_norm(fused.to(self.encoder_norm.weight.dtype))
         return x.unflatten(2, self.final_unit)  # what is left of a unit is in raster order
 
@@ -256,18 +256,19 @@ class MaskedAutoencoderHiera(Hiera):
         hidden = hidden.expand(*mask.shape, *self.final_unit, 1)  # (B, U, t, h, w, 1)
         return join_units(hidden, self.unit_grid).flatten(1)  # (B, P)
 
-    def _fusion_head(self, stage: int, dim: int) -> nn.Module:
+    def _fusion_head(self, stage: int, dim: int) -> nn.Conv2d | nn.Conv3d:
         """Convolution from a unit's map at the end of a stage to the size of the last stage's."""
         stride = tuple(s ** (self.q_pool - stage) for s in self.geometry.q_stride)
         conv = nn.Conv3d if self.is_video else nn.Conv2d
         return conv(self.stage_dims[stage], dim, stride, stride)
 
-    def _convolve_cells(self, conv: nn.Module, x: Tensor, stage: int) -> Tensor:
+    def _convolve_cells(self, stage: int, x: Tensor) -> Tensor:
         """Apply a fusion head to the tokens of its stage: ``(B, K, S*L, C')`` to ``(B, K, L, C)``.
 
         Its kernel is its stride, and the S tokens under it are those of later poolings, which are
         the slowest index of a unit. So it is a matrix product.
         """
+        conv = cast(nn.Conv2d | nn.Conv3d, self.multi_scale_fusion_heads[stage])
         weight = conv.weight.flatten(2).transpose(1, 2)  # (C, S, C'), S in raster order
         weight = unroll(weight, [1] * len(self.unit_grid), self.levels[stage : self.q_pool])
         x = x.unflatten(2, (weight.shape[2], -1)).transpose(2, 3)  # (B, K, L, S, C')

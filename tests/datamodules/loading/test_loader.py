@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.clips.sampling import sample_seed
-from datamodules.loading.loader import EpochSampler, Loader, collate
+from datamodules.loading.loader import EpochSampler, Loader, gather, join_items
 from tests.datamodules.loading.numbers import Numbers
 
 
@@ -153,14 +153,14 @@ def test_too_few_videos_are_an_error():
             EpochSampler(2, training=training, world_size=3)
 
 
-def test_collate_moves_channels_without_copying():
+def test_joining_moves_channels_without_copying():
     video = torch.arange(2 * 4 * 5 * 6 * 3, dtype=torch.int64).view(2, 4, 5, 6, 3)
     items = [
         {"video": video[:1], "label": torch.tensor([0]), "failed": []},
         {"video": video[1:], "label": torch.tensor([1]), "failed": [(7, 1, "bad")]},
     ]
     video = video.to(torch.uint8)
-    batch = collate(items, (3, 4, 5, 6, 3))
+    batch = join_items(*gather(items, (3, 4, 5, 6, 3)))
     assert batch["video"].shape == (2, 3, 4, 5, 6)
     assert torch.equal(batch["video"], video.movedim(-1, 1))
     assert batch["video"].is_contiguous(memory_format=torch.channels_last_3d)
