@@ -48,7 +48,8 @@ class FrameRing:
 
         It is called after the workers have been forked, as they need no part in it.
         """
-        address, cuda = self._memory.ctypes.data, torch.cuda.cudart()
+        address: int = self._memory.ctypes.data
+        cuda: Any = torch.cuda.cudart()
         error = cuda.cudaHostRegister(address, self._memory.nbytes, 0)
         self._pinned = int(error) == 0
         if self._pinned:
