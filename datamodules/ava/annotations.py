@@ -214,7 +214,8 @@ def _parsed(text: bytes, rows: int) -> pa.Table:
     names = COLUMNS[: text[: text.index(b"\n")].count(b",") + 1]
     table = pyarrow.csv.read_csv(
         pa.BufferReader(text),
-        pyarrow.csv.ReadOptions(column_names=names),
+        # One row in one thread, so that its first wrong cell is named, and not that of any thread.
+        pyarrow.csv.ReadOptions(column_names=names, use_threads=rows > 1),
         convert_options=pyarrow.csv.ConvertOptions(column_types=_TYPES, null_values=["", " "]),
     )
     if table.num_rows != rows:  # a quoted cell went on in the next line
