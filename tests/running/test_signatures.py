@@ -19,6 +19,7 @@ TARGETS = sorted(
     }
 )
 
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_they_are_those_of_the_imported_object(target):
     assert set(argument_names(target)) == set(parameters(get_object(target)))
