@@ -93,6 +93,7 @@ def _under_way(name: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: None
     finally:
         timer.cancel()
+        timer.join()
     if (seconds := time.monotonic() - start) >= _Lines.first:
         _say(f"{name}: took {timedelta(seconds=round(seconds))}")
 

@@ -74,7 +74,8 @@ def _check_split(split: Split, arguments: argparse.Namespace) -> Findings:
     from datamodules.errors import DatasetError
     from datamodules.preparing.check import Fault, check
 
-    diagnoses = split.diagnose()
+    with progress_line(f"read the annotation of {split.name}", None):
+        diagnoses = split.diagnose()
     manifest, corrupt, classes = None, [], []
     annotation_faults = [fault for diagnosis in diagnoses for fault in diagnosis.faults]
     with progress_line(f"check {split.name}") as progress:

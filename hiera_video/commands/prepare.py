@@ -40,7 +40,9 @@ def run(words: Sequence[str]) -> None:
 
         if arguments.words or arguments.config or arguments.shard or encoding:
             raise UsageError("--merge takes folders, --out and --pack only")
-        manifests = {file: file.parent.name for file in merge(arguments.merge, arguments.out)}
+        with progress_line("merge", None):
+            merged = merge(arguments.merge, arguments.out)
+        manifests = {file: file.parent.name for file in merged}
     else:
         manifests = {
             _prepare_split(split, arguments, encoding, sources): split.name
