@@ -5,7 +5,6 @@ import os
 import pty
 import shutil
 import sys
-import time
 from contextlib import suppress
 
 import pytest
@@ -311,9 +310,9 @@ def test_a_place_that_cannot_be_written_to_and_data_without_one_good_video(data,
 
 def test_help_is_instant(tmp_path):
     for name in ("prepare", "check"):
-        start = time.perf_counter()
+        before = os.times().children_user  # processor time: others may use the machine, too
         output = run(name, "--help", cwd=tmp_path)
-        assert time.perf_counter() - start < 1
+        assert os.times().children_user - before < 1
         assert output.startswith(f"usage: hiera-video {name} (SOURCE | --config NAME")
 
 
