@@ -3,7 +3,7 @@
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from datamodules.manifests.labels import class_report
 from datamodules.manifests.lists import read_text
 from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.parquet import find_manifest
+from datamodules.manifests.shared import shared_videos
 from datamodules.manifests.splits import list_videos, read_split
 
 log = logging.getLogger(__name__)
@@ -227,9 +228,8 @@ class VideoDataModule(LightningDataModule):
             return
         needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]
         self.find_class_names()
-        for name in needed:
-            if self.splits[name] is not None or name != "val":
-                self._describe(name, self._manifest(name))
+        used = [name for name in needed if self.splits[name] is not None or name != "val"]
+        self._describe({name: self._manifest(name) for name in used})
 
     def views(self, split: str) -> tuple[int, int]:
         """Temporal and spatial views of a split's videos in the trainer's current stage."""
@@ -348,14 +348,17 @@ class VideoDataModule(LightningDataModule):
             log.warning(f"{left_out} of {len(manifest)} training videos are bad and left out")
         return usable
 
-    def _describe(self, name: str, manifest: Manifest) -> None:
-        """Log how many videos the classes of a split have, and what is suspicious about that."""
+    def _describe(self, manifests: Mapping[str, Manifest]) -> None:
+        """Log how many videos the classes of splits have, and what is suspicious about them."""
         if self.trainer is not None and not self.trainer.is_global_zero:
             return
-        line, warnings = class_report(name, manifest.class_counts(), manifest.class_names)
-        if line:
-            log.info(line)
-        for warning in warnings:
+        for name, manifest in manifests.items():
+            line, warnings = class_report(name, manifest.class_counts(), manifest.class_names)
+            if line:
+                log.info(line)
+            for warning in warnings:
+                log.warning(warning)
+        for warning in shared_videos(manifests):
             log.warning(warning)
 
     def _loader(

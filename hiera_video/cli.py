@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from hiera_video.errors import UsageError, as_user_error
-from hiera_video.running.configurations import overview
+from hiera_video.running.configurations import configurations, overview
 from hiera_video.running.words import RUN_COMMANDS, translate
 from hiera_video.terminal import did_you_mean
 
@@ -78,7 +78,9 @@ def main() -> None:
 def _run(words: list[str]) -> None:
     command = words[0]
     if command in COMPLETION:
-        if _translated_for_completion():
+        if names := _configurations_for_completion():
+            print("\n".join(names))
+        elif _translated_for_completion():
             from hiera_video.running.hydra_app import shell_completion
 
             shell_completion(words)
@@ -99,6 +101,14 @@ def _version() -> str:
         return version("hiera-video")
     except PackageNotFoundError:
         return "of a checkout that is not installed"
+
+
+def _configurations_for_completion() -> list[str]:
+    """Names that begin as the word that is being typed after ``--config``."""
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    if words[-2:-1] != ["--config"]:
+        return []
+    return [name for name in configurations() if name.startswith(words[-1])]
 
 
 def _translated_for_completion() -> bool:

@@ -2,25 +2,28 @@
 
 import difflib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
 
 @contextmanager
-def progress_line(name: str, unit: str = "files") -> Iterator[Callable[[int, int], None]]:
+def progress_line(name: str, unit: str | None = "files") -> Iterator[Callable[[int, int], None]]:
     """Show progress on stderr, as a bar on a terminal and else as lines for a log.
 
     Args:
         name: of the work.
-        unit: of its amount.
+        unit: of its amount; None: nothing can be counted, and only that the work goes on is shown.
 
     Yields:
-        A function of the amounts done and in total, to be called as the work proceeds.
+        A function of the amounts done and in total, to be called as the work proceeds; without a
+        unit, there is no need to.
     """
     if not sys.stderr.isatty():
-        yield _Lines(name, unit)
+        with _under_way(name) if unit is None else nullcontext(_Lines(name, unit)) as show:
+            yield show
         return
     from rich.console import Console
     from rich.progress import (
@@ -28,6 +31,7 @@ def progress_line(name: str, unit: str = "files") -> Iterator[Callable[[int, int
         MofNCompleteColumn,
         Progress,
         TextColumn,
+        TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
@@ -38,6 +42,8 @@ def progress_line(name: str, unit: str = "files") -> Iterator[Callable[[int, int
         TextColumn(f"{{task.fields[rate]:.1f}} {unit}/s"),
         TimeRemainingColumn(),
     )
+    if unit is None:
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(name, total=None, rate=0.0)
 
@@ -46,6 +52,10 @@ def progress_line(name: str, unit: str = "files") -> Iterator[Callable[[int, int
             bar.update(task, completed=done, total=total, rate=rate)
 
         yield update
+        if unit is None:
+            update(1, 1)
+        elif bar.tasks[task].total is None:  # it was too little to be counted
+            bar.remove_task(task)
 
 
 class _Lines:
@@ -69,8 +79,27 @@ class _Lines:
             end = f"{timedelta(seconds=round((total - done) / rate))} left"
         else:
             end = f"took {timedelta(seconds=round(seconds))}"
-        line = f"{self._name}: {done} of {total} {self._unit}, {rate:.1f} a second, {end}"
-        print(line, file=sys.stderr, flush=True)
+        _say(f"{self._name}: {done} of {total} {self._unit}, {rate:.1f} a second, {end}")
+
+
+@contextmanager
+def _under_way(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Print a line after two seconds, and one at the end of work that takes longer."""
+    start = time.monotonic()
+    timer = threading.Timer(_Lines.first, _say, [f"{name}: under way"])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield lambda done, total: None
+    finally:
+        timer.cancel()
+        timer.join()
+    if (seconds := time.monotonic() - start) >= _Lines.first:
+        _say(f"{name}: took {timedelta(seconds=round(seconds))}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

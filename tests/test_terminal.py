@@ -1,6 +1,11 @@
-"""Progress in a log, and hints."""
+"""Progress in a log and on a terminal."""
 
+import os
+import pty
+import sys
 import time
+
+import pytest
 
 from hiera_video.terminal import progress_line
 
@@ -18,3 +23,29 @@ def test_a_log_gets_a_line_every_ten_seconds_with_the_time_left(capsys, monkeypa
         "read: 22 of 30 files, 1.0 a second, 0:00:08 left",
         "read: 30 of 30 files, 1.0 a second, took 0:00:30",
     ]
+
+
+def test_work_that_cannot_be_counted_is_said_if_it_takes_long(capsys):
+    with progress_line("read", None):
+        pass
+    with pytest.raises(ZeroDivisionError), progress_line("write", None):
+        raise ZeroDivisionError
+    assert capsys.readouterr().err == ""
+    with progress_line("trace", None):
+        time.sleep(2.3)
+        assert capsys.readouterr().err == "trace: under way\n"
+    assert capsys.readouterr().err == "trace: took 0:00:02\n"
+
+
+@pytest.mark.parametrize("unit", [None, "files"])
+def test_a_terminal_shows_work_that_is_not_counted(monkeypatch, unit):
+    controller, terminal = pty.openpty()
+    with open(terminal, "w") as file:
+        monkeypatch.setattr(sys, "stderr", file)
+        with progress_line("trace", unit):
+            pass
+        os.set_blocking(controller, False)
+        shown = os.read(controller, 1 << 16).decode()
+    os.close(controller)
+    last = shown.splitlines()[-2:]
+    assert any("trace" in line and "0:00:00" in line for line in last) == (unit is None)

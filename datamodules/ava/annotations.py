@@ -8,8 +8,9 @@ eighth column may be empty. Seconds may have leading zeros and decimals (AVA-Kin
 A csv is read in blocks, parsed by PyArrow: six million rows take seconds.
 """
 
+import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,6 +23,8 @@ from datamodules.ava.json_boxes import read_json_rows
 from datamodules.errors import DatasetError
 from datamodules.manifests.parquet import pc
 
+Progress = Callable[[int, int], None]  # of what is done, and in total
+
 BLOCK = 1 << 26  # bytes that are read at once
 SIDES = ("x1", "y1", "x2", "y2")
 COLUMNS = ("video", "second", *SIDES, "action", "score")
@@ -31,7 +34,11 @@ _FORMS = f"an AVA csv ({','.join(COLUMNS)}) or a json of boxes"
 _PICKLES = frozenset((".pkl", ".pickle", ".p"))
 
 
-def read_boxes(path: str | Path, images: str | Path | None = None) -> BoxTable:
+def read_boxes(
+    path: str | Path,
+    images: str | Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> BoxTable:
     """Read ground truth or person boxes; the suffix of the file tells its form.
 
     A json is AlphAction's: a list of objects ``image_id``, ``bbox`` (x, y, width, height in pixels)
@@ -41,6 +48,7 @@ def read_boxes(path: str | Path, images: str | Path | None = None) -> BoxTable:
     Args:
         path: the file.
         images: for a json, the json with the list ``images``; None: ``path`` holds it.
+        progress: see `read_csv`.
 
     Raises:
         DatasetError: the file has no rows or cannot be read; names the file and the row.
@@ -52,7 +60,7 @@ def read_boxes(path: str | Path, images: str | Path | None = None) -> BoxTable:
     if suffix == ".json":
         table = _read_json(path, None if images is None else Path(images))
     else:
-        table = read_csv(path)
+        table = read_csv(path, progress=progress)
     if not len(table.row):
         raise DatasetError(f"{path}: no rows; expected {_FORMS}")
     return table
@@ -67,7 +75,11 @@ def read_excluded(path: str | Path) -> BoxTable:
     return read_csv(path, widths=(2,))
 
 
-def read_csv(path: str | Path, widths: Collection[int] = (2, 7, 8)) -> BoxTable:
+def read_csv(
+    path: str | Path,
+    widths: Collection[int] = (2, 7, 8),
+    progress: Progress = lambda done, total: None,
+) -> BoxTable:
     """Read a csv file, which may be empty.
 
     Numbers are checked to be finite, seconds and actions to be in their range. Boxes may lie
@@ -76,6 +88,7 @@ def read_csv(path: str | Path, widths: Collection[int] = (2, 7, 8)) -> BoxTable:
     Args:
         path: the file.
         widths: how many columns a row may have.
+        progress: called with the bytes that are read and the size of the file, if that is large.
 
     Raises:
         DatasetError: the file cannot be read; names the file and the row.
@@ -83,7 +96,7 @@ def read_csv(path: str | Path, widths: Collection[int] = (2, 7, 8)) -> BoxTable:
     path = Path(path)
     tables, rows = [_empty_table(0)], [np.zeros(0, np.int64)]
     try:
-        for block, first in _blocks(path):
+        for block, first in _blocks(path, progress):
             for text, numbers in _by_width(block, first, widths, path):
                 tables.append(_parsed_or_fail(text, numbers, path))
                 rows.append(numbers)
@@ -150,10 +163,11 @@ def _checked(table: BoxTable) -> BoxTable:
     return table._replace(names=names, video=video, action=action.astype(np.int64))
 
 
-def _blocks(path: Path) -> Iterator[tuple[bytes, int]]:
+def _blocks(path: Path, progress: Progress) -> Iterator[tuple[bytes, int]]:
     """Blocks of whole lines, each with the number of its first line, from 1."""
     first, rest = 1, b""
     with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
         if file.read(3) != b"\xef\xbb\xbf":  # byte order mark
             file.seek(0)
         while data := file.read(BLOCK):
@@ -164,6 +178,8 @@ def _blocks(path: Path) -> Iterator[tuple[bytes, int]]:
                 first, rest = first + block.count(b"\n"), after
             else:
                 rest += after
+            if size > BLOCK:
+                progress(file.tell(), size)
     if rest:
         yield rest + b"\n", first
 
@@ -214,7 +230,8 @@ def _parsed(text: bytes, rows: int) -> pa.Table:
     names = COLUMNS[: text[: text.index(b"\n")].count(b",") + 1]
     table = pyarrow.csv.read_csv(
         pa.BufferReader(text),
-        pyarrow.csv.ReadOptions(column_names=names),
+        # One row in one thread, so that its first wrong cell is named, and not that of any thread.
+        pyarrow.csv.ReadOptions(column_names=names, use_threads=rows > 1),
         convert_options=pyarrow.csv.ConvertOptions(column_types=_TYPES, null_values=["", " "]),
     )
     if table.num_rows != rows:  # a quoted cell went on in the next line

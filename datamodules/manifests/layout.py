@@ -25,6 +25,7 @@ SPLIT_NAMES = ("split", "subset", "partition", "usage", "fold")
 DELIMITERS = (",", "\t", ";")
 _SAMPLE = 1000  # lines that decide on the layout
 _SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted(VIDEO_SUFFIXES))
+_NAMES_VIDEO = re.compile(rf"(?:{_SUFFIXES})(?![^\s,;\"])", re.IGNORECASE)
 _VIDEO_AND_MORE = re.compile(rf"(.*(?:{_SUFFIXES}))\s+(\S.*)", re.IGNORECASE)
 
 
@@ -76,6 +77,11 @@ def find_layout(lines: Sequence[str]) -> Layout:
     if not votes[best]:
         best = _layout_without_suffixes(sample)
     return Layout(best) if best else Layout(best, cells=1, label=None)
+
+
+def names_video(line: str) -> bool:
+    """Whether the path of a video file ends anywhere in a line."""
+    return _NAMES_VIDEO.search(line) is not None
 
 
 def _is_header(cells: Sequence[str], delimiter: str) -> bool:

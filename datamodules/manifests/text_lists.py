@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datamodules.errors import DatasetError
-from datamodules.manifests.layout import Layout, find_layout
+from datamodules.manifests.layout import Layout, find_layout, names_video
 from datamodules.manifests.lists import Row, at, inside, is_video, read_text
 
 FORMS = "'path,label', 'path id' or, in all rows, the path alone"
@@ -18,7 +18,8 @@ def read_list(source: Path, root: Path) -> list[Row]:
 
     A header may name the columns, in any order and any usual spelling; other columns are ignored.
     Without one, lines are ``path,label`` (or with a tab or a semicolon), ``path label`` or, in all
-    lines, ``path`` alone. Lines that begin with # are comments.
+    lines, ``path`` alone. Lines that begin with # are comments; one that may be a row, as there is
+    no blank after its #, is an error.
 
     Args:
         source: the file.
@@ -27,8 +28,10 @@ def read_list(source: Path, root: Path) -> list[Row]:
     Raises:
         DatasetError: a row is wrong, or there is none; names the file and the row.
     """
-    all_lines = enumerate(read_text(source).split("\n"), 1)
-    lines = [(n, line) for n, line in all_lines if line.strip() and line.lstrip()[0] != "#"]
+    lines, comments = [], []
+    for number, line in enumerate(read_text(source).split("\n"), 1):
+        if line.strip():
+            (comments if line.lstrip()[0] == "#" else lines).append((number, line))
     if not lines:
         raise DatasetError(f"{source}: no rows; expected lines {FORMS}")
     try:
@@ -56,6 +59,7 @@ def read_list(source: Path, root: Path) -> list[Row]:
             "for each"
         )
     _check_first(source, rows, lines[0][1], layout)
+    _check_comments(source, comments, layout, names_video(lines[0][1]))
     return rows
 
 
@@ -108,3 +112,24 @@ def _check_first(source: Path, rows: Sequence[Row], line: str, layout: Layout) -
             f"{at(source, rows[0].number)}: neither a video nor a header such as path,label: "
             f"{line.strip()!r}"
         )
+
+
+def _check_comments(
+    source: Path, comments: Sequence[tuple[int, str]], layout: Layout, have_suffixes: bool
+) -> None:
+    """See that no comment may be a row, whose path or label begins with #.
+
+    Args:
+        source: the file.
+        comments: number and text of each line that begins with #.
+        layout: of the rows.
+        have_suffixes: whether the rows' paths can be told by their suffixes.
+    """
+    for number, line in comments:
+        if re.match(r"\s*#+(\s|$)", line):
+            continue
+        if names_video(line) or not (have_suffixes or _fault(layout.split_line(line), "", layout)):
+            raise DatasetError(
+                f"{at(source, number)}: a comment or a row? {line.strip()!r}; write '# ' before a "
+                "comment, quotes around a label that begins with #, and ./ before such a path"
+            )

@@ -2,9 +2,16 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hiera_video.commands.sources import Split, add_source, add_work, class_lines, splits
+from hiera_video.commands.sources import (
+    Split,
+    add_source,
+    add_work,
+    class_lines,
+    shared_lines,
+    splits,
+)
 from hiera_video.errors import UsageError
 from hiera_video.terminal import progress_line
 
@@ -20,12 +27,14 @@ class Findings(NamedTuple):
         faults: of videos.
         annotation_faults: of the annotation that the split belongs to.
         remarks: lines about that annotation and about the classes.
+        manifest: the videos that exist; None if the annotation cannot be read.
     """
 
     videos: int
     faults: "list[Fault]"
     annotation_faults: "list[Fault]"
     remarks: list[str]
+    manifest: Any = None
 
 
 def run(words: Sequence[str]) -> None:
@@ -38,8 +47,11 @@ def run(words: Sequence[str]) -> None:
     videos = faults = 0
     annotation_faults: dict[Fault, None] = {}
     remarks: list[str] = []
+    manifests: dict[str, Any] = {}
     for split in splits(arguments):
         findings = _check_split(split, arguments)
+        if findings.manifest is not None:
+            manifests |= dict.fromkeys(split.uses, findings.manifest)
         videos, faults = videos + findings.videos, faults + len(findings.faults)
         # Splits may share an annotation; its faults are reported once.
         new = dict.fromkeys(f for f in findings.annotation_faults if f not in annotation_faults)
@@ -47,7 +59,7 @@ def run(words: Sequence[str]) -> None:
         remarks += findings.remarks
         for fault in [*findings.faults, *new]:
             print(fault)
-    for remark in remarks:
+    for remark in [*remarks, *shared_lines(manifests)]:
         print(remark)
     if annotation_faults:
         raise UsageError(
@@ -62,8 +74,9 @@ def _check_split(split: Split, arguments: argparse.Namespace) -> Findings:
     from datamodules.errors import DatasetError
     from datamodules.preparing.check import Fault, check
 
-    diagnoses = split.diagnose()
-    manifest, corrupt, classes = (), [], []
+    with progress_line(f"read the annotation of {split.name}", None):
+        diagnoses = split.diagnose()
+    manifest, corrupt, classes = None, [], []
     annotation_faults = [fault for diagnosis in diagnoses for fault in diagnosis.faults]
     with progress_line(f"check {split.name}") as progress:
         try:
@@ -84,7 +97,8 @@ def _check_split(split: Split, arguments: argparse.Namespace) -> Findings:
             )
     missing = [Fault("missing", m.video, f"{m.file}, row {m.row}") for m in split.missing()]
     remarks = [*classes, *(line for diagnosis in diagnoses for line in diagnosis.lines)]
-    return Findings(len(missing) + len(manifest), missing + corrupt, annotation_faults, remarks)
+    videos = len(missing) + len(manifest or ())
+    return Findings(videos, missing + corrupt, annotation_faults, remarks, manifest)
 
 
 def _parser() -> argparse.ArgumentParser:

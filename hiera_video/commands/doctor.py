@@ -84,8 +84,9 @@ def _sample(data: Any, count: int, folder: Path) -> str:
         files = f"{min(count, len(manifest))} of the {len(manifest)} {data.unit} of {source}"
     else:
         paths = [folder / f"{i}.mp4" for i in range(2)]
-        for i, path in enumerate(paths):
-            write_kinetics_like(path, i)
+        with progress_line("write videos", None):
+            for i, path in enumerate(paths):
+                write_kinetics_like(path, i)
         manifest = make_manifest([str(path) for path in paths], [0] * len(paths), ["any"])
         files = f"there is no {source}; written for this: 10 s of 340x256, one keyframe each"
     data.manifests["train"] = sampled(manifest, count)

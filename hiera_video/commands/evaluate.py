@@ -90,6 +90,7 @@ def _evaluate_ava(arguments: argparse.Namespace) -> None:
         read_label_map(arguments.labels),
         arguments.excluded,
         arguments.protocol,
+        progress_line,
     )
     if arguments.json:
         summary = results.summary() | {"files": fit._asdict()}

@@ -5,11 +5,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from hiera_video.errors import UsageError
+from hiera_video.terminal import progress_line
 
 FORMATS = ("safetensors", "pt2", "onnx", "timm", "transformers")
 GRAPHS = ("pt2", "onnx")
@@ -53,7 +54,9 @@ def _export(arguments: argparse.Namespace) -> None:
     kind = arguments.format
     if kind == "onnx":
         _check_onnx()
-    trained = read_trained(arguments.source)
+    is_here = Path(arguments.source).exists()  # a download shows its own progress
+    with progress_line(f"read {arguments.source}", None) if is_here else nullcontext():
+        trained = read_trained(arguments.source)
     results = arguments.results and read_results(arguments.results, trained.weights)
     if kind != "safetensors" and trained.description.kind != "classifier":
         words = words_for(trained.description.kind)
@@ -62,7 +65,8 @@ def _export(arguments: argparse.Namespace) -> None:
     out = arguments.out or Path(home, f"export-{kind}")
     description = _complete(trained)._replace(input="uint8" if arguments.uint8 else "float32")
     with _new_folder(out) as folder:
-        model = build(description, trained.weights).eval()
+        with progress_line("build the model", None):
+            model = build(description, trained.weights).eval()
         checked = _write(kind, folder, model, description)
         code = loading_code(kind, out.name, description, (model.in_chans, *model.input_size))
         card = model_card(description, code, results, checked)
@@ -97,13 +101,15 @@ def _write(kind: str, folder: Path, model: Any, description: Any) -> str | None:
     from hiera_video.weights.description import write_description
     from hiera_video.weights.portable import write_model
 
-    if kind == "safetensors":
-        write_model(folder, model, description)
-    elif kind in GRAPHS:
+    if kind in GRAPHS:
         write_description(folder, description._replace(weights=kind))
         return _write_graph(kind, folder / f"model.{kind}", model, description)
-    else:
-        write = {"timm": layouts.write_timm, "transformers": layouts.write_transformers}
+    write = {
+        "safetensors": write_model,
+        "timm": layouts.write_timm,
+        "transformers": layouts.write_transformers,
+    }
+    with progress_line(f"write {kind}", None):
         write[kind](folder, model, description)
     return None
 
@@ -120,13 +126,16 @@ def _write_graph(kind: str, file: Path, model: Any, description: Any) -> str:
     shape, uint8 = (model.in_chans, *model.input_size), description.input == "uint8"
     if uint8:
         model = graph.WithNormalisation(model, Normalize(description.mean, description.std))
-    program = graph.trace(model, shape, uint8)
+    with progress_line("trace the graph", None):
+        program = graph.trace(model, shape, uint8)
     save, load = {
         "pt2": (graph.save_pt2, graph.run_pt2),
         "onnx": (graph.save_onnx, graph.run_onnx),
     }[kind]
-    save(program, file)
-    difference = graph.compare(load(file), model, shape, uint8)
+    with progress_line(f"write {kind}", None):
+        save(program, file)
+    with progress_line("compare with PyTorch", None):
+        difference = graph.compare(load(file), model, shape, uint8)
     opset = f" of opset {graph.OPSET}" if kind == "onnx" else ""
     batches = " and ".join(map(str, graph.BATCHES))
     text = (

@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
+from hiera_video.terminal import progress_line
+
 
 def run(words: Sequence[str]) -> None:
     """Print the cost of every model, or run ``models heads``.
@@ -24,4 +26,6 @@ def run(words: Sequence[str]) -> None:
     parser.parse_args(words)
     from hiera_video.models.complexity import complexity_table
 
-    print(complexity_table())
+    with progress_line("build every model", None):
+        table = complexity_table()
+    print(table)

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hiera_video.commands.sources import Split, add_source, add_work, class_lines, splits
+from hiera_video.commands.sources import (
+    Split,
+    add_source,
+    add_work,
+    class_lines,
+    shared_lines,
+    splits,
+)
 from hiera_video.errors import UsageError
 from hiera_video.terminal import progress_line
 
@@ -27,28 +34,38 @@ def run(words: Sequence[str]) -> None:
     if arguments.pack_url and not (arguments.pack and "://" in arguments.pack_url):
         raise UsageError("--pack-url needs --pack, and a URL such as s3://bucket/folder")
     encoding = _encoding(arguments)
+    sources: dict[str, Any] = {}  # manifests of what is prepared, by the name of the split
     if arguments.merge:
         from datamodules.preparing.parts import merge
 
         if arguments.words or arguments.config or arguments.shard or encoding:
             raise UsageError("--merge takes folders, --out and --pack only")
-        manifests = {file: file.parent.name for file in merge(arguments.merge, arguments.out)}
+        with progress_line("merge", None):
+            merged = merge(arguments.merge, arguments.out)
+        manifests = {file: file.parent.name for file in merged}
     else:
         manifests = {
-            _prepare_split(split, arguments, encoding): split.name for split in splits(arguments)
+            _prepare_split(split, arguments, encoding, sources): split.name
+            for split in splits(arguments)
         }
     any_good = False
     for manifest, name in manifests.items():
         any_good |= _print_summary(manifest)
         if not arguments.shard:
-            _print_classes(manifest, name)
+            prepared = _print_classes(manifest, name)
+            if arguments.merge:
+                sources[name] = prepared
         if arguments.pack:
             _pack(manifest, arguments)
+    for line in shared_lines(sources):
+        print(line)
     if not any_good:
         raise UsageError("no video can be decoded", 1)
 
 
-def _prepare_split(split: Split, arguments: argparse.Namespace, encoding: Any) -> Path:
+def _prepare_split(
+    split: Split, arguments: argparse.Namespace, encoding: Any, sources: dict[str, Any]
+) -> Path:
     from datamodules.preparing.parts import WHOLE
     from datamodules.preparing.prepare import prepare
 
@@ -61,6 +78,7 @@ def _prepare_split(split: Split, arguments: argparse.Namespace, encoding: Any) -
         manifest = (split.list if in_place else split.read)()
         if "shard" in manifest.table.column_names:
             raise UsageError(f"{source} is packed; prepare the videos that it was packed from")
+        sources |= dict.fromkeys(split.uses, manifest)
         return prepare(
             manifest,
             manifest.root,
@@ -116,11 +134,14 @@ def _print_summary(manifest: Path) -> bool:
     return summary["ok"] > 0
 
 
-def _print_classes(manifest: Path, split: str) -> None:
+def _print_classes(manifest: Path, split: str) -> Any:
+    """Print how many videos the classes of a manifest file have; returns what it holds."""
     from datamodules.manifests.splits import read_split
 
-    for line in class_lines(split, read_split(manifest, manifest.parent, None)):
+    prepared = read_split(manifest, manifest.parent, None)
+    for line in class_lines(split, prepared):
         print(line)
+    return prepared
 
 
 def _pack(manifest: Path, arguments: argparse.Namespace) -> None:

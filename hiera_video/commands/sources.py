@@ -3,7 +3,7 @@
 import argparse
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,8 @@ class Split(NamedTuple):
         missing: returns the videos that are annotated but not on the disk; to be called after
             ``read``.
         diagnose: returns findings about the annotation.
+        uses: names that its videos have in `shared_lines`: all of a split that is to train and to
+            evaluate, but one of a split that is for validation and test.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Split(NamedTuple):
     list: Callable[[], Any]
     missing: Callable[[], Sequence[Any]] = tuple
     diagnose: Callable[[], Sequence[Any]] = tuple
+    uses: Sequence[str] = ()
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -113,6 +116,7 @@ def _split(
         read,
         partial(list_split, source, root, class_names),
         lambda: missing_videos(source.name, source, root, read().missing),
+        uses=[source.name],
     )
 
 
@@ -146,6 +150,7 @@ def _configured_splits(arguments: argparse.Namespace) -> list[Split]:
             partial(data.list_split, split, data.class_names),
             partial(_missing, data, split),
             partial(data.diagnose, names),
+            names if names[0] == "train" else names[:1],
         )
         for split, names in users.items()
     ]
@@ -153,6 +158,13 @@ def _configured_splits(arguments: argparse.Namespace) -> list[Split]:
 
 def _missing(data: Any, split: str) -> list[Any]:
     return [video for video in data.missing if video.split == split]
+
+
+def shared_lines(manifests: Mapping[str, Any]) -> list[str]:
+    """Which videos of the training split are in other splits, too."""
+    from datamodules.manifests.shared import shared_videos
+
+    return [f"warning: {warning}" for warning in shared_videos(manifests)]
 
 
 def class_lines(name: str, manifest: Any) -> list[str]:

@@ -1,15 +1,20 @@
 """AVA's metric from csv files, and how the files fit each other if it is low."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from datamodules.ava.annotations import read_boxes, read_csv, read_excluded
+from datamodules.ava.annotations import Progress, read_boxes, read_csv, read_excluded
 from datamodules.ava.box_table import BoxTable, check_boxes, check_labelled
 from hiera_video.metrics.ava import Annotations, columns_of
 from hiera_video.metrics.ava_results import AVAResults
+
+ProgressLine = Callable[[str, str | None], AbstractContextManager[Progress]]
 
 
 class Fit(NamedTuple):
@@ -71,6 +76,7 @@ def evaluate_files(
     labels: Mapping[int, str],
     excluded: Path | None = None,
     protocol: str = "official",
+    progress_line: ProgressLine = lambda name, unit: nullcontext(lambda done, total: None),
 ) -> tuple[AVAResults, Fit]:
     """Evaluate csv files in AVA's format; see `datamodules.ava.annotations`.
 
@@ -81,11 +87,16 @@ def evaluate_files(
         labels: name of each action id that counts; others are left out.
         excluded: csv of keyframes that are left out of both.
         protocol: ``official`` or ``pyslowfast``.
+        progress_line: opens a display of some work, by its name and the unit of its amount, None if
+            it has none; the display takes the amounts done and in total.
 
     Raises:
         DatasetError: a file cannot be read, or a row is wrong; names the file and the row.
     """
-    truth, detected = read_boxes(ground_truth), read_csv(predictions)
+    with progress_line(f"read {ground_truth.name}", "MB") as show:
+        truth = read_boxes(ground_truth, progress=partial(_in_megabytes, show))
+    with progress_line(f"read {predictions.name}", "MB") as show:
+        detected = read_csv(predictions, progress=partial(_in_megabytes, show))
     check_boxes(truth)
     for table in (truth, detected):
         check_labelled(table)
@@ -99,10 +110,16 @@ def evaluate_files(
     )
     keys = detected.keys()
     score = np.nan_to_num(detected.score, nan=1.0)
-    precision = annotations.evaluate_rows(keys, detected.boxes, detected.action, score, protocol)
+    with progress_line("match boxes", None):
+        rows = keys, detected.boxes, detected.action, score
+        precision = annotations.evaluate_rows(*rows, protocol)
     boxes = annotations.boxes_per_class()
     results = AVAResults([labels[i] for i in ids], ids, protocol, precision, boxes)
     return results, _fit(annotations, truth, detected, keys, results)
+
+
+def _in_megabytes(show: Progress, done: int, total: int) -> None:
+    show(math.ceil(done / 2**20), math.ceil(total / 2**20))
 
 
 def _fit(

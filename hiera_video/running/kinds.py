@@ -84,7 +84,8 @@ def fits(value: Any, annotation: Any) -> bool:
     if issubclass(origin, (str, PurePath, Enum)):
         return not isinstance(value, (list, dict))
     if issubclass(origin, Mapping):
-        return isinstance(value, dict)
+        of = (*get_args(annotation), Any, Any)[1]
+        return isinstance(value, dict) and all(fits(part, of) for part in value.values())
     if issubclass(origin, tuple):
         if isinstance(value, NUMBERS):
             return True  # our classes say better what the values are
@@ -94,7 +95,8 @@ def fits(value: Any, annotation: Any) -> bool:
         if isinstance(value, str):
             return of in (str, Any)
         return isinstance(value, list) and all(fits(part, of) for part in value)
-    return isinstance(value, str) and origin is not Callable  # such as a device by its name
+    # A device can be given by its name; what holds values, such as a tensor, has none.
+    return isinstance(value, str) and origin is not Callable and not issubclass(origin, Iterable)
 
 
 def _fits_tuple(values: list[Any], parts: tuple[Any, ...]) -> bool:
@@ -126,8 +128,12 @@ def described(annotation: Any) -> str:
         return " or ".join(map(str, parts)) or PART
     if issubclass(origin, (str, PurePath)):
         return "text"
-    if issubclass(origin, tuple) and parts and parts[-1] is not Ellipsis:
-        return f"a list of {len(parts)} values"
     if issubclass(origin, Mapping):
         return "keys and values"
-    return "a list" if _is_collection(origin) else PART
+    if not _is_collection(origin):
+        return PART
+    count = ""
+    if issubclass(origin, tuple) and parts and parts[-1] is not Ellipsis:
+        count = f" of {len(parts)} values"
+    kinds = {described(part) for part in parts if part not in (Any, Ellipsis)}
+    return f"a list{count}, each {kinds.pop()}" if len(kinds) == 1 else f"a list{count}"

@@ -4,7 +4,7 @@ Importing torch and Lightning takes seconds, too long to hear of a misspelt key.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,22 +32,37 @@ def _arguments(module: str, node: ast.AST) -> Iterator[str]:
         if node.args.kwarg:
             yield from _arguments(*_definition(module, _name(node.returns)))
         return
-    if not isinstance(node, ast.ClassDef) or _is_unusual(node):
+    refused: Collection[str] = ()
+    for owner in _classes(module, node):
+        refused = refused or _refused(owner)
+        functions = {n.name: n for n in owner.body if isinstance(n, ast.FunctionDef)}
+        if init := functions.get("__init__"):
+            yield from (name for name in _named(init) if name not in refused)
+            if not init.args.kwarg:
+                return
+
+
+def _classes(module: str, node: ast.AST) -> Iterator[ast.ClassDef]:
+    """A class and its bases, each before its own bases, as Python looks for ``__init__``."""
+    if not isinstance(node, ast.ClassDef) or node.decorator_list:
         raise NotReadable
-    functions = {n.name: n for n in node.body if isinstance(n, ast.FunctionDef)}
-    if init := functions.get("__init__"):
-        yield from _named(init)
-        if not init.args.kwarg:
-            return
-    for base in node.bases[:1]:
-        yield from _arguments(*_definition(module, _name(base)))
+    yield node
+    bases = [name for name in map(_name, node.bases) if name not in ("ABC", "object")]
+    owners = (owner for base in bases for owner in _classes(*_definition(module, base)))
+    if len(bases) > 1:  # a base that several bases share comes after all of them
+        owners = reversed(dict.fromkeys([*owners][::-1]))
+    yield from owners
 
 
-def _is_unusual(node: ast.ClassDef) -> bool:
-    """Whether something other than ``__init__`` decides: a decorator, bases, refused arguments."""
-    assigned = [n.targets[0] for n in node.body if isinstance(n, ast.Assign)]
-    refuses = any(isinstance(n, ast.Name) and n.id == "REFUSED" for n in assigned)
-    return bool(node.decorator_list) or len(node.bases) > 1 or refuses
+def _refused(owner: ast.ClassDef) -> Collection[str]:
+    """The arguments that a class itself refuses, by its attribute ``REFUSED``, a frozenset."""
+    for node in owner.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "REFUSED":
+            try:
+                return ast.literal_eval(ast.unparse(node.value).removeprefix("frozenset"))
+            except ValueError as error:
+                raise NotReadable from error
+    return ()
 
 
 def _named(function: ast.FunctionDef) -> list[str]:

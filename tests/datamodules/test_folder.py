@@ -162,6 +162,13 @@ def test_classes_are_counted_and_what_is_suspicious_is_said(root, tmp_path, capl
     assert said(f"{a},a\n", val=None)[0] == ("INFO", "train: 1 videos of one class, 'a'")
 
 
+def test_a_video_in_two_splits_is_said_before_training(root, caplog):
+    (root / "train.csv").write_text("train/a/0.mp4,a\nval/b/2.mp4,b\n")
+    loaded(root, "fit", train="train.csv", val="val", batch_size=1)
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("1 of the 3 videos of val are in train, too: b/2.mp4; ")
+
+
 def test_listed_videos_that_do_not_exist_are_found_before_training(root, tmp_path, caplog):
     (root / "some.txt").write_text("train/a/0.mp4 1\nval/b/2.mp4 2\ngone/x.mp4 3\n")
     options = {"train": "some.txt", "val": None, "batch_size": 1}

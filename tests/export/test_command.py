@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -14,6 +16,8 @@ from hiera_video.results.prediction_files import stamped
 from hiera_video.weights.description import read_description
 from tests.models.reference import make_video, randomize
 from tests.trained_models import write_mae_run, write_run
+
+PROGRESS = re.compile(": (under way|took [0-9:]+)$")  # of steps that take over two seconds
 
 
 @pytest.fixture
@@ -29,8 +33,9 @@ def export(monkeypatch, capsys, tmp_path):
         except SystemExit as exit_:
             code = exit_.code
         output = capsys.readouterr()
-        assert len(output.err.splitlines()) <= 1, output.err
-        return code, (output.out + output.err).strip()
+        errors = [line for line in output.err.splitlines() if not PROGRESS.search(line)]
+        assert len(errors) <= 1, output.err
+        return code, "".join([output.out, *errors]).strip()
 
     return run
 
@@ -68,6 +73,25 @@ def test_a_masked_autoencoder(export, tmp_path):
         code, line = export("run", "--format", kind)
         assert code == 2
         assert "a masked autoencoder has no" in line
+
+
+def test_every_step_can_be_seen(export, tmp_path, monkeypatch):
+    steps = []
+
+    @contextmanager
+    def line(name, unit):
+        assert unit is None
+        steps.append(name)
+        yield
+
+    monkeypatch.setattr(export_command, "progress_line", line)
+    write_run(tmp_path / "run")
+    assert export("run", "--format", "pt2")[0] == 0
+    first = ["read run", "build the model"]
+    assert steps == [*first, "trace the graph", "write pt2", "compare with PyTorch"]
+    steps.clear()
+    assert export("run", "--format", "safetensors")[0] == 0
+    assert steps == [*first, "write safetensors"]
 
 
 @pytest.mark.parametrize("kind", ["pt2", "onnx"])

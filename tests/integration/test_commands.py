@@ -191,4 +191,5 @@ def test_completion_offers_keys_or_nothing(tmp_path):
 
     assert "data=" in offered("hiera-video fit --config demo/pretrain dat")
     assert offered("hiera-video fit --config demo/pretrain nothing") == ""
-    assert offered("hiera-video fit --config demo/pre") == ""
+    assert offered("hiera-video fit --config demo/pre") == "demo/pretrain\n"
+    assert offered("hiera-video fit --config nothing") == ""

@@ -32,7 +32,7 @@ FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
         (["fit", "--config", "demo/pretrain", "model.num_heads=0"], "num_heads 0 must be positive"),
         (
             ["fit", "--config", "demo/pretrain", "model.stages=3"],
-            "model.stages: expected a list, not 3",
+            "model.stages: expected a list, each a whole number, not 3",
         ),
         (["fit", "--config", "demo/pretrain", "task.mask_ratio=0.99"], "0 of 16 mask units"),
         (["fit", "--config", "demo/pretrain", "data.val_views=5"], "[temporal, spatial]"),
@@ -41,7 +41,12 @@ FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
         (["fit", "--config", "demo/pretrain", "task.optimizer.betas=3", *FEW], "task.optimizer: "),
         (
             ["fit", "--config", "demo/pretrain", "task.optimizer.betas=[0.9]"],
-            "task.optimizer.betas: expected a list of 2 values, not [0.9]",
+            "task.optimizer.betas: expected a list of 2 values, each a number or a part with "
+            "_target_, not [0.9]",
+        ),
+        (
+            ["fit", "--config", "demo/pretrain", "task.optimizer.betas=[a,b]"],
+            "_target_, not ['a', 'b']",
         ),
         (
             ["fit", "--config", "demo/pretrain", "task.optimizer=sgd"],

@@ -1,9 +1,11 @@
 import json
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from datamodules.ava import annotations
 from hiera_video import cli
 from hiera_video.commands import evaluate as evaluate_command
 from hiera_video.metrics import ava_matching
@@ -27,6 +29,26 @@ def evaluate(*more, **files):
         except SystemExit as stop:
             return stop.code
     return 0
+
+
+def test_progress_in_large_files(monkeypatch, capsys):
+    shown = []
+
+    @contextmanager
+    def line(name, unit):
+        yield lambda done, total: shown.append((name, unit, done, total))
+
+    monkeypatch.setattr(evaluate_command, "progress_line", line)
+    assert evaluate() == 0
+    assert shown == []  # of files that are read at once
+    monkeypatch.setattr(annotations, "BLOCK", 100)
+    assert evaluate("--json") == 0
+    assert {(name, unit) for name, unit, *_ in shown} == {
+        ("read ground_truth.csv", "MB"),
+        ("read predictions.csv", "MB"),
+    }
+    assert shown[-1][2:] == (1, 1)
+    assert "read" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("protocol", ["official", "pyslowfast"])

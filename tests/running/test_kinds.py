@@ -36,6 +36,8 @@ from hiera_video.running.words import translate
         ({"_target_": "torch.nn.ReLU"}, Callable[..., nn.Module]),
         ("cpu", torch.device),
         ("${seed}", int),
+        ([0.9, 1], tuple[float | torch.Tensor, float | torch.Tensor]),
+        ({"train": None}, Mapping[str, str | None]),
         (["any"], Any),
         (5, inspect.Parameter.empty),
     ],
@@ -54,6 +56,12 @@ def test_what_fits(value, annotation):
         ({"a": 1}, str),
         ([1], tuple[int, int]),
         (["a", 2], tuple[int, int]),
+        (["a", "b"], tuple[float | torch.Tensor, float | torch.Tensor]),
+        ("a", float | torch.Tensor),
+        (["a"], tuple[int, ...]),
+        (["a"], list[float]),
+        ([[1, "a"]], Sequence[Sequence[int]]),
+        ({"train": ["a"]}, Mapping[str, str | None]),
         ("a", Sequence[int]),
         ("sgd", Callable[..., nn.Module]),
         (5, nn.Module),
@@ -68,6 +76,12 @@ def test_the_key_is_named():
     section = {"optimizer": {"_target_": "torch.optim.AdamW", "betas": [0.9]}}
     with pytest.raises(UsageError, match=r"^task\.optimizer\.betas: expected a list of 2 values"):
         check_kinds({"task": section})
+
+
+def test_values_of_a_list_are_described():
+    model = {"_target_": "hiera_video.create_model", "stages": [1, "many"]}
+    with pytest.raises(UsageError, match=r"^model\.stages: .* each a whole number, not \[1, 'many"):
+        check_kinds({"model": model})
 
 
 @pytest.mark.parametrize("name", sorted(configurations()))

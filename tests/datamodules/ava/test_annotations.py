@@ -347,6 +347,15 @@ def test_wrong_rows_are_named(tmp_path, monkeypatch, line, message, block):
     assert "\n" not in str(error.value)
 
 
+def test_of_several_wrong_cells_the_first_is_named(file):
+    path, messages = file("video,second,x1,y1,x2,y2,action,score\n"), set()
+    for _ in range(500):
+        with pytest.raises(DatasetError) as error:
+            read_csv(path)
+        messages.add(str(error.value))
+    assert messages == {f"{path}, row 1: second is not a number: 'second'"}
+
+
 def test_a_quote_that_is_not_closed_takes_no_other_row_along(file):
     with pytest.raises(DatasetError, match="row 2: quotes are not around whole cells"):
         read_csv(file('v,1,0,0,1,1,5,1\n"v,2,0,0,1,1,5,1\n",3,0,0,1,1,5,1\n'))

@@ -331,6 +331,13 @@ def test_missing_videos(root, caplog):
     assert len(data.ground_truth("test").video) == len(TRUTH)
 
 
+def test_a_video_to_train_and_to_validate_is_said(root, caplog):
+    write(root, "ava_train_v2.2.csv", TRUTH[:2])
+    make(root).setup("fit")
+    (warning,) = [record.message for record in caplog.records]
+    assert warning.startswith("1 of the 2 videos of val are in train, too: videos/a.mp4; leave")
+
+
 def test_person_boxes_of_other_videos_are_left_out(root, caplog):
     write(root, "persons.csv", [f"0other,7000,{RED},,0.9", *PERSONS])
     data = make(root)

@@ -3,6 +3,7 @@
 import csv
 import io
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from datamodules.errors import DatasetError
 from datamodules.manifests.labels import label_ids
 from datamodules.manifests.layout import LABEL_NAMES, PATH_NAMES
+from datamodules.manifests.lists import is_video
 from datamodules.manifests.text_lists import read_list
 
 ROOT = Path("/videos")
@@ -58,7 +60,7 @@ def test_headers_of_any_usual_spelling(tmp_path, header):
         "a b/ü.mp4\twalk\nc.MKV\tjump high\n",
         "label;path\nwalk;a b/ü.mp4\njump high;c.MKV\n",
         "a b/ü.mp4;walk\r\nc.MKV;jump high\r\n",
-        "# by hand\n\npath,label\n# first\na b/ü.mp4,walk\n  #x.mp4,run\nc.MKV,jump high\n",
+        "#by hand, mostly\n\npath,label\n#\na b/ü.mp4,walk\n  # x.mp4,run\nc.MKV,jump high\n",
         "#path,label\na b/ü.mp4,walk\nc.MKV, jump high",
     ],
 )
@@ -77,6 +79,20 @@ def test_columns_in_any_order_other_delimiters_and_comments(tmp_path, text):
 )
 def test_paths_with_spaces_and_commas(tmp_path, text):
     assert read(tmp_path, text) == [("a b.mp4", "2"), ("c, d.mp4", "0")]
+
+
+def test_a_row_that_begins_with_a_hash_is_not_lost(tmp_path):
+    text = "label,path\nwalk,a.mp4\n#1 fan,fan/clip.mp4\n"
+    with pytest.raises(DatasetError, match=r"row 3: a comment or a row\? '#1 fan,fan/clip.mp4'; "):
+        read(tmp_path, text)
+    rows = [("a.mp4", "walk"), ("fan/clip.mp4", "#1 fan")]
+    assert read(tmp_path, text.replace("#1 fan", '"#1 fan"')) == rows
+    for text in ("label path\nwalk a.mp4\n#1 fan/clip.mp4\n", "label,path\nwalk,a\n#1,fan\n"):
+        with pytest.raises(DatasetError, match=r"row 3: a comment or a row\?"):
+            read(tmp_path, text)
+    with pytest.raises(DatasetError, match=r"row 1: a comment or a row\?"):
+        read(tmp_path, "#1/a.mp4 3\nb.mp4 4\n")
+    assert read(tmp_path, "./#1/a.mp4 3\nb.mp4 4\n") == [("#1/a.mp4", "3"), ("b.mp4", "4")]
 
 
 @pytest.mark.parametrize("text", ["path\na.mp4\nb c.mp4\n", "a.mp4\nb c.mp4\n", "# x\nVideo\n"])
@@ -205,7 +221,9 @@ words = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_
     lambda text: " ".join(text.split())
 )
 paths = words.map(lambda name: f"v/{name.replace('/', '_')}.mp4")
-labels = words.filter(lambda text: text and not text[0].isdecimal() and text[0] not in "#-")
+labels = words.filter(
+    lambda text: text and not text[0].isdecimal() and text[0] != "-" and not is_video(text)
+)
 spelt = {
     "upper": str.upper,
     "title": str.title,
@@ -239,9 +257,11 @@ def test_any_table_with_a_header_is_read(
         lines.append(line.getvalue())
     lines = [part for line in lines for part in rng.choice([[line], ["# x", "", line]])]
     file = tmp_path_factory.getbasetemp() / "table.csv"
-    if any(line.lstrip().startswith("#") and line != "# x" for line in lines):
-        return  # a first cell that makes the line a comment
-    assert rows_of(file, newline.join(lines)) == videos
+    if not any(re.match(r"\s*#", line) and line != "# x" for line in lines):
+        assert rows_of(file, newline.join(lines)) == videos
+    elif not any(re.match(r"\s*#+(\s|$)", line) and line != "# x" for line in lines):
+        with pytest.raises(DatasetError, match="a comment or a row|no rows below"):
+            rows_of(file, newline.join(lines))
 
 
 @settings(deadline=None)

@@ -1,0 +1,73 @@
+"""Videos that training shares with the splits that are to judge it."""
+
+import os
+from collections.abc import Callable, Mapping
+from functools import cache
+
+from datamodules.manifests.manifest import Manifest
+from datamodules.manifests.parquet import pc
+from datamodules.manifests.splits import TRAINING_FOLDERS
+
+_SHOWN = 3  # paths in a message
+
+
+def shared_videos(manifests: Mapping[str, Manifest]) -> list[str]:
+    """Warnings of videos that are in the training split and in another one, too.
+
+    Two paths are the same video if they lead to the same file, through links or not. Two files with
+    the same content, or of the same name in two folders, are two videos.
+
+    Args:
+        manifests: the splits by name; that of training is ``train`` or ``training``.
+
+    Returns:
+        One line for each of the others that shares videos with it.
+    """
+    training = next((name for name in TRAINING_FOLDERS if name in manifests), None)
+    if training is None or len(manifests) == 1:
+        return []
+    file_of = _resolver()
+    trained_on = {file_of(path) for path in _paths(manifests[training])}
+    warnings = []
+    for name, manifest in manifests.items():
+        paths = _paths(manifest) if name != training else []
+        if shared := [path for path in paths if file_of(path) in trained_on]:
+            first = [os.path.relpath(path, manifest.root or "/") for path in shared[:_SHOWN]]
+            warnings.append(
+                f"{len(shared)} of the {len(paths)} videos of {name} are in {training}, too: "
+                f"{', '.join(first)}{', ...' if len(shared) > _SHOWN else ''}; leave them out of "
+                f"one of the two, or {name} says too much good"
+            )
+    return warnings
+
+
+def _paths(manifest: Manifest) -> list[str]:
+    """Path of each video, once: a list may repeat a video, and has a row for each keyframe."""
+    unique = pc.unique(manifest.table["path"]).to_pylist()
+    return [os.path.join(manifest.root, path) for path in unique]
+
+
+def _resolver() -> Callable[[str], str]:
+    """A function like ``os.path.realpath`` that asks the disk once a folder, not once a file."""
+
+    @cache
+    def resolved(folder: str) -> tuple[str, set[str]]:
+        """The real path of a folder, and the names of links in it."""
+        real = os.path.realpath(folder)
+        try:
+            with os.scandir(real) as entries:
+                return real, {entry.name for entry in entries if entry.is_symlink()}
+        except OSError:  # of packed videos, whose paths are but names
+            return real, set()
+
+    def file_of(path: str) -> str:
+        folder, name = os.path.split(path)
+        real, links = resolved(folder)
+        if name in links:
+            folder, name = os.path.split(os.path.join(real, os.readlink(os.path.join(real, name))))
+            real, links = resolved(folder)
+            if name in links or not name:
+                return os.path.realpath(path)
+        return f"{real}/{name}"
+
+    return file_of
