@@ -25,6 +25,17 @@ class TerminateAt(Callback):
             os.kill(os.getpid(), self.number)
 
 
+class SignalInValidation(Callback):
+    """Send this process a signal before some batch of the validation of some epoch, from 0."""
+
+    def __init__(self, batch, number, epoch=0):
+        self.batch, self.number, self.epoch = batch, number, epoch
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if (trainer.current_epoch, batch_idx) == (self.epoch, self.batch):
+            os.kill(os.getpid(), self.number)
+
+
 class KillAt(Callback):
     """End this process at once when it is about to train on some batch."""
 
