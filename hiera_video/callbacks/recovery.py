@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,8 +174,9 @@ class ContinueEpoch(Callback):
     """
 
     def __init__(self) -> None:
+        self._resumes = False
         self._validates = False  # first
-        self._max_steps: int | None = None  # to be set again
+        self._max_steps: int | None = None  # while the limit is off
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -197,7 +197,7 @@ class ContinueEpoch(Callback):
             return
         check_average(trainer, checkpoint)
         position = position_of(checkpoint)
-        self._validates = position.validates
+        self._resumes, self._validates = True, position.validates
         datamodule: Any = getattr(trainer, "datamodule", None)
         if not isinstance(datamodule, VideoDataModule):
             return
@@ -211,23 +211,28 @@ class ContinueEpoch(Callback):
             go_on_within_epoch(checkpoint, loader.sampler.epoch)
         elif not _validates(trainer, position.epochs):
             leave_out_validation(checkpoint)
+            self._validates = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let a training begin whose last validation is due; its schedule is made by now."""
-        if self._validates and trainer.max_steps > 0:
+        """Take the limit of steps off while Lightning reads the checkpoint.
+
+        With a limit it miscounts the epochs, and does not make a last validation that is due. The
+        schedule, which needs the limit, is made by now.
+        """
+        if self._resumes:
             self._max_steps = trainer.max_steps
-            set_max_steps(trainer, sys.maxsize)
+            set_max_steps(trainer, -1)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on with the file of metrics."""
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
                 logger.continue_from(trainer.global_step, self._validates)
-        if not validation_follows(trainer):  # it is not wanted any more
+        if not (self._validates and validation_follows(trainer)):
             self._restore_max_steps(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the training end as it was told to."""
+        """Let the training end after its limit of steps."""
         if not trainer.sanity_checking:
             self._restore_max_steps(trainer)
 

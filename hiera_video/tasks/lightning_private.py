@@ -112,9 +112,10 @@ def _is_ending(batches: Mapping[str, Any]) -> bool:
 
 
 def set_max_steps(trainer: Trainer, steps: int) -> None:
-    """Change after how many steps a training ends.
+    """Change after how many steps a training ends; -1: after any number.
 
-    Lightning does not begin one that has made them all, even if a validation is due.
+    Lightning resumes a training that has a limit as if it were within an epoch, wherever it is. It
+    does not begin one that has reached the limit, even if a validation is due.
     """
     trainer.fit_loop.epoch_loop.max_steps = steps
 
