@@ -42,7 +42,7 @@ class SaveOnSigterm(Callback):
         folder: the run's folder of checkpoints.
 
     Attributes:
-        received: number of the signal that came; 0: none.
+        received: number of the signal that came to the first rank; 0: none.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -129,11 +129,12 @@ class SaveOnSigterm(Callback):
 
     def _stop_if_told(self, trainer: Trainer) -> None:
         """Ask the first rank whether to stop; all ranks ask at the same batch."""
-        told = torch.tensor(bool(self.received))
+        received = torch.tensor(self.received)
         if trainer.world_size > 1:
-            distributed.broadcast(told, src=0, group=self._group)
+            distributed.broadcast(received, src=0, group=self._group)
         # Not while gradients accumulate, as no checkpoint holds them.
-        if told and trainer.global_step > self._step:
+        if received and trainer.global_step > self._step:
+            self.received = int(received)
             stop_after_step(trainer)  # on all ranks
 
     def _all_have(self, trainer: Trainer, batches: float) -> float:

@@ -2,24 +2,25 @@
 
 import csv
 import signal
+from functools import partial
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from tests.integration.conftest import ROOT, TINY_DATA, TINY_MODEL, TINY_RUN
-from tests.integration.forked import run, run_two
+from tests.integration.forked import run, run_several
 
 # Six steps an epoch, three batches a validation. Both weights and their average are compared.
 WORDS = ["fit", "--config", "demo/finetune", "task.init_from=null", *TINY_MODEL, *TINY_DATA]
 WORDS += [*TINY_RUN, "model.drop_path_rate=0.3", "callbacks.ema.decay=0.5", "data.num_workers=1"]
 EACH_STEP = ["callbacks.recovery.every_n_epochs=null", "+callbacks.recovery.every_n_train_steps=1"]
 EACH_STEP += ["callbacks.recovery.save_on_train_epoch_end=false"]
-TWICE = ["trainer.val_check_interval=3"]
-VALIDATION = "tests.integration.stopping.SignalInValidation"
+TARGET = "tests.integration.stopping.SignalInEvaluation"
 
 
 def signalled(number, batch=1, epoch=0):
-    values = {"_target_": VALIDATION, "batch": batch, "number": int(number), "epoch": epoch}
+    values = {"_target_": TARGET, "batch": batch, "number": int(number), "epoch": epoch}
     return [f"+callbacks.signal.{name}={value}" for name, value in values.items()]
 
 
@@ -76,3 +77,39 @@ def test_a_run_that_is_killed_in_a_validation_does_it_again(workspace, unbroken)
     run(*words, *kill, cwd=workspace, code=-signal.SIGKILL, PYTHONPATH=str(ROOT))
     run(*words, "resume=auto", cwd=workspace)
     check_same(workspace / "runs/killed", unbroken)
+
+
+def test_metrics_of_a_validation_that_is_done_again_are_there_once(workspace, unbroken):
+    words = [*WORDS, *EACH_STEP, "run_dir=runs/afterwards"]
+    kill = ["+callbacks.kill._target_=tests.integration.stopping.KillAt", "+callbacks.kill.batch=6"]
+    run(*words, *kill, cwd=workspace, code=-signal.SIGKILL, PYTHONPATH=str(ROOT))
+    assert len(validations(workspace / "runs/afterwards")) == 1
+    run(*words, "resume=auto", cwd=workspace)
+    check_same(workspace / "runs/afterwards", unbroken)
+    assert rows(workspace / "runs/afterwards") == rows(unbroken)
+
+
+def test_all_processes_stop_after_the_same_batch_of_a_validation(workspace):
+    # Two of them have three batches, one has two. Two steps are an epoch.
+    words = [*WORDS, "trainer.devices=3", "data.eval_batch_size=1"]
+    start = partial(run_several, processes=3, cwd=workspace)
+    start(*words, "run_dir=runs/all-whole")
+    words.append("run_dir=runs/all-stopped")
+    output = start(*words, *signalled(2, batch=0), code=130, PYTHONPATH=str(ROOT))
+    assert "stopped and saved after step 2; to go on" in output
+    assert not validations(workspace / "runs/all-stopped")
+    start(*words, "resume=auto")
+    stopped, whole = workspace / "runs/all-stopped", workspace / "runs/all-whole"
+    assert [row["step"] for row in validations(stopped)] == ["1", "3"]
+    # DDP sums gradients in another order in its first step, so three are not equal to the last bit.
+    assert_close(checkpoint(stopped)["state_dict"], checkpoint(whole)["state_dict"])
+
+
+def test_ctrl_c_ends_a_test_at_once_with_one_line(workspace, unbroken):
+    words = ["test", unbroken, *signalled(signal.SIGINT), "run_dir=runs/stopped-test"]
+    output = run(*words, cwd=workspace, code=130, PYTHONPATH=str(ROOT))
+    lines = output.splitlines()
+    advice = "to continue, run the same command with resume=auto"
+    assert lines[-1] == f"hiera-video: stopped; {advice}"
+    assert "Traceback" not in output
+    assert not (workspace / "runs/stopped-test/results.json").exists()
