@@ -54,7 +54,8 @@ def main(call: HydraCall) -> None:
             prepare(call)
             if not any(flag.partition("=")[0] in PRINTING_FLAGS for flag in call.flags):
                 register_resolvers(functools.cache(own_run_folder))
-            sys.argv[1:] = call.argv
+            hook = f"+hydra.callbacks.folder._target_={OwnFolder.__module__}.OwnFolder"
+            sys.argv[1:] = [*call.argv, hook]
             if not _is_first():  # the first process describes the run
                 sys.argv.append("hydra.output_subdir=null")
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=None)(job)()
