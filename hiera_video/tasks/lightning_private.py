@@ -10,6 +10,9 @@ from lightning import Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+# Progress of a validation that an error ended in its first batch: Lightning begins again with it.
+_IN_FIRST_BATCH = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+
 
 def stop_after_step(trainer: Trainer) -> None:
     """End training with ``SIGTERMException`` once Lightning has counted the batch under way.
@@ -58,10 +61,6 @@ def position_of(checkpoint: Mapping[str, Any]) -> Position:
     whole = epochs["processed"] - (ends and within > 0)
     validates = _validation_progress(checkpoint)["total"] == _IN_FIRST_BATCH
     return Position(whole, within, checkpoint["global_step"], validates)
-
-
-# Of a validation that has ended in an error in its first batch: Lightning begins again with it.
-_IN_FIRST_BATCH = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
 
 
 def keep_validation(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
