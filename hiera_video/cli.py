@@ -49,6 +49,11 @@ COMMANDS = {
     "models": "models",
     "configs": "configs",
 }
+# What is said when Ctrl-C ends a command.
+GOES_ON = {
+    **dict.fromkeys(("prepare", "check"), "; run the same command again to continue"),
+    "test": "; to continue, run the same command with resume=auto",
+}
 # If this variable is set, errors of the user keep their traceback, too.
 SHOW_TRACEBACK = "HIERA_VIDEO_TRACEBACK"
 COMPLETION = ("-sc", "--shell-completion")
@@ -91,9 +96,7 @@ def _run(words: list[str]) -> None:
     try:
         module.run(words if command in RUN_COMMANDS else words[1:])
     except KeyboardInterrupt:
-        goes_on = command in ("prepare", "check")
-        advice = "; run the same command again to continue" if goes_on else ""
-        raise UsageError(f"stopped{advice}", 130) from None
+        raise UsageError(f"stopped{GOES_ON.get(command, '')}", 130) from None
 
 
 def _version() -> str:

@@ -13,7 +13,12 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 
 
 class AveragedWeights(EMAWeightAveraging):
-    """Lightning's average, without a warning that does not apply here."""
+    """Lightning's average, without a warning that does not apply here.
+
+    A checkpoint may be saved while a validation has exchanged the average and the trained weights.
+    """
+
+    _exchanged = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start the average from the initial weights."""
@@ -21,6 +26,25 @@ class AveragedWeights(EMAWeightAveraging):
             # It warns of sharded models; `VideoTask.configure_model` builds a whole one.
             warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback")
             super().setup(trainer, pl_module, stage)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate the average."""
+        super().on_validation_epoch_start(trainer, pl_module)
+        self._exchanged = True
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the trained weights."""
+        super().on_validation_epoch_end(trainer, pl_module)
+        self._exchanged = False
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save the average in ``state_dict``, the trained weights in ``current_model_state``."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._exchanged and "current_model_state" in checkpoint:
+            names = ("current_model_state", "state_dict")
+            checkpoint.update(zip(names, [checkpoint[name] for name in names[::-1]], strict=True))
 
 
 def ema(decay: float | None, device: str | None = None) -> AveragedWeights | None:

@@ -73,10 +73,18 @@ class MetricsFile(Logger):
         """Do nothing: ``config.yaml`` has them."""
 
     @rank_zero_only
-    def continue_from(self, step: int) -> None:
-        """Go on after so many steps: drop the rows that an earlier start wrote later."""
+    def continue_from(self, step: int, validates: bool = False) -> None:
+        """Drop the rows that an earlier start wrote later.
+
+        Args:
+            step: go on after so many steps.
+            validates: go on with the validation after the last of them.
+        """
         rows = self._rows()
         kept = [row for row in rows if int(row["step"]) < step]
+        if validates:
+            again = (n for n, row in enumerate(kept) if _is_validation(row, step - 1))
+            kept = kept[: next(again, None)]
         if len(kept) < len(rows):
             self._write(kept)
 
@@ -121,3 +129,7 @@ class MetricsFile(Logger):
             writer = csv.DictWriter(file, sorted(self._columns))
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _is_validation(row: Mapping[str, str], step: int) -> bool:
+    return int(row["step"]) == step and any(row[k] for k in row if k.startswith("val/"))

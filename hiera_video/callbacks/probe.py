@@ -5,6 +5,7 @@ from typing import Any, cast
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from hiera_video.callbacks.recovery import stoppable
 from hiera_video.metrics.probe import FeatureProbe
 from hiera_video.tasks.evaluation import EvaluatedTask
 from hiera_video.tasks.probing import add_all, add_videos, check_classes
@@ -84,7 +85,8 @@ class Probe(Callback):
         task, datamodule = cast(EvaluatedTask, pl_module), data_of(trainer)
         width, classes = task.model.stage_dims[-1], len(datamodule.class_names or ())
         self._probe = FeatureProbe(width, classes, self.k, self.l2).to(task.device)
-        add_all(self._probe, task, datamodule.evaluation_loader("train", self.max_videos))
+        loader = datamodule.evaluation_loader("train", self.max_videos)
+        add_all(self._probe, task, stoppable(trainer, loader))
 
     def on_validation_batch_end(
         self,

@@ -10,7 +10,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from hiera_video.errors import UsageError
 from hiera_video.models.names import CHECKPOINTS, MODELS
-from hiera_video.running.folders import LAST, PREDICTIONS, checkpoint_of, newest_training
+from hiera_video.running.folders import (
+    LAST,
+    PREDICTIONS,
+    checkpoint_of,
+    newest_training,
+    refuse_earlier_run,
+)
 from hiera_video.running.kinds import check_kinds
 from hiera_video.running.overrides import parameters
 from hiera_video.running.predict_actions import detects_actions
@@ -84,7 +90,7 @@ def checkpoint_path(config: DictConfig) -> Path | None:
             log.info("resume=auto: there is no earlier run, so a new one starts")
             return None
         if config.resume is None:
-            refuse_earlier_run(config)
+            refuse_earlier_run(Path(config.run_dir))
         source = config.resume
     else:
         _check_unfinished(config)
@@ -97,16 +103,6 @@ def checkpoint_path(config: DictConfig) -> Path | None:
                 f"the newest run of {config.name}, or task.init_from=WEIGHTS"
             )
     return source and checkpoint_of(Path(source), newest=config.command == "fit")
-
-
-def refuse_earlier_run(config: DictConfig) -> None:
-    """See that a new training does not overwrite another one.
-
-    Raises:
-        UsageError: its folder has checkpoints.
-    """
-    for earlier in Path(config.run_dir, "checkpoints").glob("*.ckpt"):
-        raise UsageError(f"{earlier} is of an earlier run; set resume=auto or another run_dir=")
 
 
 def _check_unfinished(config: DictConfig) -> None:

@@ -95,7 +95,8 @@ def locked(run_dir: Path) -> Iterator[None]:
     The lock is POSIX's. It belongs to this process alone, not to the decoding processes that it
     forks, and the kernel gives it back however the process ends. Network file systems keep it
     across machines if their lock service runs; if they have none, the log says so. Half files of a
-    save that was killed are removed.
+    save that was killed are removed. A process may lock a folder twice, but the first end gives
+    back both.
 
     Raises:
         UsageError: another process trains there.
@@ -128,6 +129,16 @@ def _lock(file: IO[str]) -> None:
     except (BlockingIOError, PermissionError):
         time.sleep(0.2)  # `is_training` may just have looked
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def refuse_earlier_run(run_dir: Path) -> None:
+    """See that a new training does not overwrite another one.
+
+    Raises:
+        UsageError: its folder has checkpoints.
+    """
+    for earlier in run_dir.glob("checkpoints/*.ckpt"):
+        raise UsageError(f"{earlier} is of an earlier run; set resume=auto or another run_dir=")
 
 
 def is_training(run_dir: Path) -> bool:

@@ -10,12 +10,19 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
 from hiera_video.errors import UsageError, UserError
 from hiera_video.running.compose import prepare, register_resolvers
 from hiera_video.running.configurations import conf_dir
-from hiera_video.running.folders import is_training, own_run_folder, remove_failed_start
+from hiera_video.running.folders import (
+    is_training,
+    locked,
+    own_run_folder,
+    refuse_earlier_run,
+    remove_failed_start,
+)
 from hiera_video.running.usage_errors import explained
 from hiera_video.running.words import HydraCall
 
@@ -47,10 +54,46 @@ def main(call: HydraCall) -> None:
             prepare(call)
             if not any(flag.partition("=")[0] in PRINTING_FLAGS for flag in call.flags):
                 register_resolvers(functools.cache(own_run_folder))
-            sys.argv[1:] = call.argv
+            hook = f"+hydra.callbacks.folder._target_={OwnFolder.__module__}.OwnFolder"
+            sys.argv[1:] = [*call.argv, hook]
+            if not _is_first():  # the first process describes the run
+                sys.argv.append("hydra.output_subdir=null")
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=None)(job)()
     except _ThroughHydra as stop:
         raise stop.error from stop.error.__cause__
+
+
+class OwnFolder(Callback):
+    """Lock the folder of a training before Hydra writes into it.
+
+    So a training that is refused leaves no trace in the folder of another one. The first process
+    locks; the others write only once they have met it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = contextlib.ExitStack()
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Take the lock.
+
+        Raises:
+            SystemExit: another run has the folder; Hydra would only warn of other exceptions.
+        """
+        if config.command != "fit" or not _is_first():
+            return
+        folder = Path(config.hydra.run.dir)
+        try:
+            with contextlib.suppress(OSError):  # Hydra is going to meet the same error
+                folder.mkdir(parents=True, exist_ok=True)
+                self._lock.enter_context(locked(folder))
+            if config.resume is None:
+                refuse_earlier_run(folder)
+        except UserError as error:
+            raise _ThroughHydra(error) from error
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Give the lock back."""
+        self._lock.close()
 
 
 def _check_launcher(call: HydraCall) -> None:
@@ -102,9 +145,13 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
 
 def _remove_if_nothing_done(run_dir: Path) -> None:
     """Remove the folder of a run that did not start, unless it is that of another run."""
-    first = all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES)
-    if first and not is_training(run_dir):
+    if _is_first() and not is_training(run_dir):
         remove_failed_start(run_dir)
+
+
+def _is_first() -> bool:
+    """Whether this is the first process of a run, as far as its launcher says."""
+    return all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES)
 
 
 def _leave_process_group(launcher: dict[str, str | None]) -> None:

@@ -51,7 +51,7 @@ def is_finished(config: DictConfig, position: Position, path: Path) -> bool:
             f"{path} has had {position.epochs} epochs, more than trainer.max_epochs={epochs}; "
             "raise task.epochs.count"
         )
-    finished = position.epochs == epochs or position.step >= steps
+    finished = position.epochs == epochs or (position.step >= steps and not position.validates)
     if finished:
         log.info(
             f"{path} is of a run that is finished: {position.epochs} epochs, {position.step} "
@@ -63,7 +63,8 @@ def is_finished(config: DictConfig, position: Position, path: Path) -> bool:
 def where(position: Position) -> str:
     """Where a run goes on, in words."""
     within = f", after {position.batches} batches of it" if position.batches else ""
-    return f"step {position.step}, epoch {position.epochs + 1}{within}"
+    validates = ", with a validation" if position.validates else ""
+    return f"step {position.step}, epoch {position.epochs + 1}{within}{validates}"
 
 
 def _check_same_optimizer(config: DictConfig, checkpoint: Mapping[str, Any], path: Path) -> None:

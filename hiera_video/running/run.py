@@ -33,10 +33,9 @@ from hiera_video.running.choices import (
     check_values,
     checkpoint_path,
     initial_weights,
-    refuse_earlier_run,
 )
 from hiera_video.running.compose import SECTIONS
-from hiera_video.running.folders import locked
+from hiera_video.running.folders import locked, refuse_earlier_run
 from hiera_video.running.predict_actions import detects_actions, predict_actions
 from hiera_video.running.processes import check_processes, check_strategy, check_strategy_name
 from hiera_video.running.resuming import check_resumed, is_finished, where
@@ -88,10 +87,9 @@ def run(config: DictConfig) -> float | None:
     writes = config.command == "fit" and trainer.is_global_zero
     with locked(Path(config.run_dir)) if writes else contextlib.nullcontext():
         if writes and start.checkpoint is None:  # another run may have come in between
-            refuse_earlier_run(config)
+            refuse_earlier_run(Path(config.run_dir))
         _call(trainer, config.command, task, data, start.checkpoint)
-    if isinstance(saving := trainer.strategy.checkpoint_io, WholeCheckpoints):
-        saving.check_saved()
+    _check_saved(trainer)
     if trainer.is_global_zero:
         _report(trainer, config, getattr(task, "results", None), time.perf_counter() - started)
     if config.command == "predict":
@@ -224,12 +222,25 @@ def _call(
         getattr(trainer, command)(task, **arguments)
     except SIGTERMException:
         savers = [c for c in trainer.callbacks if isinstance(c, SaveOnSigterm)]  # pyright: ignore
-        log.info(
-            f"stopped and saved after step {trainer.global_step}; to go on: "
-            f"hiera-video fit resume={trainer.default_root_dir}"
-        )
+        if savers and command == "fit":
+            _check_saved(trainer)
+            log.info(
+                f"stopped and saved after step {trainer.global_step}; to go on: "
+                f"hiera-video fit resume={trainer.default_root_dir}"
+            )
         # Lightning would exit with 0, and a scheduler would think it was done.
-        sys.exit(128 + (savers[0].received if savers else signal.SIGTERM))
+        received = savers[0].received if savers else 0  # by this process
+        sys.exit(128 + (received or signal.SIGTERM))
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning exits without a word
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _check_saved(trainer: lightning.Trainer) -> None:
+    """Raise a UsageError if the last save of a checkpoint has failed."""
+    if isinstance(saving := trainer.strategy.checkpoint_io, WholeCheckpoints):
+        saving.check_saved()
 
 
 def _report(

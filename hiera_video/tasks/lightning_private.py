@@ -10,10 +10,14 @@ from lightning import Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+# Progress of a validation that an error ended in its first batch: Lightning begins again with it.
+_IN_FIRST_BATCH = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+
 
 def stop_after_step(trainer: Trainer) -> None:
     """End training with ``SIGTERMException`` once Lightning has counted the batch under way.
 
+    It may be one of a validation within the training, but not its last: that validation ends first.
     ``trainer.received_sigterm`` is public but cannot be set. Were the exception raised by a
     callback instead, a checkpoint would hold a batch that was trained on but not completed.
     """
@@ -39,11 +43,13 @@ class Position(NamedTuple):
         epochs: whole epochs it has had.
         batches: batches it has had of the next epoch.
         step: steps of the optimiser.
+        validates: whether it goes on with the validation that follows the last batch.
     """
 
     epochs: int
     batches: int
     step: int
+    validates: bool = False
 
 
 def position_of(checkpoint: Mapping[str, Any]) -> Position:
@@ -52,7 +58,65 @@ def position_of(checkpoint: Mapping[str, Any]) -> Position:
     within = 0 if batches["is_last_batch"] else batches["current"]["processed"]
     # At the end of an epoch, which `max_steps` has cut short if there are batches left.
     ends = epochs["processed"] > epochs["completed"]
-    return Position(epochs["processed"] - (ends and within > 0), within, checkpoint["global_step"])
+    whole = epochs["processed"] - (ends and within > 0)
+    validates = _validation_progress(checkpoint)["total"] == _IN_FIRST_BATCH
+    return Position(whole, within, checkpoint["global_step"], validates)
+
+
+def keep_validation(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
+    """Let a training go on with the validation that is due where a checkpoint is saved, if any.
+
+    Lightning passes over it if the checkpoint is saved when the batch before it ends, or within the
+    validation, unless in the middle of a batch.
+
+    Args:
+        trainer: fits a model.
+        checkpoint: is changed, where it is saved.
+    """
+    batches, validation = batch_progress(checkpoint), _validation_progress(checkpoint)
+    if trainer.validating:
+        current = validation["current"]
+        due = not validation["is_last_batch"] or current["completed"] < current["ready"]
+    else:
+        due = _is_ending(batches) and validation_follows(trainer)
+    if due:
+        validation["current"] = dict(_IN_FIRST_BATCH)
+        for progress in (batches["total"], batches["current"]):
+            progress["completed"] = progress["processed"]
+    # After a validation that was begun again, Lightning counts one batch more in the total.
+    validation["total"] = dict(validation["current"])
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether a validation is due after the training batch that is under way, or was the last."""
+    loop = trainer.fit_loop
+    fetcher = loop._data_fetcher
+    return fetcher is not None and loop.epoch_loop._should_check_val_fx(fetcher)
+
+
+def leave_out_validation(checkpoint: Mapping[str, Any]) -> None:
+    """Let a training go on with the next epoch, though a validation was due at the end of this one.
+
+    Lightning would look for another batch of this epoch first.
+    """
+    if not _is_ending(batch_progress(checkpoint)):
+        progress = _epoch_progress(checkpoint)
+        for stage in (progress["current"], progress["total"]):
+            stage["processed"] = stage["started"]
+
+
+def _is_ending(batches: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint was saved while a batch of the training was ending."""
+    return batches["current"]["completed"] < batches["current"]["processed"]
+
+
+def set_max_steps(trainer: Trainer, steps: int) -> None:
+    """Change after how many steps a training ends; -1: after any number.
+
+    Lightning resumes a training that has a limit as if it were within an epoch, wherever it is. It
+    does not begin one that has reached the limit, even if a validation is due.
+    """
+    trainer.fit_loop.epoch_loop.max_steps = steps
 
 
 def go_on_within_epoch(checkpoint: Mapping[str, Any], epoch: int) -> None:
@@ -70,6 +134,10 @@ def go_on_within_epoch(checkpoint: Mapping[str, Any], epoch: int) -> None:
         stage: epoch + (stage in ("ready", "started")) for stage in progress["current"]
     }
     progress["total"] = dict(progress["current"])
+
+
+def _validation_progress(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    return checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
 
 
 def _epoch_progress(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Probes of frozen features: how good an encoder is before it is fine-tuned."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -130,7 +130,7 @@ def add_videos(probe: FeatureProbe, task: EvaluatedTask, batch: Batch, train: bo
             probe.count_as_wrong(failure.video_id, failure.label)
 
 
-def add_all(probe: FeatureProbe, task: EvaluatedTask, loader: Any) -> None:
+def add_all(probe: FeatureProbe, task: EvaluatedTask, loader: Iterable[Batch]) -> None:
     """Add the videos of an evaluation loader to a probe, to train on.
 
     Call it within an evaluation, where the network is in evaluation mode and without gradients.

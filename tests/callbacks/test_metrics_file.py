@@ -40,6 +40,17 @@ def test_a_resumed_run_goes_on_in_it(tmp_path):
     ]
 
 
+def test_numbers_of_a_validation_that_is_done_again_are_dropped(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.csv")
+    file.log_metrics({"val/loss": 3}, 1)
+    for row in ({"train/loss": 2}, {"val/loss": 1}, {"train/bad_videos": 0}):
+        file.log_metrics(row, 5)
+    file.continue_from(6)
+    assert len(rows(file.path)) == 4
+    file.continue_from(6, validates=True)
+    assert [(row["step"], row["val/loss"]) for row in rows(file.path)] == [("1", "3"), ("5", "")]
+
+
 def test_rows_wait_for_a_full_disk(tmp_path):
     path = tmp_path / "metrics.csv"
     file = MetricsFile(path)

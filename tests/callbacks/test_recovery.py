@@ -8,9 +8,10 @@ import torch
 from lightning import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from hiera_video.callbacks.recovery import SaveOnSigterm
-from hiera_video.tasks.lightning_private import batch_progress
+from hiera_video.callbacks.recovery import ContinueEpoch, SaveOnSigterm, stoppable
+from hiera_video.tasks.lightning_private import Position, batch_progress, position_of
 from hiera_video.tasks.pretraining import PretrainingTask
+from hiera_video.tasks.protocols import data_of
 from tests.fake_videos import ColourVideos
 from tests.models.small import tiny_mae
 from tests.quick_trainer import quick_trainer
@@ -45,6 +46,77 @@ def test_a_step_of_several_batches_is_completed(tmp_path, batch, stops_after, nu
     assert batch_progress(checkpoint)["current"]["completed"] == stops_after
     assert saver.received == number
     assert signal.getsignal(number) == handler
+
+
+class Interrupt(Callback):
+    """Press Ctrl-C in the validation, or just before; note its batches."""
+
+    def __init__(self, moment):
+        self.moment, self.batches = moment, []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.press(-1, trainer.is_last_batch)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.batches.append(batch_idx)
+        self.press(batch_idx)
+
+    def press(self, moment, now=True):
+        if now and moment == self.moment:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(("moment", "batches"), [(-1, []), (0, [0]), (1, [0, 1]), (2, [0, 1, 2])])
+def test_a_validation_stops_after_the_batch_under_way(tmp_path, moment, batches):
+    interrupt = Interrupt(moment)
+    trainer = quick_trainer(callbacks=[interrupt, SaveOnSigterm(tmp_path), ContinueEpoch()])
+    task = PretrainingTask(lambda: tiny_mae(embed_dim=8), mask_ratio=0.5)
+    data = ColourVideos(val="6", eval_batch_size=2)
+    if moment == 2:  # nothing is left to stop
+        trainer.fit(task, datamodule=data)
+        assert "val/loss" in trainer.callback_metrics
+        return
+    with pytest.raises(SIGTERMException):
+        trainer.fit(task, datamodule=data)
+    assert interrupt.batches == batches
+    assert "val/loss" not in trainer.callback_metrics
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert position_of(checkpoint) == Position(0, 0, 3, validates=True)
+
+
+def test_a_validation_between_the_batches_of_a_step_ends_first(tmp_path):
+    interrupt = Interrupt(0)
+    trainer = quick_trainer(
+        accumulate_grad_batches=2,
+        val_check_interval=1,
+        callbacks=[interrupt, SaveOnSigterm(tmp_path), ContinueEpoch()],
+    )
+    task = PretrainingTask(lambda: tiny_mae(embed_dim=8), mask_ratio=0.5)
+    with pytest.raises(SIGTERMException):
+        trainer.fit(task, datamodule=ColourVideos(train="8", batch_size=2, eval_batch_size=2))
+    assert interrupt.batches == [0, 1, 2]
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert position_of(checkpoint) == Position(0, 2, 1, validates=True)
+
+
+def test_what_a_callback_reads_in_a_validation_stops_too(tmp_path):
+    read = []
+
+    class Read(Interrupt):
+        def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx):
+            for number, _ in enumerate(
+                stoppable(trainer, data_of(trainer).evaluation_loader("train"))
+            ):
+                read.append(number)
+                self.press(number)
+
+    trainer = quick_trainer(callbacks=[Read(1), SaveOnSigterm(tmp_path), ContinueEpoch()])
+    task = PretrainingTask(lambda: tiny_mae(embed_dim=8), mask_ratio=0.5)
+    with pytest.raises(SIGTERMException):
+        trainer.fit(task, datamodule=ColourVideos(eval_batch_size=2))
+    assert read == [0, 1]
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert position_of(checkpoint).validates
 
 
 def test_nothing_is_saved_after_another_error(tmp_path):

@@ -25,6 +25,23 @@ class TerminateAt(Callback):
             os.kill(os.getpid(), self.number)
 
 
+class SignalInEvaluation(Callback):
+    """Send the first process a signal before some batch of a validation or test.
+
+    Batches are counted from 0, and so is the epoch of a training.
+    """
+
+    def __init__(self, batch, number, epoch=0):
+        self.batch, self.number, self.epoch = batch, number, epoch
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        due = (trainer.current_epoch, batch_idx) == (self.epoch, self.batch)
+        if due and trainer.is_global_zero:
+            os.kill(os.getpid(), self.number)
+
+    on_test_batch_start = on_validation_batch_start
+
+
 class KillAt(Callback):
     """End this process at once when it is about to train on some batch."""
 

@@ -122,6 +122,37 @@ def test_auto_leaves_a_run_alone_that_is_under_way(tmp_path, workspace):
     first.wait()
 
 
+def contents(folder):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def test_a_refused_start_changes_nothing_in_the_folder_of_a_live_run(tmp_path, workspace):
+    words = [*WORDS, f"data.root={workspace}/data/synthetic", f"run_dir={tmp_path}/run"]
+    wait = ["+callbacks.wait._target_=tests.integration.stopping.WaitAt"]
+    wait += ["+callbacks.wait.step=8", f"+callbacks.wait.path={tmp_path}/end"]
+    first = Command(*words, *wait, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    while not (tmp_path / "run/checkpoints/last.ckpt").exists():
+        time.sleep(0.05)
+    time.sleep(0.5)  # it waits by now
+    before = contents(tmp_path / "run")
+    for more in ([], ["resume=auto"], ["task.lr=1e-3", f"resume={tmp_path}/run"]):
+        output = run(*words, *more, cwd=tmp_path, code=2)
+        assert "is training there" in output.splitlines()[-1]
+    # A second process leaves it to the first to be refused; this one fails before they meet.
+    run(*words, "+task.optimizer.lr=1", cwd=tmp_path, code=2, RANK="1", LOCAL_RANK="1")
+    assert contents(tmp_path / "run") == before
+    (tmp_path / "end").touch()
+    first.wait()
+
+
+def test_a_refused_start_changes_nothing_in_the_folder_of_an_earlier_run(workspace, trained):
+    before = contents(trained)
+    run(*WORDS, f"run_dir={trained}", "task.lr=1e-3", cwd=workspace, code=2)
+    before.pop(trained / ".lock"), (after := contents(trained)).pop(trained / ".lock")
+    assert after == before
+
+
 @pytest.mark.parametrize(
     "word",
     [

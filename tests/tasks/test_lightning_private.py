@@ -12,11 +12,15 @@ from hiera_video.tasks.lightning_private import (
     Position,
     batch_progress,
     go_on_within_epoch,
+    keep_validation,
+    leave_out_validation,
     log_by_steps,
     position_of,
+    set_max_steps,
     skip_step_if,
     stop_after_step,
     unscales_gradients,
+    validation_follows,
 )
 from tests.quick_trainer import quick_trainer
 
@@ -135,6 +139,93 @@ def test_logs_count_steps_also_after_a_resume_within_an_epoch(tmp_path):
         trainer = quick_trainer(callbacks=[SaveFirst()], logger=Logs(), **arguments)
         trainer.fit(Model(), ckpt_path=ckpt_path, weights_only=True)
     assert logged == [0, 1, 2, 3, 4, 5, 3, 4, 5]
+
+
+class Validations(Batches):
+    """Also the validations and their batches; keeps a checkpoint of each moment."""
+
+    def __init__(self, folder=None, stop=None):
+        super().__init__()
+        self.folder, self.stop, self.saved = folder, stop, {}
+
+    def save(self, trainer, moment):
+        if self.folder is not None:
+            self.saved[moment] = self.folder / f"{moment}.ckpt"
+            trainer.save_checkpoint(self.saved[moment])
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        keep_validation(trainer, checkpoint)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        follows = validation_follows(trainer)
+        assert follows == (batch_idx == 3)
+        self.save(trainer, "before" if follows else "early")
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append(f"validated {batch_idx}")
+        self.save(trainer, "within")
+        if batch_idx == self.stop:
+            stop_after_step(trainer)
+
+    def on_validation_end(self, trainer, pl_module):
+        self.save(trainer, "after")
+
+
+FOUR_AND_TWO = {"limit_train_batches": 4, "limit_val_batches": 2}
+
+
+def test_a_validation_is_due_from_the_end_of_the_batch_before_until_its_own_end(tmp_path):
+    whole = Validations(tmp_path)
+    quick_trainer(callbacks=[whole], **FOUR_AND_TWO).fit(BoringModel())
+    validation = ["validated 0", "validated 1"]
+    assert whole.seen == [0, 1, 2, 3, *validation]
+    for moment, rest in {
+        "early": [3, *validation],
+        "before": validation,
+        "within": validation,
+    }.items():
+        path = whole.saved[moment]
+        assert position_of(torch.load(path, weights_only=True)).validates == (moment != "early")
+        resumed = Validations(tmp_path / "again")
+        quick_trainer(callbacks=[resumed], **FOUR_AND_TWO).fit(
+            BoringModel(), ckpt_path=path, weights_only=True
+        )
+        assert resumed.seen == rest
+        checkpoint = torch.load(resumed.saved["after"], weights_only=True)
+        assert not position_of(checkpoint).validates
+    assert not position_of(torch.load(whole.saved["after"], weights_only=True)).validates
+
+
+def test_a_validation_stops_after_a_batch_but_its_last():
+    stopped = Validations(stop=0)
+    with pytest.raises(SIGTERMException):
+        quick_trainer(callbacks=[stopped], **FOUR_AND_TWO).fit(BoringModel())
+    assert stopped.seen == [0, 1, 2, 3, "validated 0"]
+
+
+def test_a_validation_that_was_due_can_be_left_out(tmp_path):
+    whole = Validations(tmp_path)
+    quick_trainer(callbacks=[whole], **FOUR_AND_TWO).fit(BoringModel())
+    checkpoint = torch.load(whole.saved["before"], weights_only=True)
+    leave_out_validation(checkpoint)
+    torch.save(checkpoint, tmp_path / "next.ckpt")
+    batches = Batches()
+    trainer = quick_trainer(max_epochs=2, callbacks=[batches], limit_train_batches=4)
+    trainer.fit(BoringModel(), ckpt_path=tmp_path / "next.ckpt", weights_only=True)
+    assert batches.seen == [0, 1, 2, 3]
+
+
+def test_the_limit_of_steps_can_be_moved():
+    batches = Batches()
+
+    class Move(Callback):
+        def on_train_start(self, trainer, pl_module):
+            set_max_steps(trainer, 3)
+
+    trainer = quick_trainer(max_steps=5, callbacks=[Move(), batches], limit_train_batches=8)
+    trainer.fit(BoringModel())
+    assert batches.seen == [0, 1, 2]
+    assert trainer.max_steps == 3
 
 
 @pytest.mark.parametrize("skips", [False, True])
