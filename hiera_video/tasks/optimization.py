@@ -150,7 +150,8 @@ def schedule_length(trainer: Trainer) -> tuple[int, int]:
         MisconfigurationException: they are no finite, whole numbers above 0.
     """
     accumulate = trainer.accumulate_grad_batches
-    steps = trainer.estimated_stepping_batches  # makes the loader
+    trainer.fit_loop.setup_data()  # of no effect if the loader exists
+    steps = trainer.estimated_stepping_batches
     if not trainer.num_training_batches:
         raise MisconfigurationException("there are no training batches")
     if trainer.num_training_batches % accumulate:

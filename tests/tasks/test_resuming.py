@@ -137,3 +137,10 @@ def test_means_are_of_all_batches_of_a_step_on_all_ranks(tmp_path):
         rows = [row for row in csv.DictReader(file) if row["train/number"]]
     # Steps of batches 2 and 3, 6 and 7.
     assert [(row["step"], row["train/number"]) for row in rows] == [("1", "52.5"), ("3", "56.5")]
+
+
+def test_a_training_may_have_a_number_of_steps_and_none_of_epochs():
+    trainer = fit(task(), -1, max_steps=6)  # of 4 steps an epoch
+    assert trainer.global_step == 6
+    (group, *_) = trainer.optimizers[0].param_groups
+    assert group["lr"] < 2e-4  # 1e-3 at its height: the schedule ends with the last step
