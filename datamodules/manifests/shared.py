@@ -36,7 +36,7 @@ def shared_videos(manifests: Mapping[str, Manifest]) -> list[str]:
             warnings.append(
                 f"{len(shared)} of the {len(paths)} videos of {name} are in {training}, too: "
                 f"{', '.join(first)}{', ...' if len(shared) > _SHOWN else ''}; leave them out of "
-                f"one of the two, or {name} says too much good"
+                f"one of the two, or the numbers of {name} will be too good"
             )
     return warnings
 

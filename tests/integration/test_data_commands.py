@@ -68,7 +68,7 @@ def test_a_configuration_is_prepared_checked_and_read(data, command):
     assert f"bad  {data}/val/walk/broken.mp4: " in out
     shared = (
         "warning: 2 of the 2 videos of test are in train, too: train/walk/0.mp4, train/walk/1.mp4; "
-        "leave them out of one of the two, or test says too much good"
+        "leave them out of one of the two, or the numbers of test will be too good"
     )
     assert out.splitlines()[-1] == shared
     assert "prepare train: 4 of 4 files, " in err
