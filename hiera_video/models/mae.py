@@ -24,8 +24,8 @@ class MAEOutput(NamedTuple):
     """Output of a masked autoencoder.
 
     Attributes:
-        loss: float32 scalar, the mean squared error over masked predictions.
-        prediction: ``(B, M, D)`` at the masked places, in raster order.
+        loss: float32 scalar, the mean squared error over the predictions.
+        prediction: ``(B, M, D)`` at the predicted places, in raster order.
         target: what they should be, float32 ``(B, M, D)``.
         mask: bool ``(B, U)``, True where a unit was kept.
         predicted: bool ``(B, P)``, True where a prediction counts in the loss.
@@ -59,6 +59,7 @@ class MaskedAutoencoderHiera(Hiera):
         unit_grid: number of mask units along each axis.
         num_units: U, numbered in raster order with time slowest.
         num_predictions: P.
+        prediction_grid: number of patches along each axis.
         is_video: whether the input has a time axis.
     """
 
@@ -82,6 +83,7 @@ class MaskedAutoencoderHiera(Hiera):
         pooled = [s**q_pool for s in self.geometry.q_stride]
         self.final_unit = [u // p for u, p in zip(self.geometry.unit, pooled, strict=True)]
         self.num_predictions = self.num_units * math.prod(self.final_unit)
+        self.prediction_grid = [n * u for n, u in zip(self.unit_grid, self.final_unit, strict=True)]
         patch = [s * p for s, p in zip(self.patch_stride, pooled, strict=True)]  # (frames, h, w)
         self.target = make_target(
             target, (patch[-2], patch[-1]), patch[0] if self.is_video else None, self.in_chans
@@ -110,6 +112,7 @@ class MaskedAutoencoderHiera(Hiera):
         mask_ratio: float | None = None,
         mask: Tensor | None = None,
         generator: Generator | None = None,
+        decoded: Tensor | None = None,
     ) -> MAEOutput:
         """Hide mask units, encode the others, reconstruct what was hidden.
 
@@ -121,6 +124,9 @@ class MaskedAutoencoderHiera(Hiera):
                 kept, with the same number in each row; or int64 ``(B, K)``, distinct indices in any
                 order. Indices need no synchronisation with the device and compile into one graph.
             generator: random numbers for the choice of units.
+            decoded: the hidden patches that are predicted, int64 ``(B, M)``, ascending: distinct
+                indices in raster order of `prediction_grid`, as from `masks.running_cell`. The
+                decoder does not see the other hidden ones. None: all hidden patches.
 
         Raises:
             ValueError: the input has another shape, or the mask does not fit.
@@ -128,15 +134,22 @@ class MaskedAutoencoderHiera(Hiera):
         self._check_input(video)
         kept = self._kept(video, mask_ratio, mask, generator)  # (B, K)
         unit_mask = self.unit_mask(kept)  # (B, U)
-        predicted = self._predicted(unit_mask)  # (B, P)
-        num_masked = self.num_predictions - kept.shape[1] * math.prod(self.final_unit)  # M
-        where = _true_places(predicted, num_masked)  # (B, M)
-        x = self.decode(self.encode_fused(video, kept), kept)  # (B, P, C)
-        x = x.gather(1, where[:, :, None].expand(-1, -1, x.shape[-1]))  # (B, M, C)
+        hidden = self.hidden_patches(unit_mask)  # (B, P)
+        num_seen = kept.shape[1] * math.prod(self.final_unit)
+        where = (
+            _true_places(hidden, self.num_predictions - num_seen) if decoded is None else decoded
+        )
+        x = self.encode_fused(video, kept)
+        if decoded is None:
+            x = _take(self.decode(x, kept), where)  # (B, M, C)
+        else:
+            places = torch.cat([where, _true_places(~hidden, num_seen)], dim=1)
+            x = self.decode(x, kept, places)[:, : where.shape[1]]  # (B, M, C)
+            hidden = torch.zeros_like(hidden).scatter(1, where, True)
         prediction = self.decoder_pred(self.decoder_norm(x))  # (B, M, D)
         target = self.target(video, where)  # (B, M, D)
         loss = F.mse_loss(prediction.float(), target)
-        return MAEOutput(loss, prediction, target, unit_mask, predicted)
+        return MAEOutput(loss, prediction, target, unit_mask, hidden)
 
     def encode_fused(self, video: Tensor, kept: Tensor) -> Tensor:
         """Encode kept units and sum all stages at the resolution of the last (paper, table 3a).
@@ -155,22 +168,25 @@ class MaskedAutoencoderHiera(Hiera):
         x = self.encoder_norm(fused.to(self.encoder_norm.weight.dtype))
         return x.unflatten(2, self.final_unit)  # what is left of a unit is in raster order
 
-    def decode(self, x: Tensor, kept: Tensor) -> Tensor:
+    def decode(self, x: Tensor, kept: Tensor, places: Tensor | None = None) -> Tensor:
         """Put mask tokens in the places of the hidden units and run the decoder's blocks.
 
         Args:
             x: ``(B, K, t, h, w, C)`` from `encode_fused`.
             kept: indices of kept units, int64 ``(B, K)``, ascending.
+            places: indices of the patches that the decoder sees, int64 ``(B, N)``, in raster order
+                of `prediction_grid`; None: all.
 
         Returns:
-            The decoder's tokens, ``(B, P, C)``, in raster order.
+            The decoder's tokens, ``(B, N, C)``, in the order of `places`; ``(B, P, C)`` of all.
         """
         x = self.decoder_embed(x).to(self.mask_token.dtype)
         index = kept.reshape(*kept.shape, *[1] * (x.ndim - 2)).expand_as(x)
         units = self.mask_token.reshape([1] * (x.ndim - 1) + [-1])
         units = units.expand(len(x), self.num_units, *x.shape[2:])  # (B, U, t, h, w, C)
         x = join_units(units.scatter(1, index, x), self.unit_grid).flatten(1, -2)  # (B, P, C)
-        x = (x + self.decoder_pos_embed)[:, None]  # (B, 1, P, C): one unit, as blocks want it
+        x = x + self.decoder_pos_embed
+        x = x[:, None] if places is None else _take(x, places)[:, None]  # one unit, (B, 1, N, C)
         for block in self.decoder_blocks:
             x = self.run_block(block, x)
         return x[:, 0]
@@ -249,8 +265,15 @@ class MaskedAutoencoderHiera(Hiera):
         check_num_kept(counts[0], self.num_units)
         return _true_places(mask, counts[0])
 
-    def _predicted(self, mask: Tensor) -> Tensor:
-        """The predictions that count in the loss, bool ``(B, P)``, from kept units ``(B, U)``."""
+    def hidden_patches(self, mask: Tensor) -> Tensor:
+        """The patches of hidden units.
+
+        Args:
+            mask: bool ``(B, U)``, True where a unit is kept.
+
+        Returns:
+            bool ``(B, P)``, in raster order of `prediction_grid`.
+        """
         ones = [1] * len(self.final_unit)
         hidden = ~mask.reshape(*mask.shape, *ones, 1)  # (B, U, 1, 1, 1, 1)
         hidden = hidden.expand(*mask.shape, *self.final_unit, 1)  # (B, U, t, h, w, 1)
@@ -273,6 +296,11 @@ class MaskedAutoencoderHiera(Hiera):
         weight = unroll(weight, [1] * len(self.unit_grid), self.levels[stage : self.q_pool])
         x = x.unflatten(2, (weight.shape[2], -1)).transpose(2, 3)  # (B, K, L, S, C')
         return F.linear(x.flatten(3), weight.flatten(1), conv.bias)
+
+
+def _take(x: Tensor, places: Tensor) -> Tensor:
+    """The tokens ``(B, N, C)`` of ``(B, P, C)`` at the indices ``(B, N)``."""
+    return x.gather(1, places[:, :, None].expand(-1, -1, x.shape[-1]))
 
 
 def _true_places(mask: Tensor, count: int) -> Tensor:

@@ -7,6 +7,8 @@
   drawn, and if they do not suffice, further units are hidden at random. So the number of hidden
   units is exact, and nothing waits for the device.
 
+A decoder need not predict all that is hidden: `running_cell`.
+
 Legend: B batch, U mask units in raster order with time slowest, K of them kept, T time steps of S
 units each; images have one step.
 """
@@ -154,6 +156,30 @@ def block_units(noise: Tensor, keep: int, unit_grid: Sequence[int]) -> Tensor:
     first = torch.where(covered.flatten(2), number, NUM_CUBOIDS).amin(dim=1)  # (B, U)
     hidden_first = (first + order).argsort(dim=1, stable=True)  # (B, U)
     return hidden_first[:, first.shape[1] - keep :].sort(dim=1).values
+
+
+def running_cell(hidden: Tensor, count: int, noise: Tensor, grid: Sequence[int]) -> Tensor:
+    """Indices of the hidden patches that a decoder predicts (VideoMAE V2, arXiv:2303.16727).
+
+    Each cell of 2x2 patches keeps the same share of them. Which ones it keeps moves on with time,
+    so that no place is left out at all times. The patch to begin with is random, and so is the
+    choice where cells cannot all keep equally many.
+
+    Args:
+        hidden: bool ``(B, P)``, patches in raster order; with the same number of them in each row.
+        count: M, how many are predicted, at most that number.
+        noise: uniform random numbers in [0, 1), ``(B, P + 1)``.
+        grid: patches along each axis, ``(T, H, W)`` or ``(H, W)``.
+
+    Returns:
+        int64 ``(B, M)``, ascending.
+    """
+    step = torch.arange(_steps(grid), device=noise.device)[:, None, None]
+    row, column = (torch.arange(n, device=noise.device) % 2 for n in grid[-2:])
+    place = (2 * row[:, None] + column + step).flatten()  # (P,): in its cell, turned by time
+    turn = (4 * noise[:, :1]).floor()  # (B, 1)
+    order = (place + turn) % 4 + noise[:, 1:]  # (B, P)
+    return random_units(torch.where(hidden, order, 4.0), count)
 
 
 def check_mask(mask: str) -> None:

@@ -6,10 +6,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from hiera_video.augment.basic import MASK_STREAM
+from hiera_video.augment.basic import DECODER_MASK_STREAM, MASK_STREAM
 from hiera_video.augment.random import uniform
 from hiera_video.models.mae import MAEOutput
-from hiera_video.models.masks import check_mask, kept_units, num_noise
+from hiera_video.models.masks import check_mask, kept_units, num_noise, running_cell
 from hiera_video.tasks.base import VideoTask
 from hiera_video.tasks.evaluation import Batch
 
@@ -24,20 +24,31 @@ class PretrainingTask(VideoTask):
         mask_ratio: share of mask units that is hidden, in (0, 1); None: 0.9 for video, 0.6 for
             images.
         mask: which units are hidden, a name in `models.masks.MASKS`: random, tube or block.
+        decoder_mask_ratio: share of the hidden patches, in [0, 1), that training does not decode
+            (`models.masks.running_cell`). Evaluation predicts all of them.
         **kwargs: as in `VideoTask`.
 
     Raises:
-        ValueError: the share is outside of (0, 1), or there is no such mask.
+        ValueError: a share is out of its range, or there is no such mask.
     """
 
     def __init__(
-        self, model, *, mask_ratio: float | None = None, mask: str = "random", **kwargs
+        self,
+        model,
+        *,
+        mask_ratio: float | None = None,
+        mask: str = "random",
+        decoder_mask_ratio: float = 0.0,
+        **kwargs,
     ) -> None:
         super().__init__(model, **kwargs)
         if mask_ratio is not None and not 0 < mask_ratio < 1:
             raise ValueError(f"mask_ratio must be in (0, 1), not {mask_ratio}")
+        if not 0 <= decoder_mask_ratio < 1:
+            raise ValueError(f"decoder_mask_ratio must be in [0, 1), not {decoder_mask_ratio}")
         check_mask(mask)
         self.mask_ratio, self.mask = mask_ratio, mask
+        self.decoder_mask_ratio = decoder_mask_ratio
 
     def setup(self, stage: str) -> None:
         """Set up as any task, but refuse to predict.
@@ -60,11 +71,23 @@ class PretrainingTask(VideoTask):
 
         Args:
             video: normalised float ``(B, 3, T, H, W)``.
-            seed: int64 ``(B,)``; it alone decides which units are hidden.
+            seed: int64 ``(B,)``; it alone decides what is hidden, and what of it is decoded.
         """
         grid, keep = self.model.unit_grid, self.model.num_kept(self.mask_ratio, self.mask)
         noise = uniform(seed, num_noise(self.mask, grid), MASK_STREAM)
-        return self.model(video, mask=kept_units(self.mask, noise, grid, keep))
+        kept = kept_units(self.mask, noise, grid, keep)
+        decoded = self._decoded(kept, seed) if self.training and self.decoder_mask_ratio else None
+        return self.model(video, mask=kept, decoded=decoded)
+
+    def _decoded(self, kept: Tensor, seed: Tensor) -> Tensor:
+        """Indices of the hidden patches that are decoded, ``(B, M)``; M is at least 1."""
+        model = self.model
+        patches = model.num_predictions
+        num_hidden = patches - kept.shape[1] * (patches // model.num_units)
+        count = max(1, round(num_hidden * (1 - self.decoder_mask_ratio)))
+        noise = uniform(seed, patches + 1, DECODER_MASK_STREAM)
+        hidden = model.hidden_patches(model.unit_mask(kept))
+        return running_cell(hidden, count, noise, model.prediction_grid)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean squared error over the hidden patches."""

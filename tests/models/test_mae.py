@@ -167,6 +167,37 @@ def test_predicted_places_are_those_of_hidden_units():
         assert value == ~units[b, t, y // 2, x // 2]
 
 
+def test_decoding_all_that_is_hidden_is_the_default():
+    mae = tiny_mae()
+    video = make_video(mae, 2)
+    out = mae(video, mask=KEPT)
+    places = torch.arange(32).expand(2, -1)[out.predicted].view(2, -1)
+    again = mae(video, mask=KEPT, decoded=places)
+    assert torch.equal(again.predicted, out.predicted)
+    torch.testing.assert_close(again.prediction, out.prediction)
+    torch.testing.assert_close(again.loss, out.loss)
+
+
+def test_a_decoder_sees_no_more_than_it_is_to():
+    """Of the hidden patches only the decoded ones: the others' positions get no gradient."""
+    mae = tiny_mae()
+    video = make_video(mae, 2)
+    full = mae(video, mask=KEPT)
+    decoded = torch.tensor([[6, 7], [0, 20]])
+    assert full.predicted.gather(1, decoded).all()
+    out = mae(video, mask=KEPT, decoded=decoded)
+    assert out.prediction.shape == (2, 2, full.prediction.shape[2])
+    assert out.predicted.nonzero()[:, 1].tolist() == decoded.flatten().tolist()
+    torch.testing.assert_close(out.target[1, 0], full.target[1, 0])
+    for sample in range(2):
+        loss = out.prediction[sample].square().sum()
+        (gradient,) = torch.autograd.grad(loss, mae.decoder_pos_embed, retain_graph=True)
+        seen = ~full.predicted[sample] | out.predicted[sample]
+        assert torch.equal(gradient[0].abs().sum(dim=1) > 0, seen)
+    painted = mae.reconstruct(video, out)
+    assert (painted != video)[0].sum() <= 2 * 3 * 16 * 16
+
+
 def test_target_frames_and_order():
     """First frame of each two; (h, w, c) for videos, (c, h, w) for images."""
     video = torch.arange(2 * 3 * 4 * 32 * 32).reshape(2, 3, 4, 32, 32).float()

@@ -14,6 +14,7 @@ from hiera_video.models.masks import (
     num_kept,
     num_noise,
     random_units,
+    running_cell,
 )
 from tests.models.small import tiny_mae
 
@@ -139,3 +140,40 @@ def test_wrong_masks():
     with pytest.raises(ValueError, match="0 of 4 mask units would be kept"):
         tiny_mae().num_kept(0.8, "tube")
     assert tiny_mae().num_kept(0.7, "tube") == 2
+
+
+@pytest.mark.parametrize("kept_share", [0.25, 0.5, 0.75])
+def test_a_running_cell_moves_on_in_time(kept_share):
+    """The queue of VideoMAE V2: as many of each 2x2 cell, one place further in each step."""
+    steps, rows, columns = grid = (6, 4, 6)
+    patches = steps * rows * columns
+    noise = torch.rand(20, patches + 1)
+    everything = torch.ones(20, patches, dtype=torch.bool)
+    chosen = running_cell(everything, int(patches * kept_share), noise, grid)
+    masks = torch.zeros(20, patches, dtype=torch.bool).scatter(1, chosen, True).view(20, *grid)
+    cells = masks.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 1, 2, 4, 3, 5).flatten(4)
+    queue = [place < 4 * kept_share for place in range(4)]
+    beginnings = set()
+    for sample in cells:
+        turns = [t for t in range(4) if sample[0, 0, 0].tolist() == queue[t:] + queue[:t]]
+        assert len(turns) == 1
+        beginnings.add(turns[0])
+        for step, of_step in enumerate(sample):
+            turn = (turns[0] + step) % 4
+            assert (of_step == torch.tensor(queue[turn:] + queue[:turn])).all()
+    assert beginnings == {0, 1, 2, 3}
+
+
+@settings(deadline=None, max_examples=40)
+@given(GRIDS, st.integers(0, 2**62), st.data())
+def test_a_running_cell_chooses_among_the_hidden(grid, seed, data):
+    patches = torch.Size(grid).numel()
+    num_hidden = data.draw(st.integers(1, patches))
+    count = data.draw(st.integers(1, num_hidden))
+    noise = uniform(torch.tensor([seed, 5]), patches + 1, MASK_STREAM)
+    order = torch.rand(2, patches).argsort(dim=1)
+    mask = order < num_hidden
+    chosen = running_cell(mask, count, noise, grid)
+    assert chosen.shape == (2, count)
+    assert (chosen.diff(dim=1) > 0).all()
+    assert mask.gather(1, chosen).all()
