@@ -10,6 +10,7 @@ import math
 import mmap
 import weakref
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -50,15 +51,17 @@ class FrameRing:
         """
         address: int = self._memory.ctypes.data
         cuda: Any = torch.cuda.cudart()
-        error = cuda.cudaHostRegister(address, self._memory.nbytes, 0)
-        self._pinned = int(error) == 0
+        error = int(cuda.cudaHostRegister(address, self._memory.nbytes, 0))
+        self._pinned = error == 0
         if self._pinned:
-            weakref.finalize(self._memory, cuda.cudaHostUnregister, address).atexit = False
-        else:
-            log.warning(
-                f"{self._memory.nbytes >> 20} MiB for batches cannot be page-locked (CUDA error "
-                f"{int(error)}): copies to the GPU will be slower; see `ulimit -l`"
-            )
+            weakref.finalize(self._memory, _unpin, address).atexit = False
+            return
+        with suppress(RuntimeError):
+            torch.zeros(1, device="cuda")  # or the next kernel would report the error
+        log.warning(
+            f"{self._memory.nbytes >> 20} MiB for batches cannot be page-locked (CUDA error "
+            f"{error}); copies to the GPU will be slower"
+        )
 
     def free_slot(self, wait: bool = False) -> int | None:
         """Take a slot to fill.
@@ -109,3 +112,10 @@ class FrameRing:
             copied.record()
         self._lent -= 1
         self._free.append((slot, copied))
+
+
+def _unpin(address: int) -> None:
+    """Unlock memory that nothing refers to any more."""
+    torch.cuda.synchronize()  # once a pass; the GPU may still copy from it
+    cuda: Any = torch.cuda.cudart()
+    cuda.cudaHostUnregister(address)
