@@ -30,6 +30,8 @@ def default_values(call: HydraCall) -> dict[str, Any]:
     Raises:
         UsageError: a part is chosen to be null.
     """
+    if call.default_values:
+        return call.default_values
     groups = config_groups()
 
     def is_choice(word: str) -> bool:
@@ -43,7 +45,8 @@ def default_values(call: HydraCall) -> dict[str, Any]:
     if nothing := [w for w in overrides if w.endswith("=null") and "." not in w]:
         raise UsageError(f"{nothing[0]}: a run needs this part; name one of its kind")
     config = OmegaConf.to_container(composed(call, overrides), resolve=False)
-    return dict(_flatten(config))
+    call.default_values = dict(_flatten(config))
+    return call.default_values
 
 
 def config_groups() -> set[str]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from hiera_video.errors import UsageError
 from hiera_video.running.configurations import conf_dir, configurations
@@ -38,6 +39,7 @@ class HydraCall:
         flags: Hydra's other flags that the user gave.
         overrides: ``key=value`` words.
         inputs: video files and folders to predict.
+        default_values: see `overrides.default_values`, which takes long and keeps them here.
     """
 
     command: str
@@ -47,6 +49,7 @@ class HydraCall:
     flags: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
     inputs: list[str] = field(default_factory=list)
+    default_values: dict[str, Any] = field(default_factory=dict)
 
     @property
     def argv(self) -> list[str]:
