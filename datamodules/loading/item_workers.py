@@ -68,6 +68,7 @@ class Workers:
     ) -> None:
         self._make, self._timeout, self._on_fault = make, timeout, on_fault
         self._batch_sizes, self._length = batch_sizes, sum(batch_sizes)
+        num_workers = min(num_workers, self._length)
         self._batch_size, self._item_clips = batch_sizes[0], item_shape[0]
         # Every worker always has an item to make, and the consumer a batch to take.
         ahead = max(_BATCHES_AHEAD, math.ceil(_ITEMS_AHEAD * num_workers / self._batch_size))
@@ -91,7 +92,7 @@ class Workers:
         # Should this be left open: at exit, Python would send SIGTERM, which workers ignore.
         atexit.register(self._stop)
         try:
-            for worker in range(min(count, self._length)):
+            for worker in range(count):
                 self._start(worker, worker)
             if self._pin_memory:
                 self._ring.pin()
@@ -211,6 +212,7 @@ class Workers:
             try:
                 item = self._make(k, reading)
                 video, start = item.pop("video"), place * self._item_clips
+                check_frames(video, self._ring.frames.shape[2:], self._item_clips)
                 self._ring.frames[slot, start : start + len(video)] = video
                 item = {key: _as_array(value) for key, value in item.items()}
                 pipe.send(item | {"clips": len(video)})
@@ -225,6 +227,24 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_LOOK_SECONDS)
     os._exit(1)
+
+
+def check_frames(video: Tensor, shape: tuple[int, ...], most: int) -> None:
+    """See that the clips of an item are what its data set says.
+
+    Args:
+        video: the clips.
+        shape: ``(T, H, W, 3)`` of each.
+        most: of them.
+
+    Raises:
+        ValueError: they are something else, which would be broadcast or cast silently.
+    """
+    if video.dtype != torch.uint8 or tuple(video.shape[1:]) != tuple(shape) or len(video) > most:
+        raise ValueError(
+            f"an item's video must be uint8 with at most {most} clips of {tuple(shape)}, as its "
+            f"data set's item_shape says, not {video.dtype} {tuple(video.shape)}"
+        )
 
 
 def _portable(error: Exception) -> Exception:

@@ -21,7 +21,7 @@ from torch.utils.data import Sampler
 from datamodules.clips.items import ClipDataset, Item, NothingToLearn
 from datamodules.errors import DatasetError, TooManyBadVideos, VideoDecodeError
 from datamodules.loading.bad_videos import BadVideos, Failure
-from datamodules.loading.item_workers import Workers
+from datamodules.loading.item_workers import Workers, check_frames
 
 log = logging.getLogger(__name__)
 
@@ -210,10 +210,14 @@ class Loader:
 
     def state_dict(self) -> dict[str, int]:
         """The position: the epoch, and how many of its samples all processes have used."""
-        return {"epoch": self.sampler.epoch, "used": self.sampler.used}
+        position = {"epoch": self.sampler.epoch, "used": self.sampler.used}
+        return position | {"videos": self.sampler.length}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue after the last batch of the saved state."""
+        """Continue after the last batch of the saved state; other videos are only warned of."""
+        before, now = state_dict.get("videos", self.sampler.length), self.sampler.length
+        if before != now:
+            log.warning(f"resumed with {now} training videos; there were {before} of them before")
         self.sampler.epoch, self.sampler.used = state_dict["epoch"], state_dict["used"]
 
     def _batch_sizes(self, items: int) -> list[int]:
@@ -244,7 +248,7 @@ class Loader:
             make,
             sizes,
             self.dataset.item_shape,
-            num_workers=min(self.num_workers, sum(sizes)),
+            num_workers=self.num_workers,
             timeout=self.timeout,
             on_fault=self._lost_worker,
             pin_memory=self.pin_memory,
@@ -341,6 +345,7 @@ def gather(
     counted, clips = [], 0
     for item in items:
         video = item.pop("video")
+        check_frames(video, shape[1:], len(frames) - clips)
         frames[clips : clips + len(video)] = video
         counted.append(item | {"clips": len(video)})
         clips += len(video)

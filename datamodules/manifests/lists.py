@@ -51,7 +51,12 @@ def read_text(source: Path) -> str:
     """
     try:
         return source.read_bytes().decode("utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
+    except UnicodeDecodeError as error:
+        row = error.object.count(b"\n", 0, error.start) + 1
+        raise DatasetError(
+            f"{at(source, row)}: not a readable text file; save it as UTF-8"
+        ) from None
+    except OSError as error:
         raise DatasetError(f"{source}: not a readable text file ({error})") from None
 
 

@@ -14,8 +14,8 @@ _SHOWN = 3  # paths in a message
 def shared_videos(manifests: Mapping[str, Manifest]) -> list[str]:
     """Warnings of videos that are in the training split and in another one, too.
 
-    Two paths are the same video if they lead to the same file, through links or not. Two files with
-    the same content, or of the same name in two folders, are two videos.
+    Two paths are the same video if they lead to the same file, through symbolic links or not. Two
+    files with the same content (hard links, too), or of the same name, are two videos.
 
     Args:
         manifests: the splits by name; that of training is ``train`` or ``training``.

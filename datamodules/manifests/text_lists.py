@@ -10,6 +10,7 @@ from datamodules.manifests.layout import Layout, find_layout, names_video
 from datamodules.manifests.lists import Row, at, inside, is_video, read_text
 
 FORMS = "'path,label', 'path id' or, in all rows, the path alone"
+_LINE_END = re.compile(r"\r\n?|\n")
 _SEVERAL_IDS = re.compile(r"\d+(\s*[\s,;|]\s*\d+)+")
 
 
@@ -29,7 +30,7 @@ def read_list(source: Path, root: Path) -> list[Row]:
         DatasetError: a row is wrong, or there is none; names the file and the row.
     """
     lines, comments = [], []
-    for number, line in enumerate(read_text(source).split("\n"), 1):
+    for number, line in enumerate(_LINE_END.split(read_text(source)), 1):
         if line.strip():
             (comments if line.lstrip()[0] == "#" else lines).append((number, line))
     if not lines:
@@ -38,12 +39,17 @@ def read_list(source: Path, root: Path) -> list[Row]:
         layout = find_layout([line for _, line in lines])
     except DatasetError as error:
         raise DatasetError(f"{at(source, lines[0][0])}: {error}") from None
+    header = lines[0][1].strip() if layout.has_header else None
     lines = lines[layout.has_header :]
     if not lines:
         raise DatasetError(f"{source}: no rows below its header")
     base = os.path.abspath(root)
     rows, splits = [], set()
     for number, line in lines:
+        if line.strip() == header:
+            raise DatasetError(
+                f"{at(source, number)}: the header again; a list has one, at its top"
+            )
         cells = layout.split_line(line)
         if fault := _fault(cells, line.strip(), layout):
             raise DatasetError(f"{at(source, number)}: {fault}")

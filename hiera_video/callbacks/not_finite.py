@@ -45,8 +45,9 @@ class StopIfNotFinite(Callback):
         self._in_a_row: list[tuple[int, list[dict[str, Tensor]]]] = []  # steps and their batches
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of skipped steps."""
-        return {"skipped": self.skipped}
+        """The number of skipped steps, those included that have not been read yet."""
+        unread = [flag for _, flag, _ in self._unread]
+        return {"skipped": self.skipped + (int(torch.stack(unread).sum()) if unread else 0)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""

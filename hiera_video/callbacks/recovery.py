@@ -49,13 +49,14 @@ class SaveOnSigterm(Callback):
         self.folder = Path(folder)
         self.received = 0
         self._interrupt: Any = None  # what Ctrl-C did before
+        self._speaks = True
         self._step = -1
         self._questions = 0  # left in this validation
         self._group: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replace the handlers; Lightning restores that of SIGTERM at the end."""
-        self.received = 0
+        self.received, self._speaks = 0, trainer.is_global_zero
         signal.signal(signal.SIGTERM, self._note)
         self._interrupt = signal.signal(signal.SIGINT, self._note)
         if trainer.world_size > 1:  # on the CPU, so that no step waits for a GPU
@@ -71,8 +72,8 @@ class SaveOnSigterm(Callback):
         self.received = number
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, self._interrupt)
-            # Not the log, which may be in the middle of a line.
-            os.write(2, b"Ctrl-C: the step under way is completed and saved; again: stop now\n")
+            if self._speaks:  # not to the log, which may be in the middle of a line
+                os.write(2, b"Ctrl-C: the step under way is completed and saved; again: stop now\n")
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

@@ -179,7 +179,7 @@ def running_cell(hidden: Tensor, count: int, noise: Tensor, grid: Sequence[int])
     place = (2 * row[:, None] + column + step).flatten()  # (P,): in its cell, turned by time
     turn = (4 * noise[:, :1]).floor()  # (B, 1)
     order = (place + turn) % 4 + noise[:, 1:]  # (B, P)
-    return random_units(torch.where(hidden, order, 4.0), count)
+    return random_units(torch.where(hidden, order, 8.0), count)
 
 
 def check_mask(mask: str) -> None:

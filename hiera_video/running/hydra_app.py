@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import logging
 import os
 import sys
 from pathlib import Path
@@ -61,6 +62,10 @@ def main(call: HydraCall) -> None:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=None)(job)()
     except _ThroughHydra as stop:
         raise stop.error from stop.error.__cause__
+    except KeyboardInterrupt:
+        if OwnFolder.ready:  # Ctrl-C may have come before the job
+            _remove_if_nothing_done(OwnFolder.ready)
+        raise
 
 
 class OwnFolder(Callback):
@@ -68,7 +73,12 @@ class OwnFolder(Callback):
 
     So a training that is refused leaves no trace in the folder of another one. The first process
     locks; the others write only once they have met it.
+
+    Attributes:
+        ready: the folder that is locked, in this process.
     """
+
+    ready: Path | None = None
 
     def __init__(self) -> None:
         self._lock = contextlib.ExitStack()
@@ -88,11 +98,13 @@ class OwnFolder(Callback):
                 self._lock.enter_context(locked(folder))
             if config.resume is None:
                 refuse_earlier_run(folder)
+            OwnFolder.ready = folder
         except UserError as error:
             raise _ThroughHydra(error) from error
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Give the lock back."""
+        OwnFolder.ready = None
         self._lock.close()
 
 
@@ -128,10 +140,10 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
         hydra_config.run.dir = run_dir
     config.run_dir = run_dir
 
-    from hiera_video.running.run import run  # imports torch and Lightning: only now
-
     launcher = {name: os.environ.get(name) for name in DDP_VARIABLES}
     try:
+        from hiera_video.running.run import run  # imports torch and Lightning: only now
+
         with explained(call):
             return run(config)
     except BaseException as error:
@@ -145,8 +157,14 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
 
 def _remove_if_nothing_done(run_dir: Path) -> None:
     """Remove the folder of a run that did not start, unless it is that of another run."""
-    if _is_first() and not is_training(run_dir):
-        remove_failed_start(run_dir)
+    if not _is_first() or is_training(run_dir):
+        return
+    remove_failed_start(run_dir)
+    for handler in logging.root.handlers[:]:
+        # A log file that is not open yet could not be made any more; torch logs as it ends.
+        if isinstance(handler, logging.FileHandler) and not run_dir.exists():
+            logging.root.removeHandler(handler)
+            handler.close()
 
 
 def _is_first() -> bool:
@@ -156,9 +174,8 @@ def _is_first() -> bool:
 
 def _leave_process_group(launcher: dict[str, str | None]) -> None:
     """Forget the ranks of this job; restore what a launcher such as torchrun had set."""
-    import torch.distributed as dist
-
-    if dist.is_available() and dist.is_initialized():
+    dist = sys.modules.get("torch.distributed")  # none if Ctrl-C came before its import
+    if dist is not None and dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
     for name, value in launcher.items():
         os.environ.pop(name, None)

@@ -154,14 +154,45 @@ def test_too_few_videos_are_an_error():
 
 
 def test_joining_moves_channels_without_copying():
-    video = torch.arange(2 * 4 * 5 * 6 * 3, dtype=torch.int64).view(2, 4, 5, 6, 3)
+    video = torch.arange(2 * 4 * 5 * 6 * 3).to(torch.uint8).view(2, 4, 5, 6, 3)
     items = [
         {"video": video[:1], "label": torch.tensor([0]), "failed": []},
         {"video": video[1:], "label": torch.tensor([1]), "failed": [(7, 1, "bad")]},
     ]
-    video = video.to(torch.uint8)
     batch = join_items(*gather(items, (3, 4, 5, 6, 3)))
     assert batch["video"].shape == (2, 3, 4, 5, 6)
     assert torch.equal(batch["video"], video.movedim(-1, 1))
     assert batch["video"].is_contiguous(memory_format=torch.channels_last_3d)
     assert batch["failed"] == [(7, 1, "bad")]
+
+
+def test_a_loader_that_goes_on_with_other_videos_says_so(caplog):
+    state = make_loader(23).state_dict()
+    make_loader(23).load_state_dict(state)
+    assert not caplog.records
+    make_loader(40).load_state_dict(state)
+    assert "resumed with 40 training videos; there were 23 of them before" in caplog.text
+    make_loader(40).load_state_dict({"epoch": 1, "used": 3})  # of an earlier version
+
+
+class Squeezed(Numbers):
+    """Items that are less wide than the data set says; written to a batch, they would repeat."""
+
+    def __init__(self, length):
+        super().__init__(length)
+        self.item_shape = (1, 1, 1, 2, 3)
+
+    def item(self, epoch, index, clips):
+        item = super().item(epoch, index, clips)
+        return item | {"video": item["video"][:, :, :, :1]}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_item_of_another_shape_is_an_error(workers):
+    loader = Loader(Squeezed(8), EpochSampler(8, training=True), 2, num_workers=workers)
+    with pytest.raises(ValueError, match=r"at most \d clips of \(1, 1, 2, 3\).* \(1, 1, 1, 1, 3\)"):
+        next(iter(loader))
+
+
+def test_there_may_be_more_workers_than_videos():
+    assert sum(ids(make_loader(3, 3, workers=8)), []) == sum(ids(make_loader(3, 3)), [])

@@ -60,6 +60,7 @@ def test_headers_of_any_usual_spelling(tmp_path, header):
         "a b/ü.mp4\twalk\nc.MKV\tjump high\n",
         "label;path\nwalk;a b/ü.mp4\njump high;c.MKV\n",
         "a b/ü.mp4;walk\r\nc.MKV;jump high\r\n",
+        "path,label\ra b/ü.mp4,walk\rc.MKV,jump high\r",
         "#by hand, mostly\n\npath,label\n#\na b/ü.mp4,walk\n  # x.mp4,run\nc.MKV,jump high\n",
         "#path,label\na b/ü.mp4,walk\nc.MKV, jump high",
     ],
@@ -148,6 +149,7 @@ WRONG = [
     ("path,label\n/etc/a.mp4,walk\n", r"row 2: '/etc/a.mp4' lies outside data.root"),
     ("path,label\n.,walk\n", r"row 2: '.' is not a file"),
     ("path,label\n", "no rows below its header"),
+    ("path,label\na.mp4,x\npath,label\nb.mp4,x\n", "row 3: the header again; a list has one"),
     ("# nothing\n\n", "no rows"),
     ("", "no rows"),
 ]
@@ -291,6 +293,12 @@ def test_any_text_is_read_or_refused_in_one_line(tmp_path_factory, text):
     assert "\n" not in message
     assert all(path and not label.endswith(".mp4") for path, label in rows)
     assert len({bool(label) for _, label in rows}) <= 1
+
+
+def test_another_encoding_names_the_row(tmp_path):
+    (tmp_path / "list.csv").write_bytes("a.mp4,gehen\nb.mp4,h\u00fcpfen\n".encode("latin-1"))
+    with pytest.raises(DatasetError, match="row 2: not a readable text file; save it as UTF-8"):
+        read_list(tmp_path / "list.csv", ROOT)
 
 
 def test_a_large_list_is_decided_by_its_first_lines(tmp_path):
