@@ -78,15 +78,16 @@ def _check_split(split: Split, arguments: argparse.Namespace) -> Findings:
         diagnoses = split.diagnose()
     manifest, corrupt, classes = None, [], []
     annotation_faults = [fault for diagnosis in diagnoses for fault in diagnosis.faults]
-    with progress_line(f"check {split.name}") as progress:
-        try:
+    try:
+        with progress_line(f"list {split.name}", None):
             manifest = split.read()
-        except DatasetError as error:
-            if not diagnoses:
-                raise
-            annotation_faults.insert(0, Fault("wrong", str(error)))
-        else:
-            classes = class_lines(split.name, manifest)
+    except DatasetError as error:
+        if not diagnoses:
+            raise
+        annotation_faults.insert(0, Fault("wrong", str(error)))
+    else:
+        classes = class_lines(split.name, manifest)
+        with progress_line(f"check {split.name}") as progress:
             corrupt = check(
                 manifest,
                 decode=arguments.decode,

@@ -74,11 +74,12 @@ def _prepare_split(
     if encoding and is_folder and out.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"--out {out} lies in {source}, where its new files would count as videos")
     in_place = is_folder and out.exists() and source.samefile(out)  # so renew its manifest
-    with progress_line(f"prepare {split.name}") as progress:
+    with progress_line(f"list {split.name}", None):
         manifest = (split.list if in_place else split.read)()
-        if "shard" in manifest.table.column_names:
-            raise UsageError(f"{source} is packed; prepare the videos that it was packed from")
-        sources |= dict.fromkeys(split.uses, manifest)
+    if "shard" in manifest.table.column_names:
+        raise UsageError(f"{source} is packed; prepare the videos that it was packed from")
+    sources |= dict.fromkeys(split.uses, manifest)
+    with progress_line(f"prepare {split.name}") as progress:
         return prepare(
             manifest,
             manifest.root,
