@@ -108,6 +108,7 @@ def _serve() -> None:
 def _watch(request, output: int, errors: int, status: int) -> None:
     """Run one command in a fork, and write its exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     if pid := os.fork():
         os.write(status, b"%d" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         os._exit(0)
