@@ -1,8 +1,8 @@
 """Memory for the frames of a few batches: workers fill it, and nothing is copied afterwards.
 
 Each slot holds the frames of one batch. A slot is lent as a tensor and comes back once nothing
-refers to that tensor any more, so whoever keeps a batch has it as long as he likes: if too many are
-kept, the next ones are copies.
+refers to that tensor any more, so a batch that is kept stays what it is: if too many are kept, the
+next ones are copies.
 """
 
 import logging

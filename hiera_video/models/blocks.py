@@ -97,14 +97,14 @@ class PatchEmbed(nn.Module):
         # Index of each pixel in the video, and of its unit in the grid with a border around it.
         pixel = unit = torch.zeros([1] * (2 + axes), dtype=torch.int64, device=kept.device)
         geometry = (self.proj.kernel_size, self.proj.stride, self.proj.padding, unit_grid)
-        for a, (k, s, p, units) in enumerate(zip(*geometry, strict=True)):
+        for a, (place, k, s, p, units) in enumerate(
+            zip(places(kept, unit_grid), *geometry, strict=True)
+        ):
             length = video.shape[2 + a]
             size = length // units
             margin = torch.arange(-int(p), size + k - s - int(p), device=kept.device)
-            start = places(kept, unit_grid)[a][..., None] * size
-            along = (start + margin).view(
-                batch, num_kept, *(-1 if i == a else 1 for i in range(axes))
-            )
+            shape = [-1 if i == a else 1 for i in range(axes)]
+            along = (place[..., None] * size + margin).view(batch, num_kept, *shape)
             pixel = pixel * length + along.clamp(0, length - 1)
             unit = unit * (units + 2) + (along // size).clamp(-1, units) + 1
         seen = torch.zeros(batch, *unit_grid, dtype=torch.bool, device=kept.device)

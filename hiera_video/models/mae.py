@@ -1,7 +1,7 @@
 """Masked autoencoder with a Hiera encoder (Hiera, appendix A; MAE, arXiv:2111.06377).
 
 Legend: B batch, U mask units, K of them kept, C channels, t h w the tokens of a unit at the last
-stage, P predictions (one for each token of the last stage), M of them masked, D numbers in each.
+stage, P predictions (one for each token of the last stage), M of them predicted, D numbers in each.
 """
 
 import math
@@ -17,7 +17,7 @@ from hiera_video.models.blocks import HieraBlock, layer_norm
 from hiera_video.models.hiera import Hiera, learned
 from hiera_video.models.masks import check_num_kept, num_kept, random_units
 from hiera_video.models.targets import make_target
-from hiera_video.models.token_order import join_units, unroll
+from hiera_video.models.token_order import join_units, take, unroll
 
 
 class MAEOutput(NamedTuple):
@@ -141,7 +141,7 @@ class MaskedAutoencoderHiera(Hiera):
         )
         x = self.encode_fused(video, kept)
         if decoded is None:
-            x = _take(self.decode(x, kept), where)  # (B, M, C)
+            x = take(self.decode(x, kept), where)  # (B, M, C)
         else:
             places = torch.cat([where, _true_places(~hidden, num_seen)], dim=1)
             x = self.decode(x, kept, places)[:, : where.shape[1]]  # (B, M, C)
@@ -186,7 +186,7 @@ class MaskedAutoencoderHiera(Hiera):
         units = units.expand(len(x), self.num_units, *x.shape[2:])  # (B, U, t, h, w, C)
         x = join_units(units.scatter(1, index, x), self.unit_grid).flatten(1, -2)  # (B, P, C)
         x = x + self.decoder_pos_embed
-        x = x[:, None] if places is None else _take(x, places)[:, None]  # one unit, (B, 1, N, C)
+        x = x[:, None] if places is None else take(x, places)[:, None]  # one unit, (B, 1, N, C)
         for block in self.decoder_blocks:
             x = self.run_block(block, x)
         return x[:, 0]
@@ -296,11 +296,6 @@ class MaskedAutoencoderHiera(Hiera):
         weight = unroll(weight, [1] * len(self.unit_grid), self.levels[stage : self.q_pool])
         x = x.unflatten(2, (weight.shape[2], -1)).transpose(2, 3)  # (B, K, L, S, C')
         return F.linear(x.flatten(3), weight.flatten(1), conv.bias)
-
-
-def _take(x: Tensor, places: Tensor) -> Tensor:
-    """The tokens ``(B, N, C)`` of ``(B, P, C)`` at the indices ``(B, N)``."""
-    return x.gather(1, places[:, :, None].expand(-1, -1, x.shape[-1]))
 
 
 def _true_places(mask: Tensor, count: int) -> Tensor:

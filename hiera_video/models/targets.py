@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hiera_video.models.token_order import take
+
 TARGETS = ("pixels_normalized", "pixels", "hog")
 EPS = 1e-6  # added to the variance of a patch
 
@@ -87,7 +89,7 @@ class PixelTarget:
 
     def __call__(self, video: Tensor, where: Tensor) -> Tensor:
         """Compute the pixels of some patches, as in `Target`: float32 ``(B, M, D)``."""
-        patches = _take(self.patches(video), where)
+        patches = take(self.patches(video), where)
         if not self.normalized:
             return patches
         # One kernel; its variance is biased, that of the published code is not.
@@ -113,7 +115,7 @@ class PixelTarget:
         """
         patches, prediction = self.patches(video), prediction.float()
         if self.normalized and true_statistics:
-            mean, std = _statistics(_take(patches, where))
+            mean, std = _statistics(take(patches, where))
             prediction = prediction * std + mean
         index = where[:, :, None].expand_as(prediction)  # (B, M, D)
         frames = self._join(patches.scatter(1, index, prediction), video)
@@ -185,7 +187,7 @@ class HOGTarget:
 
     def __call__(self, video: Tensor, where: Tensor) -> Tensor:
         """Compute the histograms of some patches, as in `Target`: float32 ``(B, M, D)``."""
-        return _take(self.patches(video), where)
+        return take(self.patches(video), where)
 
     def paint(
         self, video: Tensor, where: Tensor, prediction: Tensor, true_statistics: bool = True
@@ -261,11 +263,6 @@ def make_target(
     if name == "hog":
         return HOGTarget(patch_size, frame_stride, in_chans)
     return PixelTarget(patch_size, frame_stride, in_chans, name == "pixels_normalized")
-
-
-def _take(patches: Tensor, where: Tensor) -> Tensor:
-    """The patches ``(B, M, D)`` of ``(B, P, D)`` at the indices ``(B, M)``."""
-    return patches.gather(1, where[:, :, None].expand(-1, -1, patches.shape[-1]))  # (B, M, D)
 
 
 def _statistics(patches: Tensor) -> tuple[Tensor, Tensor]:

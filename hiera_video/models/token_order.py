@@ -74,6 +74,11 @@ def join_units(x: Tensor, unit_grid: Shape) -> Tensor:
     return x.reshape(x.shape[0], *size, x.shape[-1])
 
 
+def take(x: Tensor, places: Tensor) -> Tensor:
+    """The rows ``(B, M, C)`` of ``(B, P, C)`` at the indices ``(B, M)``, int64."""
+    return x.gather(1, places[:, :, None].expand(-1, -1, x.shape[-1]))
+
+
 def pool(x: Tensor, stride: int) -> Tensor:
     """Take the maximum over the next level: ``(B, U, L, ...)`` to ``(B, U, L/stride, ...)``."""
     if stride == 1:
