@@ -198,7 +198,11 @@ def pretraining(setting: Setting, model: str, batch: int) -> Iterator[Table]:
         del works["hiera-optim"]  # it is for CUDA, and measures itself with images
     contenders = [prepare(name, make) for name, make in works.items()]
     flops = count_flops(works["ours"]())
-    compare(contenders, models)
+    exact = copy.deepcopy(ours).float()
+    exact.zero_grad()
+    exact(video.float(), mask=kept).loss.backward()
+    compare_gradients(contenders, models, exact)
+    del exact
     interleave(contenders, setting.rounds(20), 1, setting.deadline)
     reference = "hiera-optim" if "hiera-optim" in works else PUBLISHED
     yield Table(f"pretraining step, {model}, batch {items}", reference, contenders, items, flops)
@@ -257,25 +261,35 @@ def finetuning(setting: Setting, size: str = "base", batch: int = 32) -> Iterato
     yield Table(title, PUBLISHED, contenders, items, flops)
 
 
-def compare(contenders: list[Contender], models: dict[str, nn.Module] | None = None) -> None:
-    """Fill in how far each result is from that of the first contender.
-
-    Args:
-        contenders: those to compare.
-        models: by the names of the contenders; their gradients are compared, not the results.
-    """
-
-    def result(contender: Contender) -> Tensor:
-        out = contender.work()
-        if models is None:
-            return out
-        parameters = models[contender.name].parameters()
-        return torch.cat([p.grad.float().flatten() for p in parameters if p.grad is not None])
-
-    reference = result(contenders[0])
+def compare(contenders: list[Contender]) -> None:
+    """Fill in how far each result is from that of the first contender."""
+    reference = contenders[0].work()
     for contender in contenders[1:]:
         if not contender.error:
-            contender.difference = difference(result(contender), reference)
+            contender.difference = difference(contender.work(), reference)
+
+
+def compare_gradients(
+    contenders: list[Contender], models: dict[str, nn.Module], exact: nn.Module
+) -> None:
+    """Fill in how far the gradients that each contender leaves in its model are from exact ones.
+
+    Args:
+        contenders: their work is a step without an optimiser.
+        models: by the names of the contenders.
+        exact: a model with gradients in float32.
+    """
+
+    def gradients(model: nn.Module) -> Tensor:
+        """Those of all parameters, by name: the published code has them in another order."""
+        by_name = sorted(model.named_parameters(), key=lambda item: item[0])
+        return torch.cat([p.grad.float().flatten() for _, p in by_name if p.grad is not None])
+
+    for contender in contenders:
+        if not contender.error:
+            contender.work()
+            found = gradients(models[contender.name])
+            contender.difference = difference(found, gradients(exact))
 
 
 def parity(setting: Setting) -> Iterator[dict[str, Any]]:
