@@ -35,17 +35,20 @@ def main() -> None:
     """Run the demo and say what lies where."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scratch", action="store_true", help="only fine-tune from random weights")
-    scratch = parser.parse_args().scratch
+    parser.add_argument("--seed", type=int, help="of training; left out, that of the configuration")
+    arguments = parser.parse_args()
+    scratch = arguments.scratch
+    seed = () if arguments.seed is None else (f"seed={arguments.seed}",)
     rows = []
     if scratch:
         name, folder = "from scratch", RUNS / "scratch"
-        extra: tuple[str, ...] = ()
+        extra = seed
     else:
         name, folder = "from pretraining", RUNS / "finetune"
         pretrained = RUNS / "pretrain"
-        seconds = command("fit", "--config", "demo/pretrain", f"run_dir={pretrained}")
+        seconds = command("fit", "--config", "demo/pretrain", f"run_dir={pretrained}", *seed)
         rows.append(("pretraining", seconds))
-        extra = (f"task.init_from={pretrained}/checkpoints/last.ckpt",)
+        extra = (f"task.init_from={pretrained}/checkpoints/last.ckpt", *seed)
     training, testing, results = finetune_and_test(folder, *extra)
     rows += [("fine-tuning", training), ("test", testing)]
     print("\n" + "\n".join(f"{step:<12} {seconds:6.0f} s" for step, seconds in rows))
