@@ -8,7 +8,9 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from omegaconf import DictConfig
 
+from hiera_video.callbacks.averaging import AveragedWeights
 from hiera_video.errors import UsageError
+from hiera_video.running.sharded_strategy import ShardedStrategy
 
 ONE_MODEL_A_DEVICE = (SingleDeviceStrategy, DDPStrategy)
 
@@ -25,22 +27,27 @@ def check_strategy_name(config: DictConfig) -> None:
 
 
 def check_strategy(trainer: Trainer) -> None:
-    """Refuse strategies that do not keep a whole model on each device.
-
-    Gradients are clipped, weights averaged and checkpoints written as whole tensors.
+    """Refuse strategies that would train wrongly, and an average of sharded weights.
 
     Raises:
-        UsageError: the strategy is neither that of a single device nor DDP.
+        UsageError: the strategy is neither that of a single device, nor DDP, nor sharded; or
+            sharded weights are to be averaged.
     """
     strategy = trainer.strategy
-    if not isinstance(strategy, ONE_MODEL_A_DEVICE) or isinstance(strategy, DeepSpeedStrategy):
+    if isinstance(strategy, ShardedStrategy):
+        if any(isinstance(c, AveragedWeights) for c in trainer.callbacks):  # pyright: ignore
+            raise UsageError(
+                "callbacks.ema.decay: a sharded network has no average of its weights; leave it "
+                "out, or use trainer=ddp"
+            )
+    elif not isinstance(strategy, ONE_MODEL_A_DEVICE) or isinstance(strategy, DeepSpeedStrategy):
         raise _not_trained_by(type(strategy).__name__)
 
 
 def _not_trained_by(strategy: str) -> UsageError:
     return UsageError(
-        f"trainer.strategy={strategy}: models are trained on one device or with DDP; leave it out, "
-        "or set trainer.strategy=ddp"
+        f"trainer.strategy={strategy}: models are trained on one device, with DDP (trainer=ddp) or "
+        "sharded (trainer=fsdp2)"
     )
 
 

@@ -291,5 +291,6 @@ def _quiet_lightning() -> None:
         "Be aware that when using `ckpt_path`, callbacks",
         "The number of training batches .* is smaller than the logging interval",
         "Checkpoint directory .* exists and is not empty",
+        "FSDP2-wrapped module .* returned a view tensor",  # nothing of ours changes it in place
     ):
         warnings.filterwarnings("ignore", message=message)

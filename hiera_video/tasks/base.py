@@ -15,6 +15,12 @@ from torchmetrics import Metric
 
 from hiera_video.augment.pipeline import Augmentation
 from hiera_video.models.compiling import compile_blocks
+from hiera_video.models.sharding import (
+    gather_for_evaluation,
+    reshard_for_training,
+    shard,
+    whole,
+)
 from hiera_video.tasks.budget import Budget
 from hiera_video.tasks.description import describe
 from hiera_video.tasks.evaluation import Batch, EvaluatedTask
@@ -180,8 +186,15 @@ class VideoTask(EvaluatedTask):
         if self.model is not None:
             return
         self.model = self.network()
+        self._load_initial_weights()
         if self.compile_network and self.trainer.training:
             compile_blocks(self.model)
+        if self.device_mesh is not None:  # of a strategy that shards
+            half = self.trainer.precision == "bf16-mixed"
+            mesh = self.device_mesh["data_parallel"]
+            shard(self.model, mesh, torch.bfloat16 if half else None)
+
+    def _load_initial_weights(self) -> None:
         if self.init_from is None:
             return
         file = find_weights(self.init_from)
@@ -198,6 +211,26 @@ class VideoTask(EvaluatedTask):
                 f"{self.init_from} lacks {report.missing[0]}, so there is nothing to evaluate; "
                 "fine-tune from it first"
             )
+
+    def on_validation_model_eval(self) -> None:
+        """Evaluate with all parameters on each device."""
+        super().on_validation_model_eval()
+        gather_for_evaluation(self.model)
+
+    def on_validation_model_train(self) -> None:
+        """Go on with sharded parameters, if they were."""
+        super().on_validation_model_train()
+        reshard_for_training(self.model)
+
+    def on_test_model_eval(self) -> None:
+        """Evaluate with all parameters on each device."""
+        super().on_test_model_eval()
+        gather_for_evaluation(self.model)
+
+    def on_predict_model_eval(self) -> None:
+        """Predict with all parameters on each device."""
+        super().on_predict_model_eval()
+        gather_for_evaluation(self.model)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make drop path and dropout a function of (seed, batch, rank), so that a run resumes."""
@@ -355,7 +388,7 @@ class VideoTask(EvaluatedTask):
                 "a fused optimiser cannot clip under 16-mixed; use bf16-mixed, or "
                 "task.optimizer.fused=false"
             )
-        norm = nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf)
+        norm = whole(nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf))
         self.log("train/grad_norm", norm)
         self._log_means()
         self.skipped = ~norm.isfinite()

@@ -1,0 +1,88 @@
+"""Networks whose parameters are spread over several devices (FSDP2, `torch.distributed.fsdp`).
+
+Each device holds a part of each parameter, of its gradient and of the optimiser's state. A part of
+the network gathers its parameters when it runs and forgets them afterwards.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from hiera_video.models.blocks import HieraBlock, MaskUnitAttention, Mlp
+
+
+def shard(model: nn.Module, mesh: DeviceMesh, compute: torch.dtype | None = None) -> None:
+    """Spread the parameters of a network over the devices of a mesh, in place.
+
+    The matrix products of the blocks, which are nearly all parameters, are gathered one by one in
+    the type in which they compute, and their gradients are averaged in float32. Norms, embeddings
+    and the head stay in float32, and are gathered once a step. Names of parameters stay.
+
+    Args:
+        model: with the same architecture on all devices; all take the values of the first.
+        mesh: with one axis.
+        compute: the type that autocast computes products in, such as bfloat16; None: as they are.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        value = tensor.detach().to(mesh.device_type)
+        distributed.broadcast(value, src=0)
+        tensor.data.copy_(value)
+    # What goes into a part is not cast, as sums over the blocks are kept in float32.
+    policy = MixedPrecisionPolicy(compute, torch.float32, cast_forward_inputs=False)
+    for part in _products(model):
+        fully_shard(part, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh)
+
+
+def _products(model: nn.Module) -> Iterator[nn.Module]:
+    """The parts of blocks that multiply matrices."""
+    for module in list(model.modules()):
+        if isinstance(module, (MaskUnitAttention, Mlp)):
+            yield module
+        elif isinstance(module, HieraBlock) and module.proj is not None:
+            yield module.proj
+
+
+def gather_for_evaluation(model: nn.Module) -> None:
+    """Have each device keep all parameters of a sharded network, until `reshard_for_training`.
+
+    Devices then need not evaluate the same number of batches, as none waits for another. A network
+    that is not sharded is left as it is.
+    """
+    for part in _sharded(model):
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+
+
+def reshard_for_training(model: nn.Module) -> None:
+    """Let each device forget what `gather_for_evaluation` gathered."""
+    for part in _sharded(model):
+        part.set_reshard_after_forward(part is not model, recurse=False)
+        part.reshard()
+
+
+def _sharded(model: nn.Module) -> Iterator[FSDPModule]:
+    return (module for module in model.modules() if isinstance(module, FSDPModule))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that may be spread over devices; they must all ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def part_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """This device's part of a tensor that all devices have, if it is spread like a parameter.
+
+    Args:
+        tensor: a parameter's value or a number in the state of its optimiser.
+        parameter: sharded or not.
+    """
+    if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
+        return tensor
+    mesh, placements = parameter.device_mesh, parameter.placements
+    tensor = tensor.to(mesh.device_type)
+    return distribute_tensor(tensor, mesh, placements, src_data_rank=None)

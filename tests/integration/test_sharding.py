@@ -1,0 +1,106 @@
+"""Training with sharded parameters is the same training, on any number of processes."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from tests.integration import forked
+from tests.integration.conftest import TINY_DATA, TINY_MAE, TINY_MODEL, TINY_RUN
+from tests.integration.forked import run_several
+
+CLASSIFIER = ["--config", "demo/finetune", *TINY_MODEL, *TINY_DATA, "task.layer_decay=0.7"]
+AUTOENCODER = ["--config", "demo/pretrain", *TINY_MAE, *TINY_DATA]
+
+
+def fit(config, name, workspace, *more, processes=1, trainer="fsdp2", videos=4):
+    words = ["fit", *config, f"trainer={trainer}", *TINY_RUN, f"run_dir=runs/sharding/{name}"]
+    words += [f"data.batch_size={videos // processes}", "trainer.log_every_n_steps=1"]
+    words += [f"trainer.devices={processes}", *more]
+    if processes == 1:
+        return forked.run(*words, cwd=workspace)
+    return run_several(*words, processes=processes, cwd=workspace)
+
+
+def curve(name, workspace):
+    """Loss and gradient norm of each step."""
+    with open(
+        workspace / f"runs/sharding/{name}/metrics/version_0/metrics.csv", newline=""
+    ) as file:
+        rows = [row for row in csv.DictReader(file) if row["train/loss"]]
+    return torch.tensor([[float(row["train/loss"]), float(row["train/grad_norm"])] for row in rows])
+
+
+def checkpoint(name, workspace, file="last.ckpt"):
+    return torch.load(workspace / f"runs/sharding/{name}/checkpoints/{file}", weights_only=True)
+
+
+def assert_same(one, other, tolerance):
+    """Weights and the state of the optimiser, in which names and numbers agree as well."""
+    assert one.keys() == other.keys()
+    assert one["global_step"] == other["global_step"]
+    torch.testing.assert_close(one["state_dict"], other["state_dict"], rtol=0, atol=tolerance)
+    (mine,), (theirs,) = one["optimizer_states"], other["optimizer_states"]
+    assert [g["names"] for g in mine["param_groups"]] == [
+        g["names"] for g in theirs["param_groups"]
+    ]
+    torch.testing.assert_close(mine["state"], theirs["state"], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("config", [CLASSIFIER, AUTOENCODER], ids=["classifier", "autoencoder"])
+def test_two_sharded_processes_train_as_one(config, workspace):
+    name = config[1].replace("/", "-")
+    fit(config, f"{name}-one", workspace, trainer="default")
+    output = fit(config, f"{name}-two", workspace, processes=2)
+    assert "2 processes x 1 batches x 2 videos" in output
+    expected, actual = curve(f"{name}-one", workspace), curve(f"{name}-two", workspace)
+    assert len(expected) == 12
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+    assert_same(*(checkpoint(f"{name}-{n}", workspace) for n in ("one", "two")), 1e-4)
+
+
+def test_a_run_goes_on_sharded_and_back(workspace):
+    """Each goes on from a checkpoint of another one, to the same end."""
+    every_epoch = ["callbacks.recovery.save_top_k=-1", "callbacks.recovery.filename='{epoch}'"]
+    every_epoch += ["trainer.max_epochs=3"]
+    fit(AUTOENCODER, "whole", workspace, *every_epoch, trainer="cpu")
+    for name, trainer, processes, source in (
+        ("sharded", "fsdp2", 2, "whole/checkpoints/epoch=0.ckpt"),
+        ("ddp", "ddp", 2, "sharded/checkpoints/epoch=1.ckpt"),
+        ("single", "cpu", 1, "sharded/checkpoints/epoch=1.ckpt"),
+    ):
+        (workspace / f"runs/sharding/{name}").mkdir()
+        more = [*every_epoch, f"resume='runs/sharding/{source}'"]
+        fit(AUTOENCODER, name, workspace, *more, processes=processes, trainer=trainer)
+        end = (checkpoint(run, workspace, "epoch=2.ckpt") for run in ("whole", name))
+        assert_same(*end, 1e-4)
+
+
+def test_a_test_with_sharded_weights_is_the_same(workspace):
+    """8 videos on three processes: one has fewer batches than the others."""
+    fit(CLASSIFIER, "tested", workspace, trainer="cpu")
+    results = []
+    for trainer, processes in (("cpu", 1), ("fsdp2", 3)):
+        words = ["test", *CLASSIFIER, f"trainer={trainer}", *TINY_RUN, "data.eval_batch_size=1"]
+        words += ["ckpt_path=runs/sharding/tested", "data.videos=[24,8,8]"]
+        words += [f"trainer.devices={processes}", f"run_dir=runs/sharding/test-{processes}"]
+        if processes == 1:
+            forked.run(*words, cwd=workspace)
+        else:
+            run_several(*words, processes=processes, cwd=workspace)
+        path = workspace / f"runs/sharding/test-{processes}/results.json"
+        results.append(json.loads(path.read_text()))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("more", "refused"),
+    [
+        (["trainer.precision=16-mixed"], "trainer: The `ModelParallelStrategy` does not support"),
+        (["callbacks.ema.decay=0.9"], "callbacks.ema.decay: a sharded network has no average"),
+    ],
+)
+def test_what_does_not_go_with_sharding_is_one_line(more, refused, workspace):
+    words = ["fit", *CLASSIFIER, "trainer=fsdp2", *TINY_RUN, *more, "run_dir=runs/sharding/refused"]
+    assert refused in forked.run(*words, cwd=workspace, code=2)
