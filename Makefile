@@ -1,11 +1,12 @@
 # make demo   install, pretrain, fine-tune and test on synthetic videos
+# make demo-pretraining  what pretraining is worth with few labels (about an hour)
 # make test   install and run the tests
 # make gpu    measure everything on a GPU (12 minutes)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-scratch test test-slow gpu lint clean
+.PHONY: demo demo-scratch demo-pretraining test test-slow gpu lint clean
 
 # The stamp is remade when what is to be installed changes.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -16,6 +17,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/installed
 	$(BIN)/python benchmarks/demo.py
+
+demo-pretraining: $(VENV)/installed
+	$(BIN)/python benchmarks/demo_pretraining.py
 
 demo-scratch: $(VENV)/installed
 	$(BIN)/python benchmarks/demo.py --scratch

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datamodules.manifests.manifest import Manifest, make_manifest
     from datamodules.ssv2 import SSv2DataModule
     from datamodules.synthetic import SyntheticMotionDataModule
+    from datamodules.synthetic_actions import SyntheticActionDataModule
     from datamodules.synthetic_ava import SyntheticAVADataModule
     from datamodules.video.decoding import VideoFile
 
@@ -35,6 +36,7 @@ __getattr__, __dir__, __all__ = public_names(
         "manifests.manifest": ["Manifest", "make_manifest"],
         "ssv2": ["SSv2DataModule"],
         "synthetic": ["SyntheticMotionDataModule"],
+        "synthetic_actions": ["SyntheticActionDataModule"],
         "synthetic_ava": ["SyntheticAVADataModule"],
         "video.decoding": ["VideoFile"],
     },

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -167,6 +167,24 @@ def write_h264(path: Path, frames: np.ndarray) -> None:
         container.mux(stream.encode())
 
 
+def write_videos(paths: Sequence[Path], draw: Callable[[int], np.ndarray]) -> None:
+    """Write files, several at once.
+
+    Args:
+        paths: of the files; their folders are created.
+        draw: called with the number of a file; returns its frames, uint8 ``(n, H, W, 3)``.
+    """
+    for folder in {path.parent for path in paths}:
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def write(number: int) -> None:
+        write_h264(paths[number], draw(number))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy and x264 release the GIL
+        for _ in pool.map(write, range(len(paths))):
+            pass
+
+
 def write_once(root: Path, description: dict, write: Callable[[Path], None]) -> None:
     """Write a folder of data unless it exists; a folder that exists is complete.
 
@@ -250,15 +268,10 @@ class SyntheticMotionDataModule(VideoFolderDataModule):
         difficulty = Difficulty(**self.description["difficulty"])
         frames, size = self.description["frames"], self.description["size"]
         split_id = ("train", "val", "test").index(split)
+        motions = [CLASS_NAMES[number % len(CLASS_NAMES)] for number in range(count)]
 
-        def write(number: int) -> None:
-            motion = CLASS_NAMES[number % len(CLASS_NAMES)]
+        def draw(number: int) -> np.ndarray:
             rng = np.random.default_rng((self.description["seed"], split_id, number))
-            path = folder / motion / f"{number:05d}.mp4"
-            write_h264(path, render(motion, rng, frames, size, difficulty))
+            return render(motions[number], rng, frames, size, difficulty)
 
-        for motion in CLASS_NAMES:
-            (folder / motion).mkdir(parents=True)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy and x264 release the GIL
-            for _ in pool.map(write, range(count)):
-                pass
+        write_videos([folder / m / f"{i:05d}.mp4" for i, m in enumerate(motions)], draw)

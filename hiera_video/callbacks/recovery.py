@@ -29,7 +29,10 @@ from hiera_video.tasks.protocols import data_of
 
 
 class SaveOnSigterm(Callback):
-    """Stop all ranks after the same batch when SIGTERM or Ctrl-C comes; save ``last.ckpt``.
+    """Stop all ranks after the same batch when a signal comes; save ``last.ckpt``.
+
+    The signals are SIGTERM, SIGUSR1 (with which SLURM can warn of its time limit, or of preemption)
+    and Ctrl-C.
 
     Lightning's own handler starts a collective within the signal, wherever the ranks are, and often
     hangs. Here the first rank notes the signal, and the others learn of it at the end of a batch.
@@ -48,7 +51,7 @@ class SaveOnSigterm(Callback):
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.received = 0
-        self._interrupt: Any = None  # what Ctrl-C did before
+        self._before: dict[int, Any] = {}  # what Ctrl-C and SIGUSR1 did
         self._speaks = True
         self._step = -1
         self._questions = 0  # left in this validation
@@ -58,20 +61,21 @@ class SaveOnSigterm(Callback):
         """Replace the handlers; Lightning restores that of SIGTERM at the end."""
         self.received, self._speaks = 0, trainer.is_global_zero
         signal.signal(signal.SIGTERM, self._note)
-        self._interrupt = signal.signal(signal.SIGINT, self._note)
+        for number in (signal.SIGINT, signal.SIGUSR1):
+            self._before[number] = signal.signal(number, self._note)
         if trainer.world_size > 1:  # on the CPU, so that no step waits for a GPU
             self._group = distributed.new_group(backend="gloo")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Restore the handler of Ctrl-C."""
-        if self._interrupt is not None:
-            signal.signal(signal.SIGINT, self._interrupt)
-            self._interrupt = None
+        """Restore the handlers of Ctrl-C and SIGUSR1."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
 
     def _note(self, number: int, _: object) -> None:
         self.received = number
         if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, self._interrupt)
+            signal.signal(signal.SIGINT, self._before[signal.SIGINT])
             if self._speaks:  # not to the log, which may be in the middle of a line
                 os.write(2, b"Ctrl-C: the step under way is completed and saved; again: stop now\n")
 

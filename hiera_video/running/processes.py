@@ -1,6 +1,8 @@
-"""Check how a run is spread over devices and processes, before anything is started."""
+"""How a run is spread over devices and processes, and how SLURM starts it again."""
 
+import logging
 import os
+import subprocess
 
 from lightning import Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -11,6 +13,8 @@ from omegaconf import DictConfig
 from hiera_video.callbacks.averaging import AveragedWeights
 from hiera_video.errors import UsageError
 from hiera_video.running.sharded_strategy import ShardedStrategy
+
+log = logging.getLogger(__name__)
 
 ONE_MODEL_A_DEVICE = (SingleDeviceStrategy, DDPStrategy)
 
@@ -70,3 +74,20 @@ def check_processes(trainer: Trainer) -> None:
             f"{trainer.num_nodes} nodes: start {wanted} (srun --ntasks-per-node, torchrun "
             f"--nproc-per-node), or set trainer.devices and trainer.num_nodes"
         )
+
+
+def requeue() -> None:
+    """Have SLURM start this job again; nothing is done outside a job of SLURM."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    command = ["scontrol", "requeue", job]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", None) or error
+        log.error(f"the job is not queued again, start it by hand: {' '.join(command)}: {reason}")
+    else:
+        log.info(f"job {job} is queued again; it goes on if its command has resume=auto")

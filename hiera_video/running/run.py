@@ -37,7 +37,12 @@ from hiera_video.running.choices import (
 from hiera_video.running.compose import SECTIONS
 from hiera_video.running.folders import locked, refuse_earlier_run
 from hiera_video.running.predict_actions import detects_actions, predict_actions
-from hiera_video.running.processes import check_processes, check_strategy, check_strategy_name
+from hiera_video.running.processes import (
+    check_processes,
+    check_strategy,
+    check_strategy_name,
+    requeue,
+)
 from hiera_video.running.resuming import check_resumed, is_finished, where
 from hiera_video.running.saving import WholeCheckpoints
 from hiera_video.tasks.lightning_private import Position, position_of
@@ -224,6 +229,8 @@ def _call(
         savers = [c for c in trainer.callbacks if isinstance(c, SaveOnSigterm)]  # pyright: ignore
         if savers and command == "fit":
             _check_saved(trainer)
+            if savers[0].received == signal.SIGUSR1 and trainer.is_global_zero:
+                requeue()
             log.info(
                 f"stopped and saved after step {trainer.global_step}; to go on: "
                 f"hiera-video fit resume={trainer.default_root_dir}"

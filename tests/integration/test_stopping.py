@@ -1,6 +1,7 @@
 """A run that is told to stop saves itself, says so, and goes on as if it had never stopped."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -50,6 +51,35 @@ def test_ctrl_c_saves_and_says_how_to_go_on(workspace, unbroken):
     resumed = torch.load(workspace / "runs/interrupted/checkpoints/last.ckpt", weights_only=True)
     for key, value in unbroken["state_dict"].items():
         assert torch.equal(resumed["state_dict"][key], value), key
+
+
+@pytest.mark.parametrize(
+    ("job", "queued", "fails"),
+    [
+        ({"SLURM_JOB_ID": "77"}, "77", False),
+        (
+            {"SLURM_JOB_ID": "78", "SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "3"},
+            "70_3",
+            False,
+        ),
+        ({"SLURM_JOB_ID": "77"}, "77", True),
+    ],
+    ids=["job", "array", "refused"],
+)
+def test_a_warning_of_slurm_saves_and_queues_the_job_again(job, queued, fails, workspace, tmp_path):
+    scontrol = tmp_path / "scontrol"
+    end = "echo 'requeue is disabled' >&2; exit 1" if fails else "exit 0"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/called\n{end}\n')
+    scontrol.chmod(0o755)
+    environment = {**job, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    words = [*WORDS, f"run_dir={tmp_path}/run", "trainer.max_epochs=1"]
+    stop = ["+callbacks.stop._target_=tests.integration.stopping.TerminateAt"]
+    stop += ["+callbacks.stop.step=3", "+callbacks.stop.number=10"]
+    output = run(*words, *stop, cwd=workspace, code=138, **environment)
+    assert (tmp_path / "called").read_text() == f"requeue {queued}\n"
+    said = "not queued again, start it by hand: scontrol requeue 77: requeue is disabled"
+    assert (said if fails else f"job {queued} is queued again") in output
+    assert "step 6/6" in run(*words, "resume=auto", cwd=workspace, **environment)
 
 
 def test_sigterm_saves_on_two_processes(workspace):
