@@ -44,14 +44,13 @@ class ProgressLines(Stopwatch):
         lap = self.take_lap()
         total = int(trainer.estimated_stepping_batches)
         left = (total - step) * lap.seconds / lap.steps
-        waiting = "" if math.isnan(lap.waiting) else f"  {lap.waiting_share * 100:.0f} % waiting"
         memory = ""
         if torch.cuda.is_available():
             memory = f"  {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
         log.info(
             f"epoch {trainer.current_epoch + 1}  step {step}/{total}  {shown}"
             f"lr {trainer.optimizers[0].param_groups[-1]['lr']:.2e}  "
-            f"{lap.clips_per_second * trainer.world_size:.1f} clips/s{waiting}{memory}  "
+            f"{lap.text(trainer.world_size)}{memory}  "
             f"left {'about ' if first else ''}{_clock(left)}"
         )
 

@@ -95,16 +95,10 @@ class Speed(Stopwatch):
         if not ranks or self._silent_logs:
             return
         self._silent_logs = LOGS_BETWEEN_LINES
-        named = [f"rank {rank} {describe(laps[rank])}" for rank in ranks[:MOST_NAMED]]
+        named = [f"rank {rank}: {laps[rank].text()}" for rank in ranks[:MOST_NAMED]]
         if len(ranks) > MOST_NAMED:
             named.append(f"and {len(ranks) - MOST_NAMED} more")
         log.warning(f"step {step}: the {len(laps)} ranks are unequal: {'; '.join(named)}")
-
-
-def describe(lap: Lap) -> str:
-    """Speed and waiting of a process for a line of the log: ``12.3 clips/s, 5 % waiting``."""
-    waiting = "" if math.isnan(lap.waiting) else f", {lap.waiting_share * 100:.0f} % waiting"
-    return f"{lap.clips_per_second:.1f} clips/s{waiting}"
 
 
 def unequal_ranks(laps: Sequence[Lap]) -> list[int]:
@@ -129,8 +123,8 @@ def _gather(trainer: Trainer, lap: Lap) -> tuple[list[Lap], float]:
     memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
     if trainer.world_size == 1:
         return [lap], memory
-    local = torch.tensor([*astuple(lap), memory], device=device)
-    ranks = trainer.strategy.all_gather(local).tolist()  # waits for the device
+    local = torch.tensor([*astuple(lap), memory]).to(device, non_blocking=True)  # (6,)
+    ranks = trainer.strategy.all_gather(local).tolist()  # (ranks, 6); waits for the device
     return [Lap(*numbers) for *numbers, _ in ranks], max(memory for *_, memory in ranks)
 
 

@@ -37,6 +37,15 @@ class Lap:
         """Share of the time that was spent waiting for data, in [0, 1], or NaN."""
         return self.waiting / self.seconds
 
+    def text(self, ranks: int = 1) -> str:
+        """Speed and waiting, as in ``12.3 clips/s, 5 % waiting``.
+
+        Args:
+            ranks: number of processes that were as fast as this one.
+        """
+        waiting = "" if math.isnan(self.waiting) else f", {self.waiting_share * 100:.0f} % waiting"
+        return f"{self.clips_per_second * ranks:.1f} clips/s{waiting}"
+
 
 class Stopwatch(Callback):
     """Count clips, steps and seconds of a training; a subclass reads them in `on_step_end`.

@@ -74,6 +74,9 @@ def training_flops(
     counter = FlopCounterMode(display=False)
     with torch.device("meta"):
         network, video = create(), torch.empty(1, *shape)  # (1, 3, T, H, W)
+        for module in network.modules():
+            if isinstance(module, Hiera):
+                module.grad_checkpointing = False
         with counter, sdpa_kernel(SDPBackend.MATH):
             loss(network, video).backward()
     return counter.get_total_flops()

@@ -23,6 +23,7 @@ from tests.quick_trainer import Points, quick_trainer
         ({"log_every_n_steps": 4, "max_epochs": 5, "max_steps": 6}, [3, 5]),
         ({"log_every_n_steps": 50, "accumulate_grad_batches": 2}, [1]),
         ({"log_every_n_steps": 50, "accumulate_grad_batches": 2, "max_steps": 1}, [0]),
+        ({"log_every_n_steps": 50, "limit_train_batches": 2, "max_epochs": 2}, [3]),
         ({"log_every_n_steps": 0}, []),
     ],
     ids=lambda value: (

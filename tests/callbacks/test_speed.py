@@ -14,7 +14,7 @@ from torch import distributed, nn
 from hiera_video.callbacks import speed
 from hiera_video.callbacks.logged_steps import LogLastStep
 from hiera_video.callbacks.metrics_file import MetricsFile
-from hiera_video.callbacks.speed import Speed, describe, unequal_ranks
+from hiera_video.callbacks.speed import Speed, unequal_ranks
 from hiera_video.callbacks.stopwatch import Lap
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.pretraining import PretrainingTask
@@ -111,8 +111,8 @@ def test_ranks_that_differ():
     assert unequal_ranks(laps) == [2, 3]
     unknown = [Lap(4, clips, 0, 10.0, math.nan) for clips in (40, 40, 40, 30)]
     assert unequal_ranks(unknown) == [3]
-    assert describe(laps[2]) == "4.0 clips/s, 21 % waiting"
-    assert describe(unknown[3]) == "3.0 clips/s"
+    assert laps[2].text() == "4.0 clips/s, 21 % waiting"
+    assert unknown[3].text(2) == "6.0 clips/s"
     assert unequal_ranks(laps[:1]) == []
 
 
@@ -158,8 +158,8 @@ def test_a_slow_rank_is_named_and_ranks_meet_only_when_numbers_are_logged(tmp_pa
     lines = (tmp_path / "noted").read_text().splitlines()
     assert lines.count("gathered") == 2 * len(rows)
     (line,) = set(lines) - {"gathered"}
-    assert line.startswith("step 3: the 2 ranks are unequal: rank 0 ")
-    assert "% waiting; rank 1 " in line
+    assert line.startswith("step 3: the 2 ranks are unequal: rank 0: ")
+    assert "% waiting; rank 1: " in line
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
