@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
+from torch import distributed
 
 from hiera_video.callbacks.chips import device_peak
 from hiera_video.callbacks.logged_steps import is_logged
@@ -124,8 +125,11 @@ def _gather(trainer: Trainer, lap: Lap) -> tuple[list[Lap], float]:
     if trainer.world_size == 1:
         return [lap], memory
     local = torch.tensor([*astuple(lap), memory]).to(device, non_blocking=True)  # (6,)
-    ranks = trainer.strategy.all_gather(local).tolist()  # (ranks, 6); waits for the device
-    return [Lap(*numbers) for *numbers, _ in ranks], max(memory for *_, memory in ranks)
+    # Lightning's `all_gather` warns that the function it uses is deprecated.
+    ranks = [torch.empty_like(local) for _ in range(trainer.world_size)]
+    distributed.all_gather(ranks, local)
+    rows = torch.stack(ranks).tolist()  # (ranks, 6); waits for the device
+    return [Lap(*numbers) for *numbers, _ in rows], max(memory for *_, memory in rows)
 
 
 def _peak_rate(trainer: Trainer, pl_module: LightningModule) -> float | None:

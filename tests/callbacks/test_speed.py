@@ -8,7 +8,6 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed, nn
 
 from hiera_video.callbacks import speed
@@ -129,11 +128,11 @@ def test_a_slow_rank_is_named_and_ranks_meet_only_when_numbers_are_logged(tmp_pa
         with open(tmp_path / "noted", "a") as file:
             file.write(f"{text}\n")
 
-    def counted(*args, gather=DDPStrategy.all_gather, **kwargs):
+    def counted(*args, gather=distributed.all_gather, **kwargs):
         noted("gathered")
         return gather(*args, **kwargs)
 
-    monkeypatch.setattr(DDPStrategy, "all_gather", counted)
+    monkeypatch.setattr(distributed, "all_gather", counted)
     monkeypatch.setattr(speed.log, "warning", noted)
     path = tmp_path / "metrics.csv"
     trainer = quick_trainer(
