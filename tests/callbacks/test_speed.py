@@ -123,7 +123,13 @@ class SlowOnOneRank(SlowVideos):
         return super().training_clips(manifest)
 
 
-def test_a_slow_rank_is_named_and_ranks_meet_only_when_numbers_are_logged(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("interval", "steps", "lines"),
+    [(3, [3, 6, 9, 11], [3]), (1, [*range(1, 12)], [1, 11])],  # again ten logs later
+)
+def test_a_slow_rank_is_named_and_ranks_meet_only_when_numbers_are_logged(
+    tmp_path, monkeypatch, interval, steps, lines
+):
     def noted(text):  # in a file, for all processes
         with open(tmp_path / "noted", "a") as file:
             file.write(f"{text}\n")
@@ -139,26 +145,28 @@ def test_a_slow_rank_is_named_and_ranks_meet_only_when_numbers_are_logged(tmp_pa
         devices=2,
         strategy="ddp_fork",
         limit_val_batches=0,
-        log_every_n_steps=3,
+        log_every_n_steps=interval,
         logger=MetricsFile(path),
         callbacks=[LogLastStep(), Speed()],
     )
-    trainer.fit(SlowTask(), datamodule=SlowOnOneRank(0.2, train="20", batch_size=1))
+    trainer.fit(SlowTask(), datamodule=SlowOnOneRank(0.2, train="22", batch_size=1))
     with open(path, newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["speed/clips_per_second"]]
-    assert [row["step"] for row in rows] == ["2", "5", "8", "9"]
-    for row in rows:
+    assert [int(row["step"]) + 1 for row in rows] == steps
+    for row in rows[interval == 1 :]:  # nobody waits for the first batch
         first, second = (float(row[f"speed/rank_{rank}/waits_for_data"]) for rank in (0, 1))
         assert first < 0.1
         assert 0.4 < second < 1
         assert float(row["speed/waits_for_data"]) == pytest.approx((first + second) / 2)
         rates = [float(row[f"speed/rank_{rank}/clips_per_second"]) for rank in (0, 1)]
         assert float(row["speed/clips_per_second"]) == pytest.approx(sum(rates))
-    lines = (tmp_path / "noted").read_text().splitlines()
-    assert lines.count("gathered") == 2 * len(rows)
-    (line,) = set(lines) - {"gathered"}
-    assert line.startswith("step 3: the 2 ranks are unequal: rank 0: ")
-    assert "% waiting; rank 1: " in line
+    events = (tmp_path / "noted").read_text().splitlines()
+    assert events.count("gathered") == 2 * len(rows)
+    texts = [event for event in events if event != "gathered"]
+    assert [int(text.split()[1].rstrip(":")) for text in texts] == lines
+    for text in texts:
+        assert ": the 2 ranks are unequal: rank 0: " in text
+        assert "% waiting; rank 1: " in text
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
