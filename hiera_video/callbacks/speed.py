@@ -39,7 +39,7 @@ class Speed(Stopwatch):
       [0, 1].
     - ``speed/rank_<n>/clips_per_second`` and ``.../waits_for_data``: of a rank whose clips per
       second are more than 10 % off the mean, or whose share of waiting is more than 0.1 off it. A
-      line names these ranks, at most once in ten logged steps.
+      line names these ranks, from the second logged step on and at most once in ten.
 
     Between logged steps there is no synchronisation and no collective operation. At a logged step
     the ranks are gathered, which waits for the device once; one process alone never waits.
@@ -54,7 +54,7 @@ class Speed(Stopwatch):
         """Count the operations of the network, and begin."""
         super().on_train_start(trainer, pl_module)
         self._peak_rate = _peak_rate(trainer, pl_module) if trainer.is_global_zero else None
-        self._silent_logs = 0
+        self._silent_logs = 2  # at the first logged step, ranks may not have started together
 
     def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log, if the step is logged."""
