@@ -16,7 +16,7 @@ CLASSES = 8
 # Of Lightning's profile: name, mean seconds, calls, total seconds.
 PROFILED = re.compile(r"^\|\s+(\S.*?)\s+\|\s+([\d.e-]+)\s+\|\s+(\d+)\s+\|\s+([\d.e-]+)\s+\|")
 PROFILER = "lightning.pytorch.profilers.SimpleProfiler"
-RATE = re.compile(r"step (\d+)/\d+ .*?([\d.]+) clips/s(?:\s+([\d.]+) GiB)?")
+RATE = re.compile(r"step (\d+)/\d+ .*?([\d.]+) clips/s(?:, \d+ % waiting)?(?:\s+([\d.]+) GiB)?")
 
 
 def videos(folder: Path, files: int, copies: int, seconds: int) -> Path:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 from lightning import Trainer
+from lightning.pytorch.loggers import CSVLogger
 
 
 def quick_trainer(**kwargs):
@@ -37,3 +38,17 @@ def _quiet_lightning():
     """The same for each test of a package whose ``conftest.py`` imports this."""
     with without_advice():
         yield
+
+
+class Points(CSVLogger):
+    """Keeps all points of each curve."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.points = []
+
+    def log_metrics(self, metrics, step=None):
+        self.points += [(name, step, value) for name, value in metrics.items()]
+
+    def curve(self, name):
+        return {step: value for key, step, value in self.points if key == name}

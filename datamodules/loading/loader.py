@@ -7,6 +7,7 @@ within an epoch continues with the very next batch.
 
 import logging
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -135,6 +136,9 @@ class Loader:
         stop_on_kill: stop when a worker hangs or dies twice at one video, rather than go on
             without it.
 
+    Attributes:
+        waited: seconds from the last request for a batch to the batch.
+
     Raises:
         DatasetError: there are too few items for one step.
     """
@@ -167,6 +171,7 @@ class Loader:
         self.num_workers, self.pin_memory, self.timeout = num_workers, pin_memory, timeout
         self.bad_videos = bad_videos or BadVideos(None)
         self.max_bad_share, self.stop_on_kill = max_bad_share, stop_on_kill
+        self.waited = 0.0
         self._attempts: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -206,7 +211,7 @@ class Loader:
 
         with closing(self._batches()) as batches:
             # No variable here refers to a batch, so that its frames are free as soon as it is.
-            yield from map(finish, batches)
+            yield from _Timed(map(finish, batches), self)
 
     def state_dict(self) -> dict[str, int]:
         """The position: the epoch, and how many of its samples all processes have used."""
@@ -324,6 +329,20 @@ class Loader:
                 f"data.max_bad_share={self.max_bad_share:g} allows ({self.most_bad}); raise it, "
                 f"or leave bad videos out with `hiera-video prepare`{more}"
             )
+
+
+class _Timed(Iterator[Batch]):
+    """The batches of a loader, which notes how long each of them took."""
+
+    def __init__(self, batches: Iterator[Batch], loader: Loader) -> None:
+        self._batches, self._loader = batches, loader
+
+    def __next__(self) -> Batch:
+        start = time.perf_counter()
+        try:
+            return next(self._batches)
+        finally:
+            self._loader.waited = time.perf_counter() - start
 
 
 def gather(

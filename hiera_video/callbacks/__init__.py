@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from hiera_video.callbacks.confusion import ConfusionPicture
     from hiera_video.callbacks.detections import DetectionTable
     from hiera_video.callbacks.learning_rate import LearningRate
+    from hiera_video.callbacks.logged_steps import LogLastStep
     from hiera_video.callbacks.metrics_file import Curves, MetricsFile
     from hiera_video.callbacks.not_finite import StopIfNotFinite
     from hiera_video.callbacks.predictions import PredictionLines, PredictionTable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from hiera_video.callbacks.reconstructions import ReconstructionPictures
     from hiera_video.callbacks.recovery import ContinueEpoch, SaveOnSigterm
     from hiera_video.callbacks.run_record import RunRecord
+    from hiera_video.callbacks.speed import Speed
 
 __getattr__, __dir__, __all__ = public_names(
     __name__,
@@ -25,6 +27,7 @@ __getattr__, __dir__, __all__ = public_names(
         "confusion": ["ConfusionPicture"],
         "detections": ["DetectionTable"],
         "learning_rate": ["LearningRate"],
+        "logged_steps": ["LogLastStep"],
         "metrics_file": ["Curves", "MetricsFile"],
         "not_finite": ["StopIfNotFinite"],
         "predictions": ["PredictionLines", "PredictionTable"],
@@ -33,5 +36,6 @@ __getattr__, __dir__, __all__ = public_names(
         "reconstructions": ["ReconstructionPictures"],
         "recovery": ["ContinueEpoch", "SaveOnSigterm"],
         "run_record": ["RunRecord"],
+        "speed": ["Speed"],
     },
 )

@@ -11,6 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, distributed
 
 from datamodules.files import atomic_file
+from hiera_video.callbacks.logged_steps import log_interval
 from hiera_video.errors import UsageError
 from hiera_video.tasks.protocols import data_of
 
@@ -72,7 +73,7 @@ class StopIfNotFinite(Callback):
             return
         self._unread.append((trainer.global_step, flag, self._batches))
         self._batches = []
-        interval: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        interval = log_interval(trainer)
         if trainer.is_last_batch or not interval or trainer.global_step % interval == 0:
             self._read(trainer)
 

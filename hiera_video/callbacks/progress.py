@@ -2,84 +2,61 @@
 
 import logging
 import math
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 
+from hiera_video.callbacks.stopwatch import Stopwatch
 from hiera_video.terminal import progress_line
 
 log = logging.getLogger(__name__)
 
 
-class ProgressLines(Callback):
+class ProgressLines(Stopwatch):
     """Print step, loss, learning rate, clips per second and the time left of a training.
 
-    The line of the first step gives a first estimate of that time. The callback waits for the
-    device only at the steps at which it prints. In an evaluation, batches are counted by
-    `progress_line`.
+    Speed and waiting are of the time since the last line: clips per second of all ranks, if they
+    are as fast as the first, and the share that the first waits for data (`Stopwatch`). The line of
+    the first step gives a first estimate of the time left. The callback waits for the device only
+    at the steps at which it prints. In an evaluation, batches are counted by `progress_line`.
 
     Args:
         every_n_steps: optimiser steps from one line to the next.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
+        super().__init__()
         self.every_n_steps = every_n_steps
-        self._clips = 0
-        self._steps = 0
-        self._since = 0.0
-        self._first_step = 0
         self._bar = ExitStack()  # of an evaluation, while it runs
         self._show: Callable[[int], None] | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._first_step = trainer.global_step + 1
-        self._restart(trainer)
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Restart the clock at the first batch: the decoding processes have started by then."""
-        if not self._clips and trainer.global_step < self._first_step:
-            self._restart(trainer)
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Count the clips of the batch; print at the first step and at every n-th."""
-        self._clips += len(batch["video"]) * trainer.world_size
-        step = trainer.global_step
-        due = step == self._first_step or step % self.every_n_steps == 0
-        if step == self._steps or not due or not trainer.is_global_zero:
+    def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print at the first step and at every n-th."""
+        step, first = trainer.global_step, self.is_first_step()
+        if not (first or step % self.every_n_steps == 0) or not trainer.is_global_zero:
             return
         # Waits for the device.
         loss = trainer.callback_metrics.get("train/loss")
         shown = "" if loss is None else f"loss {float(loss):.4f}  "
-        seconds = time.perf_counter() - self._since
+        lap = self.take_lap()
         total = int(trainer.estimated_stepping_batches)
-        left = (total - step) * seconds / (step - self._steps)
+        left = (total - step) * lap.seconds / lap.steps
         memory = ""
         if torch.cuda.is_available():
             memory = f"  {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
         log.info(
             f"epoch {trainer.current_epoch + 1}  step {step}/{total}  {shown}"
             f"lr {trainer.optimizers[0].param_groups[-1]['lr']:.2e}  "
-            f"{self._clips / seconds:.1f} clips/s{memory}  "
-            f"left {'about ' if step == self._first_step else ''}{_clock(left)}"
+            f"{lap.text(trainer.world_size)}{memory}  "
+            f"left {'about ' if first else ''}{_clock(left)}"
         )
-        self._restart(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count the batches; within a training, the numbers stand in for the last line."""
+        super().on_validation_start(trainer, pl_module)
         if not trainer.sanity_checking:
             self._count(trainer, "validate", trainer.num_val_batches, trainer.state.fn != "fit")
 
@@ -114,14 +91,13 @@ class ProgressLines(Callback):
     on_predict_end = on_test_end
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the numbers of a training's validation; its time is not training time."""
+        """Print the numbers of a training's validation."""
         self.on_test_end(trainer, pl_module)
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         numbers = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         text = "  ".join(f"{name} {value.item():.4f}" for name, value in sorted(numbers.items()))
         log.info(f"epoch {trainer.current_epoch + 1} done  {text}")
-        self._restart(trainer)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -137,9 +113,6 @@ class ProgressLines(Callback):
         if trainer.is_global_zero and total < math.inf:
             show = self._bar.enter_context(progress_line(name, "batches"))
             self._show = lambda done: show(done, int(total)) if last or done < total else None
-
-    def _restart(self, trainer: Trainer) -> None:
-        self._clips, self._steps, self._since = 0, trainer.global_step, time.perf_counter()
 
 
 def _clock(seconds: float) -> str:

@@ -1,13 +1,15 @@
-"""Parameters and multiply-adds of classifiers, counted on the meta device: no memory, no weights.
+"""Size and cost of networks, counted on the meta device: no memory, no weights.
 
 Multiply-adds are those of the paper's tables, which fvcore counted: matrix products (attention has
 two), convolutions, and five for each element that a LayerNorm sees.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -50,6 +52,34 @@ def complexity(**arguments: Any) -> Complexity:
         multiply_adds=counter.get_total_flops() // 2,
         layer_norms=counter.get_flop_counts()["Global"][LAYER_NORM] // 2,
     )
+
+
+def training_flops(
+    create: Callable[[], nn.Module],
+    loss: Callable[[nn.Module, Tensor], Tensor],
+    shape: Sequence[int],
+) -> int:
+    """Floating-point operations that training takes for one input, forward and backward.
+
+    Matrix products, those of attention included, and convolutions count, a multiply-add as two
+    operations. Nothing else counts: norms, softmax, augmentation and the optimiser are left out,
+    and so is what is computed again to save memory.
+
+    Args:
+        create: makes the network.
+        loss: scalar loss of the network and a normalised input, float ``(1, *shape)``; both are on
+            the meta device, so no value may be read.
+        shape: of an input, ``(3, T, H, W)``.
+    """
+    counter = FlopCounterMode(display=False)
+    with torch.device("meta"):
+        network, video = create(), torch.empty(1, *shape)  # (1, 3, T, H, W)
+        for module in network.modules():
+            if isinstance(module, Hiera):
+                module.grad_checkpointing = False
+        with counter, sdpa_kernel(SDPBackend.MATH):
+            loss(network, video).backward()
+    return counter.get_total_flops()
 
 
 def complexity_table() -> str:

@@ -4,7 +4,7 @@ import inspect
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -119,6 +119,14 @@ class VideoTask(EvaluatedTask):
     def network(self) -> nn.Module:
         """A new network, with a head for the data's classes."""
         return self.create_network()
+
+    def training_flops(self, shape: Sequence[int]) -> int | None:
+        """Floating-point operations that a clip of this shape, ``(3, T, H, W)``, takes in training.
+
+        Returns:
+            As `models.complexity.training_flops` counts them; None: not known.
+        """
+        return None
 
     @abstractmethod
     def new_metric(self, split: str) -> Metric:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hiera_video.augment.mixing import Mixing, soft_targets
 from hiera_video.metrics.multi_view import MultiViewAccuracy
 from hiera_video.metrics.results import Results
+from hiera_video.models.complexity import training_flops
 from hiera_video.tasks.base import VideoTask
 from hiera_video.tasks.evaluation import Batch
 from hiera_video.weights.trained import Classes
@@ -94,6 +95,10 @@ class ClassificationTask(VideoTask):
         """A network with one logit for each class name."""
         # Asked for here because an average of weights copies the network before `setup`.
         return self.create_network(num_classes=len(self._agreed_class_names()))
+
+    def training_flops(self, shape: Sequence[int]) -> int:
+        """Operations of the network for one clip, forward and backward."""
+        return training_flops(self.network, lambda network, clip: network(clip).sum(), shape)
 
     def classes(self) -> Classes:
         """The class names."""

@@ -1,13 +1,16 @@
 """Masked pretraining."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torchmetrics import MeanMetric
 
 from hiera_video.augment.basic import DECODER_MASK_STREAM, MASK_STREAM
 from hiera_video.augment.random import uniform
+from hiera_video.models.complexity import training_flops
 from hiera_video.models.mae import MAEOutput
 from hiera_video.models.masks import check_mask, kept_units, num_noise, running_cell
 from hiera_video.tasks.base import VideoTask
@@ -73,15 +76,26 @@ class PretrainingTask(VideoTask):
             video: normalised float ``(B, 3, T, H, W)``.
             seed: int64 ``(B,)``; it alone decides what is hidden, and what of it is decoded.
         """
-        grid, keep = self.model.unit_grid, self.model.num_kept(self.mask_ratio, self.mask)
+        return self._reconstruct(self.model, video, seed)
+
+    def training_flops(self, shape: Sequence[int]) -> int:
+        """Operations for one clip, forward and backward, with as much hidden as in training."""
+
+        def loss(network: Any, clip: Tensor) -> Tensor:
+            return self._reconstruct(network, clip, torch.zeros(1, dtype=torch.int64)).loss
+
+        return training_flops(self.network, loss, shape)
+
+    def _reconstruct(self, model: Any, video: Tensor, seed: Tensor) -> MAEOutput:
+        grid, keep = model.unit_grid, model.num_kept(self.mask_ratio, self.mask)
         noise = uniform(seed, num_noise(self.mask, grid), MASK_STREAM)
         kept = kept_units(self.mask, noise, grid, keep)
-        decoded = self._decoded(kept, seed) if self.training and self.decoder_mask_ratio else None
-        return self.model(video, mask=kept, decoded=decoded)
+        decodes_part = self.training and self.decoder_mask_ratio
+        decoded = self._decoded(model, kept, seed) if decodes_part else None
+        return model(video, mask=kept, decoded=decoded)
 
-    def _decoded(self, kept: Tensor, seed: Tensor) -> Tensor:
+    def _decoded(self, model: Any, kept: Tensor, seed: Tensor) -> Tensor:
         """Indices of the hidden patches that are decoded, ``(B, M)``; M is at least 1."""
-        model = self.model
         patches = model.num_predictions
         num_hidden = patches - kept.shape[1] * (patches // model.num_units)
         count = max(1, round(num_hidden * (1 - self.decoder_mask_ratio)))

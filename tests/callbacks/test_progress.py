@@ -1,6 +1,7 @@
 """A training prints lines, an evaluation counts its batches."""
 
 import logging
+import re
 from contextlib import contextmanager
 
 from hiera_video.callbacks.progress import ProgressLines
@@ -22,6 +23,8 @@ def test_the_first_step_estimates_the_whole(caplog):
     assert [line.split("step ")[1].split()[0] for line in lines] == ["1/9", "4/9", "8/9"]
     assert "left about 0:00:" in lines[0]
     assert "about" not in lines[1]
+    assert re.search(r"  [\d.]+ clips/s, 0 % waiting  left", lines[0])
+    assert all(re.search(r"  [\d.]+ clips/s, \d+ % waiting  left", line) for line in lines)
 
 
 def test_evaluations_count_their_batches(capsys):

@@ -25,9 +25,10 @@ def signalled(number, batch=1, epoch=0):
 
 
 def rows(run_dir):
-    """The rows of metrics, with their columns that have a value."""
+    """The rows of metrics, with their columns that have a value, without times."""
     with open(run_dir / "metrics/version_0/metrics.csv", newline="") as file:
-        return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if v and not k.startswith("speed/")} for row in rows]
 
 
 def validations(run_dir):
