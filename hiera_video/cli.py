@@ -3,10 +3,13 @@
 Heavy packages are imported only where they are needed, so that ``--help`` answers at once.
 """
 
+import json
 import os
 import sys
+import time
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from hiera_video.errors import UsageError, as_user_error
 from hiera_video.running.configurations import configurations, overview
@@ -77,7 +80,16 @@ def main() -> None:
         if explanation is None or os.environ.get(SHOW_TRACEBACK):
             raise
         print(f"hiera-video: {explanation}", file=sys.stderr)
+        _tell_torchrun(str(explanation))
         sys.exit(explanation.exit_code)
+
+
+def _tell_torchrun(explanation: str) -> None:
+    """Let torchrun end with the reason of the process that failed first, not only its exit code."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        details = {"py_callstack": explanation, "timestamp": str(int(time.time()))}
+        report = {"message": {"message": explanation, "extraInfo": details}}
+        Path(path).write_text(json.dumps(report))
 
 
 def _run(words: list[str]) -> None:

@@ -28,7 +28,7 @@ from hiera_video.running.usage_errors import explained
 from hiera_video.running.words import HydraCall
 
 PRINTING_FLAGS = ("--cfg", "-c", "--info", "--hydra-help", "--version")  # nothing is run
-RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 # Lightning leaves these set; the next job of a sweep would take itself for a rank of the last one.
 DDP_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 

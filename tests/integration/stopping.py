@@ -53,6 +53,19 @@ class KillAt(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class DieOnce(Callback):
+    """End the second process at once after some step, unless a file says that this was done."""
+
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        due = trainer.global_step == self.step and trainer.global_rank == 1
+        if due and not os.path.exists(self.path):
+            open(self.path, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 class FailOnRank1(Callback):
     """Raise an error in the second process after some step."""
 
