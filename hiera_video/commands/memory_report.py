@@ -46,22 +46,21 @@ def memory_report(
     of = f", one of {devices} devices" if devices > 1 else ""
     of += ", sharded" if sharded else ""
     lines = [
-        f"memory in training, {batch} videos x {repeats} clips, {parts.precision}{of} (estimated):",
+        f"memory in training, {batch} x {repeats} clips, {parts.precision}{of} (estimated):",
         *(f"{size / GIB:9.2f} GiB  {name}" for size, name in rows),
     ]
-    return "\n".join([*lines, _verdict(estimate.most_clips, batch, repeats, memory)])
-
-
-def _verdict(most_clips, batch: int, repeats: int, memory: float | None) -> str:
     if memory is None:
         gpu = torch.cuda.is_available()
         memory = torch.cuda.get_device_properties(0).total_memory / GIB if gpu else CARD
-    largest = most_clips(memory * GIB) // repeats
+    verdict = _verdict(batch, estimate.most_clips(memory * GIB) // repeats, memory)
+    if verdict.startswith("WARNING") and not parts.task.model.grad_checkpointing:
+        verdict += ". model.grad_checkpointing=true saves most of the activations"
+    return "\n".join([*lines, verdict])
+
+
+def _verdict(batch: int, largest: int, memory: float) -> str:
     device = f"{USABLE:.0%} of {memory:.4g} GiB"
     if batch <= largest:
         return f"data.batch_size={batch} fits into {device}; the largest that fits is {largest}"
     advice = f"data.batch_size={largest} fits" if largest else "not even 1 fits"
-    return (
-        f"WARNING: data.batch_size={batch} does not fit into {device}; {advice}. "
-        "model.grad_checkpointing=true saves most of the activations"
-    )
+    return f"WARNING: data.batch_size={batch} does not fit into {device}; {advice}"

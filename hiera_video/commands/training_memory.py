@@ -7,9 +7,10 @@
 - Weights, gradients and optimiser state are counted on the meta device. DDP holds gradients twice,
   in the buckets that it sends as well, unless ``gradient_as_bucket_view`` makes them one.
 - The average is a copy of the weights (`callbacks.ema`).
-- The input is a batch as uint8 and, normalised, as float32.
-- Activations are the most that one forward and backward pass has alive at once beside all that;
-  see `hiera_video.models.activations`. They grow linearly with the clips.
+- The input is a batch as uint8.
+- Activations are the most that one forward and backward pass has alive at once beside all that,
+  from the normalised batch on; see `hiera_video.models.activations`. At each moment they are
+  linear in the number of clips.
 
 Gradients are assumed to be there all the time, as they are if several batches make a step. Of
 sharded training (FSDP2), each of N devices has 1/N of weights, gradients, optimiser state and
@@ -21,6 +22,7 @@ The estimate is for eager mode. It leaves out what the CUDA context, the workspa
 fragmented memory take, so only `USABLE` of a device's memory is planned for.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -32,6 +34,7 @@ from torch import Tensor, nn
 from hiera_video.errors import UsageError
 from hiera_video.models.activations import Activations, activations
 from hiera_video.models.blocks import HieraBlock
+from hiera_video.models.hiera import Hiera
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.detection import DetectionTask, action_loss
 from hiera_video.tasks.optimization import parameter_groups
@@ -61,8 +64,8 @@ class TrainingMemory(NamedTuple):
         optimizer: its state.
         average: of the weights; 0 if there is none.
         gathered: weights that sharding gathers at a time; 0 without sharding.
-        input: of one clip.
-        activations: of a batch.
+        input: of one clip as uint8.
+        activations: of a batch, with its normalised clips.
     """
 
     weights: int
@@ -81,7 +84,7 @@ class TrainingMemory(NamedTuple):
             "optimiser state": self.optimizer,
             "average of weights": self.average,
             "gathered weights": self.gathered,
-            "input": clips * self.input,
+            "input (uint8)": clips * self.input,
             "activations": self.activations.peak(clips),
         }
 
@@ -116,7 +119,8 @@ def training_memory(
         gpu: the devices are GPUs, not CPUs.
 
     Raises:
-        UsageError: another kind of task, or a precision that is not known here.
+        UsageError: another kind of task, a network of the user's own, or a precision that is not
+            known here.
     """
     if precision not in PRECISIONS:
         raise UsageError(f"trainer.precision={precision} is none of {', '.join(PRECISIONS)}")
@@ -124,6 +128,8 @@ def training_memory(
     loss = _loss(task)
     with torch.device("meta"):
         task.model = network = task.create_network().to(dtype)
+    if not isinstance(network, Hiera):
+        raise UsageError(f"{type(network).__name__} is not one of this project's networks")
     weights = _bytes([*network.parameters(), *network.buffers()])
     gradients = _bytes([p for p in network.parameters() if p.requires_grad])
     optimizer = _optimizer_bytes(task, network)
@@ -139,7 +145,7 @@ def training_memory(
         optimizer=optimizer // share,
         average=weights // share if averages else 0,
         gathered=gathered,
-        input=torch.empty(clip, device="meta").numel() * (1 + 4),
+        input=math.prod(clip),
         activations=activations(network, loss, clip, autocast, gpu),
     )
 

@@ -1,4 +1,4 @@
-"""Bytes that a training step needs beside weights and input, found without that memory.
+"""Bytes that a training step allocates, found without that memory.
 
 Forward and backward pass run on torch's meta device, whose tensors have a shape and no data. What
 is alive after an operation is what a step in eager mode has allocated then: tensors kept for the
@@ -60,7 +60,8 @@ def activations(
 
     Args:
         network: on the meta device, in training mode.
-        loss: computes a scalar with `network` from a float32 batch of clips, which is not counted.
+        loss: computes a scalar with `network` from a float32 batch of clips. The batch counts until
+            the backward pass, and then if that needs it.
         video_size: of a clip, ``(3, T, H, W)``.
         autocast: the type that autocast computes products in; None: no autocast.
         gpu: count as on a GPU; else as on a CPU.
@@ -80,15 +81,14 @@ def _live_bytes(
     autocast: torch.dtype | None,
     gpu: bool,
 ) -> list[int]:
-    video = torch.empty(shape, device="meta")
     weights = [p for p in network.parameters() if p.requires_grad]
     for weight in weights:
         weight.grad = torch.empty_like(weight)
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     kernels = DeviceKernels(autocast, gpu)
-    ignored = [video, *network.parameters(), *network.buffers(), *gradients]
+    ignored = [*network.parameters(), *network.buffers(), *gradients]
     with LiveBytes(ignored) as live, kernels.within(network):
-        value = loss(video)
+        value = loss(torch.empty(shape, device="meta"))
         kernels.copies = None  # autocast ends; each block that is recomputed makes its own
         value.backward()
     network.zero_grad()
