@@ -1,17 +1,16 @@
 """The estimate of `doctor` beside what torch allocates in real steps on the CPU."""
 
-import json
 from functools import partial
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 
 from hiera_video import create_detector, create_mae, create_model
 from hiera_video.commands.training_memory import USABLE, training_memory
 from hiera_video.errors import UsageError
 from hiera_video.tasks import ClassificationTask, DetectionTask, PretrainingTask, ProbingTask
+from tests.allocations import most_allocated
 from tests.fake_videos import ColourVideos
 from tests.models.conftest import _one_thread  # noqa: F401
 from tests.quick_trainer import _quiet_lightning, quick_trainer  # noqa: F401
@@ -72,23 +71,10 @@ def data_for(task):
 
 
 def measured_peak(task, data, folder, **kwargs):
-    """Bytes that torch's allocator has handed out at most in a training, by its own record.
-
-    The profiler notes each allocation and release of the CPU's allocator, which knows nothing of
-    tensors, modes or autograd; buffers that kernels use inside are among them. There are two steps
-    of two batches each, so that an optimiser with its state and gradients are there in the last.
-    """
+    """Bytes of two steps of two batches each: the last has gradients and an optimiser's state."""
     trainer = quick_trainer(accumulate_grad_batches=2, limit_val_batches=0, **kwargs)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        trainer.fit(task, datamodule=data)
+    peak = most_allocated(lambda: trainer.fit(task, datamodule=data), folder)
     assert trainer.global_step == 2
-    file = folder / "trace.json"
-    profiler.export_chrome_trace(str(file))
-    events = [e for e in json.loads(file.read_text())["traceEvents"] if e["name"] == "[memory]"]
-    live, peak = 0, 0
-    for event in sorted(events, key=lambda event: event["ts"]):
-        live += event["args"]["Bytes"]
-        peak = max(peak, live)
     return peak
 
 
