@@ -1,4 +1,4 @@
-"""The command ``doctor``: measure how fast this machine decodes, and how many workers it needs."""
+"""The command ``doctor``: what a training needs of a machine, in memory and decoding workers."""
 
 import argparse
 import math
@@ -15,7 +15,7 @@ RATES = (50, 100, 200, 500, 1000)  # clips per second, in the table
 
 
 def run(words: Sequence[str]) -> None:
-    """Print the measured clips per second and the workers that a training needs.
+    """Print the memory and the workers that a training needs, and the measured clips per second.
 
     Raises:
         UserError: wrong usage or input.
@@ -24,9 +24,21 @@ def run(words: Sequence[str]) -> None:
     target = arguments.clips_per_second
     if arguments.files < 1 or arguments.seconds <= 0 or (target or 1) <= 0:
         raise UsageError("--files, --seconds and --clips-per-second must be positive")
+    if arguments.devices < 1 or (arguments.memory or 1) <= 0:
+        raise UsageError("--devices and --memory must be positive")
+    from hiera_video.commands.memory_report import memory_report
     from hiera_video.running.compose import data_module
 
     data = data_module(arguments.config, arguments.words)
+    with progress_line("estimate the memory", None):
+        report = memory_report(
+            arguments.config,
+            arguments.words,
+            arguments.memory,
+            arguments.devices,
+            arguments.sharded,
+        )
+    print(report, end="\n\n", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         files = _sample(data, arguments.files, Path(folder))
         one_worker = all_cores = _measured(data, 1, arguments.seconds)
@@ -97,8 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "hiera-video doctor",
         usage="%(prog)s [--config NAME [key=value ...]] [...]",
-        description="Measure how fast this machine makes the training clips of a configuration, "
-        "and say how many workers it needs. Without files, it writes some of 340x256 pixels.",
+        description="Estimate the memory that the training of a configuration needs on a device. "
+        "Measure how fast this machine makes its clips, and say how many workers it needs. Without "
+        "files, it writes some of 340x256 pixels.",
     )
     add = parser.add_argument
     add("words", nargs="*", metavar="key=value", help="change the configuration")
@@ -108,4 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds", type=float, default=10.0, help="length of each of two measurements; default 10"
     )
     add("--files", type=int, default=64, help="number of files to read, at random; default 64")
+    add("--memory", type=float, metavar="GIB", help="of a device; default: this GPU's, or 80")
+    add("--devices", type=int, default=1, metavar="N", help="devices that train; default 1")
+    add("--sharded", action="store_true", help="they share weights and optimiser state (FSDP2)")
     return parser

@@ -218,10 +218,17 @@ def test_transcode_in_parts_join_and_pack(data, command):
     assert summary["prepared"]["settings"]["encoding"]["crf"] == 20
 
 
-def test_doctor_measures_the_files_of_a_configuration(data, command):
-    words = ("--config", "folder/finetune", "data.root=videos", "--seconds", "0.1")
+TINY_MODEL = ("model.input_size=[4,64,64]", "model.embed_dim=8", "model.stages=[1,1,1,1]")
+
+
+def test_doctor_estimates_memory_and_measures_the_files_of_a_configuration(data, command):
+    words = ("--config", "folder/finetune", "data.root=videos", "--seconds", "0.1", *TINY_MODEL)
     size = ("data.num_frames=4", "data.stride=1", "data.size=[32,32]")
-    out, _ = command("doctor", *words, *size, "--clips-per-second", "1e9")
+    devices = ("--memory", "40", "--devices", "2", "--sharded")
+    out, _ = command("doctor", *words, *size, *devices, "--clips-per-second", "1e9")
+    title = "memory in training, 8 x 2 clips, bf16-mixed, one of 2 devices, sharded"
+    assert out.startswith(f"{title} (estimated):\n")
+    assert "data.batch_size=8 fits into 90% of 40 GiB; the largest that fits is " in out
     assert "4 of the 4 videos of videos/train" in out
     assert "clips of 4 frames, stride 1, 32x32, 2 of each opened file" in out
     assert "one worker: " in out
@@ -234,14 +241,14 @@ def test_doctor_says_what_is_wrong_with_the_files(data, command):
     folder.mkdir(parents=True)
     for i in range(3):
         (folder / f"{i}.mp4").touch()
-    _, err = command("doctor", "data.root=broken", "--seconds", "0.1", code=1)
+    _, err = command("doctor", "data.root=broken", "--seconds", "0.1", *TINY_MODEL, code=1)
     assert err.splitlines()[-1].startswith("hiera-video: ")
     assert "videos cannot be decoded" in err.splitlines()[-1]
     assert "Traceback" not in err
 
 
 def test_doctor_writes_files_where_there_are_none(data, command):
-    out, _ = command("doctor", "data.root=nowhere", "--seconds", "0.1")
+    out, _ = command("doctor", "data.root=nowhere", "--seconds", "0.1", *TINY_MODEL)
     assert "there is no nowhere/train; written for this" in out
     assert [line.split()[0] for line in out.splitlines()[-5:]] == [
         "50",
@@ -282,6 +289,8 @@ def test_doctor_writes_files_where_there_are_none(data, command):
         ),
         (["doctor", "data.num_frames=0"], "num_frames must be positive"),
         (["doctor", "--files", "0"], "--files, --seconds and --clips-per-second must be positive"),
+        (["doctor", "--devices", "0"], "--devices and --memory must be positive"),
+        (["doctor", "--memory", "-1"], "--devices and --memory must be positive"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(data, command, words, message):

@@ -1,0 +1,201 @@
+"""Memory that one device needs for training, and the largest batch that fits.
+
+::
+
+    peak = weights + gradients + optimiser state + average of weights + input + activations
+
+- Weights, gradients and optimiser state are counted on the meta device. DDP holds gradients twice,
+  in the buckets that it sends as well, unless ``gradient_as_bucket_view`` makes them one.
+- The average is a copy of the weights (`callbacks.ema`).
+- The input is a batch as uint8.
+- Activations are the most that one forward and backward pass has alive at once beside all that,
+  from the normalised batch on; see `hiera_video.models.activations`. At each moment they are
+  linear in the number of clips.
+
+Gradients are assumed to be there all the time, as they are if several batches make a step. Of
+sharded training (FSDP2), each of N devices has 1/N of weights, gradients, optimiser state and
+average. To these come two gathered blocks, the one that runs and the next, and all weights outside
+of blocks. They are gathered in the type of the products (a `MixedPrecisionPolicy` with that
+``param_dtype``), so autocast copies no weights.
+
+The estimate is for eager mode. It leaves out what the CUDA context, the workspaces of kernels and a
+fragmented memory take, so only `USABLE` of a device's memory is planned for.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hiera_video.errors import UsageError
+from hiera_video.models.activations import Activations, activations
+from hiera_video.models.blocks import HieraBlock
+from hiera_video.models.hiera import Hiera
+from hiera_video.tasks.classification import ClassificationTask
+from hiera_video.tasks.detection import DetectionTask, action_loss
+from hiera_video.tasks.optimization import parameter_groups
+from hiera_video.tasks.pretraining import PretrainingTask
+
+GIB = 2**30
+USABLE = 0.9
+# Types of weights and of autocast's products for each of Lightning's precisions.
+PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
+    "32-true": (torch.float32, None),
+    "32": (torch.float32, None),
+    "bf16-mixed": (torch.float32, torch.bfloat16),
+    "16-mixed": (torch.float32, torch.float16),
+    "bf16-true": (torch.bfloat16, None),
+    "16-true": (torch.float16, None),
+}
+BOXES = 4  # of a keyframe, for detection
+MOST_CLIPS = 1_000_000
+
+
+class TrainingMemory(NamedTuple):
+    """Bytes on one device.
+
+    Attributes:
+        weights: parameters and buffers, the device's share of them.
+        gradients: with DDP's buckets.
+        optimizer: its state.
+        average: of the weights; 0 if there is none.
+        gathered: weights that sharding gathers at a time; 0 without sharding.
+        input: of one clip as uint8.
+        activations: of a batch, with its normalised clips.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    average: int
+    gathered: int
+    input: int
+    activations: Activations
+
+    def parts(self, clips: int) -> dict[str, int]:
+        """What a batch of so many clips needs, by the names of a report."""
+        return {
+            "weights": self.weights,
+            "gradients": self.gradients,
+            "optimiser state": self.optimizer,
+            "average of weights": self.average,
+            "gathered weights": self.gathered,
+            "input (uint8)": clips * self.input,
+            "activations": self.activations.peak(clips),
+        }
+
+    def peak(self, clips: int) -> int:
+        """All of that together."""
+        return sum(self.parts(clips).values())
+
+    def most_clips(self, memory: float) -> int:
+        """The largest batch that fits into a device of `memory` bytes; 0 if not even one clip."""
+        return bisect_right(range(1, MOST_CLIPS), USABLE * memory, key=self.peak)
+
+
+def training_memory(
+    task: Any,
+    precision: str = "bf16-mixed",
+    *,
+    averages: bool = False,
+    devices: int = 1,
+    sharded: bool = False,
+    bucket_view: bool = False,
+    gpu: bool = True,
+) -> TrainingMemory:
+    """Estimate the memory of a training.
+
+    Args:
+        task: what is trained. It gets a network on the meta device.
+        precision: as ``trainer.precision``.
+        averages: the device holds a moving average of the weights.
+        devices: number of them.
+        sharded: weights, gradients and optimiser state are sharded over the devices.
+        bucket_view: DDP keeps gradients in its buckets alone.
+        gpu: the devices are GPUs, not CPUs.
+
+    Raises:
+        UsageError: another kind of task, a network of the user's own, or a precision that is not
+            known here.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"trainer.precision={precision} is none of {', '.join(PRECISIONS)}")
+    dtype, autocast = PRECISIONS[precision]
+    loss = _loss(task)
+    with torch.device("meta"):
+        task.model = network = task.create_network().to(dtype)
+    if not isinstance(network, Hiera):
+        raise UsageError(f"{type(network).__name__} is not one of this project's networks")
+    weights = _bytes([*network.parameters(), *network.buffers()])
+    gradients = _bytes([p for p in network.parameters() if p.requires_grad])
+    optimizer = _optimizer_bytes(task, network)
+    share = devices if sharded else 1
+    buckets = devices > 1 and not sharded and not bucket_view
+    gathered = _gathered_bytes(network, autocast or dtype) if sharded else 0
+    if sharded and autocast:
+        network.to(autocast)
+    clip = (network.in_chans, *network.input_size)  # (3, T, H, W)
+    return TrainingMemory(
+        weights=weights // share,
+        gradients=gradients * (2 if buckets else 1) // share,
+        optimizer=optimizer // share,
+        average=weights // share if averages else 0,
+        gathered=gathered,
+        input=math.prod(clip),
+        activations=activations(network, loss, clip, autocast, gpu),
+    )
+
+
+def _loss(task: Any) -> Callable[[Tensor], Tensor]:
+    """The loss of a normalised batch; labels, boxes and masks are made up."""
+    match task:
+        case PretrainingTask():
+            return lambda video: task(video, _indices(len(video))).loss
+        case ClassificationTask():
+            return lambda video: _cross_entropy(task(video))
+        case DetectionTask():
+            return lambda video: _loss_of_boxes(task, video)
+    raise UsageError(f"what {type(task).__name__} computes is not known here")
+
+
+def _indices(count: int) -> Tensor:
+    return torch.arange(count, device="meta")
+
+
+def _cross_entropy(logits: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float(), torch.empty_like(logits, dtype=torch.float32))
+
+
+def _loss_of_boxes(task: DetectionTask, video: Tensor) -> Tensor:
+    clip = _indices(len(video)).repeat_interleave(BOXES, output_size=BOXES * len(video))  # (N,)
+    logits = task(video, torch.empty(len(clip), 4, device="meta"), clip)  # (N, classes)
+    return action_loss(logits, torch.empty_like(logits, dtype=torch.float32))
+
+
+def _bytes(tensors: list[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _optimizer_bytes(task: Any, network: nn.Module) -> int:
+    """Bytes of an optimiser's state after a step on the meta device."""
+    groups = parameter_groups(network, task.lr, task.weight_decay, task.layer_decay)
+    optimizer = task.optimizer(groups)
+    for group in groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.empty_like(parameter)
+    optimizer.step()
+    network.zero_grad()
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    return _bytes([value for value in states if isinstance(value, Tensor)])
+
+
+def _gathered_bytes(network: nn.Module, dtype: torch.dtype) -> int:
+    """Twice the largest block, and what is outside of blocks, in the type of the products."""
+    blocks = [m for m in network.modules() if isinstance(m, HieraBlock)]
+    sizes = [sum(p.numel() for p in block.parameters()) for block in blocks]
+    outside = sum(p.numel() for p in network.parameters()) - sum(sizes)
+    return (2 * max(sizes) + outside) * dtype.itemsize

@@ -1,0 +1,61 @@
+"""The task of a configuration and its settings, for a command that looks at a training."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from hiera_video.running.compose import prepare
+from hiera_video.running.overrides import composed
+from hiera_video.running.usage_errors import explained
+from hiera_video.running.words import translate
+
+
+class TrainingParts(NamedTuple):
+    """What `fit` would train, and how.
+
+    Attributes:
+        task: without a network.
+        batch_size: videos on a device.
+        repeats: clips of each.
+        precision: as ``trainer.precision``.
+        accelerator: as ``trainer.accelerator``.
+        bucket_view: whether DDP keeps gradients in its buckets alone.
+        averages: whether the device holds a moving average of the weights.
+    """
+
+    task: Any
+    batch_size: int
+    repeats: int
+    precision: str
+    accelerator: str
+    bucket_view: bool
+    averages: bool
+
+
+def training_parts(config: str, words: Sequence[str]) -> TrainingParts:
+    """Build the task of a configuration and read the settings that cost memory.
+
+    Args:
+        config: name or file of the configuration.
+        words: ``key=value`` overrides.
+
+    Raises:
+        UsageError: an unknown configuration, or words that do not fit it.
+    """
+    call = translate(["fit", "--config", config, *words])
+    with explained(call):
+        prepare(call)
+        values = composed(call, call.overrides)
+        strategy = values.trainer.strategy
+        ema = OmegaConf.select(values, "callbacks.ema") or {}
+        return TrainingParts(
+            task=instantiate(values.task, _convert_="all"),
+            batch_size=values.data.batch_size,
+            repeats=values.data.repeats,
+            precision=str(values.trainer.precision),
+            accelerator=str(values.trainer.accelerator),
+            bucket_view=not isinstance(strategy, str) and strategy.get("gradient_as_bucket_view"),
+            averages=ema.get("decay") is not None and ema.get("device") != "cpu",
+        )
