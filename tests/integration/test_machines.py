@@ -64,10 +64,13 @@ def test_plain_environment_variables(workspace, unbroken):
 def test_torchrun_on_two_machines_brings_a_run_back(workspace, unbroken, tmp_path):
     rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}"]
     rendezvous += ["--rdzv-id=both", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=1"]
+    rendezvous += ["--local-addr=127.0.0.1"]
     words = ["-m", "hiera_video", *WORDS, "trainer=ddp_nodes", "resume=auto", "run_dir=runs/back"]
     words += ["+callbacks.die._target_=tests.integration.stopping.DieOnce", "+callbacks.die.step=8"]
     words += [f"+callbacks.die.path={tmp_path}/died"]
-    agents = [torchrun(*rendezvous, *words, cwd=workspace) for _ in range(2)]
+    # On one machine both would take themselves for the meeting point.
+    hosts = [f"--rdzv-conf=is_host={host}" for host in ("true", "false")]
+    agents = [torchrun(*rendezvous, host, *words, cwd=workspace) for host in hosts]
     outputs = [agent.communicate(timeout=300)[0] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], "".join(outputs)
     assert (tmp_path / "died").exists()
