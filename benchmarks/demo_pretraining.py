@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 RUNS = Path("runs/demo-pretraining", time.strftime("%Y%m%d-%H%M%S"))
-PRETRAIN, FINETUNE = "demo/pretrain_actions", "demo/finetune_actions"
+PRETRAIN, FINETUNE = "demo/actions_pretrain", "demo/actions_finetune"
 
 
 def command(*words: str) -> float:

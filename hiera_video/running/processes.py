@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from hiera_video.callbacks.averaging import AveragedWeights
 from hiera_video.errors import UsageError
-from hiera_video.running.sharded_strategy import ShardedStrategy
+from hiera_video.tasks.sharded_strategy import ShardedStrategy
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,7 @@
-"""What a network is trained and evaluated for; each task is a ``LightningModule``."""
+"""What a network is trained and evaluated for; each task is a ``LightningModule``.
+
+Beside them, Lightning's strategy for a task whose network is sharded.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -10,6 +13,7 @@ if TYPE_CHECKING:
     from hiera_video.tasks.detection import DetectionTask
     from hiera_video.tasks.pretraining import PretrainingTask
     from hiera_video.tasks.probing import ProbingTask
+    from hiera_video.tasks.sharded_strategy import ShardedStrategy
 
 __getattr__, __dir__, __all__ = public_names(
     __name__,
@@ -19,5 +23,6 @@ __getattr__, __dir__, __all__ = public_names(
         "detection": ["DetectionTask"],
         "pretraining": ["PretrainingTask"],
         "probing": ["ProbingTask"],
+        "sharded_strategy": ["ShardedStrategy"],
     },
 )

@@ -15,6 +15,10 @@ WORDS = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_DATA, "data.batch_
 WORDS += [word for word in TINY_RUN if not word.startswith("trainer.devices")]
 
 
+# A store of each attempt: what the processes of the last one left in it would mislead the next.
+ALONE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as free:
         return free.getsockname()[1]
@@ -25,7 +29,7 @@ def torchrun(*words, cwd):
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *map(str, words)],
         cwd=cwd,
-        env={**os.environ, **THREADS, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **THREADS, **ALONE, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
