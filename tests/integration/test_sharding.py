@@ -60,6 +60,16 @@ def test_two_sharded_processes_train_as_one(config, workspace):
     assert_same(*(checkpoint(f"{name}-{n}", workspace) for n in ("one", "two")), 1e-4)
 
 
+@pytest.mark.parametrize("trainer", ["ddp", "fsdp2"])
+def test_gradients_accumulate_as_in_one_process(trainer, workspace):
+    more = ["trainer.accumulate_grad_batches=2", "trainer.max_epochs=1"]
+    more += ["model.grad_checkpointing=true"]
+    fit(AUTOENCODER, f"sum-{trainer}-one", workspace, *more, trainer="cpu", videos=2)
+    fit(AUTOENCODER, f"sum-{trainer}", workspace, *more, processes=2, trainer=trainer, videos=2)
+    ends = (checkpoint(f"sum-{trainer}{n}", workspace) for n in ("-one", ""))
+    assert_same(*ends, 1e-4)
+
+
 def test_a_run_goes_on_sharded_and_back(workspace):
     """Each goes on from a checkpoint of another one, to the same end."""
     every_epoch = ["callbacks.recovery.save_top_k=-1", "callbacks.recovery.filename='{epoch}'"]
