@@ -57,7 +57,7 @@ def draw_curve(rows: list[dict], path: Path) -> None:
     draw = ImageDraw.Draw(image)
     last = max(row["minutes"] for row in rows) or 1
     lowest = min(min(row["top1"]) for row in rows)
-    floor = int(lowest * 10) / 10
+    floor = min(int(lowest * 10), 9) / 10
 
     def place(minutes: float, top1: float) -> tuple[float, float]:
         x = left + minutes / last * (width - left - 30)

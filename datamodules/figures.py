@@ -13,7 +13,8 @@ import numpy as np
 from datamodules.synthetic import paint, texture
 
 Pose = dict[str, Any]  # arrays (frames,), or numbers where nothing moves
-# Lean of the torso, shift of the hips (pixels), and of each side: shoulder, elbow, hip and knee.
+# Lean of the torso; shift of the shoulders to the right and of the hips downwards, as shares of the
+# picture's height; and of each side shoulder, elbow, hip and knee.
 REST: Pose = {
     "lean": 0.0,
     "right": 0.0,
@@ -213,11 +214,11 @@ def _limbs(
     Coordinates and radii are shares of the picture's height.
     """
     angles = {name: np.broadcast_to(value, num_frames) for name, value in pose.items()}
-    lean = angles["lean"]
-    hip = hips + scale * np.stack([angles["right"] * 0, angles["down"]], 1)  # (frames, 2)
+    lean, still = angles["lean"], np.zeros(num_frames)
+    hip = hips + scale * np.stack([still, angles["down"]], 1)  # (frames, 2)
     up = np.stack([np.sin(lean), -np.cos(lean)], 1)
-    across = np.stack([np.cos(lean), np.sin(lean) * 0], 1)
-    neck = hip + scale * TORSO * up + np.stack([angles["right"], lean * 0], 1)
+    across = np.stack([np.cos(lean), still], 1)
+    neck = hip + scale * TORSO * up + np.stack([angles["right"], still], 1)
     head = neck + scale * NECK * up
     limbs = [(hip, neck, radius * 1.5), (head, head + 1e-4, HEAD * scale)]
 

@@ -77,10 +77,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         explanation = as_user_error(error)
+        _tell_torchrun(str(explanation or f"{type(error).__name__}: {error}"))
         if explanation is None or os.environ.get(SHOW_TRACEBACK):
             raise
         print(f"hiera-video: {explanation}", file=sys.stderr)
-        _tell_torchrun(str(explanation))
         sys.exit(explanation.exit_code)
 
 

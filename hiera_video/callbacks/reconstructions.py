@@ -55,7 +55,8 @@ class ReconstructionPictures(Callback):
         if not task.model.target.has_picture:
             return
         video = task.normalize(batch["video"][: self.num_clips])
-        out = task(video, batch["seed"][: self.num_clips])
+        with trainer.precision_plugin.forward_context():  # in the types of the training
+            out = task(video, batch["seed"][: self.num_clips])
         sheet = reconstruction_sheet(task.model, video, out, task.normalize)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -32,11 +32,7 @@ def run(words: Sequence[str]) -> None:
     data = data_module(arguments.config, arguments.words)
     with progress_line("estimate the memory", None):
         report = memory_report(
-            arguments.config,
-            arguments.words,
-            arguments.memory,
-            arguments.devices,
-            arguments.sharded,
+            arguments.config, arguments.words, arguments.memory, arguments.devices
         )
     print(report, end="\n\n", flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -123,5 +119,4 @@ def _parser() -> argparse.ArgumentParser:
     add("--files", type=int, default=64, help="number of files to read, at random; default 64")
     add("--memory", type=float, metavar="GIB", help="of a device; default: this GPU's, or 80")
     add("--devices", type=int, default=1, metavar="N", help="devices that train; default 1")
-    add("--sharded", action="store_true", help="they share weights and optimiser state (FSDP2)")
     return parser

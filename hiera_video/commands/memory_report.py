@@ -10,9 +10,7 @@ from hiera_video.running.training_parts import training_parts
 CARD = 80  # GiB of the GPU that is assumed where there is none
 
 
-def memory_report(
-    config: str, words: Sequence[str], memory: float | None, devices: int, sharded: bool
-) -> str:
+def memory_report(config: str, words: Sequence[str], memory: float | None, devices: int) -> str:
     """Estimate what a device needs for training, and how many videos fit into it.
 
     Args:
@@ -20,7 +18,6 @@ def memory_report(
         words: ``key=value`` overrides.
         memory: of a device, in GiB; None: that of the GPU here, or `CARD`.
         devices: number of devices.
-        sharded: the devices share weights, gradients and optimiser state.
 
     Returns:
         Several lines; one that says why, if no estimate can be made.
@@ -32,7 +29,7 @@ def memory_report(
             parts.precision,
             averages=parts.averages,
             devices=devices,
-            sharded=sharded,
+            sharded=parts.sharded,
             bucket_view=parts.bucket_view,
             gpu=parts.accelerator != "cpu",
         )
@@ -44,7 +41,7 @@ def memory_report(
     rows = [(size, name) for name, size in estimate.parts(clips).items() if size]
     rows.append((estimate.peak(clips), "peak"))
     of = f", one of {devices} devices" if devices > 1 else ""
-    of += ", sharded" if sharded else ""
+    of += ", sharded" if parts.sharded else ""
     lines = [
         f"memory in training, {batch} x {repeats} clips, {parts.precision}{of} (estimated):",
         *(f"{size / GIB:9.2f} GiB  {name}" for size, name in rows),

@@ -14,9 +14,9 @@
 
 Gradients are assumed to be there all the time, as they are if several batches make a step. Of
 sharded training (FSDP2), each of N devices has 1/N of weights, gradients, optimiser state and
-average. To these come two gathered blocks, the one that runs and the next, and all weights outside
-of blocks. They are gathered in the type of the products (a `MixedPrecisionPolicy` with that
-``param_dtype``), so autocast copies no weights.
+average. To these come two gathered matrix products of blocks, the one that runs and the next, in
+the type that they compute in, so that autocast copies no weights; and all else, in its own type
+(`hiera_video.models.sharding`).
 
 The estimate is for eager mode. It leaves out what the CUDA context, the workspaces of kernels and a
 fragmented memory take, so only `USABLE` of a device's memory is planned for.
@@ -33,8 +33,8 @@ from torch import Tensor, nn
 
 from hiera_video.errors import UsageError
 from hiera_video.models.activations import Activations, activations
-from hiera_video.models.blocks import HieraBlock
 from hiera_video.models.hiera import Hiera
+from hiera_video.models.sharding import products
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.detection import DetectionTask, action_loss
 from hiera_video.tasks.optimization import parameter_groups
@@ -135,9 +135,10 @@ def training_memory(
     optimizer = _optimizer_bytes(task, network)
     share = devices if sharded else 1
     buckets = devices > 1 and not sharded and not bucket_view
-    gathered = _gathered_bytes(network, autocast or dtype) if sharded else 0
+    gathered = _gathered_bytes(network, dtype, autocast or dtype) if sharded else 0
     if sharded and autocast:
-        network.to(autocast)
+        for part in products(network):
+            part.to(autocast)
     clip = (network.in_chans, *network.input_size)  # (3, T, H, W)
     return TrainingMemory(
         weights=weights // share,
@@ -193,9 +194,8 @@ def _optimizer_bytes(task: Any, network: nn.Module) -> int:
     return _bytes([value for value in states if isinstance(value, Tensor)])
 
 
-def _gathered_bytes(network: nn.Module, dtype: torch.dtype) -> int:
-    """Twice the largest block, and what is outside of blocks, in the type of the products."""
-    blocks = [m for m in network.modules() if isinstance(m, HieraBlock)]
-    sizes = [sum(p.numel() for p in block.parameters()) for block in blocks]
+def _gathered_bytes(network: nn.Module, dtype: torch.dtype, compute: torch.dtype) -> int:
+    """Twice the largest product in the type that it computes in, and all else as it is."""
+    sizes = [sum(p.numel() for p in part.parameters()) for part in products(network)]
     outside = sum(p.numel() for p in network.parameters()) - sum(sizes)
-    return (2 * max(sizes) + outside) * dtype.itemsize
+    return 2 * max(sizes) * compute.itemsize + outside * dtype.itemsize

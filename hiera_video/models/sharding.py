@@ -20,26 +20,27 @@ def shard(model: nn.Module, mesh: DeviceMesh, compute: torch.dtype | None = None
 
     The matrix products of the blocks, which are nearly all parameters, are gathered one by one in
     the type in which they compute, and their gradients are averaged in float32. Norms, embeddings
-    and the head stay in float32, and are gathered once a step. Names of parameters stay.
+    and the head stay in float32, and are gathered once a batch. Parameter names do not change.
 
     Args:
         model: with the same architecture on all devices; all take the values of the first.
         mesh: with one axis.
-        compute: the type that autocast computes products in, such as bfloat16; None: as they are.
+        compute: the type of the products under autocast, such as bfloat16; None: that of the
+            weights.
     """
     for tensor in (*model.parameters(), *model.buffers()):
         value = tensor.detach().to(mesh.device_type)
         distributed.broadcast(value, src=0)
         tensor.data.copy_(value)
-    # What goes into a part is not cast, as sums over the blocks are kept in float32.
+    # Sums over the blocks stay in float32, so the input of a part is not cast.
     policy = MixedPrecisionPolicy(compute, torch.float32, cast_forward_inputs=False)
-    for part in _products(model):
+    for part in products(model):
         fully_shard(part, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh)
 
 
-def _products(model: nn.Module) -> Iterator[nn.Module]:
-    """The parts of blocks that multiply matrices."""
+def products(model: nn.Module) -> Iterator[nn.Module]:
+    """The parts of blocks that multiply matrices, which are sharded one by one."""
     for module in list(model.modules()):
         if isinstance(module, (MaskUnitAttention, Mlp)):
             yield module
@@ -53,16 +54,19 @@ def gather_for_evaluation(model: nn.Module) -> None:
     Devices then need not evaluate the same number of batches, as none waits for another. A network
     that is not sharded is left as it is.
     """
-    for part in _sharded(model):
-        part.set_reshard_after_forward(False, recurse=False)
-        part.unshard()
+    # Tensors made in inference mode could not be used in training again.
+    with torch.inference_mode(False), torch.no_grad():
+        for part in _sharded(model):
+            part.set_reshard_after_forward(False, recurse=False)
+            part.unshard()
 
 
 def reshard_for_training(model: nn.Module) -> None:
     """Let each device forget what `gather_for_evaluation` gathered."""
-    for part in _sharded(model):
-        part.set_reshard_after_forward(part is not model, recurse=False)
-        part.reshard()
+    with torch.inference_mode(False), torch.no_grad():
+        for part in _sharded(model):
+            part.set_reshard_after_forward(part is not model, recurse=False)
+            part.reshard()
 
 
 def _sharded(model: nn.Module) -> Iterator[FSDPModule]:

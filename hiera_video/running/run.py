@@ -229,8 +229,11 @@ def _call(
         savers = [c for c in trainer.callbacks if isinstance(c, SaveOnSigterm)]  # pyright: ignore
         if savers and command == "fit":
             _check_saved(trainer)
-            if savers[0].received == signal.SIGUSR1 and trainer.is_global_zero:
-                requeue()
+            if savers[0].received == signal.SIGUSR1:
+                if trainer.is_global_zero:
+                    requeue()
+                # SLURM may end all processes when the first one ends.
+                trainer.strategy.barrier("the job is queued again")
             log.info(
                 f"stopped and saved after step {trainer.global_step}; to go on: "
                 f"hiera-video fit resume={trainer.default_root_dir}"

@@ -22,6 +22,7 @@ class TrainingParts(NamedTuple):
         precision: as ``trainer.precision``.
         accelerator: as ``trainer.accelerator``.
         bucket_view: whether DDP keeps gradients in its buckets alone.
+        sharded: whether the devices share weights, gradients and the optimiser's state.
         averages: whether the device holds a moving average of the weights.
     """
 
@@ -31,6 +32,7 @@ class TrainingParts(NamedTuple):
     precision: str
     accelerator: str
     bucket_view: bool
+    sharded: bool
     averages: bool
 
 
@@ -48,7 +50,8 @@ def training_parts(config: str, words: Sequence[str]) -> TrainingParts:
     with explained(call):
         prepare(call)
         values = composed(call, call.overrides)
-        strategy = values.trainer.strategy
+        strategy = values.trainer.strategy or "auto"
+        options = {} if isinstance(strategy, str) else strategy
         ema = OmegaConf.select(values, "callbacks.ema") or {}
         return TrainingParts(
             task=instantiate(values.task, _convert_="all"),
@@ -56,6 +59,7 @@ def training_parts(config: str, words: Sequence[str]) -> TrainingParts:
             repeats=values.data.repeats,
             precision=str(values.trainer.precision),
             accelerator=str(values.trainer.accelerator),
-            bucket_view=not isinstance(strategy, str) and strategy.get("gradient_as_bucket_view"),
+            bucket_view=bool(options.get("gradient_as_bucket_view")),
+            sharded=str(options.get("_target_")).endswith(".ShardedStrategy"),
             averages=ema.get("decay") is not None and ema.get("device") != "cpu",
         )

@@ -220,25 +220,15 @@ class VideoTask(EvaluatedTask):
                 "fine-tune from it first"
             )
 
-    def on_validation_model_eval(self) -> None:
-        """Evaluate with all parameters on each device."""
-        super().on_validation_model_eval()
+    def on_validation_start(self) -> None:
+        """Evaluate with all parameters on each device, if they are sharded."""
         gather_for_evaluation(self.model)
 
-    def on_validation_model_train(self) -> None:
+    on_test_start = on_predict_start = on_validation_start
+
+    def on_validation_end(self) -> None:
         """Go on with sharded parameters, if they were."""
-        super().on_validation_model_train()
         reshard_for_training(self.model)
-
-    def on_test_model_eval(self) -> None:
-        """Evaluate with all parameters on each device."""
-        super().on_test_model_eval()
-        gather_for_evaluation(self.model)
-
-    def on_predict_model_eval(self) -> None:
-        """Predict with all parameters on each device."""
-        super().on_predict_model_eval()
-        gather_for_evaluation(self.model)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make drop path and dropout a function of (seed, batch, rank), so that a run resumes."""

@@ -44,6 +44,11 @@ class ShardedStrategy(ModelParallelStrategy):
         """Checkpoints are restored part by part, as with other strategies."""
         return True
 
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """The network is sharded when it is built, so checkpoints are read as with DDP."""
+        return False
+
     def setup_environment(self) -> None:
         """Make the mesh of all devices of the run."""
         self._data_parallel_size = self.num_nodes * self.num_processes
@@ -64,6 +69,12 @@ class ShardedStrategy(ModelParallelStrategy):
                 gathered = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in gathered.items()}
                 numbers[number] = gathered
         return {**state, "state": numbers}
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint as every other strategy does: a single file, by the first process."""
+        ParallelStrategy.save_checkpoint(self, checkpoint, filepath, storage_options)
 
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None

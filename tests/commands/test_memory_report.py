@@ -7,8 +7,8 @@ from hiera_video.commands.memory_report import memory_report
 TINY_MODEL = ["model.input_size=[4,64,64]", "model.embed_dim=8", "model.stages=[1,1,1,1]"]
 
 
-def report(config, *words, memory=40, devices=1, sharded=False):
-    return memory_report(config, [*TINY_MODEL, *words], memory, devices, sharded)
+def report(config, *words, memory=40, devices=1):
+    return memory_report(config, [*TINY_MODEL, *words], memory, devices)
 
 
 def test_each_part_and_the_largest_batch():
@@ -55,7 +55,7 @@ def test_settings_of_the_configuration_count():
     assert ddp["gradients"] == pytest.approx(2 * plain["gradients"], abs=0.02)
     strategy = "{_target_: lightning.pytorch.strategies.DDPStrategy, gradient_as_bucket_view: true}"
     assert rows(*large, f"trainer.strategy={strategy}", devices=2) == plain
-    sharded = rows(*large, devices=2, sharded=True)
+    sharded = rows(*large, "trainer=fsdp2", devices=2)
     assert sharded["weights"] == pytest.approx(plain["weights"] / 2, abs=0.01)
     assert sharded["gathered weights"] > 0
 
@@ -70,7 +70,7 @@ def test_settings_of_the_configuration_count():
     ],
 )
 def test_one_line_where_no_estimate_can_be_made(config, words, reason):
-    text = memory_report(config, words, 40, 1, False)
+    text = memory_report(config, words, 40, 1)
     assert text.startswith("memory in training: no estimate (")
     assert reason in text
     assert "\n" not in text

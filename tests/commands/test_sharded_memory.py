@@ -1,4 +1,4 @@
-"""The estimate of `doctor --sharded` beside what FSDP2 allocates in two processes on the CPU."""
+"""The estimate for trainer=fsdp2 beside what FSDP2 allocates in two processes on the CPU."""
 
 from functools import partial
 
@@ -7,10 +7,10 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from hiera_video import create_model
 from hiera_video.commands.training_memory import training_memory
+from hiera_video.models.sharding import shard
 from hiera_video.tasks import ClassificationTask
 from tests.allocations import most_allocated
 
@@ -26,12 +26,8 @@ def task(checkpointing):
 def train(checkpointing, half):
     """Two steps, the second with the gradients of the first still there."""
     network = task(checkpointing).create_network()
-    policy = MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16 if half else None, reduce_dtype=torch.float32
-    )
     mesh = init_device_mesh("cpu", (PROCESSES,))
-    for module in (*network.blocks, network):
-        fully_shard(module, mesh=mesh, mp_policy=policy)
+    shard(network, mesh, torch.bfloat16 if half else None)
     optimizer = torch.optim.AdamW(network.parameters())
     for _ in range(2):
         clips = torch.zeros(CLIPS, 3, *SIZE, dtype=torch.uint8)

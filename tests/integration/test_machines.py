@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import torch
@@ -24,9 +25,10 @@ def free_port():
         return free.getsockname()[1]
 
 
+@contextmanager
 def torchrun(*words, cwd):
-    """Start torchrun, which starts processes of the command."""
-    return subprocess.Popen(
+    """Start torchrun, which starts processes of the command; end it if the test has failed."""
+    agent = subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *map(str, words)],
         cwd=cwd,
         env={**os.environ, **THREADS, **ALONE, "PYTHONPATH": str(ROOT)},
@@ -34,6 +36,12 @@ def torchrun(*words, cwd):
         stderr=subprocess.STDOUT,
         text=True,
     )
+    try:
+        yield agent
+    finally:
+        if agent.poll() is None:
+            agent.terminate()  # which ends its processes, too
+            agent.communicate()
 
 
 def assert_same_weights(run, unbroken, workspace):
@@ -74,8 +82,12 @@ def test_torchrun_on_two_machines_brings_a_run_back(workspace, unbroken, tmp_pat
     words += [f"+callbacks.die.path={tmp_path}/died"]
     # On one machine both would take themselves for the meeting point.
     hosts = [f"--rdzv-conf=is_host={host}" for host in ("true", "false")]
-    agents = [torchrun(*rendezvous, host, *words, cwd=workspace) for host in hosts]
-    outputs = [agent.communicate(timeout=300)[0] for agent in agents]
+    with ExitStack() as stack:
+        agents = [
+            stack.enter_context(torchrun(*rendezvous, host, *words, cwd=workspace))
+            for host in hosts
+        ]
+        outputs = [agent.communicate(timeout=300)[0] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], "".join(outputs)
     assert (tmp_path / "died").exists()
     assert any("going on from" in output for output in outputs)
@@ -85,7 +97,8 @@ def test_torchrun_on_two_machines_brings_a_run_back(workspace, unbroken, tmp_pat
 def test_torchrun_ends_with_the_reason(workspace, tmp_path):
     words = ["-m", "hiera_video", *WORDS, "trainer=ddp_nodes", f"run_dir={tmp_path}/run"]
     words += ["+callbacks.fail._target_=tests.integration.stopping.FailOnRank1"]
-    agent = torchrun("--nproc-per-node=2", *words, "+callbacks.fail.step=2", cwd=workspace)
-    output, _ = agent.communicate(timeout=300)
+    words += ["+callbacks.fail.step=2"]
+    with torchrun("--nproc-per-node=2", *words, cwd=workspace) as agent:
+        output, _ = agent.communicate(timeout=300)
     assert agent.returncode == 1
     assert output.strip().splitlines()[-2].strip().endswith("this is the cause")

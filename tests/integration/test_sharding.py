@@ -48,16 +48,23 @@ def assert_same(one, other, tolerance):
     torch.testing.assert_close(mine["state"], theirs["state"], rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("config", [CLASSIFIER, AUTOENCODER], ids=["classifier", "autoencoder"])
-def test_two_sharded_processes_train_as_one(config, workspace):
-    name = config[1].replace("/", "-")
+# In bfloat16, and with pictures by the first process alone.
+HALF = [*AUTOENCODER, "trainer.precision=bf16-mixed", "trainer.num_sanity_val_steps=1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "tolerance"),
+    [("classifier", CLASSIFIER, 1e-4), ("autoencoder", AUTOENCODER, 1e-4), ("half", HALF, 5e-3)],
+)
+def test_two_sharded_processes_train_as_one(name, config, tolerance, workspace):
     fit(config, f"{name}-one", workspace, trainer="default")
     output = fit(config, f"{name}-two", workspace, processes=2)
     assert "2 processes x 1 batches x 2 videos" in output
     expected, actual = curve(f"{name}-one", workspace), curve(f"{name}-two", workspace)
     assert len(expected) == 12
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
-    assert_same(*(checkpoint(f"{name}-{n}", workspace) for n in ("one", "two")), 1e-4)
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+    if config is not HALF:  # the optimiser magnifies the noise of the smallest gradients
+        assert_same(*(checkpoint(f"{name}-{n}", workspace) for n in ("one", "two")), tolerance)
 
 
 @pytest.mark.parametrize("trainer", ["ddp", "fsdp2"])
@@ -113,4 +120,20 @@ def test_a_test_with_sharded_weights_is_the_same(workspace):
 )
 def test_what_does_not_go_with_sharding_is_one_line(more, refused, workspace):
     words = ["fit", *CLASSIFIER, "trainer=fsdp2", *TINY_RUN, *more, "run_dir=runs/sharding/refused"]
-    assert refused in forked.run(*words, cwd=workspace, code=2)
+    output = forked.run(*words, cwd=workspace, code=2)
+    assert output.splitlines()[-1].startswith(f"hiera-video: {refused}")
+    assert "Traceback" not in output
+
+
+def test_a_validation_that_is_due_comes_first_after_a_resume(workspace):
+    """The run ended at its last step, before the validation that follows it."""
+    end = ["trainer.max_epochs=-1", "trainer.max_steps=6"]
+    every_step = ["callbacks.recovery.every_n_epochs=null"]
+    every_step += ["+callbacks.recovery.every_n_train_steps=6"]
+    every_step += ["callbacks.recovery.save_on_train_epoch_end=false"]
+    config = [*AUTOENCODER, *end, *every_step]
+    fit(config, "due", workspace, trainer="cpu")
+    (workspace / "runs/sharding/due-again").mkdir()
+    resume = "resume=runs/sharding/due/checkpoints/last.ckpt"
+    output = fit(config, "due-again", workspace, resume, processes=2)
+    assert "val/loss" in output
