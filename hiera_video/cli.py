@@ -7,11 +7,12 @@ import json
 import os
 import sys
 import time
+import traceback
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from hiera_video.errors import UsageError, as_user_error
+from hiera_video.errors import LostProcess, UsageError, UserError, as_user_error
 from hiera_video.running.configurations import configurations, overview
 from hiera_video.running.words import RUN_COMMANDS, translate
 from hiera_video.terminal import did_you_mean
@@ -77,19 +78,24 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         explanation = as_user_error(error)
-        _tell_torchrun(str(explanation or f"{type(error).__name__}: {error}"))
+        _tell_torchrun(explanation or error)
         if explanation is None or os.environ.get(SHOW_TRACEBACK):
             raise
         print(f"hiera-video: {explanation}", file=sys.stderr)
         sys.exit(explanation.exit_code)
 
 
-def _tell_torchrun(explanation: str) -> None:
+def _tell_torchrun(error: Exception) -> None:
     """Let torchrun end with the reason of the process that failed first, not only its exit code."""
-    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        details = {"py_callstack": explanation, "timestamp": str(int(time.time()))}
-        report = {"message": {"message": explanation, "extraInfo": details}}
-        Path(path).write_text(json.dumps(report))
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not path:
+        return
+    text = str(error) if isinstance(error, UserError) else traceback.format_exc()
+    # In whole seconds, several processes may fail at once: the cause comes before its consequences.
+    second = int(time.time()) + 60 * isinstance(error, LostProcess)
+    details = {"py_callstack": text, "timestamp": str(second)}
+    report = {"message": {"message": f"{type(error).__name__}: {error}", "extraInfo": details}}
+    Path(path).write_text(json.dumps(report))
 
 
 def _run(words: list[str]) -> None:

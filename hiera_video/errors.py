@@ -8,6 +8,7 @@ __all__ = [
     "CheckpointError",
     "DamagedCheckpoint",
     "LayoutError",
+    "LostProcess",
     "PredictionFileError",
     "UsageError",
     "UserError",
@@ -26,6 +27,10 @@ class UsageError(UserError):
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class LostProcess(UsageError):
+    """Another process of the run has ended, for a reason that this one does not know."""
 
 
 class CheckpointError(UserError, ValueError):

@@ -23,10 +23,12 @@ TRUSTED = (
     *("hiera_video.models.zoo", "hiera_video.weights.create"),
     *(f"hiera_video.{room}" for room in ("augment", "callbacks", "tasks")),
     *(f"datamodules.{data}" for data in ("folder", "kinetics", "ssv2", "synthetic")),
-    *("datamodules.ava.data_module", "datamodules.synthetic_ava", "torch.optim"),
+    *("datamodules.ava.data_module", "datamodules.synthetic_actions", "datamodules.synthetic_ava"),
+    *("datetime", "torch.optim"),  # a timeout is a `timedelta`
     *(f"lightning.pytorch.{part}" for part in ("callbacks", "loggers", "plugins", "profilers")),
     *("lightning.pytorch.strategies", "lightning.pytorch.trainer"),
 )
+TRUSTED_PACKAGES = {name.partition(".")[0] for name in TRUSTED}
 
 
 def register_resolvers(run_folder: Callable[..., str] = run_folder) -> None:
@@ -71,7 +73,7 @@ def _config_in(checkpoint: str) -> dict[str, Any]:
 
 def is_trusted(target: str) -> bool:
     """Whether a ``_target_`` is a class or function that a trusted module defines itself."""
-    if target.partition(".")[0] not in ("hiera_video", "datamodules", "lightning", "torch"):
+    if target.partition(".")[0] not in TRUSTED_PACKAGES:
         return False
     try:
         module = get_object(target).__module__

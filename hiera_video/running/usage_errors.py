@@ -14,7 +14,7 @@ from hydra.errors import (
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from hiera_video.errors import UsageError, UserError, as_user_error
+from hiera_video.errors import LostProcess, UsageError, UserError, as_user_error
 from hiera_video.running.overrides import arguments, default_values, section_of
 from hiera_video.running.words import HydraCall
 from hiera_video.terminal import did_you_mean
@@ -55,7 +55,7 @@ def explain(error: BaseException, call: HydraCall) -> UserError | None:
     if isinstance(error, HydraException):
         return UsageError(_one_line(error))
     if isinstance(error, RuntimeError) and LOST_PROCESS.search(str(error)):
-        return UsageError("another process of this run has ended; what it printed says why", 1)
+        return LostProcess("another process of this run has ended; what it printed says why", 1)
     if isinstance(error, YAMLError):
         return UsageError(f"{call.config}: {_one_line(error)}")
     return as_user_error(error)
