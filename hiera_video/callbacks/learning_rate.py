@@ -11,8 +11,8 @@ from hiera_video.callbacks.logged_steps import completes_step, is_logged
 class LearningRate(Callback):
     """Log the learning rate of the head, ``lr``, and with layer-wise decay those of other layers.
 
-    Layers have constant ratios (`tasks.optimization.parameter_groups`), so ``lr/layer_00`` of the
-    first one shows with ``lr`` what all have. Lightning's monitor writes one column per parameter
+    The ratios between layers are constant (`tasks.optimization.parameter_groups`), so ``lr`` and
+    ``lr/layer_00``, the first layer's rate, determine all others. Lightning's monitor writes one column per parameter
     group, a hundred for a large model. Nothing here waits for the device.
 
     Args:
