@@ -12,8 +12,9 @@ class LearningRate(Callback):
     """Log the learning rate of the head, ``lr``, and with layer-wise decay those of other layers.
 
     The ratios between layers are constant (`tasks.optimization.parameter_groups`), so ``lr`` and
-    ``lr/layer_00``, the first layer's rate, determine all others. Lightning's monitor writes one column per parameter
-    group, a hundred for a large model. Nothing here waits for the device.
+    ``lr/layer_00``, the first layer's rate, determine all others. Lightning's
+    monitor writes one column per parameter group, a hundred for a large model. Nothing here waits
+    for the device.
 
     Args:
         every_layer: log each layer, from ``lr/layer_00``, and not just the first.
