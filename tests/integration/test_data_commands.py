@@ -224,7 +224,7 @@ TINY_MODEL = ("model.input_size=[4,64,64]", "model.embed_dim=8", "model.stages=[
 def test_doctor_estimates_memory_and_measures_the_files_of_a_configuration(data, command):
     words = ("--config", "folder/finetune", "data.root=videos", "--seconds", "0.1", *TINY_MODEL)
     size = ("data.num_frames=4", "data.stride=1", "data.size=[32,32]")
-    devices = ("--memory", "40", "--devices", "2", "--sharded")
+    devices = ("--memory", "40", "--devices", "2", "trainer=fsdp2")
     out, _ = command("doctor", *words, *size, *devices, "--clips-per-second", "1e9")
     title = "memory in training, 8 x 2 clips, bf16-mixed, one of 2 devices, sharded"
     assert out.startswith(f"{title} (estimated):\n")
