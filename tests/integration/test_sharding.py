@@ -100,7 +100,7 @@ def test_a_test_with_sharded_weights_is_the_same(workspace):
     results = []
     for trainer, processes in (("cpu", 1), ("fsdp2", 3)):
         words = ["test", *CLASSIFIER, f"trainer={trainer}", *TINY_RUN, "data.eval_batch_size=1"]
-        words += ["ckpt_path=runs/sharding/tested", "data.videos=[24,8,8]"]
+        words += ["ckpt_path=runs/sharding/tested", "data.videos=[24,8,8]", "data.root=data/eight"]
         words += [f"trainer.devices={processes}", f"run_dir=runs/sharding/test-{processes}"]
         if processes == 1:
             forked.run(*words, cwd=workspace)
