@@ -1,5 +1,5 @@
 # make demo   install, pretrain, fine-tune and test on synthetic videos
-# make demo-pretraining  what pretraining is worth with few labels (about an hour)
+# make demo-pretraining  what pretraining is worth with few labels (an hour or more)
 # make test   install and run the tests
 # make gpu    measure everything on a GPU (12 minutes)
 PYTHON ?= python3
@@ -19,7 +19,7 @@ demo: $(VENV)/installed
 	$(BIN)/python benchmarks/demo.py
 
 demo-pretraining: $(VENV)/installed
-	$(BIN)/python benchmarks/demo_pretraining.py
+	$(BIN)/python -m benchmarks.demo_pretraining
 
 demo-scratch: $(VENV)/installed
 	$(BIN)/python benchmarks/demo.py --scratch

@@ -22,12 +22,17 @@ def command(*words: str) -> float:
     return time.perf_counter() - start
 
 
-def finetune_and_test(folder: Path, *extra: str) -> tuple[float, float, dict[str, float]]:
-    """Seconds of both, and the test's results."""
-    finetuned, tested = folder, folder.with_name(folder.name + "-test")
-    config = ("--config", "demo/finetune")
-    training = command("fit", *config, f"run_dir={finetuned}", *extra)
-    testing = command("test", *config, f"ckpt_path={finetuned}", f"run_dir={tested}")
+def finetune_and_test(
+    config: str, folder: Path, *extra: str
+) -> tuple[float, float, dict[str, float]]:
+    """Fine-tune with a configuration into a folder, and test beside it.
+
+    Returns:
+        Seconds of both, and the test's results.
+    """
+    tested = folder.with_name(folder.name + "-test")
+    training = command("fit", "--config", config, f"run_dir={folder}", *extra)
+    testing = command("test", "--config", config, f"ckpt_path={folder}", f"run_dir={tested}")
     return training, testing, json.loads((tested / "results.json").read_text())
 
 
@@ -49,7 +54,7 @@ def main() -> None:
         seconds = command("fit", "--config", "demo/pretrain", f"run_dir={pretrained}", *seed)
         rows.append(("pretraining", seconds))
         extra = (f"task.init_from={pretrained}/checkpoints/last.ckpt", *seed)
-    training, testing, results = finetune_and_test(folder, *extra)
+    training, testing, results = finetune_and_test("demo/finetune", folder, *extra)
     rows += [("fine-tuning", training), ("test", testing)]
     print("\n" + "\n".join(f"{step:<12} {seconds:6.0f} s" for step, seconds in rows))
     print(f"all          {sum(seconds for _, seconds in rows):6.0f} s")

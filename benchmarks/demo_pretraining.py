@@ -9,32 +9,22 @@ import argparse
 import json
 import re
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from benchmarks.demo import command, finetune_and_test
+
 RUNS = Path("runs/demo-pretraining", time.strftime("%Y%m%d-%H%M%S"))
 PRETRAIN, FINETUNE = "demo/actions_pretrain", "demo/actions_finetune"
 
 
-def command(*words: str) -> float:
-    """Run one command of the suite; returns its seconds."""
-    print("\n$ python -m hiera_video", *words, flush=True)
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "hiera_video", *words], check=True)
-    return time.perf_counter() - start
-
-
 def accuracy(name: str, seed: int, weights: str | None) -> float:
     """Fine-tune and test; returns top-1 in [0, 1]."""
-    run, tested = RUNS / f"{name}-{seed}", RUNS / f"{name}-{seed}-test"
     start = [f"task.init_from='{weights}'"] if weights else []
-    command("fit", "--config", FINETUNE, f"run_dir={run}", f"seed={seed}", *start)
-    command("test", "--config", FINETUNE, f"ckpt_path={run}", f"run_dir={tested}")
-    return json.loads((tested / "results.json").read_text())["top1"]
+    _, _, results = finetune_and_test(FINETUNE, RUNS / f"{name}-{seed}", f"seed={seed}", *start)
+    return results["top1"]
 
 
 def pretrain(epochs: int, every: int) -> list[tuple[float, str | None]]:

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -95,7 +96,8 @@ def _tell_torchrun(error: Exception) -> None:
     second = int(time.time()) + 60 * isinstance(error, LostProcess)
     details = {"py_callstack": text, "timestamp": str(second)}
     report = {"message": {"message": f"{type(error).__name__}: {error}", "extraInfo": details}}
-    Path(path).write_text(json.dumps(report))
+    with suppress(OSError):  # which would hide the error itself
+        Path(path).write_text(json.dumps(report))
 
 
 def _run(words: list[str]) -> None:

@@ -23,6 +23,7 @@ from hiera_video.tasks.lightning_private import (
     position_of,
     set_max_steps,
     stop_after_step,
+    timeout_of,
     validation_follows,
 )
 from hiera_video.tasks.protocols import data_of
@@ -64,7 +65,8 @@ class SaveOnSigterm(Callback):
         for number in (signal.SIGINT, signal.SIGUSR1):
             self._before[number] = signal.signal(number, self._note)
         if trainer.world_size > 1:  # on the CPU, so that no step waits for a GPU
-            self._group = distributed.new_group(backend="gloo")
+            timeout = timeout_of(trainer)
+            self._group = distributed.new_group(backend="gloo", timeout=timeout)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Restore the handlers of Ctrl-C and SIGUSR1."""

@@ -49,15 +49,16 @@ def memory_report(config: str, words: Sequence[str], memory: float | None, devic
     if memory is None:
         gpu = torch.cuda.is_available()
         memory = torch.cuda.get_device_properties(0).total_memory / GIB if gpu else CARD
-    verdict = _verdict(batch, estimate.most_clips(memory * GIB) // repeats, memory)
-    if verdict.startswith("WARNING") and not parts.task.model.grad_checkpointing:
-        verdict += ". model.grad_checkpointing=true saves most of the activations"
-    return "\n".join([*lines, verdict])
+    largest = estimate.most_clips(memory * GIB) // repeats
+    checkpoints = parts.task.model.grad_checkpointing
+    return "\n".join([*lines, _verdict(batch, largest, memory, checkpoints)])
 
 
-def _verdict(batch: int, largest: int, memory: float) -> str:
+def _verdict(batch: int, largest: int, memory: float, checkpoints: bool) -> str:
     device = f"{USABLE:.0%} of {memory:.4g} GiB"
     if batch <= largest:
         return f"data.batch_size={batch} fits into {device}; the largest that fits is {largest}"
     advice = f"data.batch_size={largest} fits" if largest else "not even 1 fits"
+    if not checkpoints:
+        advice += ". model.grad_checkpointing=true saves most of the activations"
     return f"WARNING: data.batch_size={batch} does not fit into {device}; {advice}"

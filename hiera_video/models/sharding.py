@@ -5,6 +5,7 @@ the network gathers its parameters when it runs and forgets them afterwards.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -73,20 +74,34 @@ def _sharded(model: nn.Module) -> Iterator[FSDPModule]:
     return (module for module in model.modules() if isinstance(module, FSDPModule))
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor that may be spread over devices; they must all ask for it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def part_like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """This device's part of a tensor that all devices have, if it is spread like a parameter.
+def whole(value: Any) -> Any:
+    """Gather a tensor that is spread over devices; anything else is returned as it is.
 
     Args:
-        tensor: a parameter's value or a number in the state of its optimiser.
-        parameter: sharded or not.
+        value: a tensor of any shape and type, or another value. All devices must call this for the
+            same sharded tensors in the same order, or they wait for one another.
+
+    Returns:
+        The whole tensor, of the same shape and type, on each device.
     """
-    if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
-        return tensor
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def part_like(value: Any, parameter: Tensor) -> Any:
+    """Spread a tensor that all devices have over them in the way of a parameter.
+
+    Args:
+        value: of the parameter or of its optimiser's state; any type.
+        parameter: sharded or not.
+
+    Returns:
+        A sharded tensor of the same shape and type, if the parameter is sharded and the value is a
+        tensor of its shape; else the value as it is, such as a count of steps.
+    """
+    if not isinstance(parameter, DTensor) or not isinstance(value, Tensor):
+        return value
+    if value.shape != parameter.shape:
+        return value
     mesh, placements = parameter.device_mesh, parameter.placements
-    tensor = tensor.to(mesh.device_type)
-    return distribute_tensor(tensor, mesh, placements, src_data_rank=None)
+    value = value.to(mesh.device_type)
+    return distribute_tensor(value, mesh, placements, src_data_rank=None)

@@ -1,12 +1,13 @@
 """Compose configurations, and build the data module of one."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object, instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from hiera_video.errors import UsageError
 from hiera_video.running.folders import checkpoint_of, run_folder
@@ -93,6 +94,28 @@ def _targets(section: Any) -> Iterator[str]:
             yield from _targets(value)
 
 
+@contextmanager
+def configuration(command: str, config: str, words: Sequence[str]) -> Iterator[DictConfig]:
+    """Compose a configuration, for commands that make a part of it without Hydra's application.
+
+    Errors of what is made within the context are explained as those of a run are.
+
+    Args:
+        command: fit, validate, test or predict.
+        config: name or file of the configuration.
+        words: ``key=value`` overrides.
+
+    Raises:
+        UsageError: an unknown configuration, or words that do not fit it.
+    """
+    call = translate([command, "--config", config, *words])
+    if call.flags:
+        raise UsageError(f"{call.flags[0]}: Hydra's flags cannot be used here")
+    with explained(call):
+        prepare(call)
+        yield composed(call, call.overrides)
+
+
 def data_module(config: str, words: Sequence[str], missing_videos: Path | None = None) -> Any:
     """Build the data module of a configuration, for commands that do not train.
 
@@ -105,12 +128,8 @@ def data_module(config: str, words: Sequence[str], missing_videos: Path | None =
     Raises:
         UsageError: an unknown configuration, or words that do not fit it.
     """
-    call = translate(["test", "--config", config, *words])
-    if call.flags:
-        raise UsageError(f"{call.flags[0]}: Hydra's flags cannot be used here")
-    with explained(call):
-        prepare(call)
-        data = composed(call, call.overrides).data
+    with configuration("test", config, words) as composed_values:
+        data = composed_values.data
         for name in ("bad_videos", "killed_videos", "missing_videos"):  # files in a run's folder
             if name in data:
                 data[name] = None

@@ -6,10 +6,7 @@ from typing import Any, NamedTuple
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from hiera_video.running.compose import prepare
-from hiera_video.running.overrides import composed
-from hiera_video.running.usage_errors import explained
-from hiera_video.running.words import translate
+from hiera_video.running.compose import configuration
 
 
 class TrainingParts(NamedTuple):
@@ -46,10 +43,7 @@ def training_parts(config: str, words: Sequence[str]) -> TrainingParts:
     Raises:
         UsageError: an unknown configuration, or words that do not fit it.
     """
-    call = translate(["fit", "--config", config, *words])
-    with explained(call):
-        prepare(call)
-        values = composed(call, call.overrides)
+    with configuration("fit", config, words) as values:
         strategy = values.trainer.strategy or "auto"
         options = {} if isinstance(strategy, str) else strategy
         ema = OmegaConf.select(values, "callbacks.ema") or {}

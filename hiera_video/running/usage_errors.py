@@ -19,8 +19,9 @@ from hiera_video.running.overrides import arguments, default_values, section_of
 from hiera_video.running.words import HydraCall
 from hiera_video.terminal import did_you_mean
 
-# What a process says when it waits for one that has gone: Gloo and NCCL.
+# What Gloo and NCCL say of a process that has gone, and Gloo of one that does not answer.
 LOST_PROCESS = re.compile("(closed|reset) by peer|remote process exited")
+SILENT_PROCESS = re.compile("Timed out waiting|timeout caused pair closure")
 
 
 @contextmanager
@@ -56,6 +57,12 @@ def explain(error: BaseException, call: HydraCall) -> UserError | None:
         return UsageError(_one_line(error))
     if isinstance(error, RuntimeError) and LOST_PROCESS.search(str(error)):
         return LostProcess("another process of this run has ended; what it printed says why", 1)
+    if isinstance(error, RuntimeError) and SILENT_PROCESS.search(str(error)):
+        return LostProcess(
+            "another process of this run has not answered in the time of trainer.strategy.timeout: "
+            "it hangs, or the network between them is cut; what it printed may say why",
+            1,
+        )
     if isinstance(error, YAMLError):
         return UsageError(f"{call.config}: {_one_line(error)}")
     return as_user_error(error)

@@ -386,7 +386,9 @@ class VideoTask(EvaluatedTask):
                 "a fused optimiser cannot clip under 16-mixed; use bf16-mixed, or "
                 "task.optimizer.fused=false"
             )
-        norm = whole(nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf))
+        norm: Tensor = whole(
+            nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf)
+        )
         self.log("train/grad_norm", norm)
         self._log_means()
         self.skipped = ~norm.isfinite()

@@ -4,6 +4,7 @@ Each has a test that runs a real trainer and fails when a release changes it.
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from lightning import Trainer
@@ -22,6 +23,14 @@ def stop_after_step(trainer: Trainer) -> None:
     callback instead, a checkpoint would hold a batch that was trained on but not completed.
     """
     trainer._signal_connector.received_sigterm = True
+
+
+def timeout_of(trainer: Trainer) -> timedelta | None:
+    """How long the processes of a run wait for one another; None: the default of torch.
+
+    It is ``trainer.strategy.timeout`` of the configuration.
+    """
+    return getattr(trainer.strategy, "_timeout", None)
 
 
 def batch_progress(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

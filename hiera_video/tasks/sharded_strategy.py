@@ -9,6 +9,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy
 from torch import Tensor
 from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map_only
 
 from hiera_video.models.sharding import part_like, whole
 
@@ -61,14 +62,13 @@ class ShardedStrategy(ModelParallelStrategy):
             The state on the CPU for the first process; what the others get is of no use.
         """
         state = optimizer.state_dict()
-        first = self.global_rank == 0
-        numbers: dict[int, dict[str, Any]] = {}
+        on_cpu: dict[int, dict[str, Any]] = {}
         for number, values in state["state"].items():
-            gathered = {k: whole(v) if isinstance(v, Tensor) else v for k, v in values.items()}
-            if first:  # one after another, as they may not all fit a device
-                gathered = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in gathered.items()}
-                numbers[number] = gathered
-        return {**state, "state": numbers}
+            # One parameter after another, as they may not all fit a device.
+            gathered = {key: whole(value) for key, value in values.items()}
+            if self.global_rank == 0:
+                on_cpu[number] = tree_map_only(Tensor, Tensor.cpu, gathered)
+        return {**state, "state": on_cpu}
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
@@ -96,12 +96,10 @@ class ShardedStrategy(ModelParallelStrategy):
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             own = [p for group in optimizer.param_groups for p in group["params"]]
             numbers = [number for group in saved["param_groups"] for number in group["params"]]
+            # The optimiser itself refuses other groups of parameters.
             like = dict(zip(numbers, own, strict=False))
             state = {
-                number: {
-                    k: part_like(v, like[number]) if isinstance(v, Tensor) else v
-                    for k, v in values.items()
-                }
+                number: {key: part_like(value, like[number]) for key, value in values.items()}
                 for number, values in saved["state"].items()
                 if number in like
             }

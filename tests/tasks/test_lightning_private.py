@@ -1,11 +1,14 @@
 """What this project uses of Lightning and PyTorch beyond their public members still works."""
 
+from datetime import timedelta
+
 import pytest
 import torch
 from lightning import Callback
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from hiera_video.tasks.lightning_private import (
@@ -19,9 +22,11 @@ from hiera_video.tasks.lightning_private import (
     set_max_steps,
     skip_step_if,
     stop_after_step,
+    timeout_of,
     unscales_gradients,
     validation_follows,
 )
+from hiera_video.tasks.sharded_strategy import ShardedStrategy
 from tests.quick_trainer import quick_trainer
 
 
@@ -261,3 +266,13 @@ def test_fused_optimisers_are_given_scaled_gradients(fused):
         trainer = quick_trainer(plugins=[precision], limit_train_batches=1, limit_val_batches=0)
         trainer.fit(Clips())
     assert norms[1] / norms[0] == pytest.approx(1024 if fused else 1, rel=0.01)
+
+
+@pytest.mark.parametrize("strategy", [DDPStrategy, ShardedStrategy])
+def test_the_timeout_of_a_strategy_is_known(strategy):
+    timeout = timedelta(seconds=7)
+    assert timeout_of(quick_trainer(strategy=strategy(timeout=timeout))) == timeout
+
+
+def test_a_single_device_has_no_timeout():
+    assert timeout_of(quick_trainer()) is None
