@@ -1,10 +1,12 @@
 """Errors that a user can fix. A command prints each as one line, without a traceback."""
 
+import re
 import sys
 
 from datamodules.errors import UserError
 
 __all__ = [
+    "SILENT_PROCESS",
     "CheckpointError",
     "DamagedCheckpoint",
     "LayoutError",
@@ -14,6 +16,9 @@ __all__ = [
     "UserError",
     "as_user_error",
 ]
+
+# What Gloo says of a process of the run that does not answer.
+SILENT_PROCESS = re.compile("Timed out waiting|timeout caused pair closure")
 
 
 class UsageError(UserError):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hiera_video.callbacks.recovery import ContinueEpoch, SaveOnSigterm
     from hiera_video.callbacks.run_record import RunRecord
     from hiera_video.callbacks.speed import Speed
+    from hiera_video.callbacks.stall import StallReport
 
 __getattr__, __dir__, __all__ = public_names(
     __name__,
@@ -37,5 +38,6 @@ __getattr__, __dir__, __all__ = public_names(
         "recovery": ["ContinueEpoch", "SaveOnSigterm"],
         "run_record": ["RunRecord"],
         "speed": ["Speed"],
+        "stall": ["StallReport"],
     },
 )

@@ -14,14 +14,13 @@ from hydra.errors import (
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from hiera_video.errors import LostProcess, UsageError, UserError, as_user_error
+from hiera_video.errors import SILENT_PROCESS, LostProcess, UsageError, UserError, as_user_error
 from hiera_video.running.overrides import arguments, default_values, section_of
 from hiera_video.running.words import HydraCall
 from hiera_video.terminal import did_you_mean
 
-# What Gloo and NCCL say of a process that has gone, and Gloo of one that does not answer.
+# What Gloo and NCCL say of a process that has gone.
 LOST_PROCESS = re.compile("(closed|reset) by peer|remote process exited")
-SILENT_PROCESS = re.compile("Timed out waiting|timeout caused pair closure")
 
 
 @contextmanager
@@ -58,9 +57,10 @@ def explain(error: BaseException, call: HydraCall) -> UserError | None:
     if isinstance(error, RuntimeError) and LOST_PROCESS.search(str(error)):
         return LostProcess("another process of this run has ended; what it printed says why", 1)
     if isinstance(error, RuntimeError) and SILENT_PROCESS.search(str(error)):
+        who = " ".join(getattr(error, "__notes__", ["another process of this run"]))  # StallReport
         return LostProcess(
-            "another process of this run has not answered in the time of trainer.strategy.timeout: "
-            "it hangs, or the network between them is cut; what it printed may say why",
+            f"no answer in the time of trainer.strategy.timeout from {who}: it hangs, or the "
+            "network between them is cut; what it printed may say why",
             1,
         )
     if isinstance(error, YAMLError):

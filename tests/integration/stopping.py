@@ -66,26 +66,29 @@ class DieOnce(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class FailOnRank1(Callback):
-    """Raise an error in the second process after some step."""
+class FailIn(Callback):
+    """Raise an error in one process when some hook is called, once some steps are made."""
 
-    def __init__(self, step):
-        self.step = step
+    def __init__(self, hook, step=0, rank=1):
+        self.step, self.rank = step, rank
+        setattr(self, hook, self._fail)
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.global_step == self.step and trainer.global_rank == 1:
+    def _fail(self, trainer, *_, **__):
+        if trainer.global_step >= self.step and trainer.global_rank == self.rank:
             raise UsageError("this is the cause", 1)
 
 
 class WaitAt(Callback):
-    """Wait after some step until a file is there."""
+    """Wait after some step until a file is there, in all processes or in one of them."""
 
-    def __init__(self, step, path):
-        self.step, self.path = step, path
+    def __init__(self, step, path, rank=None, hook="on_train_batch_end"):
+        self.step, self.path, self.rank = step, path, rank
+        setattr(self, hook, self._wait)
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        while trainer.global_step == self.step and not os.path.exists(self.path):
-            time.sleep(0.05)
+    def _wait(self, trainer, *_, **__):
+        if trainer.global_step == self.step and self.rank in (None, trainer.global_rank):
+            while not os.path.exists(self.path):
+                time.sleep(0.05)
 
 
 class Record(Callback):

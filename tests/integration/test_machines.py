@@ -96,8 +96,8 @@ def test_torchrun_on_two_machines_brings_a_run_back(workspace, unbroken, tmp_pat
 
 def test_torchrun_ends_with_the_reason(workspace, tmp_path):
     words = ["-m", "hiera_video", *WORDS, "trainer=ddp_nodes", f"run_dir={tmp_path}/run"]
-    words += ["+callbacks.fail._target_=tests.integration.stopping.FailOnRank1"]
-    words += ["+callbacks.fail.step=2"]
+    words += ["+callbacks.fail._target_=tests.integration.stopping.FailIn"]
+    words += ["+callbacks.fail.hook=on_train_batch_end", "+callbacks.fail.step=2"]
     with torchrun("--nproc-per-node=2", *words, cwd=workspace) as agent:
         output, _ = agent.communicate(timeout=300)
     assert agent.returncode == 1
