@@ -12,6 +12,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from hiera_video.errors import UsageError, UserError
@@ -24,8 +25,11 @@ from hiera_video.running.folders import (
     refuse_earlier_run,
     remove_failed_start,
 )
+from hiera_video.running.sweeps import Job, recorded, report
 from hiera_video.running.usage_errors import explained
 from hiera_video.running.words import HydraCall
+
+log = logging.getLogger(__name__)
 
 PRINTING_FLAGS = ("--cfg", "-c", "--info", "--hydra-help", "--version")  # nothing is run
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
@@ -66,6 +70,9 @@ def main(call: HydraCall) -> None:
         if OwnFolder.ready:  # Ctrl-C may have come before the job
             _remove_if_nothing_done(OwnFolder.ready)
         raise
+    finally:
+        if OwnFolder.sweep and _is_first():
+            report(OwnFolder.sweep)
 
 
 class OwnFolder(Callback):
@@ -76,9 +83,11 @@ class OwnFolder(Callback):
 
     Attributes:
         ready: the folder that is locked, in this process.
+        sweep: the folder of the sweep that this process runs.
     """
 
     ready: Path | None = None
+    sweep: Path | None = None
 
     def __init__(self) -> None:
         self._lock = contextlib.ExitStack()
@@ -101,6 +110,10 @@ class OwnFolder(Callback):
             OwnFolder.ready = folder
         except UserError as error:
             raise _ThroughHydra(error) from error
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note the folder of the sweep, whose table is printed however it ends."""
+        OwnFolder.sweep = Path(config.hydra.sweep.dir)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Give the lock back."""
@@ -144,15 +157,40 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
     try:
         from hiera_video.running.run import run  # imports torch and Lightning: only now
 
-        with explained(call):
-            return run(config)
+        with _record(hydra_config) as job, explained(call):
+            score = run(config)
+            if score is not None:
+                job.metric, job.mode, job.value = score
+            return job.value
     except BaseException as error:
         _remove_if_nothing_done(Path(run_dir))
         if isinstance(error, UserError):
-            raise _ThroughHydra(error) from error
+            if not _goes_on(hydra_config):
+                raise _ThroughHydra(error) from error
+            log.error(f"job {hydra_config.job.num} failed: {error}")
         raise
     finally:
         _leave_process_group(launcher)
+
+
+def _record(hydra_config: Any) -> contextlib.AbstractContextManager[Job]:
+    """The job that runs, of which a sweep keeps a record."""
+    sweep, words = Path(hydra_config.sweep.dir), hydra_config.overrides.task
+    folder = os.path.relpath(hydra_config.runtime.output_dir, sweep)
+    words = [word for word in words if not word.startswith("++command=")]
+    job = Job(hydra_config.job.get("num", 0), words, folder)
+    if hydra_config.mode == RunMode.MULTIRUN and _is_first():
+        return recorded(job, sweep)
+    return contextlib.nullcontext(job)
+
+
+def _goes_on(hydra_config: Any) -> bool:
+    """Whether a sweep goes on after a job that failed.
+
+    With several processes it does not: the others may be in the middle of the job.
+    """
+    processes = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or "1"
+    return hydra_config.mode == RunMode.MULTIRUN and processes == "1"
 
 
 def _remove_if_nothing_done(run_dir: Path) -> None:
