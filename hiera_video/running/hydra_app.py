@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import io
 import logging
 import os
@@ -58,7 +59,7 @@ def main(call: HydraCall) -> None:
         with explained(call):
             prepare(call)
             if not any(flag.partition("=")[0] in PRINTING_FLAGS for flag in call.flags):
-                register_resolvers(functools.cache(own_run_folder))
+                register_resolvers(_own_run_folder)
             hook = f"+hydra.callbacks.folder._target_={OwnFolder.__module__}.OwnFolder"
             sys.argv[1:] = [*call.argv, hook]
             if not _is_first():  # the first process describes the run
@@ -73,6 +74,12 @@ def main(call: HydraCall) -> None:
     finally:
         if OwnFolder.sweep and _is_first():
             report(OwnFolder.sweep)
+
+
+@functools.cache
+def _own_run_folder(name: str, command: str, resume: str | None) -> str:
+    """`own_run_folder`, the same in the whole process; at the top of a module, to be pickled."""
+    return own_run_folder(name, command, resume)
 
 
 class OwnFolder(Callback):
@@ -112,7 +119,15 @@ class OwnFolder(Callback):
             raise _ThroughHydra(error) from error
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the folder of the sweep, whose table is printed however it ends."""
+        """Note the folder of the sweep, whose table is printed however it ends.
+
+        Raises:
+            SystemExit: the launcher would start jobs that cannot work.
+        """
+        launcher = config.hydra.launcher
+        if launcher._target_.endswith(".LocalLauncher") and launcher.tasks_per_node != 1:
+            reason = "submitit_local starts one process a job; trainer.devices starts the others"
+            raise _ThroughHydra(UsageError(f"hydra.launcher.tasks_per_node: {reason}"))
         OwnFolder.sweep = Path(config.hydra.sweep.dir)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -148,10 +163,12 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
     words = [word for word in call.overrides if word.startswith("hydra.searchpath=")]
     words += [word for word in hydra_config.overrides.task if not word.startswith("++command=")]
     flags = [flag for flag in call.flags if flag not in ("-m", "--multirun")]
-    sys.argv[1:] = [call.command, *call.config_words, *flags, *words]
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        _be_queued_again(config, words)
     with read_write(hydra_config), open_dict(hydra_config):
         hydra_config.run.dir = run_dir
     config.run_dir = run_dir
+    sys.argv[1:] = [call.command, *call.config_words, *flags, *words]
 
     launcher = {name: os.environ.get(name) for name in DDP_VARIABLES}
     try:
@@ -168,9 +185,19 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
             if not _goes_on(hydra_config):
                 raise _ThroughHydra(error) from error
             log.error(f"job {hydra_config.job.num} failed: {error}")
+            raise UsageError(str(error), error.exit_code) from error  # which can be pickled
         raise
     finally:
         _leave_process_group(launcher)
+
+
+def _be_queued_again(config: DictConfig, words: list[str]) -> None:
+    """Have a job of submitit go on when it is queued again; its command stays the same."""
+    if config.command in ("fit", "test") and config.resume is None:
+        config.resume = "auto"
+        words.append("resume=auto")
+    # The other ranks are started as `python -m` of the main module, which is submitit's here.
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec("hiera_video.__main__")
 
 
 def _record(hydra_config: Any) -> contextlib.AbstractContextManager[Job]:
@@ -187,8 +214,11 @@ def _record(hydra_config: Any) -> contextlib.AbstractContextManager[Job]:
 def _goes_on(hydra_config: Any) -> bool:
     """Whether a sweep goes on after a job that failed.
 
-    With several processes it does not: the others may be in the middle of the job.
+    With several processes it does not, as the others may be in the middle of the job; but each job
+    of submitit has processes of its own.
     """
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        return True
     processes = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or "1"
     return hydra_config.mode == RunMode.MULTIRUN and processes == "1"
 

@@ -41,7 +41,7 @@ from hiera_video.running.processes import (
     check_processes,
     check_strategy,
     check_strategy_name,
-    requeue,
+    queue_again,
 )
 from hiera_video.running.resuming import check_resumed, is_finished, where
 from hiera_video.running.saving import WholeCheckpoints
@@ -255,15 +255,17 @@ def _call(
         savers = [c for c in trainer.callbacks if isinstance(c, SaveOnSigterm)]  # pyright: ignore
         if savers and command == "fit":
             _check_saved(trainer)
-            if savers[0].received == signal.SIGUSR1:
-                if trainer.is_global_zero:
-                    requeue()
-                # SLURM may end all processes when the first one ends.
-                trainer.strategy.barrier("the job is queued again")
+            savers[0].restore_handlers()
             log.info(
                 f"stopped and saved after step {trainer.global_step}; to go on: "
                 f"hiera-video fit resume={trainer.default_root_dir}"
             )
+            try:
+                if trainer.is_global_zero:
+                    queue_again(savers[0].received)
+            finally:
+                # SLURM may end all processes when the first one ends.
+                trainer.strategy.barrier("the job is queued again")
         # Lightning would exit with 0, and a scheduler would think it was done.
         received = savers[0].received if savers else 0  # by this process
         sys.exit(128 + (received or signal.SIGTERM))

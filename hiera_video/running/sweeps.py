@@ -86,6 +86,8 @@ def _ending(error: BaseException) -> tuple[str, str]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "Ctrl-C"
     if isinstance(error, SystemExit):
+        if notes := getattr(error, "__notes__", None):
+            return "interrupted", notes[0]
         code = error.code if isinstance(error.code, int) else 1
         names = {128 + number: number.name for number in signal.Signals}
         return "interrupted", names.get(code, f"exit code {code}")
