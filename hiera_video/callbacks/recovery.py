@@ -33,8 +33,8 @@ class SaveOnSigterm(Callback):
     """Stop all ranks after the same batch when a signal comes; save ``last.ckpt``.
 
     The signals are SIGTERM, SIGUSR1 (with which SLURM can warn of its time limit, or of preemption)
-    and Ctrl-C; and SIGUSR2, for submitit, whose own handler would end the job at once: the run calls
-    it when all is saved.
+    and Ctrl-C; and SIGUSR2, for submitit, whose own handler would end the job at once: the run
+    calls it when all is saved.
 
     Lightning's own handler starts a collective within the signal, wherever the ranks are, and often
     hangs. Here the first rank notes the signal, and the others learn of it at the end of a batch.
