@@ -14,7 +14,7 @@ import lightning
 import torch
 from hydra.utils import instantiate
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
@@ -45,6 +45,7 @@ from hiera_video.running.processes import (
 )
 from hiera_video.running.resuming import check_resumed, is_finished, where
 from hiera_video.running.saving import WholeCheckpoints
+from hiera_video.running.scores import score_of
 from hiera_video.running.sweeps import Score
 from hiera_video.tasks.lightning_private import Position, position_of
 from hiera_video.terminal import did_you_mean
@@ -100,33 +101,7 @@ def run(config: DictConfig) -> Score | None:
         _report(trainer, config, getattr(task, "results", None), time.perf_counter() - started)
     if config.command == "predict":
         _check_predictions(trainer)
-    return _score(trainer, config)
-
-
-def _score(trainer: lightning.Trainer, config: DictConfig) -> Score | None:
-    """The metric that ``config.optimized_metric`` names, or else that of the best checkpoint.
-
-    Its value is that of the best checkpoint, if one is kept by this metric; else the last one.
-    """
-    parts = [part for part in (config.get("callbacks") or {}).values() if part]
-    modes = {part.monitor: part.get("mode", "min") for part in parts if part.get("monitor")}
-    if config.command == "test":  # of the same name, but of the test split
-        modes = {name.replace("val/", "test/", 1): mode for name, mode in modes.items()}
-    name = config.optimized_metric or next(iter(modes), None)
-    if name is None:
-        return None
-    values = {
-        checkpoint.monitor: checkpoint.best_model_score
-        for checkpoint in trainer.checkpoint_callbacks
-        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_score is not None
-    }
-    values = {**trainer.callback_metrics, **values}
-    if name not in values:
-        if config.optimized_metric and trainer.is_global_zero:
-            hint = did_you_mean(name, values) or f"; there are {', '.join(sorted(values))}"
-            log.warning(f"optimized_metric: there is no metric {name!r}{hint}")
-        return None
-    return Score(name, modes.get(name, "min" if "loss" in name else "max"), float(values[name]))
+    return score_of(trainer, config)
 
 
 class _Start(NamedTuple):

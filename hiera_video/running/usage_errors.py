@@ -63,7 +63,8 @@ def explain(error: BaseException, call: HydraCall) -> UserError | None:
             "it hangs, or the network between them is cut; what it printed may say why",
             1,
         )
-    if type(error).__module__.startswith("submitit") or "srun" in str(error):
+    # submitit's own errors, of which that of a machine without SLURM has no class.
+    if type(error).__module__.startswith("submitit") or 'detect "srun"' in str(error):
         return UsageError(str(error).strip().splitlines()[0], 1)
     if isinstance(error, YAMLError):
         return UsageError(f"{call.config}: {_one_line(error)}")
