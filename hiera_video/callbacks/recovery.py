@@ -33,7 +33,8 @@ class SaveOnSigterm(Callback):
     """Stop all ranks after the same batch when a signal comes; save ``last.ckpt``.
 
     The signals are SIGTERM, SIGUSR1 (with which SLURM can warn of its time limit, or of preemption)
-    and Ctrl-C.
+    and Ctrl-C; and SIGUSR2, for submitit, whose own handler would end the job at once: the run
+    calls it when all is saved.
 
     Lightning's own handler starts a collective within the signal, wherever the ranks are, and often
     hangs. Here the first rank notes the signal, and the others learn of it at the end of a batch.
@@ -52,7 +53,7 @@ class SaveOnSigterm(Callback):
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.received = 0
-        self._before: dict[int, Any] = {}  # what Ctrl-C and SIGUSR1 did
+        self._before: dict[int, Any] = {}  # what the signals did, without SIGTERM
         self._speaks = True
         self._step = -1
         self._questions = 0  # left in this validation
@@ -62,14 +63,19 @@ class SaveOnSigterm(Callback):
         """Replace the handlers; Lightning restores that of SIGTERM at the end."""
         self.received, self._speaks = 0, trainer.is_global_zero
         signal.signal(signal.SIGTERM, self._note)
-        for number in (signal.SIGINT, signal.SIGUSR1):
-            self._before[number] = signal.signal(number, self._note)
+        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            if signal.getsignal(number) is not None:  # else a library in C has it
+                self._before[number] = signal.signal(number, self._note)
         if trainer.world_size > 1:  # on the CPU, so that no step waits for a GPU
             timeout = timeout_of(trainer)
             self._group = distributed.new_group(backend="gloo", timeout=timeout)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Restore the handlers of Ctrl-C and SIGUSR1."""
+        """Restore the handlers."""
+        self.restore_handlers()
+
+    def restore_handlers(self) -> None:
+        """Restore the handlers of all signals but SIGTERM."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}

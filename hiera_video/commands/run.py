@@ -46,6 +46,7 @@ def help_text(command: str) -> str:
         f"{DESCRIPTIONS[command]}\n\n"
         "  RUN                folder of a training run, or a checkpoint of one\n"
         "  --cfg job          print the configuration and stop\n"
-        "  --multirun         run once for every combination of key=a,b,...\n\n"
+        "  --multirun         run once for every combination of key=a,b,...; prints a table of\n"
+        "                     the jobs, best first; a sweep's folder can stand for RUN\n\n"
         f"{overview()}"
     )

@@ -20,6 +20,7 @@ from hiera_video.running.folders import (
 from hiera_video.running.kinds import check_kinds
 from hiera_video.running.overrides import parameters
 from hiera_video.running.predict_actions import detects_actions
+from hiera_video.running.sweeps import best_job, is_sweep, newest_sweep
 from hiera_video.running.usage_errors import constructor_error
 from hiera_video.terminal import did_you_mean
 from hiera_video.weights.description import CUSTOM
@@ -96,12 +97,15 @@ def checkpoint_path(config: DictConfig) -> Path | None:
         _check_unfinished(config)
         source = config.ckpt_path
         if source == "auto":
-            source = newest_training(config.name)
+            source = newest_sweep(config.name) or newest_training(config.name)
         if source is None and not config.task.init_from:
             raise UsageError(
                 f"{config.command} needs weights: ckpt_path=FILE_OR_RUN_FOLDER, ckpt_path=auto for "
-                f"the newest run of {config.name}, or task.init_from=WEIGHTS"
+                f"the newest run or sweep of {config.name}, or task.init_from=WEIGHTS"
             )
+        if source is not None and is_sweep(Path(source)):
+            source, why = best_job(Path(source))
+            log.info(f"{source}: {why}")
     return source and checkpoint_of(Path(source), newest=config.command == "fit")
 
 

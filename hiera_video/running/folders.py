@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -172,10 +172,15 @@ def newest_training(name: str, idle: bool = False) -> Path | None:
         name: of the configuration.
         idle: leave out runs that are under way.
     """
-    checkpoints = list(Path("runs", name).glob("fit-*/checkpoints/*.ckpt"))
+    checkpoints = Path("runs", name).glob("fit-*/checkpoints/*.ckpt")
     newest_first = sorted(checkpoints, key=lambda path: path.stat().st_mtime, reverse=True)
     folders = dict.fromkeys(path.parents[1] for path in newest_first)
     return next((f for f in folders if not (idle and is_training(f))), None)
+
+
+def newest_checkpoint(files: Iterable[Path]) -> Path | None:
+    """The file that was written last; None if there are none."""
+    return max(files, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def newest_unfinished_test(name: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import io
 import logging
 import os
@@ -12,6 +13,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from hiera_video.errors import UsageError, UserError
@@ -24,8 +26,11 @@ from hiera_video.running.folders import (
     refuse_earlier_run,
     remove_failed_start,
 )
+from hiera_video.running.sweeps import Job, recorded, report
 from hiera_video.running.usage_errors import explained
 from hiera_video.running.words import HydraCall
+
+log = logging.getLogger(__name__)
 
 PRINTING_FLAGS = ("--cfg", "-c", "--info", "--hydra-help", "--version")  # nothing is run
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
@@ -54,7 +59,7 @@ def main(call: HydraCall) -> None:
         with explained(call):
             prepare(call)
             if not any(flag.partition("=")[0] in PRINTING_FLAGS for flag in call.flags):
-                register_resolvers(functools.cache(own_run_folder))
+                register_resolvers(_own_run_folder)
             hook = f"+hydra.callbacks.folder._target_={OwnFolder.__module__}.OwnFolder"
             sys.argv[1:] = [*call.argv, hook]
             if not _is_first():  # the first process describes the run
@@ -66,6 +71,15 @@ def main(call: HydraCall) -> None:
         if OwnFolder.ready:  # Ctrl-C may have come before the job
             _remove_if_nothing_done(OwnFolder.ready)
         raise
+    finally:
+        if OwnFolder.sweep and _is_first():
+            report(OwnFolder.sweep)
+
+
+@functools.cache
+def _own_run_folder(name: str, command: str, resume: str | None) -> str:
+    """`own_run_folder`, the same in the whole process; at the top of a module, to be pickled."""
+    return own_run_folder(name, command, resume)
 
 
 class OwnFolder(Callback):
@@ -76,9 +90,11 @@ class OwnFolder(Callback):
 
     Attributes:
         ready: the folder that is locked, in this process.
+        sweep: the folder of the sweep that this process runs.
     """
 
     ready: Path | None = None
+    sweep: Path | None = None
 
     def __init__(self) -> None:
         self._lock = contextlib.ExitStack()
@@ -101,6 +117,18 @@ class OwnFolder(Callback):
             OwnFolder.ready = folder
         except UserError as error:
             raise _ThroughHydra(error) from error
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note the folder of the sweep, whose table is printed however it ends.
+
+        Raises:
+            SystemExit: the launcher would start jobs that cannot work.
+        """
+        launcher = config.hydra.launcher
+        if launcher._target_.endswith(".LocalLauncher") and launcher.tasks_per_node != 1:
+            reason = "submitit_local starts one process a job; trainer.devices starts the others"
+            raise _ThroughHydra(UsageError(f"hydra.launcher.tasks_per_node: {reason}"))
+        OwnFolder.sweep = Path(config.hydra.sweep.dir)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Give the lock back."""
@@ -135,24 +163,64 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
     words = [word for word in call.overrides if word.startswith("hydra.searchpath=")]
     words += [word for word in hydra_config.overrides.task if not word.startswith("++command=")]
     flags = [flag for flag in call.flags if flag not in ("-m", "--multirun")]
-    sys.argv[1:] = [call.command, *call.config_words, *flags, *words]
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        _be_queued_again(config, words)
     with read_write(hydra_config), open_dict(hydra_config):
         hydra_config.run.dir = run_dir
     config.run_dir = run_dir
+    sys.argv[1:] = [call.command, *call.config_words, *flags, *words]
 
     launcher = {name: os.environ.get(name) for name in DDP_VARIABLES}
     try:
         from hiera_video.running.run import run  # imports torch and Lightning: only now
 
-        with explained(call):
-            return run(config)
+        with _record(hydra_config) as job, explained(call):
+            score = run(config)
+            if score is not None:
+                job.metric, job.mode, job.value = score
+            return job.value
     except BaseException as error:
         _remove_if_nothing_done(Path(run_dir))
         if isinstance(error, UserError):
-            raise _ThroughHydra(error) from error
+            if not _goes_on(hydra_config):
+                raise _ThroughHydra(error) from error
+            log.error(f"job {hydra_config.job.num} failed: {error}")
+            raise UsageError(str(error), error.exit_code) from error  # which can be pickled
         raise
     finally:
         _leave_process_group(launcher)
+
+
+def _be_queued_again(config: DictConfig, words: list[str]) -> None:
+    """Have a job of submitit go on when it is queued again; its command stays the same."""
+    if config.command in ("fit", "test") and config.resume is None:
+        config.resume = "auto"
+        words.append("resume=auto")
+    # The other ranks are started as `python -m` of the main module, which is submitit's here.
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec("hiera_video.__main__")
+
+
+def _record(hydra_config: Any) -> contextlib.AbstractContextManager[Job]:
+    """The job that runs, of which a sweep keeps a record."""
+    sweep, words = Path(hydra_config.sweep.dir), hydra_config.overrides.task
+    folder = os.path.relpath(hydra_config.runtime.output_dir, sweep)
+    words = [word for word in words if not word.startswith("++command=")]
+    job = Job(hydra_config.job.get("num", 0), words, folder)
+    if hydra_config.mode == RunMode.MULTIRUN and _is_first():
+        return recorded(job, sweep)
+    return contextlib.nullcontext(job)
+
+
+def _goes_on(hydra_config: Any) -> bool:
+    """Whether a sweep goes on after a job that failed.
+
+    With several processes it does not, as the others may be in the middle of the job; but each job
+    of submitit has processes of its own.
+    """
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        return True
+    processes = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or "1"
+    return hydra_config.mode == RunMode.MULTIRUN and processes == "1"
 
 
 def _remove_if_nothing_done(run_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 
 from lightning import Trainer
@@ -76,7 +77,35 @@ def check_processes(trainer: Trainer) -> None:
         )
 
 
-def requeue() -> None:
+def queue_again(number: int) -> None:
+    """Have this job started again after a signal that asks for it; other signals do nothing.
+
+    Args:
+        number: SIGUSR1, which SLURM sends; or SIGUSR2, which submitit listens to.
+
+    Raises:
+        SystemExit: submitit has queued the job again.
+        UsageError: submitit does not queue it again.
+    """
+    if number == signal.SIGUSR1:
+        _requeue()
+    if number != signal.SIGUSR2:
+        return
+    try:
+        signal.raise_signal(number)
+    except SystemExit as stop:
+        stop.add_note("queued again")  # for the table of the sweep
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"all is saved, but the job is not queued again ({error}); hydra.launcher."
+            "max_num_timeout is how often it may run out of time, and hydra.sweep.dir=SWEEP "
+            "resume=auto goes on",
+            1,
+        ) from error
+
+
+def _requeue() -> None:
     """Have SLURM start this job again; nothing is done outside a job of SLURM."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:

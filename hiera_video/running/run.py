@@ -41,10 +41,12 @@ from hiera_video.running.processes import (
     check_processes,
     check_strategy,
     check_strategy_name,
-    requeue,
+    queue_again,
 )
 from hiera_video.running.resuming import check_resumed, is_finished, where
 from hiera_video.running.saving import WholeCheckpoints
+from hiera_video.running.scores import score_of
+from hiera_video.running.sweeps import Score
 from hiera_video.tasks.lightning_private import Position, position_of
 from hiera_video.terminal import did_you_mean
 from hiera_video.weights.trained import Classes, classes_of, read_classes
@@ -52,11 +54,11 @@ from hiera_video.weights.trained import Classes, classes_of, read_classes
 log = logging.getLogger(__name__)
 
 
-def run(config: DictConfig) -> float | None:
+def run(config: DictConfig) -> Score | None:
     """Run ``config.command``: one of fit, validate, test and predict.
 
     Returns:
-        The metric that ``config.optimized_metric`` names, for Hydra's sweepers.
+        The metric that the jobs of a sweep are compared by; None if there is none.
 
     Raises:
         UserError: the configuration contradicts itself, the machine or the checkpoint, or the work
@@ -99,8 +101,7 @@ def run(config: DictConfig) -> float | None:
         _report(trainer, config, getattr(task, "results", None), time.perf_counter() - started)
     if config.command == "predict":
         _check_predictions(trainer)
-    metric = trainer.callback_metrics.get(config.optimized_metric)
-    return None if metric is None else float(metric)
+    return score_of(trainer, config)
 
 
 class _Start(NamedTuple):
@@ -229,15 +230,17 @@ def _call(
         savers = [c for c in trainer.callbacks if isinstance(c, SaveOnSigterm)]  # pyright: ignore
         if savers and command == "fit":
             _check_saved(trainer)
-            if savers[0].received == signal.SIGUSR1:
-                if trainer.is_global_zero:
-                    requeue()
-                # SLURM may end all processes when the first one ends.
-                trainer.strategy.barrier("the job is queued again")
+            savers[0].restore_handlers()
             log.info(
                 f"stopped and saved after step {trainer.global_step}; to go on: "
                 f"hiera-video fit resume={trainer.default_root_dir}"
             )
+            try:
+                if trainer.is_global_zero:
+                    queue_again(savers[0].received)
+            finally:
+                # SLURM may end all processes when the first one ends.
+                trainer.strategy.barrier("the job is queued again")
         # Lightning would exit with 0, and a scheduler would think it was done.
         received = savers[0].received if savers else 0  # by this process
         sys.exit(128 + (received or signal.SIGTERM))

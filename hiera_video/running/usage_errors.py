@@ -63,6 +63,9 @@ def explain(error: BaseException, call: HydraCall) -> UserError | None:
             "network between them is cut; what it printed may say why",
             1,
         )
+    # submitit's own errors, of which that of a machine without SLURM has no class.
+    if type(error).__module__.startswith("submitit") or 'detect "srun"' in str(error):
+        return UsageError(str(error).strip().splitlines()[0], 1)
     if isinstance(error, YAMLError):
         return UsageError(f"{call.config}: {_one_line(error)}")
     return as_user_error(error)
@@ -105,6 +108,8 @@ def _missing_group(error: MissingConfigException) -> str:
     wanted = str(error.missing_cfg_file)
     options = [name for name in error.options if not name.startswith("_")]
     hint = did_you_mean(wanted.rpartition("/")[2], options)
+    if wanted.startswith("hydra/launcher/submitit"):
+        hint = ": pip install 'hiera-video[slurm]' brings it"
     return f"no configuration {wanted!r}{hint or '; there are ' + ', '.join(options)}"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from hiera_video.errors import UsageError
 from hiera_video.running.configurations import conf_dir, configurations
 from hiera_video.running.folders import config_file, is_run
+from hiera_video.running.sweeps import best_job, is_sweep
 from hiera_video.terminal import did_you_mean
 
 RUN_COMMANDS = ("fit", "validate", "test", "predict")
@@ -167,7 +168,7 @@ def _take_run(call: HydraCall, paths: list[str]) -> None:
     """
     key = "resume" if call.command == "fit" else "ckpt_path"
     run = call.value(key)
-    if call.command != "fit" and run is None and paths and is_run(Path(paths[0])):
+    if call.command != "fit" and run is None and paths and _is_trained(Path(paths[0])):
         run = paths.pop(0)
         call.overrides.append(f"{key}={quote(run)}")
     if run is None and paths and call.command != "predict":
@@ -177,6 +178,8 @@ def _take_run(call: HydraCall, paths: list[str]) -> None:
         if call.command != "fit":
             needed = "a run folder or checkpoint, or --config NAME_OR_FILE"
         raise UsageError(f"{call.command} needs {needed}; `hiera-video configs ls` lists names")
+    if call.command != "fit" and is_sweep(Path(run)):
+        run = str(best_job(Path(run))[0])
     if not is_run(Path(run)):
         raise UsageError(f"{run}: no run folder or checkpoint")
     call.config, call.is_run = run, True
@@ -233,7 +236,12 @@ def _quoted_path(word: str) -> str:
 
 def _is_path(word: str, command: str) -> bool:
     """Whether a word is a path: a video to predict, or a run; not an override of the same name."""
-    return _exists(word) and ("=" not in word or command == "predict" or is_run(Path(word)))
+    return _exists(word) and ("=" not in word or command == "predict" or _is_trained(Path(word)))
+
+
+def _is_trained(path: Path) -> bool:
+    """Whether a path is a run, a checkpoint of one, or the folder of a sweep."""
+    return is_run(path) or is_sweep(path)
 
 
 def _exists(word: str) -> bool:

@@ -29,15 +29,17 @@ class Command:
 
     Args:
         words: after `hiera-video`.
+        module: that runs; by default, that of our commands.
         cwd: its current folder.
         stderr: file descriptor that its errors go to; by default, where its output goes.
         environment: variables besides ours.
     """
 
-    def __init__(self, *words, cwd, stderr: int | None = None, **environment):
+    def __init__(self, *words, cwd, module="hiera_video", stderr: int | None = None, **environment):
         self.words = [*map(str, words)]
         variables = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **THREADS, **environment}
         request = {"words": self.words, "cwd": str(cwd), "environment": variables}
+        request["module"] = module
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by `wait`
         self._status, theirs = os.pipe()
         output = self._output.fileno()
@@ -123,7 +125,7 @@ def _watch(request, output: int, errors: int, status: int) -> None:
     more = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:1] = [request["cwd"], *filter(None, more)]
     sys.argv = ["hiera-video", *request["words"]]
-    raise _Begin
+    raise _Begin(request["module"])
 
 
 class _Begin(BaseException):
@@ -138,5 +140,5 @@ if __name__ == "__main__":
     gc.freeze()  # what is there now stays: no fork need look at it
     try:
         _serve()
-    except _Begin:
-        runpy.run_module("hiera_video", run_name="__main__", alter_sys=True)
+    except _Begin as begin:
+        runpy.run_module(begin.args[0], run_name="__main__", alter_sys=True)

@@ -68,4 +68,9 @@ def test_a_sweep_on_two_processes_runs_each_job_once(workspace):
         (record,) = json.loads((workspace / f"sweep/{job}/run.json").read_text())
         assert (record["seed"], record["world_size"]) == (seed, 2)
         assert (workspace / f"sweep/{job}/checkpoints/last.ckpt").exists()
-    assert sorted(p.name for p in (workspace / "sweep").iterdir()) == ["0", "1", "multirun.yaml"]
+    files = sorted(p.name for p in (workspace / "sweep").iterdir())
+    assert files == [".jobs", "0", "1", "multirun.yaml", "sweep.json"]
+    table = json.loads((workspace / "sweep/sweep.json").read_text())
+    assert {(job["number"], job["status"]) for job in table} == {(0, "finished"), (1, "finished")}
+    assert all(job["metric"] == "val/top1" and 0 <= job["value"] <= 1 for job in table)
+    assert output.count("jobs of sweep, highest val/top1 first:") == 1

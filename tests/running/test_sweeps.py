@@ -1,0 +1,74 @@
+import pytest
+
+from hiera_video.errors import UsageError
+from hiera_video.running.sweeps import Job, best_job, jobs_of, recorded, report
+
+
+def add(sweep, number, value, mode="max", error: BaseException | None = None):
+    """Run a job that ends with a value, or an error."""
+    folder = sweep / str(number) / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "last.ckpt").touch()
+    with recorded(Job(number, ["task.lr=1", f"seed={number}"], str(number)), sweep) as job:
+        job.metric, job.mode, job.value = "val/x", mode, value
+        if error is not None:
+            raise error
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", 1), ("min", 2)])
+def test_the_best_finished_job_is_taken(tmp_path, mode, best):
+    for number, value in enumerate((0.5, 0.75, 0.25, float("nan"))):
+        add(tmp_path, number, value, mode)
+    with pytest.raises(ValueError, match="bad"):
+        add(tmp_path, 4, 1.0 if mode == "max" else 0.0, mode, ValueError("bad\nluck"))
+    folder, why = best_job(tmp_path)
+    assert folder == tmp_path / str(best)
+    order = {"max": "highest val/x 0.7500", "min": "lowest val/x 0.2500"}[mode]
+    assert why == f"job {best} (seed={best}): {order} of 4 finished jobs"
+    jobs = {job.number: job for job in jobs_of(tmp_path)}
+    assert [*jobs][-2:] == [3, 4]
+    assert (jobs[3].value, jobs[4].reason) == (None, "bad luck")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (KeyboardInterrupt(), "Ctrl-C"),
+        (SystemExit(143), "SIGTERM"),
+        (SystemExit(3), "exit code 3"),
+    ],
+)
+def test_a_job_that_is_stopped_is_interrupted(tmp_path, error, reason):
+    with pytest.raises(type(error)):
+        add(tmp_path, 0, 0.5, error=error)
+    (job,) = jobs_of(tmp_path)
+    assert (job.status, job.reason) == ("interrupted", reason)
+
+
+def test_a_job_is_running_until_it_ends(tmp_path, capsys):
+    with recorded(Job(0, [], "0"), tmp_path):
+        report(tmp_path)
+    assert capsys.readouterr().out.splitlines()[2].split() == ["0", "-", "running", "0"]
+
+
+def test_a_finished_job_stays_finished(tmp_path):
+    add(tmp_path, 0, 0.5)
+    add(tmp_path, 0, None)  # there was nothing left to do
+    with pytest.raises(UsageError):
+        add(tmp_path, 0, None, error=UsageError("there is an earlier run"))
+    (job,) = jobs_of(tmp_path)
+    assert (job.status, job.value) == ("finished", 0.5)
+    add(tmp_path, 0, 0.25)
+    assert jobs_of(tmp_path)[0].value == 0.25
+
+
+def test_no_best_job(tmp_path):
+    with pytest.raises(UsageError, match="no job of this sweep has finished"):
+        best_job(tmp_path)
+    add(tmp_path, 0, None)
+    with pytest.raises(UsageError, match="have no metric to be compared by"):
+        best_job(tmp_path)
+    add(tmp_path, 0, 0.5)
+    (tmp_path / "0/checkpoints/last.ckpt").unlink()
+    with pytest.raises(UsageError, match="has no checkpoint"):
+        best_job(tmp_path)
