@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from lightning import Callback, LightningModule, Trainer
-from torch.distributed import PrefixStore, TCPStore
+from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.constants import default_pg_timeout
 
 from hiera_video.errors import SILENT_PROCESS
