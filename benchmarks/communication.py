@@ -83,12 +83,14 @@ class Communication(NamedTuple):
         forward: what the forward pass of each batch can hide.
         backward: what the backward pass of each batch can hide.
         last: what the backward pass of a step's last batch can hide as well.
-        tail: what nothing can hide: the first gathering and the last bucket.
+        bare: what nothing can hide in each batch: FSDP2's parameters outside the products.
+        tail: what nothing can hide in a step: the last bucket of DDP.
     """
 
     forward: float
     backward: float
     last: float
+    bare: float
     tail: float
 
 
@@ -140,11 +142,11 @@ def communication(strategy: str, network: Sizes, gpus: int, cluster: Cluster) ->
     def replicate(size: float) -> float:
         return cluster.across(size / local, nodes, 2)
 
+    # Lightning skips the exchange of gradients that are accumulated with DDP, not with FSDP2.
     gather = sum(one_pass(2 * count) for count in network.products)
-    scatter = [one_pass(4 * count) + replicate(4 * count) for count in network.products]
+    scatter = sum(one_pass(4 * count) + replicate(4 * count) for count in network.products)
     rest = 4 * network.rest
-    tail = 2 * one_pass(rest) + replicate(rest)
-    return Communication(gather, gather, sum(scatter), tail)
+    return Communication(gather, gather + scatter, 0.0, 2 * one_pass(rest) + replicate(rest), 0.0)
 
 
 def _ddp(gradients: int, all_reduce: Callable[[float], float]) -> Communication:
@@ -154,7 +156,7 @@ def _ddp(gradients: int, all_reduce: Callable[[float], float]) -> Communication:
     first = min(FIRST_BUCKET, others)
     full, part = divmod(others - first, BUCKET)
     buckets = [size for size in (first, part) if size] + [BUCKET] * full
-    return Communication(0.0, 0.0, sum(map(all_reduce, buckets)), all_reduce(final))
+    return Communication(0.0, 0.0, sum(map(all_reduce, buckets)), 0.0, all_reduce(final))
 
 
 def step(
@@ -168,19 +170,19 @@ def step(
         gpus: number of them.
         cluster: what connects them.
         batch: seconds that a GPU computes for a batch.
-        batches: accumulated for a step. Gradients are exchanged after the last one.
+        batches: accumulated for a step; DDP exchanges gradients once a step, FSDP2 in each batch.
     """
     parts = communication(strategy, network, gpus, cluster)
     forward, backward = OVERLAP * (1 - BACKWARD) * batch, OVERLAP * BACKWARD * batch
-    exposed = batches * max(0.0, parts.forward - forward) + parts.tail
+    exposed = batches * (parts.bare + max(0.0, parts.forward - forward)) + parts.tail
     exposed += (batches - 1) * max(0.0, parts.backward - backward)
     exposed += max(0.0, parts.backward + parts.last - backward)
-    total = batches * (parts.forward + parts.backward) + parts.last + parts.tail
+    total = batches * (parts.forward + parts.backward + parts.bare) + parts.last + parts.tail
     return Step(batches * batch, total, exposed)
 
 
 def hiding_batch(parts: Communication, clip: float) -> int:
-    """Fewest clips of a GPU whose computation hides all communication but the tail.
+    """Fewest clips of a GPU whose computation hides all communication but `bare` and `tail`.
 
     Args:
         parts: as `communication` returns them.
