@@ -1,12 +1,12 @@
 """The model of communication against numbers by hand, a simulated ring, and two processes."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.communication import (
@@ -109,7 +109,7 @@ def count_bytes(rank: int, folder: str) -> None:
     network = DistributedDataParallel(tiny_model())
     buckets: list[int] = []
 
-    def counted(state: Any, bucket: distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    def counted(state, bucket):
         buckets.append(bucket.buffer().nbytes)
         return allreduce_hook(state, bucket)
 
@@ -123,7 +123,7 @@ def count_bytes(rank: int, folder: str) -> None:
 
 def test_ddp_sends_float32_gradients_under_autocast(tmp_path):
     """The one check against reality: what two processes give to their all-reduces."""
-    multiprocessing.start_processes(count_bytes, (str(tmp_path),), nprocs=2, start_method="fork")
+    start_processes(count_bytes, (str(tmp_path),), nprocs=2, start_method="fork")
     with torch.device("meta"):
         expected = sizes(tiny_model()).gradients
     assert [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)] == [expected] * 2
