@@ -1,18 +1,20 @@
-"""Write the tables of memory in docs/scaling.md. Takes some minutes.
+"""Write the tables of docs/scaling.md, after networks, recipes or an estimate were changed.
 
-python docs/scaling.py            # after networks, recipes or the estimate were changed
+python -m docs.scaling                  # takes some minutes
+python -m docs.scaling communication    # only the tables of communication; seconds
 """
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from docs.communication import KINDS, communication_tables, line
 from hiera_video.commands.training_memory import GIB, TrainingMemory, training_memory
 from hiera_video.models.names import WIDTHS
 from hiera_video.running.training_parts import training_parts
 
 PAGE = Path(__file__).with_suffix(".md")
-BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 CARD = 80  # GiB
-KINDS = {"pretrain": "pretraining", "finetune": "fine-tuning"}
 WITHOUT_RECIPE = ("tiny", "small")  # they take that of base
 DEVICES = ((1, False), (8, False), (8, True), (64, True))  # number, sharded
 HEADER = (
@@ -81,12 +83,7 @@ def devices_row(kind: str, devices: int, sharded: bool) -> str:
     )
 
 
-def line(cells: tuple[str, ...] | list[str]) -> str:
-    """A line of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
-
-
-def tables() -> str:
+def memory_tables() -> str:
     """All models on one device; huge on several."""
     lines = [line(HEADER), "|---|---|" + "--:|" * (len(HEADER) - 2)]
     lines += [row(size, kind) for size in WIDTHS for kind in KINDS]
@@ -96,11 +93,18 @@ def tables() -> str:
     return "\n".join(lines) + "\n"
 
 
-def page() -> str:
-    """The page with the tables that belong in it."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    return before + BEGIN + "\n" + tables() + "\n" + END + rest.partition(END)[2]
+TABLES = {"memory": memory_tables, "communication": communication_tables}
+
+
+def page(names: Sequence[str]) -> str:
+    """The page with new tables between the markers of these `TABLES`."""
+    text = PAGE.read_text()
+    for name in names:
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{TABLES[name]()}\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    PAGE.write_text(page(sys.argv[1:] or list(TABLES)))
