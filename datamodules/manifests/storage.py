@@ -7,9 +7,8 @@ from collections import Counter
 from typing import Any
 
 _RETRY_SECONDS = (0.5, 2.0, 8.0)  # least wait before each new attempt; up to twice as long
-# Asking again does not help. The last two are botocore's, which may not be installed.
 _FINAL = (ImportError, ValueError, FileNotFoundError, PermissionError)
-_FINAL_NAMES = {"NoCredentialsError", "PartialCredentialsError"}
+_FINAL_NAMES = {"NoCredentialsError", "PartialCredentialsError"}  # of botocore
 # Forked processes share the state of `random`, and would all ask again at the same moment.
 _random = secrets.SystemRandom()
 
@@ -49,7 +48,7 @@ class RemoteFile:
                 break
             except Exception as error:  # from whatever library serves this kind of URL
                 name = type(error).__name__
-                if seconds is None or isinstance(error, _FINAL) or name in _FINAL_NAMES:
+                if seconds is None or _is_final(error):
                     reason = str(error).partition("\n")[0]
                     raise StorageError(errno.EIO, f"{self.url}: {name}: {reason}") from error
                 time.sleep(seconds * _random.uniform(1, 2))
@@ -69,3 +68,9 @@ class RemoteFile:
         files, path = self._opened
         traffic["requests"] += 1
         return files.cat_file(path, start=start, end=end)
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether asking again does not help."""
+    past_the_end = isinstance(error, OSError) and error.errno == errno.EINVAL
+    return past_the_end or isinstance(error, _FINAL) or type(error).__name__ in _FINAL_NAMES
