@@ -11,7 +11,7 @@ import secrets
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -112,32 +112,34 @@ class RangeCache:
             os.fsync(file.fileno())
             with self._usage() as usage:
                 # There may be a damaged copy, or one that another process has just fetched.
-                replaced = place.stat().st_size if place.exists() else 0
+                replaced = place.lstat().st_size if _is_regular(place) else 0
                 os.replace(file.name, place)
-                usage.add(-replaced)
+                usage.add(-min(replaced, size))
 
     @contextmanager
     def _reserved(self, folder: Path, size: int) -> Iterator[BinaryIO]:
         """Open a new file for which there is room; give the room back if it is not filled."""
         temporary = folder / f".{secrets.token_hex(8)}.unfinished"
-        with self._usage() as usage:
-            if usage.taken + size > self._limit and time.time() - usage.swept > _SWEEP_SECONDS:
-                self._sweep(usage)
-            if usage.taken + size > self._limit:
-                raise _NoRoom
-            folder.mkdir(exist_ok=True)
-            usage.add(size)  # first: a process that is killed here leaves too high a number
-            file = open(temporary, "xb")  # noqa: SIM115
-            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed: it is being filled
-            os.truncate(temporary, size)  # its whole size counts from the beginning
-        with file:
-            try:
-                yield file
-            except BaseException:
+
+        def give_back(kind: type[BaseException] | None, *_: object) -> None:
+            if kind is not None:
                 with self._usage() as usage:
                     temporary.unlink(missing_ok=True)
                     usage.add(-size)
-                raise
+
+        with ExitStack() as cleanup:
+            with self._usage() as usage:
+                if usage.taken + size > self._limit and time.time() - usage.swept > _SWEEP_SECONDS:
+                    self._sweep(usage)
+                if usage.taken + size > self._limit:
+                    raise _NoRoom
+                folder.mkdir(exist_ok=True)
+                file = cleanup.enter_context(open(temporary, "xb"))
+                fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed: it is being filled
+                usage.add(size)  # a process that is killed here leaves too high a number
+                cleanup.push(give_back)
+                os.truncate(temporary, size)  # its whole size counts from the beginning
+            yield file
 
     @contextmanager
     def _usage(self) -> Iterator["_Usage"]:
@@ -234,6 +236,10 @@ def _open_whole(place: Path, size: int) -> BinaryIO | None:
     with suppress(OSError):  # a disk may be read-only
         os.utime(descriptor)
     return file
+
+
+def _is_regular(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _is_locked(path: str) -> bool:
