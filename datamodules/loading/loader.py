@@ -330,8 +330,8 @@ class Loader:
         if not (read["requests"] or read["hits"]) or (self.sampler.rank and not read["retries"]):
             return
         process = f" by process {self.sampler.rank}" if self.sampler.world_size > 1 else ""
-        opened = read["hits"] + read["misses"]  # the decoder may open a video again
-        cached = f"; {read['hits']:,} of {opened:,} opened videos were in data.cache_dir"
+        opened = read["hits"] + read["misses"]
+        cached = f"; {read['hits']:,} of {opened:,} videos were in data.cache_dir"
         log.info(
             f"read from the storage{process}: {read['bytes'] / 2**30:.2f} GiB in "
             f"{read['requests']:,} requests, {read['retries']:,} of them retries"

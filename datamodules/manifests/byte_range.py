@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from datamodules.manifests.range_cache import RangeCache
 from datamodules.manifests.storage import RemoteFile
 
-_LOCAL_BUFFER, _REMOTE_BUFFER = 1 << 16, 1 << 20  # bytes read at once
+_BUFFER, _BLOCK = 1 << 16, 1 << 20  # bytes read at once: of a file object, of a storage
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class ByteRange:
             OSError: the file cannot be opened.
         """
         if "://" not in self.url:
-            return io.BufferedReader(_LocalRange(self), _LOCAL_BUFFER)
+            return io.BufferedReader(_LocalRange(self), _BUFFER)
         copy = self.cache.open(self.url, self.offset, self.size) if self.cache else None
-        return copy or io.BufferedReader(_RemoteRange(self), _REMOTE_BUFFER)
+        return copy or io.BufferedReader(_RemoteRange(self), _BUFFER)
 
 
 class _Range(io.RawIOBase):
@@ -104,9 +104,20 @@ class _LocalRange(_Range):
 
 
 class _RemoteRange(_Range):
+    """Asks for a block at a time, and keeps the last one.
+
+    A `BufferedReader` drops its buffer at a seek relative to the end and at a read past the end. A
+    decoder that begins anew does both; it must not cost a request for a video of one block.
+    """
+
     def __init__(self, part: ByteRange):
         super().__init__(part)
         self._file = RemoteFile(part.url)
+        self._block, self._block_start = b"", 0
 
     def _read(self, start: int, end: int) -> bytes:
-        return self._file.read(start, end)
+        if not 0 <= start - self._block_start < len(self._block):
+            part = self._part
+            end_of_block = min(start + max(_BLOCK, end - start), part.offset + part.size)
+            self._block, self._block_start = self._file.read(start, end_of_block), start
+        return self._block[start - self._block_start : end - self._block_start]
