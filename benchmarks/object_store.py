@@ -1,7 +1,7 @@
 """What a storage's faults cost: requests, retries and bytes of an epoch, with and without a cache.
 
 A local S3 server stands behind a proxy that delays, refuses and cuts connections. The videos are
-small; the counts are what matters. Needs moto[server] and s3fs.
+small; the counts are what matters. Needs moto[s3], flask, flask-cors and s3fs.
 
     python benchmarks/object_store.py
 """
