@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from typing import Any
 
-_RETRY_SECONDS = (0.5, 2.0, 8.0)  # least wait before each new attempt; up to twice as long
+RETRY_SECONDS = (0.5, 2.0, 8.0)  # least wait before each new attempt; up to twice as long
 _FINAL = (ImportError, ValueError, FileNotFoundError, PermissionError)
 _FINAL_NAMES = {"NoCredentialsError", "PartialCredentialsError"}  # of botocore
 # Forked processes share the state of `random`, and would all ask again at the same moment.
@@ -42,7 +42,7 @@ class RemoteFile:
         Raises:
             StorageError: the storage refuses, fails four times, or the file is shorter.
         """
-        for seconds in (*_RETRY_SECONDS, None):
+        for seconds in (*RETRY_SECONDS, None):
             try:
                 data = self._ask(start, end)
                 break

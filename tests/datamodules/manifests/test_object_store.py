@@ -55,7 +55,7 @@ def store(server, monkeypatch: pytest.MonkeyPatch):
     for name, value in environment(server).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)  # its own, which nobody counts
-    monkeypatch.setattr(storage, "_RETRY_SECONDS", (0.01, 0.02, 0.03))
+    monkeypatch.setattr(storage, "RETRY_SECONDS", (0.01, 0.02, 0.03))
     s3fs.S3FileSystem.clear_instance_cache()
     return server
 

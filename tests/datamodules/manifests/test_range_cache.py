@@ -52,7 +52,7 @@ fsspec.register_implementation("shelf", Shelf)
 @pytest.fixture(autouse=True)
 def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Shelf]]:
     """The storage, without faults; nothing has been read."""
-    monkeypatch.setattr(storage, "_RETRY_SECONDS", (0.001,) * 3)
+    monkeypatch.setattr(storage, "RETRY_SECONDS", (0.001,) * 3)
     yield Shelf
     Shelf.asked.clear()
     Shelf.faults.clear()
