@@ -4,6 +4,7 @@ import logging
 import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from datamodules.manifests.labels import class_report
 from datamodules.manifests.lists import read_text
 from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.parquet import find_manifest
+from datamodules.manifests.range_cache import RangeCache
 from datamodules.manifests.shared import shared_videos
 from datamodules.manifests.splits import list_videos, read_split
 
@@ -77,6 +79,9 @@ class VideoDataModule(LightningDataModule):
             may fail and be replaced in training; if more fail, training stops. In evaluation
             nothing is replaced.
         stop_on_kill: stop when a worker hangs or dies, instead of going on without its video.
+        cache_dir: folder on a local disk for copies of packed videos that lie in a storage; see
+            `RangeCache`. None: no copies are kept.
+        cache_gib: greatest size of these copies, in GiB.
         seed: seed of the order and of every random choice.
 
     Attributes:
@@ -113,12 +118,14 @@ class VideoDataModule(LightningDataModule):
         killed_videos: str | Path | None = None,
         max_bad_share: float = 0.01,
         stop_on_kill: bool = False,
+        cache_dir: str | Path | None = None,
+        cache_gib: float = 100.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         check_positive(num_frames=num_frames, stride=stride, fps=fps, batch_size=batch_size)
         check_positive(repeats=repeats, eval_batch_size=eval_batch_size)
-        check_positive(decode_timeout=decode_timeout)
+        check_positive(decode_timeout=decode_timeout, cache_gib=cache_gib)
         if num_workers < 0:
             raise ValueError(f"num_workers must be at least 0, not {num_workers}")
         check_whole(num_frames=num_frames, stride=stride, batch_size=batch_size, repeats=repeats)
@@ -150,6 +157,7 @@ class VideoDataModule(LightningDataModule):
         lists = (None if file is None else Path(file) for file in (bad_videos, killed_videos))
         self.bad_videos = BadVideos(*lists)
         self.max_bad_share, self.stop_on_kill = max_bad_share, stop_on_kill
+        self._cache = None if cache_dir is None else RangeCache(cache_dir, cache_gib)
         self.manifests: dict[str, Manifest] = {}
         self.missing: list[MissingVideo] = []  # in the splits listed so far
         self._left_out: dict[str, np.ndarray] = {}  # by split: ids not to evaluate
@@ -223,6 +231,8 @@ class VideoDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read the class names, then the splits that ``stage`` needs."""
+        if self._cache is not None and (self.trainer is None or self.trainer.local_rank == 0):
+            self._cache.sweep()
         if stage == "predict":
             self._manifest("predict")
             return
@@ -316,7 +326,10 @@ class VideoDataModule(LightningDataModule):
 
     def _manifest(self, name: str) -> Manifest:
         if name not in self.manifests:
-            self.manifests[name] = self._read_once(name)
+            manifest = self._read_once(name)
+            if self._cache is not None:
+                manifest = replace(manifest, cache=self._cache)
+            self.manifests[name] = manifest
         return self.manifests[name]
 
     def _read_once(self, name: str) -> Manifest:

@@ -23,6 +23,7 @@ from datamodules.clips.items import ClipDataset, Item, NothingToLearn
 from datamodules.errors import DatasetError, TooManyBadVideos, VideoDecodeError
 from datamodules.loading.bad_videos import BadVideos, Failure
 from datamodules.loading.item_workers import Workers, check_frames
+from datamodules.manifests.storage import traffic
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +139,7 @@ class Loader:
 
     Attributes:
         waited: seconds from the last request for a batch to the batch.
+        traffic: what was read from a storage for the batches so far; see `storage.traffic`.
 
     Raises:
         DatasetError: there are too few items for one step.
@@ -172,6 +174,7 @@ class Loader:
         self.bad_videos = bad_videos or BadVideos(None)
         self.max_bad_share, self.stop_on_kill = max_bad_share, stop_on_kill
         self.waited = 0.0
+        self.traffic: Counter[str] = Counter()
         self._attempts: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -202,16 +205,23 @@ class Loader:
         self.bad_videos.refresh()
         bad: set[int] = set()  # videos of this epoch that failed
 
+        before = Counter(self.traffic)
+
         def finish(items_and_frames: tuple[list[Item], Tensor]) -> Batch:
+            for item in items_and_frames[0]:
+                self.traffic.update(item.pop("traffic"))
             batch = join_items(*items_and_frames)
             self._note(batch["failed"], bad)
             if sampler.training:
                 sampler.used += step
             return batch
 
-        with closing(self._batches()) as batches:
-            # No variable here refers to a batch, so that its frames are free as soon as it is.
-            yield from _Timed(map(finish, batches), self)
+        try:
+            with closing(self._batches()) as batches:
+                # No variable here refers to a batch, so that its frames are free as soon as it is.
+                yield from _Timed(map(finish, batches), self)
+        finally:  # the trainer need not ask for more than the last batch
+            self._describe(self.traffic - before)
 
     def state_dict(self) -> dict[str, int]:
         """The position: the epoch, and how many of its samples all processes have used."""
@@ -239,7 +249,9 @@ class Loader:
         epoch = self.sampler.epoch if self.sampler.training else 0
 
         def make(k: int, reading: Callable[[int], None]) -> Item:
-            return self._item(order, positions[k], epoch, reading)
+            before = Counter(traffic)
+            item = self._item(order, positions[k], epoch, reading)
+            return item | {"traffic": traffic - before}
 
         if not sizes:
             return
@@ -312,6 +324,19 @@ class Loader:
             self.bad_videos.note(path, failure.reason)
             if self.sampler.training:
                 self.check_bad(len(bad), f"; the last of them {path}: {failure.reason}")
+
+    def _describe(self, read: Counter[str]) -> None:
+        """Log what was read from a storage; of processes but the first, only if there is news."""
+        if not (read["requests"] or read["hits"]) or (self.sampler.rank and not read["retries"]):
+            return
+        process = f" by process {self.sampler.rank}" if self.sampler.world_size > 1 else ""
+        opened = read["hits"] + read["misses"]
+        cached = f"; {read['hits']:,} of {opened:,} videos were in data.cache_dir"
+        log.info(
+            f"read from the storage{process}: {read['bytes'] / 2**30:.2f} GiB in "
+            f"{read['requests']:,} requests, {read['retries']:,} of them retries"
+            f"{cached if opened else ''}"
+        )
 
     def check_bad(self, bad: int, more: str = "") -> None:
         """Stop if more of an epoch's videos failed than ``max_bad_share`` allows.

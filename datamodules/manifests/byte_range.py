@@ -3,13 +3,13 @@
 import errno
 import io
 import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-_RETRY_SECONDS = (0.5, 2.0, 8.0)  # between attempts to read from a storage
-_LOCAL_BUFFER, _REMOTE_BUFFER = 1 << 16, 1 << 20  # bytes read at once
+from datamodules.manifests.range_cache import RangeCache
+from datamodules.manifests.storage import RemoteFile
+
+_BUFFER, _BLOCK = 1 << 16, 1 << 20  # bytes read at once: of a file object, of a storage
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,14 @@ class ByteRange:
         offset: bytes before the video.
         size: bytes of the video.
         name: the name that error messages use.
+        cache: where copies of videos in a storage are kept; None: nowhere.
     """
 
     url: str
     offset: int
     size: int
     name: str
+    cache: RangeCache | None = field(default=None, compare=False, repr=False)
 
     def open(self) -> BinaryIO:
         """Return a buffered, seekable file object that holds these bytes alone.
@@ -34,9 +36,10 @@ class ByteRange:
         Raises:
             OSError: the file cannot be opened.
         """
-        if "://" in self.url:
-            return io.BufferedReader(_RemoteRange(self), _REMOTE_BUFFER)
-        return io.BufferedReader(_LocalRange(self), _LOCAL_BUFFER)
+        if "://" not in self.url:
+            return io.BufferedReader(_LocalRange(self), _BUFFER)
+        copy = self.cache.open(self.url, self.offset, self.size) if self.cache else None
+        return copy or io.BufferedReader(_RemoteRange(self), _BUFFER)
 
 
 class _Range(io.RawIOBase):
@@ -101,28 +104,20 @@ class _LocalRange(_Range):
 
 
 class _RemoteRange(_Range):
+    """Asks for a block at a time, and keeps the last one.
+
+    A `BufferedReader` drops its buffer at a seek relative to the end and at a read past the end. A
+    decoder that begins anew does both; it must not cost a request for a video of one block.
+    """
+
     def __init__(self, part: ByteRange):
         super().__init__(part)
-        from fsspec.core import url_to_fs  # imported only where needed: it takes a while
-
-        self._files, self._path = self._retried(lambda: url_to_fs(part.url))
+        self._file = RemoteFile(part.url)
+        self._block, self._block_start = b"", 0
 
     def _read(self, start: int, end: int) -> bytes:
-        return self._retried(lambda: self._files.cat_file(self._path, start=start, end=end))
-
-    def _retried(self, ask: Callable[[], Any]) -> Any:
-        """Ask a storage, several times if it fails: a busy storage says nothing of the video."""
-        for seconds in (*_RETRY_SECONDS, None):
-            try:
-                return ask()
-            except (ImportError, ValueError, FileNotFoundError, PermissionError) as error:
-                raise self._error(error) from error
-            except Exception as error:  # from whatever library serves this kind of URL
-                if seconds is None:
-                    raise self._error(error) from error
-                time.sleep(seconds)
-        raise AssertionError
-
-    def _error(self, error: Exception) -> Exception:
-        reason = str(error).partition("\n")[0]
-        return OSError(errno.EIO, f"{self._part.url}: {type(error).__name__}: {reason}")
+        if not 0 <= start - self._block_start < len(self._block):
+            part = self._part
+            end_of_block = min(start + max(_BLOCK, end - start), part.offset + part.size)
+            self._block, self._block_start = self._file.read(start, end_of_block), start
+        return self._block[start - self._block_start : end - self._block_start]

@@ -16,6 +16,7 @@ from datamodules.errors import DatasetError
 from datamodules.manifests.byte_range import ByteRange
 from datamodules.manifests.lists import NO_LABEL, Row
 from datamodules.manifests.parquet import pc
+from datamodules.manifests.range_cache import RangeCache
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Manifest:
         folder: folder of a manifest file, where the shards of a packed data set lie.
         prepared: settings of `prepare`, which found the facts; empty where there are none.
         missing: rows of a list whose files do not exist; the table has none of them.
+        cache: where copies of videos in a storage are kept; None: nowhere.
     """
 
     table: pa.Table
@@ -38,6 +40,7 @@ class Manifest:
     folder: str = ""
     prepared: Mapping[str, Any] = field(default_factory=dict)
     missing: tuple[Row, ...] = ()
+    cache: RangeCache | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         """Number of videos."""
@@ -55,7 +58,7 @@ class Manifest:
             self.table[name][index].as_py() for name in ("shard", "offset", "bytes")
         )
         url = shard if "://" in shard else os.path.join(self.folder, shard)
-        return ByteRange(url, offset, size, self.path(index))
+        return ByteRange(url, offset, size, self.path(index), self.cache)
 
     def is_remote(self, index: int) -> bool:
         """Whether a video lies in a storage that is reached by a URL."""

@@ -72,8 +72,15 @@ def reason_of(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def open_container(source: str | Source) -> tuple[Any, BinaryIO | None]:
+def open_container(
+    source: str | Source, file: BinaryIO | None = None
+) -> tuple[Any, BinaryIO | None]:
     """Open a regular local file, or a source, so that FFmpeg cannot be made to open another one.
+
+    Args:
+        source: a path or a source.
+        file: what an earlier call returned for this source, to read again; it is closed if that
+            fails.
 
     Returns:
         PyAV's container, and the file object that it reads; close that after the container. It is
@@ -84,7 +91,7 @@ def open_container(source: str | Source) -> tuple[Any, BinaryIO | None]:
         OSError, FFmpegError: the file cannot be opened or read; see `errors_of`.
     """
     if not isinstance(source, str):
-        file = source.open()
+        file = file or source.open()
         try:
             if not file.seek(0, os.SEEK_END):
                 raise VideoDecodeError(source.name, "the file is empty")

@@ -28,7 +28,7 @@ there on. How the next tick is reached:
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, BinaryIO
 
 from av.error import FFmpegError
 
@@ -69,11 +69,12 @@ class FrameReader:
         self._unread = ""  # why not all packets could be read
         self._starts: set[int] = set()  # of all frames, where seeking may lead to other times
         self._queue = PacketQueue(iter(()))
+        self._file: BinaryIO | None = None
         self._open()
 
     def _open(self) -> None:
-        """Open the file, at its start."""
-        self._container, self._file = open_container(self._source)
+        """Open the file, at its start. A source is opened once: that may cost a request."""
+        self._container, self._file = open_container(self._source, self._file)
         try:
             self._stream = video_stream(self._path, self._container)
             self._codec = self._stream.codec_context
@@ -237,7 +238,7 @@ class FrameReader:
         return False
 
     def _reopen(self) -> None:
-        self.close()
+        self._container.close()
         self._open()
 
     def _read_from_here(self) -> None:
