@@ -176,7 +176,8 @@ def test_starts_that_fail_leave_nothing(tmp_path, workspace, word):
 
 def test_the_error_of_another_process_is_not_buried(workspace, tmp_path):
     fail = ["+callbacks.fail._target_=tests.integration.stopping.FailIn"]
-    words = [*WORDS, *fail, "+callbacks.fail.step=2", "trainer.devices=2"]
+    fail += ["+callbacks.fail.hook=on_train_batch_end", "+callbacks.fail.step=2"]
+    words = [*WORDS, *fail, "trainer.devices=2"]
     output = run_two(*words, f"run_dir={tmp_path}/run", cwd=workspace, code=1, PYTHONPATH=str(ROOT))
     errors = [line for line in output.splitlines() if line.startswith("hiera-video: ")]
     assert sorted(errors) == [
