@@ -42,10 +42,18 @@ class RemoteFile:
         Raises:
             StorageError: the storage refuses, fails four times, or the file is shorter.
         """
+        data = self._ask_patiently(start, end)
+        traffic["bytes"] += len(data)
+        if not data:
+            raise StorageError(errno.EIO, f"{self.url} is cut off: it has no byte {start}")
+        if len(data) > end - start:
+            raise StorageError(errno.EIO, f"{self.url}: the storage cannot read parts of files")
+        return data
+
+    def _ask_patiently(self, start: int, end: int) -> bytes:
         for seconds in (*RETRY_SECONDS, None):
             try:
-                data = self._ask(start, end)
-                break
+                return self._ask(start, end)
             except Exception as error:  # from whatever library serves this kind of URL
                 name = type(error).__name__
                 if seconds is None or _is_final(error):
@@ -53,12 +61,7 @@ class RemoteFile:
                     raise StorageError(errno.EIO, f"{self.url}: {name}: {reason}") from error
                 time.sleep(seconds * _random.uniform(1, 2))
                 traffic["retries"] += 1
-        traffic["bytes"] += len(data)
-        if not data:
-            raise StorageError(errno.EIO, f"{self.url} is cut off: it has no byte {start}")
-        if len(data) > end - start:
-            raise StorageError(errno.EIO, f"{self.url}: the storage cannot read parts of files")
-        return data
+        raise AssertionError
 
     def _ask(self, start: int, end: int) -> bytes:
         if self._opened is None:
