@@ -161,10 +161,12 @@ class StallReport(Callback):
                 notes = _connect().multi_get(ranks)
                 answers.append(behind([Mark(*json.loads(note)) for note in notes]))
 
-        # A connection and a thread of its own: reading has no limit of time if a network is cut.
-        thread = threading.Thread(target=ask, daemon=True)
-        thread.start()
-        thread.join(_ANSWER_SECONDS)
+        if _is_reachable():
+            # A connection and a thread of its own: torch sets no limit to the time of reading. All
+            # else has one, within which the thread ends: in C++ it must not outlive the program.
+            thread = threading.Thread(target=ask, daemon=True)
+            thread.start()
+            thread.join(3 * _ANSWER_SECONDS)
         if not answers:
             return f"process 0, whose machine cannot be reached from {self._mark.host}"
         return answers[0]
@@ -179,6 +181,14 @@ class StallReport(Callback):
                 f"s; it waits for {late}"
             )
             return
+
+
+def _is_reachable() -> bool:
+    """Whether the machine of the store answers in time."""
+    place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    with suppress(OSError), socket.create_connection(place, timeout=_ANSWER_SECONDS):
+        return True
+    return False
 
 
 def _connect() -> PrefixStore:
