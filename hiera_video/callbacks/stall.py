@@ -168,7 +168,7 @@ class StallReport(Callback):
             thread.start()
             thread.join(3 * _ANSWER_SECONDS)
         if not answers:
-            return f"process 0, whose machine cannot be reached from {self._mark.host}"
+            return f"process 0, whose machine does not answer {self._mark.host}"
         return answers[0]
 
     def _watch(self, allowed: float) -> None:

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from functools import cache, partial
 
 from tests.integration.conftest import ROOT
@@ -77,7 +78,11 @@ def run_several(*words, processes, cwd, code: int | None = 0, **environment) -> 
         Command(*words, cwd=cwd, **environment, **group, LOCAL_RANK=f"{rank}", RANK=f"{rank}")
         for rank in range(processes)
     ]
-    return "".join(process.wait(code) for process in started)
+    with ExitStack() as ends:  # also if another one has not ended as it should
+        outputs: list[str] = []
+        for process in reversed(started):
+            ends.callback(lambda process=process: outputs.append(process.wait(code)))
+    return "".join(outputs)
 
 
 run_two = partial(run_several, processes=2)
