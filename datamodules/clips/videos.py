@@ -1,6 +1,7 @@
 """Clips of one video as tensors: the work of the loader's workers."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -234,12 +235,29 @@ def clips_of_views(file: VideoFile, clip: ClipFormat, temporal: int, spatial: in
     Returns:
         uint8 ``(temporal * spatial, T, H, W, 3)``; the view in space varies fastest.
     """
+    times = clip.view_times(file.duration, float(file.rate), temporal)
+    crops = clips_and_crops(file, clip, times, spatial)  # (temporal, spatial, T, H, W, 3)
+    return crops.reshape(-1, *clip.shape)  # (temporal * spatial, T, H, W, 3)
+
+
+def clips_and_crops(
+    file: VideoFile, clip: ClipFormat, times: Sequence[np.ndarray], spatial: int
+) -> np.ndarray:
+    """Views of a video at any times, from one pass over its file.
+
+    Args:
+        file: the video.
+        clip: format of a view.
+        times: of the frames of each of N clips, float64 ``(T,)``, seconds.
+        spatial: number of crops of each clip, as in `clips_of_views`.
+
+    Returns:
+        uint8 ``(N, spatial, T, H, W, 3)``.
+    """
     height, width = covering_size(file.width, file.height, clip.width, clip.height)
-    times = np.concatenate(clip.view_times(file.duration, float(file.rate), temporal))
-    frames = file.frames_at(times, size=(height, width))
+    frames = file.frames_at(np.concatenate(times), size=(height, width))
     boxes = view_crops(width, height, clip.width, clip.height, spatial)
     crops = np.stack([frames[:, y1:y2, x1:x2] for x1, y1, x2, y2 in boxes], axis=1)
-    crops = crops.reshape(temporal, clip.num_frames, spatial, clip.height, clip.width, 3).swapaxes(
+    return crops.reshape(len(times), clip.num_frames, spatial, clip.height, clip.width, 3).swapaxes(
         1, 2
-    )  # (temporal, spatial, T, H, W, 3)
-    return crops.reshape(-1, *crops.shape[2:])  # (temporal * spatial, T, H, W, 3)
+    )  # (N, spatial, T, H, W, 3)
