@@ -41,8 +41,8 @@ def sliding_windows(
         file: the video.
         clip: format of a clip.
         stride: seconds of a part; the last one may be shorter.
-        length: seconds of a clip, over which its frames are spread evenly; None: frames as far apart
-            as in training. A clip of segments (``sampling="segments"``) needs it.
+        length: seconds of a clip, over which its frames are spread evenly; None: frames as far
+            apart as in training. A clip of segments (``sampling="segments"``) needs it.
         spatial: crops of each clip, spread along the longer side of the picture.
 
     Raises:

@@ -45,7 +45,8 @@ def test_a_video_shorter_than_a_clip_is_one_window(tmp_path):
     path = write_video(tmp_path / "short.mp4", moving_frames(3), rate=30)
     with VideoFile(path) as file:
         (window,) = sliding_windows(file, CLIP, 1.0)
-    assert window.start == 0 and window.end == pytest.approx(0.1)
+    assert window.start == 0
+    assert window.end == pytest.approx(0.1)
     assert window.clips.shape == (1, *CLIP.shape)
     np.testing.assert_array_equal(window.clips[0, 1], window.clips[0, 3])
 
