@@ -1,6 +1,7 @@
 """Time the reading of one training clip beside other decoders: 16 frames, stride 4, random place.
 
-    python benchmarks/decoding.py [--clips 20] [--files gop250 gop16 1080p vp9] [--folder FOLDER]
+    python benchmarks/decoding.py [--clips 20] [--files gop250 gop16 1080p mkv avi vp9]
+                                  [--folder FOLDER]
 
 Each reader has a process of its own, with one decoder thread; they take turns clip by clip, so that
 all see the same machine. What is not installed is named in the table (`pip install decord
@@ -45,14 +46,18 @@ class File(NamedTuple):
     options: dict[str, str]
 
 
+H264 = {"g": "250", "crf": "23"}
 FILES = {
-    "gop250": File("340x256, H.264, GOP 250", 256, 340, "libx264", {"g": "250", "crf": "23"}),
+    "gop250": File("340x256, H.264, GOP 250", 256, 340, "libx264", H264),
     "gop16": File("340x256, H.264, GOP 16", 256, 340, "libx264", {"g": "16", "crf": "23"}),
     "1080p": File("1920x1080, H.264, GOP 250", 1080, 1920, "libx264", {"preset": "fast"}),
+    "mkv": File("340x256, H.264 mkv, GOP 250", 256, 340, "libx264", H264),
+    "avi": File("340x256, H.264 AVI, GOP 250", 256, 340, "libx264", H264),
     "vp9": File(
         "340x256, VP9 webm", 256, 340, "libvpx-vp9", {"g": "128", "crf": "32", "cpu-used": "6"}
     ),
 }
+CONTAINERS = {"mkv": "mkv", "avi": "avi", "vp9": "webm"}  # of the others: mp4
 
 
 # ---------------------------------------------------------------- readers: whole frames, cropped
@@ -285,7 +290,7 @@ def main() -> None:
         print("|---|---|--:|--:|--:|--:|")
         for name in arguments.files:
             file = FILES[name]
-            path = folder / f"{name}.{'webm' if 'webm' in file.name else 'mp4'}"
+            path = folder / f"{name}.{CONTAINERS.get(name, 'mp4')}"
             if not path.exists():
                 write(path, file)
             clips = max(2, arguments.clips // 4) if name == "1080p" else arguments.clips
