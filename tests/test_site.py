@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("mkdocs", reason="needs the extra docs: pip install '.[docs]'")
-from docs.hooks import PACKAGES  # noqa: E402 -- it imports mkdocs
+from docs.hooks import PACKAGES
 
 ROOT = Path(__file__).parents[1]
 LOADED = re.compile(r"<(?:script|img|source|iframe)\b[^>]*\bsrc=\"?([^\">\s]+)|<link\b[^>]*>")
@@ -37,7 +37,9 @@ def test_a_page_loads_nothing_from_elsewhere(site):
 def test_the_reference_has_every_public_name(site, package):
     page = (site / f"api/{package}.html").read_text()
     for name in import_module(package).__all__:
-        heading = rf'<h2 id="{re.escape(f"{package}.{name}")}" class="doc doc-heading">.*?</h2>\s*(.*?)'
+        heading = (
+            rf'<h2 id="{re.escape(f"{package}.{name}")}" class="doc doc-heading">.*?</h2>\s*(.*?)'
+        )
         described = re.search(heading + r"<(?:h2|/article)", page, re.DOTALL)
         assert described, name
         assert "<p>" in described[1], f"{name} has no docstring"
