@@ -83,9 +83,7 @@ def test_table_is_that_of_the_page_and_rounds_to_the_papers():
     rows = [line.split() for line in complexity_table().splitlines()[1:]]
     numbers = {name: (parameters, multiply_adds) for name, _, parameters, multiply_adds in rows}
     page = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
-    columns = re.findall(
-        r"^\| (\w+) \| ([\d.]+) \| \S+ \| ([\d.]+) \| \S+ \|$", page, re.MULTILINE
-    )
+    columns = re.findall(r"^\| (\w+) \| ([\d.]+) \| \S+ \| ([\d.]+) \| \S+ \|$", page, re.MULTILINE)
     assert numbers == {name: tuple(values) for name, *values in columns}
     assert list(numbers) == list_models()
     for name, printed in PAPER.items():
