@@ -55,7 +55,7 @@ class Command:
     def ours(self) -> list[str] | None:
         """The words that follow the name of our program; None: another program."""
         words = self.words
-        for i, word in enumerate(words):
+        for i, word in enumerate(words if words[0] != "docker" else []):
             if Path(word).name == "hiera-video" or words[i - 1 : i + 1] == ["-m", "hiera_video"]:
                 return words[i + 1 :]
         return None
