@@ -4,7 +4,7 @@ python -m docs.figures
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -18,7 +18,7 @@ from PIL import Image
 from datamodules.figures import draw_action
 from hiera_video import create_mae, create_model
 from hiera_video.models.masks import MASKS, kept_units, num_kept, num_noise
-from hiera_video.models.token_order import reroll, unroll
+from hiera_video.models.token_order import join_units, reroll
 
 FOLDER = Path(__file__).with_suffix("")
 MODEL = "hiera_base_16x224"
@@ -64,24 +64,16 @@ def stages() -> Figure:
 
 def token_order() -> Figure:
     """Raster order and unit order of a small grid; pooling is a maximum over slices."""
-    unit_grid, levels = (2, 2), ((2, 2), (2, 2))
-    raster = torch.arange(64)
-    units = unroll(raster.view(1, 64, 1), unit_grid, levels)[0, :, :, 0]  # (U, L)
-    place = torch.empty(64, dtype=torch.long)
-    place[units.flatten()] = raster  # the place of each token in memory
-    owner = (place // 16).view(8, 8)
+    levels = ((2, 2), (2, 2))
+    raster = np.arange(64).reshape(8, 8)
+    memory, pooled = _places_in_memory(16, levels), _places_in_memory(4, levels[1:])
     figure, axes = plt.subplots(
         2, 3, figsize=(11, 5.2), height_ratios=(7, 1), gridspec_kw={"hspace": 0.12}
     )
-    after = reroll(units.view(1, 4, 4, 4).amax(2).view(1, 4, 4, 1), levels[1:])  # only its shape
-    pooled = torch.arange(after.numel())
-    pooled_units = reroll(pooled.view(1, 4, 4, 1), levels[1:])[0, ..., 0]  # (U, 2, 2)
-    side_by_side = pooled_units.view(2, 2, 2, 2).transpose(1, 2).reshape(4, 4)
-    pooled_owner = side_by_side // 4
     panels = (
-        ("raster order", raster.view(8, 8), owner),
-        ("order in memory: unit by unit", place.view(8, 8), owner),
-        ("after pooling 2 x 2", side_by_side, pooled_owner),
+        ("raster order", raster, memory // 16),
+        ("order in memory: unit by unit", memory, memory // 16),
+        ("after pooling 2 x 2", pooled, pooled // 4),
     )
     for ax, (title, numbers, colours) in zip(axes[0], panels, strict=True):
         size = len(numbers)
@@ -93,12 +85,12 @@ def token_order() -> Figure:
             for column in range(size):
                 text = str(int(numbers[row, column]))
                 ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=7)
-    for ax, order in zip(axes[1], (raster, raster, pooled), strict=True):
-        colours = owner.flatten() if ax is axes[1, 0] else order // (16 if len(order) == 64 else 4)
-        extent = (0, len(order), 1, 0)
-        ax.imshow(colours[None], cmap=UNITS, extent=extent, aspect="auto", vmin=0, vmax=3)
-        _rule(ax, len(order), 1, width=0.3, rows=False)
-        ax.set_xlabel(f"{len(order)} tokens, one after the other in memory", fontsize=8)
+    for ax, (_, numbers, colours) in zip(axes[1], panels, strict=True):
+        strip = colours.flatten()[numbers.flatten().argsort()]  # in the order of the numbers
+        extent = (0, len(strip), 1, 0)
+        ax.imshow(strip[None], cmap=UNITS, extent=extent, aspect="auto", vmin=0, vmax=3)
+        _rule(ax, len(strip), 1, width=0.3, rows=False)
+        ax.set_xlabel(f"{len(strip)} tokens, one after the other in memory", fontsize=8)
     for start in range(0, 16, 4):  # the slices of the first unit that pooling compares
         axes[1, 1].plot([start + 0.4, start + 3.6], [-0.25, -0.25], color="black", clip_on=False)
     return _finished(figure, axes.flat)
@@ -128,6 +120,12 @@ def masks() -> Figure:
             ax.imshow(np.where(pixels, clip[2 * step], 225), extent=(0, 224, 224, 0))
             _rule(ax, 224, 32, width=0.3)
     return _finished(figure, axes.flat)
+
+
+def _places_in_memory(tokens: int, levels: Sequence[Sequence[int]]) -> np.ndarray:
+    """The place in memory of each token of 2 x 2 units, where the picture has it."""
+    places = torch.arange(4 * tokens).view(1, 4, tokens, 1)  # (B, U, L, C)
+    return join_units(reroll(places, levels), (2, 2))[0, :, :, 0].numpy()
 
 
 def _rule(ax: Axes, size: int, step: int, width: float = 0.9, rows: bool = True) -> None:

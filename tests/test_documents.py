@@ -128,3 +128,12 @@ def test_a_data_set_that_one_must_have_is_named(command):
     config = re.search(r"--config (\S+)|runs/(\S+)/RUN", command.text)
     if config and (config[1] or config[2]).startswith(DATA_SETS):
         assert command.needs, f"put <!-- needs: ... --> before the block of {command.text}"
+
+
+def test_links_of_the_readme_lead_somewhere():
+    for path, anchor in re.findall(r"\]\((?!http)([^)#]+)#?([^)]*)\)", PAGES[0].read_text()):
+        headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE)
+        anchors = [
+            re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings
+        ]
+        assert not anchor or anchor in anchors, f"{path}#{anchor}"
