@@ -2,11 +2,12 @@
 # make demo-pretraining  what pretraining is worth with few labels (an hour or more)
 # make test   install and run the tests
 # make gpu    measure everything on a GPU (12 minutes)
+# make docs   the documentation as a web site, in build/docs/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-scratch demo-pretraining test test-slow gpu lint clean
+.PHONY: demo demo-scratch demo-pretraining test test-slow gpu lint docs clean
 
 # The stamp is remade when what is to be installed changes.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -41,6 +42,9 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) runs/demo data/synthetic

@@ -105,10 +105,10 @@ def _run(words: list[str]) -> None:
     if command in COMPLETION:
         if names := _configurations_for_completion():
             print("\n".join(names))
-        elif _translated_for_completion():
+        elif (flags := _flags_for_completion()) is not None:
             from hiera_video.running.hydra_app import shell_completion
 
-            shell_completion(words)
+            shell_completion([*flags, *words])
         return
     if command not in COMMANDS:
         raise UsageError(f"no command {command!r}{did_you_mean(command, COMMANDS)}; see --help")
@@ -134,22 +134,23 @@ def _configurations_for_completion() -> list[str]:
     return [name for name in configurations() if name.startswith(words[-1])]
 
 
-def _translated_for_completion() -> bool:
+def _flags_for_completion() -> list[str] | None:
     """Translate the words typed so far for Hydra's shell completion.
 
     Returns:
-        Whether Hydra can answer: there is a command with its configuration, or it installs itself.
+        Flags that select their configuration, none if Hydra installs itself; None: it cannot
+        answer, as there is no command with its configuration.
     """
     line = os.environ.get("COMP_LINE")
     if line is None:
-        return True
+        return []
     words = line.split(" ")
     if len(words) < 3 or words[1] not in RUN_COMMANDS:
-        return False
+        return None
     try:
         call = translate(words[1:-1])
     except UsageError:  # of words that are not complete yet
-        return False
-    os.environ["COMP_LINE"] = " ".join([words[0], *call.config_flags, *call.overrides, words[-1]])
+        return None
+    os.environ["COMP_LINE"] = " ".join([words[0], *call.overrides, words[-1]])
     os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    return True
+    return call.config_flags

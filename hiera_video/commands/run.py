@@ -30,7 +30,10 @@ def run(words: Sequence[str]) -> None:
         UserError: wrong usage or input, or the work failed.
     """
     if {"-h", "--help"} & set(words):
+        rest = [word for word in words if word not in ("-h", "--help")]
         print(help_text(words[0]))
+        if any(word.partition("=")[0] == "--config" for word in rest):
+            print(f"\n{_described(rest)}")
         return
     call = translate(words)
     from hiera_video.running.hydra_app import main
@@ -46,7 +49,19 @@ def help_text(command: str) -> str:
         f"{DESCRIPTIONS[command]}\n\n"
         "  RUN                folder of a training run, or a checkpoint of one\n"
         "  --cfg job          print the configuration and stop\n"
+        "  --help --config NAME   also list what can be set in model, data and task\n"
         "  --multirun         run once for every combination of key=a,b,...; prints a table of\n"
         "                     the jobs, best first; a sweep's folder can stand for RUN\n\n"
         f"{overview()}"
     )
+
+
+def _described(words: Sequence[str]) -> str:
+    """What can be set in the configuration that the words name.
+
+    Raises:
+        UsageError: an unknown configuration, or words that do not fit it.
+    """
+    from hiera_video.running.settings import settings
+
+    return settings(translate(words))

@@ -147,6 +147,7 @@ def _check_launcher(call: HydraCall) -> None:
 def shell_completion(words: list[str]) -> None:
     """Install, remove or answer Hydra's completion: ``-sc install=bash``."""
     sys.argv[1:] = words
+    register_resolvers()
     answer = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="hiera_video")
     with contextlib.redirect_stdout(io.StringIO()) as text:
         answer(lambda _: None)()

@@ -1,17 +1,33 @@
-"""Names of the arguments of a class or function, read from its source without importing it.
+"""The arguments of a class or function, read from its source without importing it.
 
 Importing torch and Lightning takes seconds, too long to hear of a misspelt key.
 """
 
 import ast
+import re
 from collections.abc import Collection, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 
 class NotReadable(LookupError):
     """The source does not tell; the class has to be imported."""
+
+
+class Argument(NamedTuple):
+    """An argument of a class or function.
+
+    Attributes:
+        name: its name.
+        default: Python code of its default; empty if it has none.
+        text: what the docstring says about it, on one line.
+    """
+
+    name: str
+    default: str
+    text: str
 
 
 def argument_names(target: str) -> list[str]:
@@ -23,21 +39,41 @@ def argument_names(target: str) -> list[str]:
     Raises:
         NotReadable: the source does not tell.
     """
-    return list(dict.fromkeys(_arguments(*_definition(*target.rpartition(".")[::2]))))
+    return list(described_arguments(target))
 
 
-def _arguments(module: str, node: ast.AST) -> Iterator[str]:
+def described_arguments(target: str) -> dict[str, Argument]:
+    """The arguments of a class or function by name, as `argument_names`.
+
+    Args:
+        target: full name, such as ``hiera_video.create_model``.
+
+    Raises:
+        NotReadable: the source does not tell.
+    """
+    arguments: dict[str, Argument] = {}
+    for argument in _arguments(*_definition(*target.rpartition(".")[::2])):
+        known = arguments.setdefault(argument.name, argument)
+        if not known.text:  # a subclass need not repeat what its base says
+            arguments[argument.name] = known._replace(text=argument.text)
+    return arguments
+
+
+def _arguments(module: str, node: ast.AST) -> Iterator[Argument]:
     if isinstance(node, ast.FunctionDef):
-        yield from _named(node)
+        yield from _named(node, _texts(node))
         if node.args.kwarg:
-            yield from _arguments(*_definition(module, _name(node.returns)))
+            of_class = _arguments(*_definition(module, _name(node.returns)))
+            # The function may choose what they are by default, as `create_model` does by a name.
+            yield from (argument._replace(default="") for argument in of_class)
         return
     refused: Collection[str] = ()
     for owner in _classes(module, node):
         refused = refused or _refused(owner)
         functions = {n.name: n for n in owner.body if isinstance(n, ast.FunctionDef)}
         if init := functions.get("__init__"):
-            yield from (name for name in _named(init) if name not in refused)
+            named = _named(init, _texts(owner) | _texts(init))
+            yield from (argument for argument in named if argument.name not in refused)
             if not init.args.kwarg:
                 return
 
@@ -65,9 +101,24 @@ def _refused(owner: ast.ClassDef) -> Collection[str]:
     return ()
 
 
-def _named(function: ast.FunctionDef) -> list[str]:
-    arguments = [*function.args.args, *function.args.kwonlyargs]
-    return [argument.arg for argument in arguments if argument.arg != "self"]
+def _named(function: ast.FunctionDef, texts: dict[str, str]) -> list[Argument]:
+    plain, keywords = function.args.args, function.args.kwonlyargs
+    defaults = [None] * (len(plain) - len(function.args.defaults)) + function.args.defaults
+    pairs = zip([*plain, *keywords], [*defaults, *function.args.kw_defaults], strict=True)
+    return [
+        Argument(arg.arg, ast.unparse(default) if default else "", texts.get(arg.arg, ""))
+        for arg, default in pairs
+        if arg.arg != "self"
+    ]
+
+
+def _texts(node: ast.FunctionDef | ast.ClassDef) -> dict[str, str]:
+    """What the section ``Args`` of a Google-style docstring says about each argument."""
+    section = re.search(r"^Args:\n((?: .*\n|\n)*)", f"{ast.get_docstring(node)}\n", re.MULTILINE)
+    entries = re.findall(
+        r"^    (\w+): ((?:.*\n)(?:     .*\n)*)", section[1] if section else "", re.M
+    )
+    return {name: " ".join(text.split()) for name, text in entries}
 
 
 def _name(node: ast.AST | None) -> str:

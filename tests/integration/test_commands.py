@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -193,3 +195,29 @@ def test_completion_offers_keys_or_nothing(tmp_path):
     assert offered("hiera-video fit --config demo/pretrain nothing") == ""
     assert offered("hiera-video fit --config demo/pre") == "demo/pretrain\n"
     assert offered("hiera-video fit --config nothing") == ""
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_completes_configurations_and_keys(tmp_path):
+    program = tmp_path / "hiera-video"  # as pip writes it
+    program.write_text(f"#!{sys.executable}\nfrom hiera_video.cli import main\nmain()\n")
+    program.chmod(0o755)
+    script = """
+        eval "$(hiera-video -sc install=bash)"
+        complete -p hiera-video
+        for COMP_LINE in "hiera-video fit --config demo/pre" \\
+                         "hiera-video fit --config folder/finetune task.warm"; do
+            COMP_WORDS=($COMP_LINE)
+            COMP_POINT=${#COMP_LINE} COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+            hydra_bash_completion
+            echo "${COMPREPLY[@]}"
+        done
+    """
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    environment |= {"PYTHONPATH": str(conftest.ROOT)}
+    words = ["bash", "--norc", "-c", script]
+    result = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    function, configuration, keys = result.stdout.splitlines()
+    assert function.endswith("-F hydra_bash_completion hiera-video"), result.stderr
+    assert configuration == "demo/pretrain"
+    assert keys.split() == ["task.warmup_epochs=", "task.warmup_lr="]
