@@ -1,6 +1,10 @@
 """A video of a lamp that is on or off, with sound if wanted, and a network that says which."""
 
+import threading
+import time
+from contextlib import contextmanager
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import av
@@ -91,3 +95,42 @@ def hear(path):
                 start = float(frame.pts * frame.time_base)
                 loud += [start + at[0] / frame.sample_rate, start + at[-1] / frame.sample_rate]
         return stream.codec_context.codec.canonical_name, min(loud), max(loud)
+
+
+@contextmanager
+def stream_server(path, seconds):
+    """Serve a file on this machine at the pace of a live stream; yields its address."""
+    content = path.read_bytes()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # for chunks, which tell the end from a broken connection
+
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            start, sent = time.monotonic(), 0
+            while sent < len(content):
+                passed = min(1.0, (time.monotonic() - start) / seconds + 0.02)
+                chunk = content[sent : int(passed * len(content))]
+                sent += len(chunk)
+                try:
+                    if chunk:
+                        self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+                except OSError:  # the client has gone
+                    return
+                time.sleep(0.02)
+            self.wfile.write(b"0\r\n\r\n")
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/live.ts"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -30,10 +30,17 @@ class ScoredWindow(NamedTuple):
     end: float
     probabilities: np.ndarray
 
-    def top(self, class_names: Sequence[str], top: int) -> list[Prediction]:
-        """The most probable classes, in falling order; ``class_names`` as in the probabilities."""
-        order: list[int] = np.argsort(-self.probabilities, kind="stable")[:top].tolist()
-        return [Prediction(class_names[i], float(self.probabilities[i])) for i in order]
+
+def top_of(probabilities: np.ndarray, class_names: Sequence[str], top: int) -> list[Prediction]:
+    """The most probable classes, in falling order.
+
+    Args:
+        probabilities: of all classes, float ``(classes,)``.
+        class_names: in the same order.
+        top: greatest number of classes to return.
+    """
+    order: list[int] = np.argsort(-probabilities, kind="stable")[:top].tolist()
+    return [Prediction(class_names[i], float(probabilities[i])) for i in order]
 
 
 class Segment(NamedTuple):

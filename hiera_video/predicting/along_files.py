@@ -19,6 +19,7 @@ from hiera_video.predicting.along import (
     SegmentFinder,
     half_width,
     smoothed,
+    top_of,
 )
 from hiera_video.predicting.classifier import Predictor
 from hiera_video.predicting.film import Film
@@ -174,7 +175,7 @@ def _predict_file(
         ):
             window = ScoredWindow(start, end, scores)
             rows.writerow([f"{start:.3f}", f"{end:.3f}", *(f"{p:.6f}" for p in scores)])
-            best = window.top(names, options.top)
+            best = top_of(scores, names, options.top)
             json_lines.write(json.dumps(_record(name, window, best), ensure_ascii=False) + "\n")
             finder.add(window)
             timeline.add(window)

@@ -91,6 +91,18 @@ class Predictor:
         """
         return mean_of_views(self._of_views(video, views)).numpy()
 
+    def probabilities_of_clip(self, clip: np.ndarray) -> np.ndarray:
+        """Probabilities of all classes for frames that are in memory.
+
+        Args:
+            clip: uint8 ``(T, H, W, 3)``, of the size that the model takes.
+
+        Returns:
+            float64 ``(classes,)`` in the order of `class_names`; the sum is 1.
+        """
+        ((_, batch),) = batches(clip[None])
+        return mean_of_views(self._network.logits(batch).softmax(dim=1)).numpy()
+
     def along(
         self,
         video: str | Path | VideoFile,

@@ -39,6 +39,7 @@ from hiera_video.running.compose import SECTIONS
 from hiera_video.running.folders import locked, refuse_earlier_run
 from hiera_video.running.predict_actions import detects_actions, predict_actions
 from hiera_video.running.predict_along import predict_classes_along
+from hiera_video.running.predict_live import live_sources, predict_live
 from hiera_video.running.processes import (
     check_processes,
     check_strategy,
@@ -75,7 +76,8 @@ def run(config: DictConfig) -> Score | None:
     checkpoint = checkpoint_path(config)
     predict = _prediction_without_trainer(config)
     if config.out is None:
-        config.out = "${run_dir}/" + ("predictions" if predict else "predictions.jsonl")
+        folder = predict in (predict_actions, predict_classes_along)
+        config.out = "${run_dir}/" + ("predictions" if folder else "predictions.jsonl")
     record = RunRecord(config.run_dir, *_records(config))  # of the configuration as it was given
     start = _start(config, checkpoint)
     if start.position and is_finished(config, start.position, Path(start.weights)):
@@ -112,6 +114,8 @@ def _prediction_without_trainer(
     """What writes the predictions on one device; None for other commands, and a class a video."""
     if config.command != "predict":
         return None
+    if live_sources(config):
+        return predict_live
     if detects_actions(config):
         return predict_actions
     return predict_classes_along if config.stride is not None else None

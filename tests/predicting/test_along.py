@@ -8,7 +8,14 @@ from datamodules.clips.windows import sliding_windows
 from datamodules.errors import VideoDecodeError
 from datamodules.video.decoding import VideoFile
 from hiera_video.augment.basic import Normalize
-from hiera_video.predicting.along import ScoredWindow, Segment, SegmentFinder, half_width, smoothed
+from hiera_video.predicting.along import (
+    ScoredWindow,
+    Segment,
+    SegmentFinder,
+    half_width,
+    smoothed,
+    top_of,
+)
 from tests.lamp import CLIP, NAMES, Brightness, predictor, write_lamp
 
 ON = np.arange(50) // 10 % 2 == 1  # of 5 s: on from 1 to 2 and from 3 to 4
@@ -36,7 +43,8 @@ def test_probabilities_are_those_of_each_window(lamp, spatial, window):
 
 
 def test_the_lamp_is_seen_second_by_second(lamp):
-    labels = [window.top(NAMES, 1)[0].label for window in predictor().along(lamp)]
+    windows = predictor().along(lamp)
+    labels = [top_of(window.probabilities, NAMES, 1)[0].label for window in windows]
     assert labels == [NAMES[0] if on else NAMES[1] for on in ON[::10]]
 
 
