@@ -61,10 +61,10 @@ def predict_live(config: DictConfig, weights: str, classes: Classes) -> None:
                 out.parent.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(open(out, "w", encoding="utf-8"))
             best = top_of(answer.probabilities, predictor.class_names, config.along.top)
+            count, dropped = count + 1, answer.dropped
             line = json.dumps(_record(answer, best), ensure_ascii=False)
             print(line, file=file, flush=True)
             print(_line(answer, best), flush=True)
-            count, dropped = count + 1, answer.dropped
     log.info(f"{count} answers, {dropped} frames dropped; results in {out}")
 
 
