@@ -15,6 +15,7 @@ from datamodules.video.container import Source, errors_of
 from datamodules.video.decoding import displayed
 from datamodules.video.orientation import orientation
 from datamodules.video.probing import InOrder
+from datamodules.video.sound import Sound
 
 _BT709 = 1  # number of this matrix, these primaries and this transfer in H.273
 _LIMITED = 1  # number of this range
@@ -57,7 +58,7 @@ def play(source: str | Source) -> Generator[Shown, None, None]:
 
 
 class VideoWriter:
-    """Writes pictures to an H.264 file (yuv420p, mp4, no sound). Use it in a ``with`` statement.
+    """Writes pictures to an H.264 file (yuv420p, mp4). Use it in a ``with`` statement.
 
     Every player shows such a file. The format allows even sizes only: if a width or height is odd,
     the last column or row is repeated.
@@ -66,6 +67,7 @@ class VideoWriter:
         path: the file; its folder must exist.
         rate: frames per second, roughly; each frame's own times count.
         crf: quality of x264, from 0 (lossless) to 51 (worst).
+        sound: of the file that the pictures come from; None: no sound.
 
     Raises:
         OSError: the file cannot be written.
@@ -73,8 +75,14 @@ class VideoWriter:
 
     time_base = Fraction(1, 90_000)
 
-    def __init__(self, path: str | os.PathLike[str], rate: Fraction, crf: int = 20) -> None:
-        self._path, self._rate, self._crf = Path(path), rate, crf
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        rate: Fraction,
+        crf: int = 20,
+        sound: Sound | None = None,
+    ) -> None:
+        self._path, self._rate, self._crf, self._sound = Path(path), rate, crf, sound
         self._stream: Any = None
         self._last = -1
         self._reformatter = VideoReformatter()
@@ -89,6 +97,7 @@ class VideoWriter:
         try:
             if kind is None and self._stream is not None:
                 self._container.mux(self._stream.encode(None))
+                self._mux_sound(None)
             self._container.close()
         except FFmpegError as error:
             if kind is None:  # else the first error is the one to tell
@@ -121,8 +130,15 @@ class VideoWriter:
             frame.duration = max(1, end - frame.pts)
         try:
             self._container.mux(self._stream.encode(frame))
+            self._mux_sound(shown.end)
         except FFmpegError as error:
             raise self._error(error) from error
+
+    def _mux_sound(self, until: Fraction | None) -> None:
+        """Append the sound up to a time. Taking turns, the muxer keeps little in memory."""
+        if self._sound is not None:
+            for packet in self._sound.packets(until):
+                self._container.mux(packet)
 
     def _open_stream(self, width: int, height: int) -> Any:
         # No B-frames: mp4 counts durations in decoding order, which these would change.
@@ -135,6 +151,8 @@ class VideoWriter:
         codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
         codec.color_range = _LIMITED
         codec.flags |= _FRAME_DURATION
+        if self._sound is not None:
+            self._sound.add_to(self._container)
         return stream
 
     def _error(self, error: FFmpegError) -> OSError:

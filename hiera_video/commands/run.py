@@ -10,6 +10,7 @@ DESCRIPTIONS = {
     "validate": "evaluate on the validation split",
     "test": "evaluate on the test split with all views; resume=auto continues an interrupted test",
     "predict": "classify videos, given as files and folders; write JSON lines to out=FILE\n"
+    "stride=SECONDS: answers along each video, to out=DIR; camera:N, rtsp:// or http://: live\n"
     "action detection: persons from boxes=detector, FILE.csv or full_frame; write to out=DIR",
 }
 USAGES = {

@@ -1,30 +1,26 @@
 """The actions of persons in videos as files: AVA's csv, JSON lines, and the video with boxes."""
 
 import json
-import logging
 import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.files import atomic_file
 from datamodules.video.decoding import VideoFile
-from datamodules.video.playback import Shown, VideoWriter, play
 from hiera_video.metrics.ava import DetectedBoxes
 from hiera_video.predicting.actions import ActionPredictor
+from hiera_video.predicting.film import Film
 from hiera_video.predicting.moments import Second
 from hiera_video.predicting.persons import PersonSource
+from hiera_video.predicting.result_files import check_folder, write_each
 from hiera_video.results.ava_csv import check_names, write_ava_csv
 from hiera_video.terminal import progress_line
-from hiera_video.visualize.boxes import LabelledBox, box_overlay, laid_over
-
-log = logging.getLogger(__name__)
+from hiera_video.visualize.boxes import LabelledBox, box_overlay
 
 SUFFIXES = (".csv", ".jsonl", ".mp4")  # of the files that are written for each video
 
@@ -45,7 +41,7 @@ def predict_files(
     - ``NAME.jsonl``, a line for each second: ``{"video", "second", "boxes": [{"box",
       "person_score", "actions": [{"label", "score"}, ...]}, ...]}`` with the actions of at least
       ``min_action_score``, best first;
-    - ``NAME.mp4``, the video with these boxes and actions drawn in, without sound; each frame shows
+    - ``NAME.mp4``, the video with these boxes and actions drawn in, and its sound; each frame shows
       the second nearest to its start.
 
     Args:
@@ -62,18 +58,9 @@ def predict_files(
         ValueError: as `check_request`; nothing is written.
     """
     check_request(videos, out, min_action_score)
-    out.mkdir(parents=True, exist_ok=True)
-    if old := [name for video in videos if (out / (name := f"{Path(video).stem}.jsonl")).exists()]:
-        log.info(f"{out} holds earlier predictions, such as {old[0]}; {len(old)} are overwritten")
-    done = []
-    for video in videos:
-        try:
-            _predict_file(predictor, persons, video, out, min_action_score)
-        except (VideoDecodeError, DatasetError) as error:
-            log.error(str(error))
-        else:
-            done.append(video)
-    return done
+    return write_each(
+        videos, out, lambda video: _predict_file(predictor, persons, video, out, min_action_score)
+    )
 
 
 def check_request(videos: Sequence[str], out: Path, min_action_score: float) -> None:
@@ -92,16 +79,7 @@ def check_request(videos: Sequence[str], out: Path, min_action_score: float) -> 
     if not 0 <= min_action_score <= 1:
         raise ValueError(f"min_action_score must be in [0, 1], not {min_action_score}")
     check_names([Path(video).stem for video in videos])
-    if out.exists() and not out.is_dir():
-        raise DatasetError(f"out={out} is a file; name a folder")
-    named: dict[str, str] = {}
-    for video in videos:
-        other = named.setdefault(Path(video).stem, video)
-        if other != video:
-            raise DatasetError(f"{other} and {video} have the same name; use two folders")
-        target = out / f"{Path(video).stem}.mp4"
-        if target.exists() and os.path.exists(video) and target.samefile(video):
-            raise DatasetError(f"out={out} holds {video} itself; name another folder")
+    check_folder(videos, out)
 
 
 def _predict_file(
@@ -111,15 +89,13 @@ def _predict_file(
     with ExitStack() as stack:
         file = stack.enter_context(VideoFile(video))
         seconds = persons.seconds(file.path, file.duration)
-        table, lines, film = (
+        table, lines, film_path = (
             stack.enter_context(atomic_file(out / f"{name}{suffix}")) for suffix in SUFFIXES
         )
         rows = stack.enter_context(open(table, "wb"))
         json_lines = stack.enter_context(open(lines, "w", encoding="utf-8"))
-        writer = stack.enter_context(VideoWriter(film, file.rate))
-        frames = stack.enter_context(closing(play(video)))
+        film = stack.enter_context(Film(file, film_path))
         show = stack.enter_context(progress_line(name, "seconds"))
-        shown = next(frames, None)
         moments = chain(predictor.moments(file, persons, seconds), [None])
         for done, (moment, following) in enumerate(pairwise(moments), 1):
             assert moment is not None
@@ -130,7 +106,8 @@ def _predict_file(
             record = _record(name, moment.labelled(predictor.class_names, least))
             json_lines.write(json.dumps(record, ensure_ascii=False) + "\n")
             until = math.inf if following is None else (moment.second + following.second) / 2
-            shown = _draw(shown, frames, until, record["boxes"], writer)
+            people = _labelled(record["boxes"])
+            film.draw(until, lambda width, height, p=people: box_overlay(width, height, p))
             show(done, len(seconds))
 
 
@@ -150,33 +127,9 @@ def _record(name: str, second: Second) -> dict[str, Any]:
     return {"video": name, "second": second.second, "boxes": boxes}
 
 
-def _draw(
-    shown: Shown | None,
-    frames: Iterator[Shown],
-    until: float,
-    people: Sequence[dict[str, Any]],
-    writer: VideoWriter,
-) -> Shown | None:
-    """Write the frames that start before a time, all with the same persons.
-
-    Args:
-        shown: the first frame that is not written yet; None at the end of the video.
-        frames: those after it.
-        until: seconds.
-        people: the ``boxes`` of a `_record`.
-        writer: receives the frames.
-
-    Returns:
-        The first frame that is not written yet; None at the end of the video.
-    """
-    labelled = [
+def _labelled(people: Sequence[dict[str, Any]]) -> list[LabelledBox]:
+    """The ``boxes`` of a `_record`, to be drawn."""
+    return [
         LabelledBox(p["box"], [(action["label"], action["score"]) for action in p["actions"]])
         for p in people
     ]
-    overlay = None
-    while shown is not None and shown.start < until:
-        height, width = shown.picture.shape[:2]
-        overlay = overlay or box_overlay(width, height, labelled)
-        writer.write(shown._replace(picture=laid_over(shown.picture, overlay)))
-        shown = next(frames, None)
-    return shown

@@ -1,6 +1,7 @@
 """The classes of videos: what `load` gives for a classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from datamodules.clips.videos import ClipFormat, clips_of_views
 from datamodules.video.decoding import VideoFile
 from hiera_video.augment.basic import Normalize
 from hiera_video.metrics.top_classes import Prediction, mean_of_views, top_classes
+from hiera_video.predicting.along import ScoredWindow, scored_windows
 from hiera_video.predicting.batches import ClipNetwork, batches
 
 
@@ -24,6 +26,7 @@ class Predictor:
         views: numbers of temporal and spatial views of a video, unless `predict` is given others.
         normalize: from uint8 to what the model takes.
         device: None: a GPU if there is one.
+        precision: as in `ClipNetwork`.
 
     Attributes:
         class_names: a tuple.
@@ -33,7 +36,7 @@ class Predictor:
         model: in evaluation mode.
 
     Raises:
-        ValueError: ``views`` are not two positive numbers.
+        ValueError: ``views`` are not two positive numbers, or there is no such precision.
     """
 
     def __init__(
@@ -44,8 +47,9 @@ class Predictor:
         views: Sequence[int],
         normalize: Normalize | None = None,
         device: str | torch.device | None = None,
+        precision: str = "32-true",
     ) -> None:
-        self._network = ClipNetwork(model, normalize, device)
+        self._network = ClipNetwork(model, normalize, device, precision)
         self.model, self.device = self._network.network, self._network.device
         self.class_names, self.clip, self.views = tuple(class_names), clip, _checked(views)
 
@@ -86,6 +90,51 @@ class Predictor:
             ValueError: ``views`` are not positive.
         """
         return mean_of_views(self._of_views(video, views)).numpy()
+
+    def probabilities_of_clip(self, clip: np.ndarray) -> np.ndarray:
+        """Probabilities of all classes for frames that are in memory.
+
+        Args:
+            clip: uint8 ``(T, H, W, 3)``, of the size that the model takes.
+
+        Returns:
+            float64 ``(classes,)`` in the order of `class_names`; the sum is 1.
+        """
+        ((_, batch),) = batches(clip[None])
+        return mean_of_views(self._network.logits(batch).softmax(dim=1)).numpy()
+
+    def along(
+        self,
+        video: str | Path | VideoFile,
+        stride: float = 1.0,
+        window: float | None = None,
+        spatial: int = 1,
+    ) -> Iterator[ScoredWindow]:
+        """The classes along a video, part by part; memory does not grow with its length.
+
+        The video is cut into parts of ``stride`` seconds, and the model sees a clip around the
+        middle of each; see `sliding_windows`.
+
+        Args:
+            video: a file; if it is open already, it stays open.
+            stride: seconds from one part to the next.
+            window: seconds of a clip, over which its frames are spread evenly; None: as in
+                training. A model that saw frames of whole videos needs it.
+            spatial: crops of each clip, whose probabilities are averaged.
+
+        Yields:
+            ``ScoredWindow(start, end, probabilities)``, in the order of time.
+
+        Raises:
+            VideoDecodeError: the file cannot be read as a video, or it is damaged; parts before the
+                damage have been yielded.
+            ValueError: ``stride``, ``window`` or ``spatial`` is not positive, or a window is
+                missing.
+        """
+        if spatial < 1:
+            raise ValueError(f"spatial must be at least 1, not {spatial}")
+        with nullcontext(video) if isinstance(video, VideoFile) else VideoFile(video) as file:
+            yield from scored_windows(self._network, file, self.clip, stride, window, spatial)
 
     def _of_views(self, video: str | Path, views: Sequence[int] | None) -> Tensor:
         """Probabilities of each view, float32 ``(views, classes)``."""

@@ -20,6 +20,7 @@ from hiera_video.running.folders import (
 from hiera_video.running.kinds import check_kinds
 from hiera_video.running.overrides import parameters
 from hiera_video.running.predict_actions import detects_actions
+from hiera_video.running.predict_along import names_classes
 from hiera_video.running.sweeps import best_job, is_sweep, newest_sweep
 from hiera_video.running.usage_errors import constructor_error
 from hiera_video.terminal import did_you_mean
@@ -72,8 +73,22 @@ def check_values(config: DictConfig) -> None:
                 raise UsageError(f"{section}.{key} has no effect; {instead}")
     if config.boxes is not None and not (config.command == "predict" and detects_actions(config)):
         raise UsageError(f"boxes={config.boxes} is for `predict` of action detection; leave it out")
+    _check_stride(config)
     values: Any = OmegaConf.to_container(config, resolve=False)
     check_kinds(values)
+
+
+def _check_stride(config: DictConfig) -> None:
+    """Check ``stride`` and ``along``."""
+    if config.stride is not None and not (config.command == "predict" and names_classes(config)):
+        raise UsageError(f"stride={config.stride} is for `predict` of classification; leave it out")
+    for key in ("stride", "along.window"):
+        value = OmegaConf.select(config, key)
+        if value is not None and not isinstance(value, int | float):
+            raise UsageError(f"{key}={value}: expected a number of seconds")
+    for key in ("spatial", "top"):
+        if not isinstance(config.along[key], int):
+            raise UsageError(f"along.{key}={config.along[key]}: expected a whole number")
 
 
 def checkpoint_path(config: DictConfig) -> Path | None:

@@ -2,20 +2,22 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
-from datamodules.clips.videos import ClipFormat
-from datamodules.manifests.splits import list_split, list_videos
 from hiera_video.errors import UsageError
 from hiera_video.predicting.action_files import check_request, predict_files
 from hiera_video.predicting.actions import ActionPredictor
 from hiera_video.predicting.persons import PersonSource, person_source
+from hiera_video.running.one_device import (
+    clip_of,
+    device_and_precision,
+    trained_network,
+    videos_of,
+)
 from hiera_video.tasks.detection import DetectionTask, refuse_true_half
-from hiera_video.weights.load import load_weights
 from hiera_video.weights.trained import Classes
 
 log = logging.getLogger(__name__)
@@ -43,17 +45,13 @@ def predict_actions(config: DictConfig, weights: str, classes: Classes) -> None:
     """
     if not classes.names:
         raise UsageError(f"{weights} names no actions; give a run of action detection")
-    precision = str(config.trainer.precision)
-    refuse_true_half(precision)
-    listed = list_videos(
-        config.data.get("predict", ()), lambda file: list_split(file, Path(), None)
-    )
-    videos, out = [listed.path(i) for i in range(len(listed))], Path(config.out)
+    refuse_true_half(str(config.trainer.precision))
+    videos, out = videos_of(config), Path(config.out)
     try:
         check_request(videos, out, config.min_action_score)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    predictor = _predictor(config, weights, classes, precision)
+    predictor = _predictor(config, weights, classes)
     persons = _persons(config, predictor.device)
     log.info(f"predict {config.name} -> {out}")
     done = predict_files(predictor, persons, videos, out, config.min_action_score)
@@ -62,51 +60,24 @@ def predict_actions(config: DictConfig, weights: str, classes: Classes) -> None:
     log.info(f"{len(done)} of {len(videos)} videos, results in {out}")
 
 
-def _predictor(
-    config: DictConfig, weights: str, classes: Classes, precision: str
-) -> ActionPredictor:
-    """The configured model, which may have another input size than that of the weights."""
+def _predictor(config: DictConfig, weights: str, classes: Classes) -> ActionPredictor:
     data, task = config.data, instantiate(config.task, _convert_="all")
-    network: Any = task.create_network(num_classes=len(classes.names))
-    report = load_weights(network, weights, quiet=True)
-    if report.missing:
-        raise UsageError(f"{weights} lacks {report.missing[0]}; fine-tune from it first")
-    device = _device(str(config.trainer.accelerator))
-    if precision.startswith("16") and device.type == "cpu":
-        raise UsageError(f"trainer.precision={precision} needs a GPU; on a CPU use bf16-mixed")
+    network = trained_network(task, weights, len(classes.names))
+    placed = device_and_precision(config)
     try:
         return ActionPredictor(
             network,
             classes.names,
-            ClipFormat(data.num_frames, data.stride, data.fps, *data.size),
+            clip_of(config),
             classes.ids,
             task.normalize,
             times_person_score=task.person_score,
             short_side=data.get("eval_short_side"),
             pad=data.get("eval_pad") and tuple(data.eval_pad),
-            device=device,
-            precision=FULL_NAMES.get(precision, precision),
+            **placed,
         )
     except ValueError as error:
         raise UsageError(f"trainer.precision: {error}") from error
-
-
-# Lightning's short names of precisions.
-FULL_NAMES = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
-
-
-def _device(accelerator: str) -> torch.device:
-    """The device that ``trainer.accelerator`` stands for: the first of its kind."""
-    gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    present = [name for name, available in gpus.items() if available]
-    wanted = {"auto": [*present, "cpu"], "gpu": present, "cpu": ["cpu"]}
-    wanted |= {name: [name] for name in present}
-    if not wanted.get(accelerator):
-        raise UsageError(
-            f"trainer.accelerator={accelerator}: there is none here; use auto, cpu"
-            f"{''.join(f' or {name}' for name in present)}"
-        )
-    return torch.device(wanted[accelerator][0])
 
 
 def _persons(config: DictConfig, device: torch.device) -> PersonSource:

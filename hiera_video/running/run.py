@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +38,8 @@ from hiera_video.running.choices import (
 from hiera_video.running.compose import SECTIONS
 from hiera_video.running.folders import locked, refuse_earlier_run
 from hiera_video.running.predict_actions import detects_actions, predict_actions
+from hiera_video.running.predict_along import predict_classes_along
+from hiera_video.running.predict_live import live_sources, predict_live
 from hiera_video.running.processes import (
     check_processes,
     check_strategy,
@@ -71,16 +74,17 @@ def run(config: DictConfig) -> Score | None:
     torch.set_float32_matmul_precision("high")
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     checkpoint = checkpoint_path(config)
-    predicts_actions = config.command == "predict" and detects_actions(config)
+    predict = _prediction_without_trainer(config)
     if config.out is None:
-        config.out = "${run_dir}/" + ("predictions" if predicts_actions else "predictions.jsonl")
+        folder = predict in (predict_actions, predict_classes_along)
+        config.out = "${run_dir}/" + ("predictions" if folder else "predictions.jsonl")
     record = RunRecord(config.run_dir, *_records(config))  # of the configuration as it was given
     start = _start(config, checkpoint)
     if start.position and is_finished(config, start.position, Path(start.weights)):
         return None
     check_model(config)
-    if predicts_actions:  # which needs no trainer
-        predict_actions(config, start.weights, start.classes)
+    if predict is not None:
+        predict(config, start.weights, start.classes)
         return None
 
     data, task = _data_and_task(config, start.classes)
@@ -102,6 +106,19 @@ def run(config: DictConfig) -> Score | None:
     if config.command == "predict":
         _check_predictions(trainer)
     return score_of(trainer, config)
+
+
+def _prediction_without_trainer(
+    config: DictConfig,
+) -> Callable[[DictConfig, str, Classes], None] | None:
+    """What writes the predictions on one device; None for other commands, and a class a video."""
+    if config.command != "predict":
+        return None
+    if live_sources(config):
+        return predict_live
+    if detects_actions(config):
+        return predict_actions
+    return predict_classes_along if config.stride is not None else None
 
 
 class _Start(NamedTuple):

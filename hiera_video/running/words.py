@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from datamodules.video.live_source import is_live
 from hiera_video.errors import UsageError
 from hiera_video.running.configurations import conf_dir, configurations
 from hiera_video.running.folders import config_file, is_run
@@ -236,6 +237,8 @@ def _quoted_path(word: str) -> str:
 
 def _is_path(word: str, command: str) -> bool:
     """Whether a word is a path: a video to predict, or a run; not an override of the same name."""
+    if command == "predict" and is_live(word):  # an address may have a "=", too
+        return True
     return _exists(word) and ("=" not in word or command == "predict" or _is_trained(Path(word)))
 
 

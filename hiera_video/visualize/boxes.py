@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from hiera_video.visualize.text import shortened
+
 # The bright ones of Okabe and Ito (2008), distinct for all kinds of colour vision.
 COLOURS = ((230, 159, 0), (86, 180, 233), (240, 228, 66), (0, 200, 140), (204, 121, 167))
 PLATE_ALPHA = 225
@@ -95,10 +97,8 @@ def _rows(labels: Sequence[tuple[str, float]], font: Any, most: float) -> list[t
     """Names, cut to ``most`` pixels with their scores, and the scores as text."""
     rows = []
     for name, score in labels[:MOST_LABELS]:
-        shown, number = name, f"{score:.2f}"
-        while len(shown) > 2 and font.getlength(f"{shown}  {number}") > most:
-            shown = shown[:-2].rstrip() + "…"
-        rows.append((shown, number))
+        number = f"{score:.2f}"
+        rows.append((shortened(name, font, most - font.getlength(f"  {number}")), number))
     return rows
 
 

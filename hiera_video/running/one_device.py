@@ -1,0 +1,78 @@
+"""What predictions without a trainer share: a configured network, its device and its precision."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from datamodules.clips.videos import ClipFormat
+from datamodules.manifests.splits import list_split, list_videos
+from hiera_video.errors import UsageError
+from hiera_video.weights.load import load_weights
+
+# Lightning's short names of precisions.
+FULL_NAMES = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+
+
+def videos_of(config: DictConfig) -> list[str]:
+    """The paths of the videos that ``data.predict`` names: files, folders and lists.
+
+    Raises:
+        DatasetError: a path does not exist, or no video is found.
+    """
+    sources = config.data.get("predict", ())
+    listed = list_videos(sources, lambda file: list_split(file, Path(), None))
+    return [listed.path(i) for i in range(len(listed))]
+
+
+def clip_of(config: DictConfig) -> ClipFormat:
+    """What the configured model sees of a video."""
+    data, (height, width) = config.data, config.data.size
+    sampling = data.get("sampling", "clip")
+    return ClipFormat(data.num_frames, data.stride, data.fps, height, width, sampling)
+
+
+def trained_network(task: Any, weights: str, classes: int | None) -> Any:
+    """The configured model, which may have another input size than that of the weights.
+
+    Args:
+        task: the configured task, whose ``create_network`` makes the model.
+        weights: a checkpoint, an export's file of weights, or a published name.
+        classes: number of classes; None: as configured.
+
+    Raises:
+        CheckpointError: the weights cannot be read or do not fit.
+        UsageError: they lack a part of the model.
+    """
+    network = task.create_network(**({} if classes is None else {"num_classes": classes}))
+    report = load_weights(network, weights, quiet=True)
+    if report.missing:
+        raise UsageError(f"{weights} lacks {report.missing[0]}; fine-tune from it first")
+    return network
+
+
+def device_and_precision(config: DictConfig) -> dict[str, Any]:
+    """``device`` and ``precision``, as predictors take them, of ``trainer``'s two keys.
+
+    Raises:
+        UsageError: there is no such device here, or it cannot compute in this precision.
+    """
+    device, precision = _device(str(config.trainer.accelerator)), str(config.trainer.precision)
+    if precision.startswith("16") and device.type == "cpu":
+        raise UsageError(f"trainer.precision={precision} needs a GPU; on a CPU use bf16-mixed")
+    return {"device": device, "precision": FULL_NAMES.get(precision, precision)}
+
+
+def _device(accelerator: str) -> torch.device:
+    """The device that ``trainer.accelerator`` stands for: the first of its kind."""
+    gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    present = [name for name, available in gpus.items() if available]
+    wanted = {"auto": [*present, "cpu"], "gpu": present, "cpu": ["cpu"]}
+    wanted |= {name: [name] for name in present}
+    if not wanted.get(accelerator):
+        raise UsageError(
+            f"trainer.accelerator={accelerator}: there is none here; use auto, cpu"
+            f"{''.join(f' or {name}' for name in present)}"
+        )
+    return torch.device(wanted[accelerator][0])
