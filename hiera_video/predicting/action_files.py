@@ -92,6 +92,20 @@ def check_request(videos: Sequence[str], out: Path, min_action_score: float) -> 
     if not 0 <= min_action_score <= 1:
         raise ValueError(f"min_action_score must be in [0, 1], not {min_action_score}")
     check_names([Path(video).stem for video in videos])
+    check_targets(videos, out, ".mp4")
+
+
+def check_targets(videos: Sequence[str], out: Path, ending: str) -> None:
+    """Check that each video can have a file of its own in a folder.
+
+    Args:
+        videos: the video files.
+        out: the folder, which need not exist.
+        ending: what follows a video's name, less its suffix, in the names of the files.
+
+    Raises:
+        DatasetError: two videos have the same name, or one would be overwritten.
+    """
     if out.exists() and not out.is_dir():
         raise DatasetError(f"out={out} is a file; name a folder")
     named: dict[str, str] = {}
@@ -99,7 +113,7 @@ def check_request(videos: Sequence[str], out: Path, min_action_score: float) -> 
         other = named.setdefault(Path(video).stem, video)
         if other != video:
             raise DatasetError(f"{other} and {video} have the same name; use two folders")
-        target = out / f"{Path(video).stem}.mp4"
+        target = out / f"{Path(video).stem}{ending}"
         if target.exists() and os.path.exists(video) and target.samefile(video):
             raise DatasetError(f"out={out} holds {video} itself; name another folder")
 

@@ -1,0 +1,191 @@
+"""Maps of where a network looks: beside the arithmetic written out, and whether they mean it."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hiera_video.augment.basic import Normalize
+from hiera_video.errors import ChoiceError
+from hiera_video.predicting.batches import ClipNetwork
+from hiera_video.predicting.saliency import grad_cam, occlusion, saliency_map, stage_cam
+from tests.coloured_squares import SIDE, coloured_squares, trained, untrained
+from tests.models.conftest import _one_thread  # noqa: F401
+from tests.models.small import tiny_model
+
+SOFTMAX = partial(torch.softmax, dim=1)
+WAYS = [("grad_cam", 2), ("grad_cam", None), ("occlusion", None)]  # methods and stages
+CUBOID = (2, 16, 16)
+
+
+def saliency_of(network, clip, label, method="grad_cam", stage=None):
+    cuboid = CUBOID if method == "occlusion" else None
+    return saliency_map(network, clip, int(label), SOFTMAX, lambda _: {}, method, stage, cuboid)
+
+
+def probability_of(network, clip, label):
+    logits = network.logits(torch.from_numpy(clip[None]).permute(0, 4, 1, 2, 3))
+    return float(logits.softmax(1)[0, label])
+
+
+# The arithmetic.
+
+
+def test_grad_cam_of_a_linear_network_by_hand():
+    """For a head that averages, it is the class activation map: the features times the weights."""
+    features = torch.tensor([[[1.0, 2.0], [0.0, -3.0]], [[4.0, 0.0], [-1.0, 1.0]]])  # (2, 2, C)
+    layer, weights = nn.Identity(), torch.tensor([0.5, -1.0])
+    cam = grad_cam(layer, lambda: layer(features[None]).mean(dim=(0, 1, 2)) @ weights)
+    assert torch.equal(cam, torch.tensor([[0.0, 3.0], [2.0, 0.0]]))
+    # Not the features but the gradient is averaged: here only one place counts.
+    cam = grad_cam(layer, lambda: layer(features[None])[0, 1, 0] @ weights)
+    assert torch.equal(cam, torch.tensor([[0.0, 3.0], [2.0, 0.0]]))
+
+
+@pytest.mark.parametrize("label", [0, 4])
+def test_grad_cam_of_the_last_stage_in_raster_order(label):
+    model = tiny_model().eval()
+    video = torch.randn(1, 3, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    cam = stage_cam(model, 4, lambda: model(video)[0, label])
+    maps = model.forward_features(video).detach().requires_grad_()  # (1, T', H', W', C)
+    logit = model.head(model.norm(maps.mean(dim=(1, 2, 3))))[0, label]
+    (gradient,) = torch.autograd.grad(logit, maps)
+    expected = (maps.detach()[0] @ gradient.sum(dim=(0, 1, 2, 3))).relu()
+    assert cam.shape == (2, 2, 2)
+    assert torch.allclose(cam, expected, atol=1e-5)
+    assert (cam > 0).any()
+
+
+def test_grad_cam_of_every_stage_has_the_shape_of_its_map():
+    model = tiny_model().eval()
+    video = torch.randn(1, 3, 4, 64, 64)
+    for stage, features in enumerate(model.forward_features(video, return_stages=True), 1):
+        assert stage_cam(model, stage, lambda: model(video)[0, 0]).shape == features.shape[1:-1]
+    for stage in (0, 5):
+        with pytest.raises(ChoiceError, match=f"stage must be 1 to 4, not {stage}"):
+            stage_cam(model, stage, lambda: model(video)[0, 0])
+
+
+@pytest.mark.parametrize("cuboid", [(1, 2, 2), (2, 3, 4), (3, 5, 6), (1, 1, 1)])
+def test_occlusion_is_a_loop_over_all_places(cuboid):
+    generator = torch.Generator().manual_seed(0)
+    video = torch.randn(3, 3, 5, 6, generator=generator)
+    weights = torch.randn(3, 3, 5, 6, generator=generator)
+
+    def probability(clips):
+        assert len(clips) <= 8
+        return (clips * weights).sum(dim=(1, 2, 3, 4)).sigmoid()
+
+    total, count = np.zeros((2, *video.shape[1:]))
+    whole = probability(video[None])[0].item()
+    steps = [max(1, n // 2) for n in cuboid]
+    lasts = [n - c for n, c in zip(video.shape[1:], cuboid, strict=True)]
+    starts = [
+        sorted({*range(0, last, step), last}) for last, step in zip(lasts, steps, strict=True)
+    ]
+    for t in starts[0]:
+        for y in starts[1]:
+            for x in starts[2]:
+                hidden = video.clone()
+                where = np.s_[t : t + cuboid[0], y : y + cuboid[1], x : x + cuboid[2]]
+                hidden[:, *where] = 0
+                total[where] += whole - probability(hidden[None])[0].item()
+                count[where] += 1
+    shown = []
+    result = occlusion(probability, video, cuboid, lambda *numbers: shown.append(numbers))
+    np.testing.assert_allclose(result, total / count, atol=1e-6)
+    assert shown[-1] == (np.prod([len(s) for s in starts]),) * 2
+
+
+# Whether the maps mean it: the checks of Adebayo et al., "Sanity Checks for Saliency Maps", 2018,
+# and of Samek et al., "Evaluating the Visualization of What a Deep Neural Network Has Learned".
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return coloured_squares(8, seed=1_000_000)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return ClipNetwork(trained(), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def maps(network, clips):
+    """The maps of the trained network for each way, float32 ``(B, T, H, W)``."""
+    return {
+        way: np.stack(
+            [saliency_of(network, *pair, *way)[0] for pair in zip(clips.video, clips.labels)]
+        )
+        for way in WAYS
+    }
+
+
+def test_the_network_has_learned(network, clips):
+    for clip, label in zip(clips.video, clips.labels, strict=True):
+        assert probability_of(network, clip, label) > 0.5
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_map_lies_on_the_square_while_it_has_its_colour(way, maps, clips):
+    heat = maps[way]
+    assert heat.dtype == np.float32
+    assert heat.min() == 0
+    assert (heat.max(axis=(1, 2, 3)) == 1).all()
+    mass = (heat * clips.square).sum() / heat.sum()
+    print(f"{way}: {mass:.3f} of the map on {clips.square.mean():.3f} of the clip")
+    assert mass > 2.5 * clips.square.mean()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_map_of_an_untrained_network_differs(way, maps, clips):
+    other = ClipNetwork(untrained(seed=1), device="cpu")
+    correlations = []
+    for heat, *pair in zip(maps[way], clips.video, clips.labels, strict=True):
+        random = saliency_of(other, *pair, *way)[0]
+        correlations.append(np.corrcoef(heat.ravel(), random.ravel())[0, 1])
+    print(f"{way}: correlation {np.mean(correlations):.3f}")
+    assert abs(np.mean(correlations)) < 0.3
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_deleting_what_is_marked_lowers_the_probability_most(way, maps, network, clips):
+    size = 4 * SIDE**2  # pixels that are deleted: twice the square while it has its colour
+    falls = []
+    for heat, clip, label in zip(maps[way], clips.video, clips.labels, strict=True):
+        order = heat.ravel().argsort(kind="stable")
+        marked = np.zeros(heat.size, bool)
+        marked[order[-size:]] = True
+        marked = marked.reshape(heat.shape)
+        elsewhere = np.roll(marked, [2, 32, 32], axis=(0, 1, 2))  # half the clip away on each axis
+        whole = probability_of(network, clip, label)
+        deleted = [np.where(w[..., None], np.uint8(115), clip) for w in (marked, elsewhere)]
+        falls.append([whole - probability_of(network, one, label) for one in deleted])
+    marked, elsewhere = np.mean(falls, axis=0)
+    print(f"{way}: {marked:.3f} marked, {elsewhere:.3f} elsewhere")
+    assert marked > elsewhere + 0.02
+
+
+# What a call leaves behind, and where it may be made.
+
+
+def test_the_model_stays_as_it_was(clips):
+    model = trained()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for method in ("grad_cam", "occlusion"):
+        saliency_of(ClipNetwork(model, device="cpu"), clips.video[0], 0, method)
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    gradients = [parameter.grad for parameter in model.parameters()]
+    layer = model.blocks[-1]
+    with pytest.raises(RuntimeError):
+        grad_cam(layer, lambda: 1 / 0 if layer(torch.zeros(1)) is None else torch.zeros(()))
+    assert not layer._forward_hooks
+    assert all(p.grad is g for p, g in zip(model.parameters(), gradients, strict=True))
