@@ -9,8 +9,7 @@ from PIL import Image
 from datamodules.files import atomic_file
 from datamodules.video.playback import Shown, VideoWriter
 from hiera_video.predicting.saliency import Saliency
-from hiera_video.visualize.boxes import LabelledBox, box_overlay, laid_over
-from hiera_video.visualize.heat import enlarged, heat_over, heat_sheet, with_legend
+from hiera_video.visualize.heat import enlarged, heat_over, heat_sheet, outlined, with_legend
 
 NAMES = {"grad_cam": "Grad-CAM", "occlusion": "occlusion"}
 SHEET_SIDE, FILM_SIDE = 160, 320  # pixels to which smaller clips are enlarged
@@ -58,9 +57,7 @@ def _clips(saliency: Saliency, side: int) -> tuple[np.ndarray, np.ndarray]:
     clip = enlarged(saliency.clip, side)
     painted = heat_over(clip, enlarged(saliency.map, side))
     if saliency.box is not None:
-        height, width = clip.shape[1:3]
-        overlay = box_overlay(width, height, [LabelledBox(saliency.box)])
-        painted = np.stack([laid_over(frame, overlay) for frame in painted])
+        painted = outlined(painted, saliency.box)
     return clip, painted
 
 

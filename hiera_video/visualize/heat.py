@@ -12,6 +12,7 @@ INFERNO = (
     *((0, 0, 4), (33, 12, 74), (87, 16, 110), (138, 34, 106), (188, 55, 84)),
     *((228, 90, 49), (249, 142, 9), (249, 203, 53), (252, 255, 164)),
 )
+BOX = (0, 230, 230)  # cyan
 MOST_HEAT = 0.85  # share of the colour where the map is 1; the rest is the frame
 FONT, ROW = 13, 20  # pixels: height of letters and of a line of text
 COLUMNS = 8  # most frames in a row of a sheet
@@ -38,6 +39,25 @@ def heat_over(clip: np.ndarray, heat: np.ndarray) -> np.ndarray:
     share = MOST_HEAT * heat[..., None]
     mixed = (1 - share) * grey[..., None] + share * heat_colours(heat)
     return mixed.round().astype(np.uint8)
+
+
+def outlined(clip: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """Draw a box into all frames, in the one bright colour that heat does not have.
+
+    Args:
+        clip: uint8 ``(T, H, W, 3)``.
+        box: x1, y1, x2, y2 in [0, 1] of the frame.
+
+    Returns:
+        uint8 ``(T, H, W, 3)``.
+    """
+    height, width = clip.shape[1:3]
+    x1, y1, x2, y2 = np.multiply(box, [width - 1, height - 1] * 2).round().astype(int).tolist()
+    frames = [Image.fromarray(frame) for frame in clip]
+    for draw in map(ImageDraw.Draw, frames):
+        draw.rectangle((x1, y1, x2, y2), outline="black", width=4)
+        draw.rectangle((x1, y1, x2, y2), outline=BOX, width=2)
+    return np.stack([np.asarray(frame) for frame in frames])
 
 
 def enlarged(clip: np.ndarray, side: int) -> np.ndarray:

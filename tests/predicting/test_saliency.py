@@ -16,7 +16,7 @@ from tests.models.small import tiny_model
 
 SOFTMAX = partial(torch.softmax, dim=1)
 WAYS = [("grad_cam", 2), ("grad_cam", None), ("occlusion", None)]  # methods and stages
-CUBOID = (2, 16, 16)
+CUBOID = (2, SIDE, SIDE)  # occlusion: as large as the square while it has its colour
 
 
 def saliency_of(network, clip, label, method="grad_cam", stage=None):

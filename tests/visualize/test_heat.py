@@ -2,7 +2,14 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from hiera_video.visualize.heat import enlarged, heat_colours, heat_over, heat_sheet, with_legend
+from hiera_video.visualize.heat import (
+    enlarged,
+    heat_colours,
+    heat_over,
+    heat_sheet,
+    outlined,
+    with_legend,
+)
 
 
 def test_the_colours_are_those_of_inferno_and_grow_lighter():
@@ -22,6 +29,17 @@ def test_no_heat_is_grey_and_more_heat_is_more_colour():
     assert (np.ptp(cold, axis=-1) == 0).all()
     assert np.abs(cold[..., 0] - clip[0] @ [0.299, 0.587, 0.114]).max() <= 0.5
     assert (hot > [200, 200, 120]).all()
+
+
+def test_a_box_is_drawn_at_its_place_in_every_frame():
+    clip = np.full((3, 50, 100, 3), 90, np.uint8)
+    drawn = outlined(clip, (0.2, 0.2, 0.8, 1.0))
+    changed = (drawn != clip).any(axis=-1)
+    assert (changed == changed[:1]).all()
+    rows, columns = changed[0].nonzero()
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 49, 20, 79)
+    assert not changed[:, 20:40, 30:70].any()
+    assert (clip == 90).all()
 
 
 def test_small_clips_are_enlarged_by_whole_pixels():
