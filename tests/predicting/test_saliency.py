@@ -1,16 +1,24 @@
 """Maps of where a network looks: beside the arithmetic written out, and whether they mean it."""
 
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from hiera_video import create_detector, create_model
 from hiera_video.errors import ChoiceError
 from hiera_video.predicting.batches import ClipNetwork
 from hiera_video.predicting.saliency import grad_cam, occlusion, saliency_map, stage_cam
-from tests.coloured_squares import SIDE, coloured_squares, trained, untrained
+from tests.coloured_squares import (
+    SIDE,
+    boxes_of,
+    coloured_squares,
+    trained,
+    trained_detector,
+    untrained,
+)
 from tests.models.conftest import _one_thread  # noqa: F401
 from tests.models.small import tiny_model
 
@@ -22,11 +30,6 @@ CUBOID = (2, SIDE, SIDE)  # occlusion: as large as the square while it has its c
 def saliency_of(network, clip, label, method="grad_cam", stage=None):
     cuboid = CUBOID if method == "occlusion" else None
     return saliency_map(network, clip, int(label), SOFTMAX, lambda _: {}, method, stage, cuboid)
-
-
-def probability_of(network, clip, label):
-    logits = network.logits(torch.from_numpy(clip[None]).permute(0, 4, 1, 2, 3))
-    return float(logits.softmax(1)[0, label])
 
 
 # The arithmetic.
@@ -112,62 +115,90 @@ def network():
     return ClipNetwork(trained(), device="cpu")
 
 
-@pytest.fixture(scope="module")
-def maps(network, clips):
-    """The maps of the trained network for each way, float32 ``(B, T, H, W)``."""
-    return {
-        way: np.stack(
-            [
-                saliency_of(network, *pair, *way)[0]
-                for pair in zip(clips.video, clips.labels, strict=True)
-            ]
-        )
-        for way in WAYS
-    }
+class Case:
+    """A trained network and an untrained one, and their maps of clips."""
+
+    def __init__(self, kind, clips):
+        self.clips, self.kind = clips, kind
+        self.boxes = boxes_of(clips)
+        create, self.scores = {
+            "classifier": (create_model, SOFTMAX),
+            "detector": (create_detector, torch.sigmoid),
+        }[kind]
+        model = trained() if kind == "classifier" else trained_detector()
+        self.network = ClipNetwork(model, device="cpu")
+        self.untrained = ClipNetwork(untrained(create, seed=1), device="cpu")
+
+    def inputs(self, number, copies):
+        if self.kind == "classifier":
+            return {}
+        boxes = self.boxes[number].expand(copies, 4)
+        return {"boxes": boxes, "box_clip": torch.arange(copies)}
+
+    @cache  # noqa: B019 -- one for each kind
+    def maps(self, way, trained=True):
+        """Float32 ``(B, T, H, W)``."""
+        method, stage = way
+        network, cuboid = self.network if trained else self.untrained, None
+        if method == "occlusion":
+            cuboid = CUBOID
+        heat = []
+        for i, (clip, label) in enumerate(zip(self.clips.video, self.clips.labels, strict=True)):
+            inputs = partial(self.inputs, i)
+            options = self.scores, inputs, method, stage, cuboid
+            heat.append(saliency_map(network, clip, int(label), *options)[0])
+        return np.stack(heat)
+
+    def probability(self, number, clip):
+        """Of the colour of a clip's square, for another clip in place of that one."""
+        pixels = torch.from_numpy(clip[None]).permute(0, 4, 1, 2, 3)
+        logits = self.network.logits(pixels, **self.inputs(number, 1))
+        return float(self.scores(logits)[0, self.clips.labels[number]])
 
 
-def test_the_network_has_learned(network, clips):
-    for clip, label in zip(clips.video, clips.labels, strict=True):
-        assert probability_of(network, clip, label) > 0.4
+@pytest.fixture(scope="module", params=["classifier", "detector"])
+def case(request, clips):
+    return Case(request.param, clips)
+
+
+def test_the_network_has_learned(case):
+    for i, clip in enumerate(case.clips.video):
+        assert case.probability(i, clip) > 0.4
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_map_lies_on_the_square_while_it_has_its_colour(way, maps, clips):
-    heat = maps[way]
+def test_the_map_lies_on_the_square_while_it_has_its_colour(way, case):
+    heat, square = case.maps(way), case.clips.square
     assert heat.dtype == np.float32
     assert heat.min() == 0
     assert (heat.max(axis=(1, 2, 3)) == 1).all()
-    mass = (heat * clips.square).sum() / heat.sum()
-    print(f"{way}: {mass:.3f} of the map on {clips.square.mean():.3f} of the clip")
-    assert mass > 1.5 * clips.square.mean()
+    mass = (heat * square).sum() / heat.sum()
+    print(f"{case.kind}, {way}: {mass:.3f} of the map on {square.mean():.3f} of the clip")
+    assert mass > 1.5 * square.mean()
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_map_of_an_untrained_network_differs(way, maps, clips):
-    other = ClipNetwork(untrained(seed=1), device="cpu")
-    correlations = []
-    for heat, *pair in zip(maps[way], clips.video, clips.labels, strict=True):
-        random = saliency_of(other, *pair, *way)[0]
-        correlations.append(np.corrcoef(heat.ravel(), random.ravel())[0, 1])
-    print(f"{way}: correlation {np.mean(correlations):.3f}")
-    assert abs(np.mean(correlations)) < 0.3
+def test_the_map_of_an_untrained_network_differs(way, case):
+    pairs = zip(case.maps(way), case.maps(way, trained=False), strict=True)
+    correlation = np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs])
+    print(f"{case.kind}, {way}: correlation {correlation:.3f}")
+    assert abs(correlation) < 0.3
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_deleting_what_is_marked_lowers_the_probability_most(way, maps, network, clips):
+def test_deleting_what_is_marked_lowers_the_probability_most(way, case):
     size = 4 * SIDE**2  # pixels that are deleted: twice the square while it has its colour
     falls = []
-    for heat, clip, label in zip(maps[way], clips.video, clips.labels, strict=True):
-        order = heat.ravel().argsort(kind="stable")
+    for i, (heat, clip) in enumerate(zip(case.maps(way), case.clips.video, strict=True)):
         marked = np.zeros(heat.size, bool)
-        marked[order[-size:]] = True
+        marked[heat.ravel().argsort(kind="stable")[-size:]] = True
         marked = marked.reshape(heat.shape)
         elsewhere = np.roll(marked, [2, 32, 32], axis=(0, 1, 2))  # half the clip away on each axis
-        whole = probability_of(network, clip, label)
+        whole = case.probability(i, clip)
         deleted = [np.where(w[..., None], np.uint8(115), clip) for w in (marked, elsewhere)]
-        falls.append([whole - probability_of(network, one, label) for one in deleted])
+        falls.append([whole - case.probability(i, one) for one in deleted])
     marked, elsewhere = np.mean(falls, axis=0)
-    print(f"{way}: {marked:.3f} marked, {elsewhere:.3f} elsewhere")
+    print(f"{case.kind}, {way}: {marked:.3f} marked, {elsewhere:.3f} elsewhere")
     assert marked > elsewhere + 0.02
 
 
