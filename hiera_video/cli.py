@@ -27,6 +27,7 @@ Train and use Hiera on video files.
   validate  evaluate on the validation split   hiera-video validate RUN
   test      evaluate with all views            hiera-video test RUN
   predict   classify videos, or find actions   hiera-video predict RUN VIDEO...
+  explain   where a model looks                hiera-video explain RUN VIDEO... --out DIR
   evaluate  recompute a test's results         hiera-video evaluate --task classification|ava
   prepare   probe or transcode a data set      hiera-video prepare VIDEOS --out DIR
   check     find missing or corrupt videos     hiera-video check VIDEOS_OR_DIR
@@ -47,6 +48,7 @@ value. resume=auto continues the newest run. All words after `--` are videos for
 COMMANDS = {
     **dict.fromkeys(RUN_COMMANDS, "run"),
     "evaluate": "evaluate",
+    "explain": "explain",
     "prepare": "prepare",
     "check": "check",
     "doctor": "doctor",

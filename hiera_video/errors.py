@@ -8,6 +8,7 @@ from datamodules.errors import UserError
 __all__ = [
     "SILENT_PROCESS",
     "CheckpointError",
+    "ChoiceError",
     "DamagedCheckpoint",
     "LayoutError",
     "LostProcess",
@@ -48,6 +49,10 @@ class DamagedCheckpoint(CheckpointError):
 
 class PredictionFileError(UserError, ValueError):
     """A file of predictions cannot be used."""
+
+
+class ChoiceError(UserError, ValueError):
+    """Something is asked of a model or a video that it does not have."""
 
 
 class LayoutError(UserError, ValueError):

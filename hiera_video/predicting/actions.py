@@ -3,23 +3,32 @@
 A file of any length is read forwards, some seconds at a time; earlier ones are not kept.
 """
 
-import math
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from datamodules.ava.clips import evaluated_size
-from datamodules.clips.boxes import Box, clip_boxes, crop_boxes, visible_shares
 from datamodules.clips.sampling import keyframe_times
 from datamodules.clips.videos import ClipFormat
 from datamodules.video.decoding import VideoFile
 from hiera_video.augment.basic import Normalize
+from hiera_video.errors import ChoiceError
 from hiera_video.predicting.batches import ClipNetwork, batches
-from hiera_video.predicting.moments import Moment, Second
+from hiera_video.predicting.crops import boxes_in_crops, crops_over
+from hiera_video.predicting.moments import Moment, Second, second_with_persons
 from hiera_video.predicting.persons import PersonBoxes, PersonSource, person_source
+from hiera_video.predicting.saliency import (
+    Saliency,
+    Show,
+    check_method,
+    class_index,
+    saliency_map,
+    silent,
+)
 
 SECONDS_AT_ONCE = 8  # decoded together
 
@@ -105,6 +114,67 @@ class ActionPredictor:
             moments = self.moments(file, persons, seconds)
             return [moment.labelled(self.class_names, top=top) for moment in moments]
 
+    def saliency(
+        self,
+        video: str | Path,
+        label: str | None = None,
+        method: str = "grad_cam",
+        second: float | None = None,
+        boxes: str | Path | PersonSource = "detector",
+        person: int | None = None,
+        stage: int | None = None,
+        cuboid: Sequence[int] | None = None,
+        show: Show = silent,
+    ) -> Saliency:
+        """Where in the clip around one person the model sees an action of that person.
+
+        Args:
+            video: a file.
+            label: the action; None: that with the highest score.
+            method: as in `Predictor.saliency`, and so are ``stage``, ``cuboid`` and ``show``.
+            second: a whole second; None: that with a person which is nearest to the middle.
+            boxes: as in `predict`.
+            person: the index of the person among those of the second, as in `predict`; None: whose
+                score is the highest.
+            stage: see ``method``.
+            cuboid: see ``method``.
+            show: see ``method``.
+
+        Raises:
+            VideoDecodeError: the file cannot be read as a video.
+            DatasetError: there are no such boxes, or none in this video.
+            CheckpointError: the detector's weights cannot be downloaded or read.
+            ChoiceError: a ValueError: no such action, method, second, person, stage or cuboid.
+        """
+        check_method(method, stage, cuboid)
+        wanted = None if label is None else class_index(self.class_names, label)
+        persons = self._persons(boxes)
+        with VideoFile(video) as file:
+            when, people = second_with_persons(file, persons, second)
+            views, (inside,), box_view = self._views(file, [when], [people])
+        scores = self._score_boxes(views, inside, box_view)  # (N, classes)
+        if self.times_person_score:
+            scores = scores * people.scores[:, None]
+        if person is not None and not 0 <= person < len(scores):
+            raise ChoiceError(
+                f"{video}: no person {person} at second {when}; there are 0 to {len(scores) - 1}"
+            )
+        rows = range(len(scores)) if person is None else [person]
+        columns = range(len(self.class_names)) if wanted is None else [wanted]
+        row, column = max(product(rows, columns), key=lambda place: scores[place])
+        box, clip = torch.from_numpy(inside[row]).float(), views[box_view[row]]
+
+        def inputs(copies: int) -> dict[str, Tensor]:
+            return {"boxes": box.expand(copies, 4), "box_clip": torch.arange(copies)}
+
+        heat, peak = saliency_map(
+            self._network, clip, column, torch.sigmoid, inputs, method, stage, cuboid, show
+        )
+        x1, y1, x2, y2 = inside[row].tolist()
+        label, score = self.class_names[column], float(scores[row, column])
+        times = keyframe_times(when, self.clip.num_frames, self.clip.stride, self.clip.fps)
+        return Saliency(clip, heat, peak, label, score, method, times, (x1, y1, x2, y2))
+
     def _persons(self, boxes: str | Path | PersonSource) -> PersonSource:
         """The source of boxes; the detector is loaded once."""
         if not isinstance(boxes, str | Path):
@@ -141,14 +211,39 @@ class ActionPredictor:
         busy = [i for i, persons in enumerate(people) if len(persons.boxes)]
         if not busy:
             return scores
-        pictures = self._pictures(file, [seconds[i] for i in busy])
+        views, boxes, box_view = self._views(
+            file, [seconds[i] for i in busy], [people[i] for i in busy]
+        )
+        rows = self._score_boxes(views, np.concatenate(boxes), box_view)
+        ends = np.cumsum([len(part) for part in boxes])[:-1]
+        for i, part in zip(busy, np.split(rows, ends), strict=True):
+            scores[i] = part
+            if self.times_person_score:
+                scores[i] = part * people[i].scores[:, None].astype(np.float32)
+        return scores
+
+    def _views(
+        self, file: VideoFile, seconds: Sequence[int], people: Sequence[PersonBoxes]
+    ) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+        """What the model sees of persons.
+
+        Args:
+            file: the video.
+            seconds: S of them, ascending.
+            people: the persons of each second, at least one.
+
+        Returns:
+            Clips, uint8 ``(T, H, W, 3)`` each; for each second the boxes in [0, 1] of their clips,
+            float64 ``(n, 4)``; and the clip of each of all boxes, int64 ``(N,)``.
+        """
+        pictures = self._pictures(file, seconds)
         height, width = pictures.shape[2:4]
         view_height, view_width = self.pad or (self.clip.height, self.clip.width)
         crops = crops_over(width, height, view_width, view_height)
         clips: list[np.ndarray] = []
         boxes, box_clip = [], []
-        for i, frames in zip(busy, pictures, strict=True):
-            chosen, inside = boxes_in_crops(people[i].boxes, crops, width, height)
+        for persons, frames in zip(people, pictures, strict=True):
+            chosen, inside = boxes_in_crops(persons.boxes, crops, width, height)
             used, which = np.unique(chosen, return_inverse=True)
             boxes.append(inside)
             box_clip.append(len(clips) + which)
@@ -156,13 +251,7 @@ class ActionPredictor:
                 view = np.zeros((len(frames), view_height, view_width, 3), np.uint8)
                 view[:, :height, :width] = frames[:, y1:y2, x1:x2]
                 clips.append(view)
-        rows = self._score_boxes(clips, np.concatenate(boxes), np.concatenate(box_clip))
-        ends = np.cumsum([len(part) for part in boxes])[:-1]
-        for i, part in zip(busy, np.split(rows, ends), strict=True):
-            scores[i] = part
-            if self.times_person_score:
-                scores[i] = part * people[i].scores[:, None].astype(np.float32)
-        return scores
+        return clips, boxes, np.concatenate(box_clip)
 
     def _pictures(self, file: VideoFile, seconds: Sequence[int]) -> np.ndarray:
         """Frames around each second, timed and scaled as in evaluation: ``(S, T, H, W, 3)``."""
@@ -195,52 +284,3 @@ class ActionPredictor:
             )
             scores[rows] = logits.sigmoid().numpy()
         return scores
-
-
-def crops_over(width: int, height: int, crop_width: int, crop_height: int) -> list[Box]:
-    """Crops all over a picture, at equal steps of at most half a crop.
-
-    Args:
-        width: width of the picture, pixels.
-        height: height of the picture, pixels.
-        crop_width: width of a crop, pixels.
-        crop_height: height of a crop, pixels.
-
-    Returns:
-        x1, y1, x2, y2 in pixels, those nearest to the centre first.
-    """
-    xs, ys = _starts(width, crop_width), _starts(height, crop_height)
-    crops = [(x, y, x + crop_width, y + crop_height) for y in ys for x in xs]
-
-    def from_centre(crop: Box) -> int:
-        x1, y1, x2, y2 = crop
-        return (x1 + x2 - width) ** 2 + (y1 + y2 - height) ** 2
-
-    return sorted(crops, key=from_centre)
-
-
-def _starts(length: int, crop: int) -> list[int]:
-    """Where crops begin along one side: an odd number of them, so that one is the centre."""
-    steps = 2 * math.ceil(max(0, length - crop) / crop)
-    return [math.ceil((length - crop) * i / steps) for i in range(steps + 1)] if steps else [0]
-
-
-def boxes_in_crops(
-    boxes: np.ndarray, crops: Sequence[Box], width: int, height: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Choose a crop for each box: the first of those that hold most of it.
-
-    Args:
-        boxes: x1, y1, x2, y2 in [0, 1] of the picture, float64 ``(N, 4)``.
-        crops: x1, y1, x2, y2 in pixels of the picture.
-        width: width of the picture, pixels.
-        height: height of the picture, pixels.
-
-    Returns:
-        int64 ``(N,)``, the index of each box's crop; float64 ``(N, 4)``, the boxes in [0, 1] of
-        their crops, cut off at the border.
-    """
-    moved = np.stack([crop_boxes(boxes, crop, width, height) for crop in crops])  # (crops, N, 4)
-    shares = np.stack([visible_shares(inside) for inside in moved]).round(6)
-    chosen = shares.argmax(axis=0)
-    return chosen, clip_boxes(moved[chosen, np.arange(len(boxes))])

@@ -7,12 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.clips.videos import ClipFormat, clips_of_views
-from datamodules.video.decoding import VideoFile
+from datamodules.clips.videos import ClipFormat
 from hiera_video.augment.basic import Normalize
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.masks import check_mask, kept_units, num_noise
-from hiera_video.predicting.batches import ClipNetwork
+from hiera_video.predicting.batches import ClipNetwork, clip_at
 from hiera_video.visualize.reconstruction import reconstruction_pictures
 
 
@@ -109,8 +108,7 @@ class Reconstructor:
                     f"expected a clip uint8 {self.clip.shape}, not {video.dtype} {video.shape}"
                 )
             return np.ascontiguousarray(video)
-        with VideoFile(video) as file:
-            return clips_of_views(file, self.clip, temporal=1, spatial=1)[0]
+        return clip_at(video, self.clip)[0]
 
     def _kept_units(self, mask_ratio: float | None, seed: int) -> Tensor:
         """Units that the model sees, int64 ``(1, K)``."""

@@ -6,13 +6,17 @@ precision and moves batches, which the loader's processes read ahead, to every d
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from datamodules.clips.videos import ClipFormat, clips_and_crops
+from datamodules.video.decoding import VideoFile
 from hiera_video.augment.basic import Normalize
+from hiera_video.errors import ChoiceError
 
 CLIPS_AT_ONCE = 8  # in one forward pass; bounds memory
 # The type that autocast computes in, by the name of Lightning's precision.
@@ -54,6 +58,10 @@ class ClipNetwork:
     @torch.inference_mode()
     def run(self, video: Tensor, **inputs: Tensor) -> Any:
         """The network's output for normalised ``(B, 3, T, H, W)``, on the device."""
+        return self.run_with_gradient(video, **inputs)
+
+    def run_with_gradient(self, video: Tensor, **inputs: Tensor) -> Any:
+        """The same for whoever needs a gradient: outside of torch's inference mode."""
         kind, enabled = self.autocast_type, self.autocast_type is not None
         with torch.autocast(self.device.type, kind, enabled):
             return self.network(video, **{k: x.to(self.device) for k, x in inputs.items()})
@@ -69,6 +77,42 @@ class ClipNetwork:
             float32 ``(N, classes)`` on the CPU.
         """
         return self.run(self.normalized(clips), **inputs).float().cpu()
+
+
+def clip_at(
+    video: str | Path, clip: ClipFormat, second: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """One clip of a video, in the middle of the picture.
+
+    Args:
+        video: a file.
+        clip: its format.
+        second: the middle of the clip, seconds; None: the middle of the video.
+
+    Returns:
+        uint8 ``(T, H, W, 3)``, and the times of its frames, float64 ``(T,)``, seconds.
+
+    Raises:
+        VideoDecodeError: the file cannot be read as a video.
+        ChoiceError: the video does not last so long, or the clip spans all of any video.
+    """
+    if second is not None and clip.sampling == "segments":
+        raise ChoiceError("this model sees the whole of each video; leave out the second")
+    with VideoFile(video) as file:
+        if second is None:
+            (times,) = clip.view_times(file.duration, float(file.rate), 1)
+        else:
+            check_second(file, second)
+            times = clip.times(second - clip.span / 2)
+        return clips_and_crops(file, clip, [times], spatial=1)[0, 0], times
+
+
+def check_second(file: VideoFile, second: float) -> None:
+    """Raise a ChoiceError unless a second lies within a video."""
+    if not 0 <= second <= file.duration:
+        raise ChoiceError(
+            f"{file.path}: lasts {file.duration:.1f} s; there is no second {second:g}"
+        )
 
 
 def batches(clips: Sequence[np.ndarray] | np.ndarray) -> Iterator[tuple[int, Tensor]]:

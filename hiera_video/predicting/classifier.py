@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,15 @@ from datamodules.video.decoding import VideoFile
 from hiera_video.augment.basic import Normalize
 from hiera_video.metrics.top_classes import Prediction, mean_of_views, top_classes
 from hiera_video.predicting.along import ScoredWindow, scored_windows
-from hiera_video.predicting.batches import ClipNetwork, batches
+from hiera_video.predicting.batches import ClipNetwork, batches, clip_at
+from hiera_video.predicting.saliency import (
+    Saliency,
+    Show,
+    check_method,
+    class_index,
+    saliency_map,
+    silent,
+)
 
 
 class Predictor:
@@ -135,6 +144,49 @@ class Predictor:
             raise ValueError(f"spatial must be at least 1, not {spatial}")
         with nullcontext(video) if isinstance(video, VideoFile) else VideoFile(video) as file:
             yield from scored_windows(self._network, file, self.clip, stride, window, spatial)
+    def saliency(
+        self,
+        video: str | Path,
+        label: str | None = None,
+        method: str = "grad_cam",
+        second: float | None = None,
+        stage: int | None = None,
+        cuboid: Sequence[int] | None = None,
+        show: Show = silent,
+    ) -> Saliency:
+        """Where in one clip of a video the model sees a class.
+
+        Args:
+            video: a file.
+            label: the class; None: the most probable one of the clip.
+            method: ``grad_cam``, one pass forwards and half a pass backwards; or ``occlusion``, a
+                pass for each of some hundred places.
+            second: the middle of the clip, seconds; None: the middle of the video.
+            stage: for ``grad_cam``, the stage whose map is taken, 1 for the first; None: the last.
+            cuboid: for ``occlusion``, frames, height and width of the grey cuboid that hides a
+                place; None: half of the frames, a quarter of height and width.
+            show: for ``occlusion``, called with the number of passes that are done, and of all.
+
+        Returns:
+            The clip and its map. `predict` averages several views, so its probability differs.
+
+        Raises:
+            VideoDecodeError: the file cannot be read as a video.
+            ChoiceError: a ValueError: no such class, method, second, stage or cuboid.
+        """
+        check_method(method, stage, cuboid)
+        wanted = None if label is None else class_index(self.class_names, label)
+        clip, times = clip_at(video, self.clip, second)
+        softmax = partial(torch.softmax, dim=1)
+        pixels = torch.from_numpy(clip[None]).permute(0, 4, 1, 2, 3)  # (1, 3, T, H, W)
+        scores = softmax(self._network.logits(pixels))[0]  # (classes,)
+        index = int(scores.argmax()) if wanted is None else wanted
+        heat, peak = saliency_map(
+            self._network, clip, index, softmax, lambda copies: {}, method, stage, cuboid, show
+        )
+        return Saliency(
+            clip, heat, peak, self.class_names[index], float(scores[index]), method, times
+        )
 
     def _of_views(self, video: str | Path, views: Sequence[int] | None) -> Tensor:
         """Probabilities of each view, float32 ``(views, classes)``."""

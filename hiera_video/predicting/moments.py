@@ -5,7 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hiera_video.predicting.persons import PersonBoxes
+from datamodules.video.decoding import VideoFile
+from hiera_video.errors import ChoiceError
+from hiera_video.predicting.batches import check_second
+from hiera_video.predicting.persons import PersonBoxes, PersonSource
 
 
 class Action(NamedTuple):
@@ -77,3 +80,32 @@ class Moment(NamedTuple):
             actions = [Action(class_names[i], float(scores[i])) for i in best]
             people.append(Person((x1, y1, x2, y2), float(person), actions))
         return Second(self.second, people)
+
+
+def second_with_persons(
+    file: VideoFile, source: PersonSource, second: float | None
+) -> tuple[int, PersonBoxes]:
+    """A second of a video, and who is there.
+
+    Args:
+        file: the video.
+        source: finds persons.
+        second: a whole second; None: the one nearest to the middle of the video at which anybody
+            is there.
+
+    Raises:
+        DatasetError: the persons of this video are not known.
+        ChoiceError: nobody is there, or no such second.
+    """
+    seconds = source.seconds(file.path, file.duration)
+    if second is not None:
+        if second not in seconds:
+            check_second(file, second)
+            raise ChoiceError(f"persons are found at whole seconds, 0 to {seconds[-1]}")
+        seconds = [int(second)]
+    for candidate in sorted(seconds, key=lambda one: abs(one - file.duration / 2)):
+        (people,) = source.at(file, [candidate])
+        if len(people.boxes):
+            return candidate, people
+    where = "" if second is None else f" at second {second:g}"
+    raise ChoiceError(f"{file.path}: nobody is there{where}; choose other seconds or boxes")

@@ -10,12 +10,13 @@ from datamodules.errors import DatasetError, VideoDecodeError
 log = logging.getLogger(__name__)
 
 
-def check_folder(videos: Sequence[str], out: Path) -> None:
-    """Check that a folder can take the files ``NAME.mp4``, ... of each video ``NAME.*``.
+def check_folder(videos: Sequence[str], out: Path, ending: str = ".mp4") -> None:
+    """Check that a folder can take files of each video.
 
     Args:
         videos: the video files.
         out: the folder, which need not exist.
+        ending: what follows a video's name, less its suffix, in the name of its film.
 
     Raises:
         DatasetError: ``out`` is a file, two videos have the same name, or a video would be
@@ -28,7 +29,7 @@ def check_folder(videos: Sequence[str], out: Path) -> None:
         other = named.setdefault(Path(video).stem, video)
         if other != video:
             raise DatasetError(f"{other} and {video} have the same name; use two folders")
-        target = out / f"{Path(video).stem}.mp4"
+        target = out / f"{Path(video).stem}{ending}"
         if target.exists() and os.path.exists(video) and target.samefile(video):
             raise DatasetError(f"out={out} holds {video} itself; name another folder")
 

@@ -1,4 +1,4 @@
-"""Pictures of reconstructions, confusion matrices and actions."""
+"""Pictures of reconstructions, confusion matrices, actions and saliency maps."""
 
 from typing import TYPE_CHECKING
 
@@ -6,6 +6,7 @@ from datamodules.lazy import public_names
 
 if TYPE_CHECKING:
     from hiera_video.visualize.confusion import confusion_picture
+    from hiera_video.visualize.heat import heat_over, heat_sheet
     from hiera_video.visualize.reconstruction import (
         clip_gif,
         picture_sheet,
@@ -18,6 +19,7 @@ __getattr__, __dir__, __all__ = public_names(
     __name__,
     {
         "confusion": ["confusion_picture"],
+        "heat": ["heat_over", "heat_sheet"],
         "reconstruction": [
             "clip_gif",
             "picture_sheet",

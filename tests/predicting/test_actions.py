@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.video.decoding import VideoFile
 from hiera_video.predicting import actions, batches
-from hiera_video.predicting.actions import boxes_in_crops, crops_over
+from hiera_video.predicting.crops import boxes_in_crops, crops_over
 from hiera_video.predicting.persons import BoxFile
 from tests.hall import SECONDS, Brightness, Network, brightness, predictor, write_hall
 
