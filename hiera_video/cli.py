@@ -28,6 +28,7 @@ Train and use Hiera on video files.
   test      evaluate with all views            hiera-video test RUN
   predict   classify videos, or find actions   hiera-video predict RUN VIDEO...
   evaluate  recompute a test's results         hiera-video evaluate --task classification|ava
+  report    one HTML page about a run          hiera-video report RUN
   prepare   probe or transcode a data set      hiera-video prepare VIDEOS --out DIR
   check     find missing or corrupt videos     hiera-video check VIDEOS_OR_DIR
   export    write a model for other programs   hiera-video export RUN --format onnx
@@ -47,6 +48,7 @@ value. resume=auto continues the newest run. All words after `--` are videos for
 COMMANDS = {
     **dict.fromkeys(RUN_COMMANDS, "run"),
     "evaluate": "evaluate",
+    "report": "report",
     "prepare": "prepare",
     "check": "check",
     "doctor": "doctor",
