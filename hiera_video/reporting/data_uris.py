@@ -27,27 +27,17 @@ def picture_uri(file: Path) -> str:
     Raises:
         OSError: the file is not a picture.
     """
+    content = file.read_bytes()
+    if len(content) <= LARGEST_PNG:
+        return data_uri("image/png", content)
     with Image.open(file) as picture:
-        return image_uri(picture, file.read_bytes())
-
-
-def image_uri(picture: Image.Image, png: bytes | None = None) -> str:
-    """A picture as a URI, as PNG or, if that is large, as JPEG.
-
-    Args:
-        picture: of any size.
-        png: the same as a PNG file, if there is one.
-    """
-    if png is None:
-        png = _encoded(picture, "PNG")
-    if len(png) <= LARGEST_PNG:
-        return data_uri("image/png", png)
-    smaller = picture.convert("RGB")
+        smaller = picture.convert("RGB")
     smaller.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    return data_uri("image/jpeg", _encoded(smaller, "JPEG", quality=QUALITY))
+    return data_uri("image/jpeg", encoded(smaller, "JPEG", quality=QUALITY))
 
 
-def _encoded(picture: Image.Image, kind: str, **options: int) -> bytes:
+def encoded(picture: Image.Image, kind: str, **options: int) -> bytes:
+    """The bytes of a picture's file, of a kind and with options as in Pillow's `save`."""
     file = io.BytesIO()
     picture.save(file, kind, **options)
     return file.getvalue()

@@ -9,7 +9,7 @@ import numpy as np
 from hiera_video.metrics.ava_results import METRIC as MAP
 from hiera_video.metrics.results import METRICS, Results
 from hiera_video.reporting.clips import Clip, playable, worst_mistakes
-from hiera_video.reporting.data_uris import image_uri
+from hiera_video.reporting.data_uris import data_uri, encoded
 from hiera_video.reporting.run_files import Evaluation
 from hiera_video.results.classification import evaluate_file
 from hiera_video.results.prediction_files import PredictionFile, Progress
@@ -31,13 +31,13 @@ class ClassRow(NamedTuple):
 
     name: str
     value: float | None
-    count: int
+    examples: int
 
 
 class Cell(NamedTuple):
     """A cell of a confusion matrix: its videos, their share of the row, and what it means."""
 
-    count: int
+    videos: int
     share: float
     right: bool
     words: str
@@ -181,7 +181,9 @@ def _worst_first(values: Mapping[str, float], counts: Mapping[str, int]) -> list
 def _with_matrix(part: Part, results: Results) -> Part:
     counts, names = results.outcomes.confusion(), list(results.class_names)
     if len(names) > MOST_IN_TABLE:
-        return part._replace(picture=image_uri(confusion_picture(counts, names)))
+        return part._replace(
+            picture=data_uri("image/png", encoded(confusion_picture(counts, names), "PNG"))
+        )
     heads = [*names, "(none)"] if counts[:, -1].any() else names
     rows = [
         (name, _cells(name, row[: len(heads)], heads))

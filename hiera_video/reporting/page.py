@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from hiera_video.reporting import facts
@@ -23,6 +22,7 @@ from hiera_video.reporting.run_files import (
 )
 from hiera_video.results.prediction_files import Progress
 
+HERE = Path(__file__).parent  # has the template and the style sheet
 MOST_PICTURES = 4  # reconstructions, from the first to the last
 KINDS = {
     "PretrainingTask": "pretraining",
@@ -62,7 +62,7 @@ def page(
     parts[:1] = [with_predictions(part, clips, folders, progress) for part in parts[:1]]
     pictures = reconstructions_of(run)
     return _template().render(
-        style=Markup(files(__package__).joinpath("page.css").read_text(encoding="utf-8")),
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         name=config.get("name") or run.absolute().name,
         folder=run,
         made=time.strftime("%Y-%m-%d %H:%M"),
@@ -84,7 +84,7 @@ def page(
 
 def _template() -> Any:
     environment = Environment(
-        loader=PackageLoader(__package__ or "", ""),
+        loader=FileSystemLoader(HERE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,11 +1,15 @@
 """What the page of a run says, and what it says where something is missing."""
 
+import base64
 import html
+import io
 import json
 import re
 
+import numpy as np
 import pytest
 from markupsafe import escape
+from PIL import Image
 
 from hiera_video.commands import report
 from hiera_video.errors import UsageError
@@ -140,3 +144,13 @@ def test_a_reference_that_cannot_be_resolved_stays(run):
     file.write_text("a: [")
     with pytest.raises(UsageError, match=r"config\.yaml: not a configuration"):
         page_of(run)
+
+
+def test_a_large_picture_becomes_a_jpeg(tmp_path):
+    run = write_run(tmp_path / "fit", "PretrainingTask")
+    (run / "reconstructions").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (300, 5000, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(run / "reconstructions/step-0000001.png")
+    page = page_of(run)
+    content = base64.b64decode(re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page)[0])
+    assert Image.open(io.BytesIO(content)).size == (4000, 240)
