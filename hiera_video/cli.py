@@ -29,6 +29,7 @@ Train and use Hiera on video files.
   predict   classify videos, or find actions   hiera-video predict RUN VIDEO...
   explain   where a model looks                hiera-video explain RUN VIDEO... --out DIR
   evaluate  recompute a test's results         hiera-video evaluate --task classification|ava
+  report    one HTML page about a run          hiera-video report RUN
   prepare   probe or transcode a data set      hiera-video prepare VIDEOS --out DIR
   check     find missing or corrupt videos     hiera-video check VIDEOS_OR_DIR
   export    write a model for other programs   hiera-video export RUN --format onnx
@@ -49,6 +50,7 @@ COMMANDS = {
     **dict.fromkeys(RUN_COMMANDS, "run"),
     "evaluate": "evaluate",
     "explain": "explain",
+    "report": "report",
     "prepare": "prepare",
     "check": "check",
     "doctor": "doctor",

@@ -48,8 +48,9 @@ MAY_IMPORT = {
     "hiera_video.predicting": "augment datamodules metrics models results terminal visualize "
     "weights",
     "hiera_video.export": "augment metrics models results weights",
+    "hiera_video.reporting": "datamodules export metrics results visualize",
     "hiera_video.running": BELOW_RUNNING,
-    "hiera_video.commands": f"{BELOW_RUNNING} running",
+    "hiera_video.commands": f"{BELOW_RUNNING} reporting running",
     "hiera_video.cli": "running terminal",  # commands by their names alone
     "hiera_video.__main__": "cli",
     "hiera_video": "",

@@ -44,8 +44,8 @@ def _explain(arguments: argparse.Namespace) -> None:
     from hiera_video.predicting.actions import ActionPredictor
     from hiera_video.predicting.autoencoder import Reconstructor
     from hiera_video.predicting.load import load
-    from hiera_video.predicting.saliency import check_method
     from hiera_video.predicting.result_files import check_folder
+    from hiera_video.predicting.saliency import check_method
     from hiera_video.predicting.saliency_files import write_saliency
 
     check_method(arguments.method, arguments.stage, arguments.cuboid)

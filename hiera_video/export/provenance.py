@@ -45,7 +45,7 @@ def training_record(trained: Trained) -> dict[str, Any]:
         "epochs": None if epoch is None else epoch + 1,
         "steps": steps,
         "data": _data(_section(config, "data"), description.clip or {}),
-        "recipe": _recipe(config),
+        "recipe": recipe(config),
         "validation": {} if epoch is None else _validation(home, epoch),
         "started_from": sorted(_origins(config, home)),
     }
@@ -155,8 +155,12 @@ def _data(data: Mapping[str, Any], clip: Mapping[str, Any]) -> dict[str, Any]:
     return {"kind": kind, **record, **{k: v for k, v in clip.items() if k != "test_views"}}
 
 
-def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers by which papers describe a training."""
+def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers by which papers describe a training, by name; None where there is none.
+
+    Args:
+        config: the configuration of the run, as plain values.
+    """
     task, data, trainer = (_section(config, name) for name in ("task", "data", "trainer"))
     augment, batch, optimizer, epochs = (
         _section(task, name) for name in ("augment", "batch", "optimizer", "epochs")

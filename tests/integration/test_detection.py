@@ -175,3 +175,13 @@ def test_wrong_usage_is_one_line(street, words, message, code):
     assert message in output
     assert "Traceback" not in output
     assert output.splitlines()[-1].startswith("hiera-video: ")
+
+
+def test_report(trained):
+    """The page has the average precision of each class of the run's newest test."""
+    run("report", "runs/fit", cwd=trained)
+    page = (trained / "runs/fit/report.html").read_text()
+    results = json.loads((trained / "runs/test/results.json").read_text())
+    assert f"{results['mAP@0.5IOU']:.2%}" in page
+    assert all(name in page for name in results["per_class"])
+    assert "Run of action detection" in page

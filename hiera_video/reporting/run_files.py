@@ -1,0 +1,179 @@
+"""What lies in the folder of a run, and in those of its tests."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hiera_video.errors import UsageError
+
+RESULTS, PREDICTIONS = "results.json", "predictions.parquet"
+OF_A_RUN = ("config.yaml", "run.json", "metrics", "reconstructions", RESULTS)
+
+
+class Curve(NamedTuple):
+    """The values of one logged number, by the step of the optimiser.
+
+    Attributes:
+        steps: steps done, ascending.
+        values: as many finite numbers.
+        left_out: number of values that were not finite.
+    """
+
+    steps: list[int]
+    values: list[float]
+    left_out: int
+
+
+class Evaluation(NamedTuple):
+    """An evaluation of a run.
+
+    Attributes:
+        folder: of the evaluation.
+        results: its ``results.json``.
+        unchanged: whether the weights that it tested are still those of the run.
+    """
+
+    folder: Path
+    results: Mapping[str, Any]
+    unchanged: bool
+
+    @property
+    def weights(self) -> str:
+        """Name of the file that was tested."""
+        return Path(_path_of(self.results)).name or "unknown weights"
+
+    @property
+    def predictions(self) -> Path | None:
+        """The table of its predictions, if it wrote one."""
+        file = self.folder / PREDICTIONS
+        return file if file.is_file() else None
+
+
+def run_folder_of(path: Path) -> Path:
+    """The folder of a run, given the folder itself or a checkpoint in it.
+
+    Raises:
+        UsageError: it is no run.
+    """
+    folder = path
+    if path.is_file() and path.absolute().parent.name == "checkpoints":
+        folder = path.absolute().parents[1]
+    if not folder.is_dir():
+        raise UsageError(f"{path}: no such run; name the folder of a run, or a checkpoint in it")
+    if not any((folder / name).exists() for name in OF_A_RUN):
+        raise UsageError(f"{path}: not the folder of a run: it has none of {', '.join(OF_A_RUN)}")
+    return folder
+
+
+def curves_of(folder: Path) -> dict[str, Curve]:
+    """The numbers that a run logged, by name, from all of its ``metrics.csv``."""
+    points: dict[str, list[tuple[int, float]]] = {}
+    for file in _metrics_files(folder):
+        with open(file, newline="", encoding="utf-8", errors="replace") as lines:
+            for row in csv.DictReader(lines):
+                if not (row.get("step") or "").isdecimal():  # a row that was cut off
+                    continue
+                step = int(row["step"]) + 1  # the file counts the steps before this one
+                for name, text in row.items():
+                    if name not in (None, "step", "epoch") and (value := _number(text)) is not None:
+                        points.setdefault(name, []).append((step, value))
+    return {name: _curve(values) for name, values in sorted(points.items())}
+
+
+def _metrics_files(folder: Path) -> list[Path]:
+    versions = {
+        int(match[1]): file
+        for file in folder.glob("metrics/version_*/metrics.csv")
+        if (match := re.fullmatch(r"version_(\d+)", file.parent.name))
+    }
+    return [file for _, file in sorted(versions.items())]
+
+
+def _number(text: Any) -> float | None:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def _curve(points: list[tuple[int, float]]) -> Curve:
+    finite = sorted({step: value for step, value in points if math.isfinite(value)}.items())
+    steps, values = [step for step, _ in finite], [value for _, value in finite]
+    return Curve(steps, values, sum(not math.isfinite(value) for _, value in points))
+
+
+def starts_of(folder: Path) -> list[dict[str, Any]]:
+    """``run.json``: a record of each start of a run, the first one first; empty if unreadable."""
+    starts = _json(folder / "run.json")
+    return [s for s in starts if isinstance(s, dict)] if isinstance(starts, list) else []
+
+
+def reconstructions_of(folder: Path) -> list[tuple[int, Path]]:
+    """The pictures of a pretraining and their steps, ascending."""
+    pictures = {
+        int(match[1]): file
+        for file in folder.glob("reconstructions/step-*.png")
+        if (match := re.fullmatch(r"step-(\d+)", file.stem))
+    }
+    return sorted(pictures.items())
+
+
+def evaluation_in(folder: Path, run: Path) -> Evaluation:
+    """Read the evaluation in a folder.
+
+    Raises:
+        UsageError: there is none, or its ``results.json`` cannot be read.
+    """
+    file = folder / RESULTS
+    if not file.is_file():
+        raise UsageError(f"{folder}: no {RESULTS}, so no test ended there")
+    results = _json(file)
+    if not isinstance(results, dict):
+        raise UsageError(f"{file}: not the results of a test")
+    return Evaluation(folder, results, _stamp(results) in _stamps(run))
+
+
+def evaluations_of(run: Path) -> Iterator[Evaluation]:
+    """The evaluations of a run's checkpoints, the newest first.
+
+    They lie in the run's own folder or in one beside it. Each names the weights that it tested by
+    path, size and time, so a run that was moved since is found, too.
+    """
+    files = [run / RESULTS, *run.absolute().parent.glob(f"*/{RESULTS}")]
+    present = {file.absolute(): file.stat().st_mtime for file in files if file.is_file()}
+    for file in sorted(present, key=lambda file: present[file], reverse=True):
+        results = _json(file)
+        if not isinstance(results, dict):
+            continue
+        unchanged = _stamp(results) in _stamps(run)
+        ours = Path(_path_of(results)).parent == (run / "checkpoints").resolve()
+        if unchanged or ours or file.parent == run.absolute():
+            yield Evaluation(file.parent, results, unchanged)
+
+
+def _path_of(results: Mapping[str, Any]) -> str:
+    """The path of the weights; a stamp is path, size and time, the name of weights is itself."""
+    text = str(results.get("weights") or "")
+    parts = text.rsplit(" ", 2)
+    return parts[0] if len(parts) == 3 and parts[1].isdecimal() else text
+
+
+def _stamp(results: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(results.get("weights")).rsplit(" ", 2)[1:])
+
+
+def _stamps(run: Path) -> set[tuple[str, str]]:
+    """Size and time of the checkpoints of a run."""
+    states = [file.stat() for file in run.glob("checkpoints/*.ckpt")]
+    return {(str(state.st_size), str(state.st_mtime_ns)) for state in states}
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
