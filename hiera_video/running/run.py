@@ -47,6 +47,7 @@ from hiera_video.running.resuming import check_resumed, is_finished, where
 from hiera_video.running.saving import WholeCheckpoints
 from hiera_video.running.scores import score_of
 from hiera_video.running.sweeps import Score
+from hiera_video.tasks.cuda_graphs import check_mode, records_graphs
 from hiera_video.tasks.lightning_private import Position, position_of
 from hiera_video.terminal import did_you_mean
 from hiera_video.weights.trained import Classes, classes_of, read_classes
@@ -195,6 +196,9 @@ def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
         raise UsageError(
             f"trainer.precision={precision} needs a GPU; on a CPU use bf16-mixed or 32-true"
         )
+    mode = check_mode(config.task.get("compile"))
+    if fits and records_graphs(mode) and device == "cpu":
+        raise UsageError(f"task.compile={mode} needs a GPU; on a CPU use task.compile=default")
     return trainer
 
 

@@ -40,6 +40,7 @@ class DetectionTask(VideoTask):
     # int64, the columns of scores that count in the mAP. No buffer: Lightning pairs the buffers of
     # a task with those of an average of its weights, which is made before these are known.
     evaluated: Tensor
+    same_shapes = False  # a batch has any number of boxes
 
     def __init__(
         self,
