@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.files import atomic_file
+from hiera_video.callbacks.averaging import AveragedWeights
 from hiera_video.callbacks.predictions import PredictionLines
 from hiera_video.callbacks.recovery import ContinueEpoch, SaveOnSigterm
 from hiera_video.callbacks.run_record import RunRecord
@@ -175,7 +176,8 @@ def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
     callbacks, loggers = (_instances(config, section) for section in ("callbacks", "logger"))
     fits = config.command == "fit"
     if not fits:  # no checkpoints and curves; a test draws pictures
-        callbacks = [c for c in callbacks if not isinstance(c, (Checkpoint, WeightAveraging))]
+        training_only = (Checkpoint, AveragedWeights, WeightAveraging)
+        callbacks = [c for c in callbacks if not isinstance(c, training_only)]
         draws = config.command == "test"
         loggers = [lg for lg in loggers if draws and isinstance(lg, TensorBoardLogger)]
     plugins = instantiate(config.trainer.get("plugins"), _convert_="all") or []
