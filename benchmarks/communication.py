@@ -83,8 +83,9 @@ class Communication(NamedTuple):
         forward: what the forward pass of each batch can hide.
         backward: what the backward pass of each batch can hide.
         last: what the backward pass of a step's last batch can hide as well.
-        bare: what nothing can hide in each batch: FSDP2's parameters outside the products.
-        tail: what nothing can hide in a step: the last bucket of DDP.
+        bare: what nothing can hide in each batch: gathering what FSDP2 holds outside the products.
+        tail: what nothing can hide in a step: the last bucket of DDP, or the gradients of those
+            parameters.
     """
 
     forward: float
@@ -142,11 +143,10 @@ def communication(strategy: str, network: Sizes, gpus: int, cluster: Cluster) ->
     def replicate(size: float) -> float:
         return cluster.across(size / local, nodes, 2)
 
-    # Lightning skips the exchange of gradients that are accumulated with DDP, not with FSDP2.
     gather = sum(one_pass(2 * count) for count in network.products)
     scatter = sum(one_pass(4 * count) + replicate(4 * count) for count in network.products)
     rest = 4 * network.rest
-    return Communication(gather, gather + scatter, 0.0, 2 * one_pass(rest) + replicate(rest), 0.0)
+    return Communication(gather, gather, scatter, one_pass(rest), one_pass(rest) + replicate(rest))
 
 
 def _ddp(gradients: int, all_reduce: Callable[[float], float]) -> Communication:
@@ -170,7 +170,7 @@ def step(
         gpus: number of them.
         cluster: what connects them.
         batch: seconds that a GPU computes for a batch.
-        batches: accumulated for a step; DDP exchanges gradients once a step, FSDP2 in each batch.
+        batches: accumulated for a step, after the last of which gradients are exchanged.
     """
     parts = communication(strategy, network, gpus, cluster)
     forward, backward = OVERLAP * (1 - BACKWARD) * batch, OVERLAP * BACKWARD * batch

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import gpu_models, gpu_training
+from benchmarks import gpu_models, gpu_modes, gpu_training
 from benchmarks.gpu_models import Setting, Table, inference, pretraining
 from benchmarks.timing import GIB
 
@@ -34,6 +34,7 @@ PARTS: list[Part] = [
     ("ceilings", 30, lambda setting: [gpu_models.ceilings(setting)]),
     ("parity", 60, gpu_models.parity),
     ("pretraining base", 90, partial(pretraining, model="hiera_base_16x224", batch=32)),
+    ("modes", 180, gpu_modes.modes),
     ("inference base", 60, partial(inference, size="base")),
     ("pretraining images", 150, partial(pretraining, model="hiera_base_224", batch=128)),
     ("finetuning", 90, gpu_models.finetuning),

@@ -42,7 +42,12 @@ def estimate(
     words = [f"model.name=hiera_{size}_16x224", f"model.grad_checkpointing={checkpointing}"]
     parts = training_parts(f"kinetics400/{kind}_{recipe}", words)
     memory = training_memory(
-        parts.task, parts.precision, devices=devices, sharded=sharded, bucket_view=True
+        parts.task,
+        parts.precision,
+        devices=devices,
+        sharded=sharded,
+        accumulates=parts.batch_size * devices < parts.task.budget.batch,
+        bucket_view=True,
     )
     return parts.batch_size * parts.repeats, memory
 

@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "hiera_video.results": "datamodules metrics",
     "hiera_video.visualize": "augment models",
     "hiera_video.tasks": "augment metrics models weights",
-    "hiera_video.callbacks": "datamodules metrics results tasks terminal visualize",
+    "hiera_video.callbacks": "datamodules metrics models results tasks terminal visualize",
     "hiera_video.predicting": "augment datamodules metrics models results terminal visualize "
     "weights",
     "hiera_video.export": "augment metrics models results weights",

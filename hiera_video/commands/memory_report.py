@@ -30,6 +30,7 @@ def memory_report(config: str, words: Sequence[str], memory: float | None, devic
             averages=parts.averages,
             devices=devices,
             sharded=parts.sharded,
+            accumulates=parts.sharded and parts.accumulates(devices),
             bucket_view=parts.bucket_view,
             gpu=parts.accelerator != "cpu",
         )

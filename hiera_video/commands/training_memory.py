@@ -14,9 +14,9 @@
 
 Gradients are assumed to be there all the time, as they are if several batches make a step. Of
 sharded training (FSDP2), each of N devices has 1/N of weights, gradients, optimiser state and
-average. To these come two gathered matrix products of blocks, the one that runs and the next, in
-the type that they compute in, so that autocast copies no weights; and all else, in its own type
-(`hiera_video.models.sharding`).
+average; if several batches make a step, it adds up whole gradients. To these come two gathered
+matrix products of blocks, the one that runs and the next, in the type that they compute in, so that
+autocast copies no weights; and all else, in its own type (`hiera_video.models.sharding`).
 
 The estimate is for eager mode. It leaves out what the CUDA context, the workspaces of kernels and a
 fragmented memory take, so only `USABLE` of a device's memory is planned for.
@@ -104,6 +104,7 @@ def training_memory(
     averages: bool = False,
     devices: int = 1,
     sharded: bool = False,
+    accumulates: bool = False,
     bucket_view: bool = False,
     gpu: bool = True,
 ) -> TrainingMemory:
@@ -115,6 +116,7 @@ def training_memory(
         averages: the device holds a moving average of the weights.
         devices: number of them.
         sharded: weights, gradients and optimiser state are sharded over the devices.
+        accumulates: several batches make a step.
         bucket_view: DDP keeps gradients in its buckets alone.
         gpu: the devices are GPUs, not CPUs.
 
@@ -142,7 +144,7 @@ def training_memory(
     clip = (network.in_chans, *network.input_size)  # (3, T, H, W)
     return TrainingMemory(
         weights=weights // share,
-        gradients=gradients * (2 if buckets else 1) // share,
+        gradients=gradients * (2 if buckets else 1) // (1 if accumulates else share),
         optimizer=optimizer // share,
         average=weights // share if averages else 0,
         gathered=gathered,

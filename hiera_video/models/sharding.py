@@ -5,6 +5,7 @@ the network gathers its parameters when it runs and forgets them afterwards.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -70,6 +71,22 @@ def reshard_for_training(model: nn.Module) -> None:
             part.reshard()
 
 
+@contextmanager
+def gradients_stay(model: nn.Module) -> Iterator[None]:
+    """Have each device add up whole gradients of its own in a backward pass, and exchange none.
+
+    The next backward pass outside exchanges their sum. A network that is not sharded is left as it
+    is.
+    """
+    for part in _sharded(model):
+        part.set_requires_gradient_sync(False, recurse=False)
+    try:
+        yield
+    finally:
+        for part in _sharded(model):
+            part.set_requires_gradient_sync(True, recurse=False)
+
+
 def _sharded(model: nn.Module) -> Iterator[FSDPModule]:
     return (module for module in model.modules() if isinstance(module, FSDPModule))
 
@@ -105,3 +122,27 @@ def part_like(value: Any, parameter: Tensor) -> Any:
     mesh, placements = parameter.device_mesh, parameter.placements
     value = value.to(mesh.device_type)
     return distribute_tensor(value, mesh, placements, src_data_rank=None)
+
+
+def local_part(value: Tensor) -> Tensor:
+    """The part of a tensor that this device holds, in the same memory; all if it is not sharded."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def from_local_part(part: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `local_part`.
+
+    Args:
+        part: of this device, on any device.
+        like: the tensor that it is of, or one of the same shape that is spread in the same way.
+
+    Returns:
+        A sharded tensor of the shape of `like`, or the part as it is if `like` is not sharded.
+    """
+    if not isinstance(like, DTensor):
+        return part
+    mesh, placements = like.device_mesh, like.placements
+    part = part.to(mesh.device_type)
+    return DTensor.from_local(
+        part, mesh, placements, run_check=False, shape=like.shape, stride=like.stride()
+    )

@@ -8,10 +8,10 @@ import subprocess
 from lightning import Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from omegaconf import DictConfig
 
-from hiera_video.callbacks.averaging import AveragedWeights
 from hiera_video.errors import UsageError
 from hiera_video.tasks.sharded_strategy import ShardedStrategy
 
@@ -32,18 +32,18 @@ def check_strategy_name(config: DictConfig) -> None:
 
 
 def check_strategy(trainer: Trainer) -> None:
-    """Refuse strategies that would train wrongly, and an average of sharded weights.
+    """Refuse strategies that would train wrongly.
 
     Raises:
         UsageError: the strategy is neither that of a single device, nor DDP, nor sharded; or
-            sharded weights are to be averaged.
+            Lightning's own callback is to average sharded weights.
     """
     strategy = trainer.strategy
     if isinstance(strategy, ShardedStrategy):
-        if any(isinstance(c, AveragedWeights) for c in trainer.callbacks):  # pyright: ignore
+        if any(isinstance(c, WeightAveraging) for c in trainer.callbacks):  # pyright: ignore
             raise UsageError(
-                "callbacks.ema.decay: a sharded network has no average of its weights; leave it "
-                "out, or use trainer=ddp"
+                "callbacks: WeightAveraging cannot average a sharded network; set "
+                "callbacks.ema.decay in its place"
             )
     elif not isinstance(strategy, ONE_MODEL_A_DEVICE) or isinstance(strategy, DeepSpeedStrategy):
         raise _not_trained_by(type(strategy).__name__)

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.files import atomic_file
+from hiera_video.callbacks.averaging import AveragedWeights
 from hiera_video.callbacks.predictions import PredictionLines
 from hiera_video.callbacks.recovery import ContinueEpoch, SaveOnSigterm
 from hiera_video.callbacks.run_record import RunRecord
@@ -50,6 +51,7 @@ from hiera_video.running.resuming import check_resumed, is_finished, where
 from hiera_video.running.saving import WholeCheckpoints
 from hiera_video.running.scores import score_of
 from hiera_video.running.sweeps import Score
+from hiera_video.tasks.cuda_graphs import check_mode, records_graphs
 from hiera_video.tasks.lightning_private import Position, position_of
 from hiera_video.terminal import did_you_mean
 from hiera_video.weights.trained import Classes, classes_of, read_classes
@@ -191,7 +193,8 @@ def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
     callbacks, loggers = (_instances(config, section) for section in ("callbacks", "logger"))
     fits = config.command == "fit"
     if not fits:  # no checkpoints and curves; a test draws pictures
-        callbacks = [c for c in callbacks if not isinstance(c, (Checkpoint, WeightAveraging))]
+        training_only = (Checkpoint, AveragedWeights, WeightAveraging)
+        callbacks = [c for c in callbacks if not isinstance(c, training_only)]
         draws = config.command == "test"
         loggers = [lg for lg in loggers if draws and isinstance(lg, TensorBoardLogger)]
     plugins = instantiate(config.trainer.get("plugins"), _convert_="all") or []
@@ -212,6 +215,9 @@ def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
         raise UsageError(
             f"trainer.precision={precision} needs a GPU; on a CPU use bf16-mixed or 32-true"
         )
+    mode = check_mode(config.task.get("compile"))
+    if fits and records_graphs(mode) and device == "cpu":
+        raise UsageError(f"task.compile={mode} needs a GPU; on a CPU use task.compile=default")
     return trainer
 
 

@@ -16,6 +16,7 @@ class TrainingParts(NamedTuple):
         task: without a network.
         batch_size: videos on a device.
         repeats: clips of each.
+        accumulate: as ``trainer.accumulate_grad_batches``.
         precision: as ``trainer.precision``.
         accelerator: as ``trainer.accelerator``.
         bucket_view: whether DDP keeps gradients in its buckets alone.
@@ -26,11 +27,23 @@ class TrainingParts(NamedTuple):
     task: Any
     batch_size: int
     repeats: int
+    accumulate: int
     precision: str
     accelerator: str
     bucket_view: bool
     sharded: bool
     averages: bool
+
+    def accumulates(self, devices: int) -> bool:
+        """Whether several batches make a step on so many devices.
+
+        Raises:
+            BudgetError: no whole number of batches makes a step.
+        """
+        batches = self.task.budget.accumulation(
+            self.batch_size, self.repeats, devices, self.accumulate
+        )
+        return batches > 1
 
 
 def training_parts(config: str, words: Sequence[str]) -> TrainingParts:
@@ -51,6 +64,7 @@ def training_parts(config: str, words: Sequence[str]) -> TrainingParts:
             task=instantiate(values.task, _convert_="all"),
             batch_size=values.data.batch_size,
             repeats=values.data.repeats,
+            accumulate=values.trainer.accumulate_grad_batches,
             precision=str(values.trainer.precision),
             accelerator=str(values.trainer.accelerator),
             bucket_view=bool(options.get("gradient_as_bucket_view")),

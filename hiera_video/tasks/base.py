@@ -14,7 +14,7 @@ from torch.optim import AdamW, Optimizer
 from torchmetrics import Metric
 
 from hiera_video.augment.pipeline import Augmentation
-from hiera_video.models.compiling import compile_blocks
+from hiera_video.models.compiling import compile_network
 from hiera_video.models.sharding import (
     gather_for_evaluation,
     reshard_for_training,
@@ -22,6 +22,7 @@ from hiera_video.models.sharding import (
     whole,
 )
 from hiera_video.tasks.budget import Budget
+from hiera_video.tasks.cuda_graphs import check_graphs, check_mode, keep_gradients, records_graphs
 from hiera_video.tasks.description import describe
 from hiera_video.tasks.evaluation import Batch, EvaluatedTask
 from hiera_video.tasks.lightning_private import skip_step_if, unscales_gradients
@@ -64,14 +65,20 @@ class VideoTask(EvaluatedTask):
         warmup_lr: learning rate from which warm-up rises, scaled like `lr`; None: `min_lr`.
         min_lr: learning rate to which the cosine falls, scaled like `lr`.
         augment: applied to cropped training clips; None: mirror half of them.
-        compile: compile the blocks of the network for training (`compile_blocks`).
+        compile: compile the network for training, in a mode of `compile_network`; True: "default";
+            None or False: do not.
         seed: of everything random in the network, such as drop path.
         recipe: name of the configuration, for the record in checkpoints.
 
     Raises:
-        ValueError: ``min_lr`` or ``warmup_lr`` is outside [0, lr].
+        ValueError: ``min_lr`` or ``warmup_lr`` is outside [0, lr], or there is no such mode.
         BudgetError: ``batch`` or ``epochs`` is wrong.
+
+    Attributes:
+        same_shapes: whether the inputs of the network have the same shapes in all training batches.
     """
+
+    same_shapes = True
 
     def __init__(
         self,
@@ -89,7 +96,7 @@ class VideoTask(EvaluatedTask):
         warmup_lr: float | None = None,
         min_lr: float = 1e-6,
         augment: Augmentation | None = None,
-        compile: bool = False,
+        compile: bool | str | None = None,
         seed: int = 0,
         recipe: str | None = None,
     ) -> None:
@@ -108,7 +115,7 @@ class VideoTask(EvaluatedTask):
         self.budget = Budget.of(batch, epochs)
         self.lr, self.weight_decay, self.layer_decay = lr, weight_decay, layer_decay
         self.warmup_epochs, self.warmup_lr, self.min_lr = warmup_epochs, warmup_lr, min_lr
-        self.augment, self.compile_network, self.seed = augment, compile, seed
+        self.augment, self.compile_mode, self.seed = augment, check_mode(compile), seed
         self.recipe = recipe
         self._bad_videos: set[int] = set()  # of this epoch, on this rank
         self._sums: dict[str, Tensor] = {}  # of this step's batches, on this rank
@@ -189,14 +196,16 @@ class VideoTask(EvaluatedTask):
         """Build the network and load the weights it starts from, once.
 
         Raises:
-            MisconfigurationException: a network to be evaluated would lack weights.
+            MisconfigurationException: a network to be evaluated would lack weights, or what is to
+                be compiled cannot be.
         """
         if self.model is not None:
             return
         self.model = self.network()
         self._load_initial_weights()
-        if self.compile_network and self.trainer.training:
-            compile_blocks(self.model)
+        if self.compile_mode is not None and self.trainer.training:
+            check_graphs(self.compile_mode, self.trainer, self.model, self.same_shapes)
+            compile_network(self.model, self.compile_mode)
         if self.device_mesh is not None:  # of a strategy that shards
             half = self.trainer.precision == "bf16-mixed"
             mesh = self.device_mesh["data_parallel"]
@@ -233,6 +242,8 @@ class VideoTask(EvaluatedTask):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make drop path and dropout a function of (seed, batch, rank), so that a run resumes."""
         self.skipped = None
+        if records_graphs(self.compile_mode):  # what the last batch left may be overwritten
+            torch.compiler.cudagraph_mark_step_begin()
         batches = self.trainer.fit_loop.epoch_loop.total_batch_idx
         torch.manual_seed(hash((self.seed, batches, self.global_rank)) & (2**63 - 1))
 
@@ -289,6 +300,13 @@ class VideoTask(EvaluatedTask):
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Compute gradients, which are NaN on all ranks if the loss of one is not finite."""
         super().backward(loss, *args, gradient=loss.detach() * 0 + 1, **kwargs)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """Forget the gradients of the last step."""
+        if records_graphs(self.compile_mode) and self.trainer.accumulate_grad_batches > 1:
+            keep_gradients(optimizer)
+        else:
+            optimizer.zero_grad()
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Draw the augmentation on the host, so that no step waits for the device."""

@@ -93,7 +93,6 @@ class ClassificationTask(VideoTask):
 
     def network(self) -> nn.Module:
         """A network with one logit for each class name."""
-        # Asked for here because an average of weights copies the network before `setup`.
         return self.create_network(num_classes=len(self._agreed_class_names()))
 
     def training_flops(self, shape: Sequence[int]) -> int:

@@ -37,9 +37,9 @@ class DetectionTask(VideoTask):
         ValueError: the augmentation moves pixels in ways that boxes cannot follow.
     """
 
-    # int64, the columns of scores that count in the mAP. No buffer: Lightning pairs the buffers of
-    # a task with those of an average of its weights, which is made before these are known.
+    # int64, the columns of scores that count in the mAP.
     evaluated: Tensor
+    same_shapes = False  # a batch has any number of boxes
 
     def __init__(
         self,
@@ -106,7 +106,6 @@ class DetectionTask(VideoTask):
 
     def network(self) -> nn.Module:
         """A network with one logit for each action."""
-        # Asked for here because an average of weights copies the network before `setup`.
         return self.create_network(num_classes=len(self._agreed_classes()))
 
     def classes(self) -> Classes:

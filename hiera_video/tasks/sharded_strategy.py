@@ -1,6 +1,7 @@
 """Lightning's strategy for networks whose parameters are spread over all devices."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,19 @@ from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
-from hiera_video.models.sharding import part_like, whole
+from hiera_video.models.sharding import gradients_stay, part_like, whole
 
 
 class ShardedStrategy(ModelParallelStrategy):
     """Each of the run's devices holds a part of each parameter, gradient and optimiser state.
 
+    If several batches make a step, gradients are exchanged once, as with DDP; until then, each
+    device holds whole ones.
+
     The network shards itself (`hiera_video.models.sharding.shard`) over the device mesh that this
     strategy makes. Checkpoints are the same single files as without sharding, so that a run goes on
     with another number of devices, or with DDP. To save one, the first process gathers all that it
-    holds in its main memory: 12 bytes for each parameter with AdamW.
+    holds in its main memory: 12 bytes for each parameter with AdamW, 16 with an average of weights.
 
     Args:
         process_group_backend: of `torch.distributed`; None: NCCL on GPUs, else gloo.
@@ -54,6 +58,13 @@ class ShardedStrategy(ModelParallelStrategy):
         """Make the mesh of all devices of the run."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
+
+    @contextmanager
+    def block_backward_sync(self) -> Generator:
+        """Exchange no gradients in a batch after which the step goes on."""
+        assert self.lightning_module is not None
+        with gradients_stay(self.lightning_module):
+            yield
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The whole state of an optimiser, in the form of `Optimizer.state_dict`.

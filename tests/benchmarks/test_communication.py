@@ -53,9 +53,10 @@ def test_seconds_by_hand():
     assert cluster.collective(80, 4, 1) == pytest.approx(40 / 100 + 20 / 10)
     parts = communication("hybrid", Sizes((20,), 5), 4, cluster)
     assert parts.forward == pytest.approx(20 / 100)  # 40 bytes in bfloat16, half of them sent
-    assert parts.backward == pytest.approx(20 / 100 + 40 / 100 + 2 * 20 / 10)
-    assert parts.bare == pytest.approx(2 * 10 / 100 + 2 * 5 / 10)
-    assert parts.last == parts.tail == 0
+    assert parts.backward == parts.forward
+    assert parts.last == pytest.approx(40 / 100 + 2 * 20 / 10)
+    assert parts.bare == pytest.approx(10 / 100)
+    assert parts.tail == pytest.approx(10 / 100 + 2 * 5 / 10)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -82,9 +83,12 @@ def test_fsdp2_sends_what_is_counted_by_hand():
     cluster = Cluster(node=4, nvlink=1.0, latency=0.0)
     parts = communication("fsdp2", Sizes((40, 80), 20), 4, cluster)
     assert parts.forward == 0.75 * 2 * 120
-    assert parts.backward == 0.75 * (2 + 4) * 120
-    assert parts.bare == 0.75 * (4 + 4) * 20
+    assert parts.backward == 0.75 * 2 * 120
+    assert parts.last == 0.75 * 4 * 120
+    assert parts.bare == parts.tail == 0.75 * 4 * 20
     assert step("fsdp2", Sizes((40, 80), 20), 4, cluster, 1.0).communication == 840
+    # Of a second batch, only the parameters are gathered.
+    assert step("fsdp2", Sizes((40, 80), 20), 4, cluster, 1.0, 2).communication == 840 + 360 + 60
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

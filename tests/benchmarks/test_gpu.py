@@ -4,7 +4,10 @@ import json
 import subprocess
 import sys
 
-PARTS = ["ceilings", "parity", "pretraining base", "inference base", "finetuning", "training"]
+from hiera_video.models.compiling import MODES
+
+PARTS = ["ceilings", "parity", "pretraining base", "modes", "inference base"]
+PARTS += ["finetuning", "training"]
 
 
 def test_all_kinds_of_parts_run_at_tiny_size(tmp_path):
@@ -30,5 +33,8 @@ def test_all_kinds_of_parts_run_at_tiny_size(tmp_path):
     for result in parts["training"]["results"]:
         assert min(result["clips_per_s"]) > 0
         assert result["seconds_training"] > 0
+    eager, *compiled = parts["modes"]["results"]
+    assert [mode["compile"] for mode in compiled if mode["accumulated"] == 1] == list(MODES)
+    assert all(mode["losses"] == eager["losses"] for mode in compiled if mode["accumulated"] == 1)
     table = file.with_suffix(".md").read_text()
     assert "| hiera-transformer |" in table

@@ -57,7 +57,10 @@ def test_settings_of_the_configuration_count():
     assert rows(*large, f"trainer.strategy={strategy}", devices=2) == plain
     sharded = rows(*large, "trainer=fsdp2", devices=2)
     assert sharded["weights"] == pytest.approx(plain["weights"] / 2, abs=0.01)
+    assert sharded["gradients"] == pytest.approx(plain["gradients"] / 2, abs=0.01)
     assert sharded["gathered weights"] > 0
+    added_up = rows(*large, "trainer=fsdp2", "trainer.accumulate_grad_batches=2", devices=2)
+    assert added_up == {**sharded, "gradients": plain["gradients"], "peak": added_up["peak"]}
 
 
 @pytest.mark.parametrize(

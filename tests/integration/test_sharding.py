@@ -23,13 +23,13 @@ def fit(config, name, workspace, *more, processes=1, trainer="fsdp2", videos=4):
     return run_several(*words, processes=processes, cwd=workspace)
 
 
-def curve(name, workspace):
-    """Loss and gradient norm of each step."""
+def curve(name, workspace, columns=("train/loss", "train/grad_norm")):
+    """Loss and gradient norm of each step, or other columns."""
     with open(
         workspace / f"runs/sharding/{name}/metrics/version_0/metrics.csv", newline=""
     ) as file:
-        rows = [row for row in csv.DictReader(file) if row["train/loss"]]
-    return torch.tensor([[float(row["train/loss"]), float(row["train/grad_norm"])] for row in rows])
+        rows = [row for row in csv.DictReader(file) if row[columns[0]]]
+    return torch.tensor([[float(row[column]) for column in columns] for row in rows])
 
 
 def checkpoint(name, workspace, file="last.ckpt"):
@@ -37,10 +37,11 @@ def checkpoint(name, workspace, file="last.ckpt"):
 
 
 def assert_same(one, other, tolerance):
-    """Weights and the state of the optimiser, in which names and numbers agree as well."""
+    """Weights, their average and the optimiser's state, in which names and numbers agree, too."""
     assert one.keys() == other.keys()
     assert one["global_step"] == other["global_step"]
-    torch.testing.assert_close(one["state_dict"], other["state_dict"], rtol=0, atol=tolerance)
+    for part in {"state_dict", "current_model_state", "averaging_state"} & one.keys():
+        torch.testing.assert_close(one[part], other[part], rtol=0, atol=tolerance)
     (mine,), (theirs,) = one["optimizer_states"], other["optimizer_states"]
     assert [g["names"] for g in mine["param_groups"]] == [
         g["names"] for g in theirs["param_groups"]
@@ -78,10 +79,11 @@ def test_gradients_accumulate_as_in_one_process(trainer, workspace):
 
 
 def test_a_run_goes_on_sharded_and_back(workspace):
-    """Each goes on from a checkpoint of another one, to the same end."""
+    """Each goes on from a checkpoint of another one, to the same weights and the same average."""
     every_epoch = ["callbacks.recovery.save_top_k=-1", "callbacks.recovery.filename='{epoch}'"]
-    every_epoch += ["trainer.max_epochs=3"]
+    every_epoch += ["trainer.max_epochs=3", "callbacks.ema.decay=0.9"]
     fit(AUTOENCODER, "whole", workspace, *every_epoch, trainer="cpu")
+    losses = curve("whole", workspace, ["val/loss"])  # of the average
     for name, trainer, processes, source in (
         ("sharded", "fsdp2", 2, "whole/checkpoints/epoch=0.ckpt"),
         ("ddp", "ddp", 2, "sharded/checkpoints/epoch=1.ckpt"),
@@ -90,8 +92,12 @@ def test_a_run_goes_on_sharded_and_back(workspace):
         (workspace / f"runs/sharding/{name}").mkdir()
         more = [*every_epoch, f"resume='runs/sharding/{source}'"]
         fit(AUTOENCODER, name, workspace, *more, processes=processes, trainer=trainer)
-        end = (checkpoint(run, workspace, "epoch=2.ckpt") for run in ("whole", name))
-        assert_same(*end, 1e-4)
+        expected, end = (checkpoint(run, workspace, "epoch=2.ckpt") for run in ("whole", name))
+        assert_same(end, expected, 1e-4)
+        evaluated = curve(name, workspace, ["val/loss"])
+        torch.testing.assert_close(evaluated, losses[-len(evaluated) :], rtol=1e-4, atol=1e-4)
+    key = "model.decoder_pred.weight"  # the average lags behind
+    assert (expected["state_dict"][key] - expected["current_model_state"][key]).abs().max() > 5e-4
 
 
 def test_a_test_with_sharded_weights_is_the_same(workspace):
@@ -115,7 +121,10 @@ def test_a_test_with_sharded_weights_is_the_same(workspace):
     ("more", "refused"),
     [
         (["trainer.precision=16-mixed"], "trainer: The `ModelParallelStrategy` does not support"),
-        (["callbacks.ema.decay=0.9"], "callbacks.ema.decay: a sharded network has no average"),
+        (
+            ["+callbacks.swa._target_=lightning.pytorch.callbacks.WeightAveraging"],
+            "callbacks: WeightAveraging cannot average a sharded network",
+        ),
     ],
 )
 def test_what_does_not_go_with_sharding_is_one_line(more, refused, workspace):

@@ -61,6 +61,11 @@ FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
             "callbacks.progress: expected a part with _target_ or null, not 5",
         ),
         (["fit", "--config", "demo/pretrain", "task.lr=-1"], "lr must be above 0, not -1"),
+        (["fit", "--config", "demo/pretrain", "task.compile=fast"], "compile must be true, false,"),
+        (
+            ["fit", "--config", "demo/pretrain", "task.compile=reduce-overhead", "trainer=cpu"],
+            "task.compile=reduce-overhead needs a GPU; on a CPU use task.compile=default",
+        ),
         (
             ["fit", "--config", "demo/pretrain", "task.layer_decay=0"],
             "layer_decay must be in (0, 1]",

@@ -60,7 +60,7 @@ class NoWaiting(Callback):
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, True, "reduce-overhead"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("kind", TASKS)
 def test_no_step_waits_for_the_device(kind, precision, compiled):
@@ -88,3 +88,58 @@ def test_half_precision_trains(kind):
     )
     trainer.fit(task, datamodule=ColourVideos(batch_size=2))
     assert trainer.callback_metrics["train/loss"].isfinite()
+
+
+class Steps(Callback):
+    """Loss of the last batch and gradient norm of each step."""
+
+    def __init__(self):
+        self.numbers = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if pl_module.skipped is not None:  # a step is complete
+            norm = trainer.callback_metrics["train/grad_norm"]
+            self.numbers.append(torch.stack([outputs["loss"], norm]).tolist())
+
+
+def steps(task, epochs=3, accumulate=1, **kwargs):
+    """Numbers of each step, and the trainer."""
+    noted = Steps()
+    trainer = quick_trainer(
+        accelerator="gpu",
+        devices=1,
+        precision="bf16-mixed",
+        max_epochs=epochs,
+        accumulate_grad_batches=accumulate,
+        callbacks=[noted],
+    )
+    data = ColourVideos(train="16", batch_size=2, eval_batch_size=4)  # the last evaluated has two
+    trainer.fit(task, datamodule=data, **kwargs)
+    return torch.tensor(noted.numbers), trainer
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_compiled_steps_are_those_of_eager_mode(mode, accumulate):
+    task = partial(PretrainingTask, partial(on_host, tiny_mae), mask_ratio=0.5, lr=1e-3)
+    torch.manual_seed(0)
+    expected, _ = steps(task(), accumulate=accumulate)
+    torch.manual_seed(0)
+    actual, _ = steps(task(compile=mode), accumulate=accumulate)
+    assert len(actual) == 24 // accumulate
+    torch.testing.assert_close(actual, expected, rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_a_run_on_graphs_goes_on_where_it_was_saved(kind, tmp_path):
+    """With drop path, whose random numbers are drawn within the graph."""
+    torch.manual_seed(0)
+    expected, _ = steps(TASKS[kind](compile="reduce-overhead"))
+    torch.manual_seed(0)
+    first, trainer = steps(TASKS[kind](compile="reduce-overhead"), epochs=2)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    torch.manual_seed(1)
+    path = {"ckpt_path": tmp_path / "last.ckpt", "weights_only": True}
+    rest, _ = steps(TASKS[kind](compile="reduce-overhead"), **path)
+    assert (len(first), len(rest)) == (16, 8)
+    torch.testing.assert_close(torch.cat([first, rest]), expected, rtol=1e-3, atol=0)
