@@ -9,6 +9,7 @@ __all__ = [
     "SILENT_PROCESS",
     "CheckpointError",
     "DamagedCheckpoint",
+    "EmbeddingError",
     "LayoutError",
     "LostProcess",
     "PredictionFileError",
@@ -48,6 +49,10 @@ class DamagedCheckpoint(CheckpointError):
 
 class PredictionFileError(UserError, ValueError):
     """A file of predictions cannot be used."""
+
+
+class EmbeddingError(UserError, ValueError):
+    """Features of videos cannot be written or read."""
 
 
 class LayoutError(UserError, ValueError):

@@ -6,6 +6,7 @@ A file of any length is read forwards, some seconds at a time; earlier ones are 
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +19,10 @@ from datamodules.clips.videos import ClipFormat
 from datamodules.video.decoding import VideoFile
 from hiera_video.augment.basic import Normalize
 from hiera_video.predicting.batches import ClipNetwork, batches
+from hiera_video.predicting.embedding import EmbeddingOptions, VideoEncoder
 from hiera_video.predicting.moments import Moment, Second
 from hiera_video.predicting.persons import PersonBoxes, PersonSource, person_source
+from hiera_video.results.embedding_files import Embedding
 
 SECONDS_AT_ONCE = 8  # decoded together
 
@@ -52,6 +55,7 @@ class ActionPredictor:
         clip: as given.
         device: where the model is.
         model: in evaluation mode.
+        encoder: computes features of whole pictures, without boxes.
 
     Raises:
         ValueError: no such precision.
@@ -76,6 +80,9 @@ class ActionPredictor:
         self.action_ids = tuple(action_ids or range(1, len(self.class_names) + 1))
         self.times_person_score, self.short_side, self.pad = times_person_score, short_side, pad
         self._detector: PersonSource | None = None
+        height, width = pad or (clip.height, clip.width)
+        whole_clip = clip._replace(height=height, width=width)
+        self.encoder = VideoEncoder(self._network, whole_clip)
 
     def predict(
         self, video: str | Path, boxes: str | Path | PersonSource = "detector", top: int = 5
@@ -104,6 +111,13 @@ class ActionPredictor:
             seconds = persons.seconds(file.path, file.duration)
             moments = self.moments(file, persons, seconds)
             return [moment.labelled(self.class_names, top=top) for moment in moments]
+
+    def embed(self, video: str | Path, **options: Any) -> Embedding:
+        """Features of whole pictures, without boxes, of the clip's size in the centre.
+
+        Arguments, result and errors are those of `Reconstructor.embed`.
+        """
+        return self.encoder.embed(video, EmbeddingOptions(**options))
 
     def _persons(self, boxes: str | Path | PersonSource) -> PersonSource:
         """The source of boxes; the detector is loaded once."""

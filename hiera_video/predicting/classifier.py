@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from datamodules.video.decoding import VideoFile
 from hiera_video.augment.basic import Normalize
 from hiera_video.metrics.top_classes import Prediction, mean_of_views, top_classes
 from hiera_video.predicting.batches import ClipNetwork, batches
+from hiera_video.predicting.embedding import EmbeddingOptions, VideoEncoder
+from hiera_video.results.embedding_files import Embedding
 
 
 class Predictor:
@@ -31,6 +34,7 @@ class Predictor:
         views: as given, a tuple.
         device: where the model is.
         model: in evaluation mode.
+        encoder: computes features.
 
     Raises:
         ValueError: ``views`` are not two positive numbers.
@@ -48,6 +52,7 @@ class Predictor:
         self._network = ClipNetwork(model, normalize, device)
         self.model, self.device = self._network.network, self._network.device
         self.class_names, self.clip, self.views = tuple(class_names), clip, _checked(views)
+        self.encoder = VideoEncoder(self._network, clip, self.views)
 
     def predict(
         self, video: str | Path, top: int = 5, views: Sequence[int] | None = None
@@ -86,6 +91,24 @@ class Predictor:
             ValueError: ``views`` are not positive.
         """
         return mean_of_views(self._of_views(video, views)).numpy()
+
+    def embed(self, video: str | Path, **options: Any) -> Embedding:
+        """Features of a video: what the classifier's head sees.
+
+        Args:
+            video: a file.
+            **options: fields of `EmbeddingOptions`, such as ``stride=1.0``; without any, one
+                vector, the mean over the views of its tests.
+
+        Returns:
+            ``start`` and ``end`` ``(N,)``, seconds, and ``features`` float32 ``(N, C)``; see
+            `VideoEncoder.embed`.
+
+        Raises:
+            VideoDecodeError: the file cannot be read as a video.
+            ValueError: the options contradict each other or the model.
+        """
+        return self.encoder.embed(video, EmbeddingOptions(**options))
 
     def _of_views(self, video: str | Path, views: Sequence[int] | None) -> Tensor:
         """Probabilities of each view, float32 ``(views, classes)``."""
