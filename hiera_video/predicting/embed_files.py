@@ -5,13 +5,11 @@ The rows of a table come in the order of the videos, whatever the number of proc
 """
 
 import csv
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,24 +17,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from datamodules.errors import VideoDecodeError
 from datamodules.files import atomic_file, locked_folder
 from datamodules.loading.bad_videos import BadVideos
 from datamodules.loading.file_workers import Lost, work
 from datamodules.manifests.manifest import Manifest
-from datamodules.video.container import Source
-from datamodules.video.decoding import VideoFile
 from hiera_video.errors import EmbeddingError, UsageError
-from hiera_video.predicting.embedding import EmbeddingOptions, VideoEncoder
+from hiera_video.predicting.embed_worker import EmbedVideo, Video
+from hiera_video.predicting.embedding import EmbeddingOptions
 from hiera_video.predicting.load import load
-from hiera_video.results.embedding_files import (
-    DTYPES,
-    TABLE,
-    Embedding,
-    join_table,
-    write_npz,
-    write_table_part,
-)
+from hiera_video.results.embedding_files import DTYPES, TABLE, join_table
 
 FORMATS = ("parquet", "npz")
 RECORD = "embeddings.json"  # what was asked for
@@ -56,12 +45,6 @@ class Embedded(NamedTuple):
     target: Path
     done: int
     bad: int
-
-
-class _Video(NamedTuple):
-    path: str
-    source: str | Source
-    target: Path
 
 
 def embed_files(
@@ -108,11 +91,13 @@ def embed_files(
             videos can be read (exit code 1).
         DatasetError: another run writes to ``out``.
     """
-    processes = torch.cuda.device_count() or 1 if processes is None else processes
+    gpus = torch.cuda.device_count()
+    devices = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{i}" for i in range(gpus))]
+    processes = gpus or 1 if processes is None else processes
     sources = {videos.path(i): videos.source(i) for i in range(len(videos))}
     model = load(run, "cpu")
     try:
-        for name, names in ((format, FORMATS), (dtype, DTYPES)):
+        for name, names in ((format, FORMATS), (dtype, DTYPES), (device or "cpu", devices)):
             if name not in names:
                 raise ValueError(f"expected {' or '.join(names)}, not {name!r}")
         if processes < 1 or patience <= 0:
@@ -125,20 +110,15 @@ def embed_files(
         raise EmbeddingError(f"{out} is a file; name a folder")
     out.mkdir(parents=True, exist_ok=True)
     with locked_folder(out / SCRATCH) as scratch:
-        _begin(out / RECORD, record)
         names = _npz_names([*sources]) if format == "npz" else map("{:08d}.part".format, count())
         folder = out if format == "npz" else scratch
         tasks = [
-            _Video(path, source, folder / name)
+            Video(path, source, folder / name)
             for (path, source), name in zip(sources.items(), names, strict=False)
         ]
+        _begin(out / RECORD, record, [out / TABLE, *(task.target for task in tasks)])
         if format == "npz" or not (out / TABLE).exists():
-            one = partial(
-                _embed_file,
-                encoder=partial(_encoder, str(run), device, scratch, processes),
-                write=partial(_write, format, dtype, scratch),
-                options=options,
-            )
+            one = EmbedVideo(str(run), options, format, dtype, device, processes, scratch)
             _work(one, tasks, out / BAD, processes, patience, progress)
             _finish(tasks, out, scratch, record)
         shutil.rmtree(scratch)
@@ -171,9 +151,11 @@ def _record(
     return json.loads(json.dumps(record))
 
 
-def _begin(file: Path, record: dict[str, Any]) -> None:
+def _begin(file: Path, record: dict[str, Any], targets: Iterable[Path]) -> None:
     """Write down what is asked for, or see that it is what was asked for before."""
     if not file.exists():
+        if foreign := [target for target in targets if target.exists()]:
+            raise EmbeddingError(f"{foreign[0]} exists already; name another folder")
         with atomic_file(file) as temporary:
             temporary.write_text(json.dumps(record, indent=2) + "\n")
         return
@@ -205,8 +187,8 @@ def _npz_names(paths: Sequence[str]) -> Iterable[str]:
 
 
 def _work(
-    function: Callable[[_Video, Callable[[], None]], str | None],
-    tasks: Sequence[_Video],
+    function: EmbedVideo,
+    tasks: Sequence[Video],
     bad_file: Path,
     processes: int,
     patience: float,
@@ -223,7 +205,7 @@ def _work(
         progress(done, len(tasks))
 
 
-def _finish(tasks: Sequence[_Video], out: Path, scratch: Path, record: dict[str, Any]) -> None:
+def _finish(tasks: Sequence[Video], out: Path, scratch: Path, record: dict[str, Any]) -> None:
     """See that there is something, and join the parts of a table."""
     written = [task.target for task in tasks if task.target.exists()]
     if not written:
@@ -238,68 +220,3 @@ def _count_bad(file: Path) -> int:
         return 0
     with open(file, newline="", encoding="utf-8") as rows:
         return sum(1 for _ in csv.DictReader(rows))
-
-
-def _embed_file(
-    video: _Video,
-    alive: Callable[[], None],
-    *,
-    encoder: Callable[[], VideoEncoder],
-    write: Callable[[_Video, Iterator[Embedding], dict[str, float]], None],
-    options: EmbeddingOptions,
-) -> str | None:
-    """Write the features of one video, in a process of its own; returns why it cannot be read."""
-
-    def pieces(file: VideoFile) -> Iterator[Embedding]:
-        for piece in encoder().pieces(file, options):
-            alive()
-            yield piece
-
-    try:
-        with VideoFile(video.source) as file:
-            seconds = {"stride": options.stride, "window": options.window}
-            facts = {name: value for name, value in seconds.items() if value is not None}
-            facts |= {"fps": float(file.rate), "duration": file.duration}
-            write(video, pieces(file), facts)
-    except VideoDecodeError as error:
-        return error.reason
-    return None
-
-
-def _write(
-    format: str,
-    dtype: str,
-    scratch: Path,
-    video: _Video,
-    pieces: Iterator[Embedding],
-    facts: dict[str, float],
-) -> None:
-    if format == "parquet":
-        write_table_part(video.target, scratch, video.path, pieces, dtype)
-        return
-    video.target.parent.mkdir(parents=True, exist_ok=True)
-    write_npz(video.target, scratch, video.path, pieces, dtype, facts)
-
-
-@cache
-def _encoder(run: str, device: str | None, scratch: Path, processes: int) -> VideoEncoder:
-    """The model of this process, on a device that the others leave to it."""
-    gpus = torch.cuda.device_count()
-    if device is None and gpus:
-        device = f"cuda:{_free_place(scratch) % gpus}"
-    if not gpus or device == "cpu":
-        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-    return load(run, device).encoder
-
-
-def _free_place(scratch: Path) -> int:
-    """The first number from 0 that no other process has; it is free again when this one ends."""
-    for place in count():
-        lock = os.open(scratch / f"process-{place}", os.O_CREAT | os.O_RDWR)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-        else:
-            return place
-    raise AssertionError  # the numbers do not end
