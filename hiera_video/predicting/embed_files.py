@@ -166,10 +166,11 @@ def _begin(file: Path, record: dict[str, Any], targets: Iterable[Path]) -> None:
         raise EmbeddingError(f"{file}: not what `embed` writes; name another folder") from None
     if differing:
         key = differing[0]
-        change = "" if key in ("weights", "list") else f" ({earlier[key]}, not {record[key]})"
+        other = {"weights": "other weights", "list": "other videos"}
+        what = other.get(key, f"{key}={earlier[key]}, not {record[key]}")
         raise EmbeddingError(
-            f"{file.parent} holds features with other {key}{change}; delete it or name another "
-            "folder"
+            f"{file.parent} holds the features of another request ({what}); delete it or name "
+            "another folder"
         )
 
 

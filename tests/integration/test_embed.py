@@ -42,8 +42,8 @@ def test_a_table_of_a_folder(folder, tmp_path):
     assert f"3 of 4 videos -> {tmp_path}" in run(*words, cwd=folder)  # there is nothing to do
     output = run(*words, "--stage", "2", cwd=folder, code=2)
     assert output.splitlines()[-1] == (
-        f"hiera-video: {tmp_path} holds features with other stage (None, not 2); delete it or "
-        "name another folder"
+        f"hiera-video: {tmp_path} holds the features of another request (stage=None, not 2); "
+        "delete it or name another folder"
     )
 
 

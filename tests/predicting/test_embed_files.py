@@ -143,14 +143,14 @@ def test_a_finished_run_has_nothing_to_do(data, whole):
 
 def test_a_changed_request_is_refused(data, whole, tmp_path):
     run, videos = data / "run", listed(data)
-    with pytest.raises(EmbeddingError, match=r"other stride \(0.5, not 1.0\); delete it or name"):
+    with pytest.raises(EmbeddingError, match=r"request \(stride=0.5, not 1.0\); delete it"):
         embed_files(run, videos, whole, STRIDE._replace(stride=1.0))
-    with pytest.raises(EmbeddingError, match=r"other dtype \(float32, not float16\)"):
+    with pytest.raises(EmbeddingError, match=r"\(dtype=float32, not float16\)"):
         embed_files(run, videos, whole, STRIDE, dtype="float16")
-    with pytest.raises(EmbeddingError, match="other list; delete"):
+    with pytest.raises(EmbeddingError, match="other videos"):
         embed_files(run, listed(data, [*NAMES[:4], "d.mp4"]), whole, STRIDE)
     write_mae_run(tmp_path / "other")
-    with pytest.raises(EmbeddingError, match="other weights; delete"):
+    with pytest.raises(EmbeddingError, match="other weights"):
         embed_files(tmp_path / "other", videos, whole, STRIDE)
     with locked_folder(whole / ".embed.unfinished"), pytest.raises(DatasetError, match="another"):
         embed_files(run, videos, whole, STRIDE)
