@@ -71,9 +71,18 @@ class VideoEncoder:
             VideoDecodeError: the file cannot be read as a video.
             ValueError: the options contradict each other or the model.
         """
+        start: list[float] = []
+        end: list[float] = []
+        # Small arrays, kept between the large ones of the network, would fragment memory.
+        values, shape = bytearray(), ()
         with VideoFile(video) as file:
-            columns = zip(*self.pieces(file, options), strict=True)
-            return Embedding(*(np.concatenate(pieces) for pieces in columns))
+            for piece in self.pieces(file, options):
+                start += piece.start.tolist()
+                end += piece.end.tolist()
+                values += piece.features.tobytes()
+                shape = piece.features.shape[1:]
+        features = np.frombuffer(values, np.float32).reshape(len(start), *shape)
+        return Embedding(np.array(start), np.array(end), features)
 
     def pieces(self, file: VideoFile, options: EmbeddingOptions) -> Iterator[Embedding]:
         """The same, some parts at a time: memory does not grow with the length of the video."""

@@ -139,17 +139,17 @@ def write_npz(
     Raises:
         EmbeddingError: a feature is not finite, or too large for the type.
     """
-    starts, ends, shape = [], [], ()
+    start, end, shape = [], [], ()
     # The header of an array says how many rows follow, so they wait in a file of their own.
     with atomic_file(target, scratch) as temporary, TemporaryFile(dir=scratch) as rows:
         for piece in pieces:
             stored = _stored(piece, path, dtype)
             rows.write(stored.tobytes())
-            starts.append(piece.start)
-            ends.append(piece.end)
+            # Not as arrays: kept between the large ones of the network, they fragment memory.
+            start += piece.start.tolist()
+            end += piece.end.tolist()
             shape = stored.shape[1:]
         rows.seek(0)
-        start, end = np.concatenate(starts), np.concatenate(ends)
         header = {
             "descr": np.dtype(dtype).str,
             "fortran_order": False,

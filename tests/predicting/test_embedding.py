@@ -1,5 +1,9 @@
 """``load(...).embed(...)`` beside the arithmetic written out."""
 
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 import torch
@@ -146,6 +150,48 @@ def test_features_come_while_the_file_is_read_a_few_at_a_time(tmp_path):
     assert max(rest) == CLIPS_AT_ONCE
     assert sum(rest) == 92
     assert max(read) == CLIPS_AT_ONCE * 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["npz", "table", "memory"])
+def test_memory_does_not_grow_with_the_length_of_the_video(tmp_path, way):
+    frames = [frame for _ in range(600) for frame in moving_frames(10, 64, 64)]
+    video = write_video(tmp_path / "long.mp4", frames, rate=10)
+    script = textwrap.dedent(f"""
+        from pathlib import Path
+        import torch
+        from datamodules.clips.videos import ClipFormat
+        from hiera_video.predicting.batches import ClipNetwork
+        from hiera_video.predicting.embedding import EmbeddingOptions, VideoEncoder, VideoFile
+        from hiera_video.results.embedding_files import write_npz, write_table_part
+        from tests.models.small import tiny_model
+
+        torch.set_num_threads(1)
+        folder, resident = Path({str(tmp_path)!r}), []
+
+        class Noted(VideoEncoder):
+            def pieces(self, file, options):
+                for piece in super().pieces(file, options):
+                    resident.append(int(open("/proc/self/statm").read().split()[1]) * 4 >> 10)
+                    yield piece
+
+        encoder = Noted(ClipNetwork(tiny_model(), device="cpu"), ClipFormat(4, 2, 30, 64, 64))
+        options = EmbeddingOptions(stride=0.5)
+        with VideoFile({str(video)!r}) as file:
+            if {way!r} == "npz":
+                pieces = encoder.pieces(file, options)
+                write_npz(folder / "a", folder, "a", pieces, "float32", {{}})
+            elif {way!r} == "table":
+                pieces = encoder.pieces(file, options)
+                write_table_part(folder / "a", folder, "a", pieces, "float32")
+            else:
+                assert len(encoder.embed({str(video)!r}, options).start) == 1200
+        print(len(resident), resident[-1] - resident[20])
+    """)
+    output = subprocess.check_output([sys.executable, "-c", script], text=True, timeout=300)
+    pieces, grown = map(int, output.split())
+    assert pieces == 150
+    assert grown < 40, "MiB"
 
 
 @pytest.mark.parametrize(
