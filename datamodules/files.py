@@ -1,11 +1,14 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from datamodules.errors import DatasetError
 
 
 @contextmanager
@@ -39,3 +42,27 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder for unfinished work to this run alone; half files of a killed run are removed.
+
+    Args:
+        folder: is created if it is missing; the folder that it lies in must exist.
+
+    Raises:
+        DatasetError: another run has it.
+    """
+    folder.mkdir(exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DatasetError(f"{folder.parent}: another run is writing here") from None
+        for leftover in folder.glob(".*.unfinished"):
+            leftover.unlink()
+        yield folder
+    finally:
+        os.close(lock)

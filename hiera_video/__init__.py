@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hiera_video.models.names import list_models
     from hiera_video.predicting.load import load
+    from hiera_video.predicting.neighbours import neighbours
     from hiera_video.weights.create import create_detector, create_mae, create_model
     from hiera_video.weights.load import load_weights
 
@@ -18,6 +19,7 @@ _MODULES = {
     "list_models": "models.names",
     "load": "predicting.load",
     "load_weights": "weights.load",
+    "neighbours": "predicting.neighbours",
 }
 __all__ = [
     "create_detector",
@@ -26,6 +28,7 @@ __all__ = [
     "list_models",
     "load",
     "load_weights",
+    "neighbours",
 ]
 
 

@@ -28,6 +28,7 @@ Train and use Hiera on video files.
   test      evaluate with all views            hiera-video test RUN
   predict   classify videos, or find actions   hiera-video predict RUN VIDEO...
   explain   where a model looks                hiera-video explain RUN VIDEO... --out DIR
+  embed     write features of videos           hiera-video embed RUN VIDEO... --out DIR
   evaluate  recompute a test's results         hiera-video evaluate --task classification|ava
   report    one HTML page about a run          hiera-video report RUN
   prepare   probe or transcode a data set      hiera-video prepare VIDEOS --out DIR
@@ -48,6 +49,7 @@ value. resume=auto continues the newest run. All words after `--` are videos for
 # the module `run` takes the command, too.
 COMMANDS = {
     **dict.fromkeys(RUN_COMMANDS, "run"),
+    "embed": "embed",
     "evaluate": "evaluate",
     "explain": "explain",
     "report": "report",
@@ -60,7 +62,7 @@ COMMANDS = {
 }
 # What is said when Ctrl-C ends a command.
 GOES_ON = {
-    **dict.fromkeys(("prepare", "check"), "; run the same command again to continue"),
+    **dict.fromkeys(("prepare", "check", "embed"), "; run the same command again to continue"),
     "test": "; to continue, run the same command with resume=auto",
 }
 # If this variable is set, errors of the user keep their traceback, too.

@@ -10,6 +10,7 @@ __all__ = [
     "CheckpointError",
     "ChoiceError",
     "DamagedCheckpoint",
+    "EmbeddingError",
     "LayoutError",
     "LostProcess",
     "PredictionFileError",
@@ -53,6 +54,10 @@ class PredictionFileError(UserError, ValueError):
 
 class ChoiceError(UserError, ValueError):
     """Something is asked of a model or a video that it does not have."""
+
+
+class EmbeddingError(UserError, ValueError):
+    """Features of videos cannot be written or read."""
 
 
 class LayoutError(UserError, ValueError):

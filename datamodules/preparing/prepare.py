@@ -5,14 +5,12 @@ where it was, and one over an unchanged source has nothing to do.
 """
 
 import errno
-import fcntl
 import functools
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from datamodules.errors import DatasetError, VideoDecodeError
+from datamodules.files import locked_folder
 from datamodules.loading.file_workers import Lost, work
 from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.parquet import FACTS, MANIFEST_NAME, ManifestMetadata, pc, read_manifest
@@ -80,7 +79,7 @@ def prepare(
     sources = pa.array([paths[row] for row in rows_of_part], pa.string())
     metadata = _metadata(manifest, root, out, every_frame, encoding, part)
     out.mkdir(parents=True, exist_ok=True)
-    with _locked(out / f".{part.name('prepare.unfinished')}") as scratch:
+    with locked_folder(out / f".{part.name('prepare.unfinished')}") as scratch:
         digest = _digest(metadata)
         journal = Journal(scratch / f"rows-{digest}.jsonl", _earlier_rows(out, part, metadata))
         if encoding is not None:
@@ -266,20 +265,3 @@ def _bad_videos(rows: pa.Table, root: str) -> list[tuple[str, str]]:
     """Path and reason of each bad file, once, sorted."""
     bad = rows.filter(pc.invert(rows["ok"])).select(["source", "reason"]).to_pylist()
     return sorted({os.path.join(root, row["source"]): row["reason"] for row in bad}.items())
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[Path]:
-    """A folder for unfinished work, of this run alone; half files of a killed run are removed."""
-    folder.mkdir(exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DatasetError(f"{folder.parent}: another run is writing here") from None
-        for leftover in folder.glob(".*.unfinished"):
-            leftover.unlink()
-        yield folder
-    finally:
-        os.close(lock)

@@ -6,6 +6,7 @@ A file of any length is read forwards, some seconds at a time; earlier ones are 
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from hiera_video.augment.basic import Normalize
 from hiera_video.errors import ChoiceError
 from hiera_video.predicting.batches import ClipNetwork, batches
 from hiera_video.predicting.crops import boxes_in_crops, crops_over
+from hiera_video.predicting.embedding import EmbeddingOptions, VideoEncoder
 from hiera_video.predicting.moments import Moment, Second, second_with_persons
 from hiera_video.predicting.persons import PersonBoxes, PersonSource, person_source
 from hiera_video.predicting.saliency import (
@@ -29,6 +31,7 @@ from hiera_video.predicting.saliency import (
     saliency_map,
     silent,
 )
+from hiera_video.results.embedding_files import Embedding
 
 SECONDS_AT_ONCE = 8  # decoded together
 
@@ -61,6 +64,7 @@ class ActionPredictor:
         clip: as given.
         device: where the model is.
         model: in evaluation mode.
+        encoder: computes features of whole pictures, without boxes.
 
     Raises:
         ValueError: no such precision.
@@ -85,6 +89,9 @@ class ActionPredictor:
         self.action_ids = tuple(action_ids or range(1, len(self.class_names) + 1))
         self.times_person_score, self.short_side, self.pad = times_person_score, short_side, pad
         self._detector: PersonSource | None = None
+        height, width = pad or (clip.height, clip.width)
+        whole_clip = clip._replace(height=height, width=width)
+        self.encoder = VideoEncoder(self._network, whole_clip)
 
     def predict(
         self, video: str | Path, boxes: str | Path | PersonSource = "detector", top: int = 5
@@ -174,6 +181,13 @@ class ActionPredictor:
         label, score = self.class_names[column], float(scores[row, column])
         times = keyframe_times(when, self.clip.num_frames, self.clip.stride, self.clip.fps)
         return Saliency(clip, heat, peak, label, score, method, times, (x1, y1, x2, y2))
+
+    def embed(self, video: str | Path, **options: Any) -> Embedding:
+        """Features of whole pictures, without boxes, of the clip's size in the centre.
+
+        Arguments, result and errors are those of `Reconstructor.embed`.
+        """
+        return self.encoder.embed(video, EmbeddingOptions(**options))
 
     def _persons(self, boxes: str | Path | PersonSource) -> PersonSource:
         """The source of boxes; the detector is loaded once."""

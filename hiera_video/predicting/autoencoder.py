@@ -1,7 +1,7 @@
 """How a masked autoencoder reconstructs a video: what `load` gives for a pretraining run."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from hiera_video.augment.basic import Normalize
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.masks import check_mask, kept_units, num_noise
 from hiera_video.predicting.batches import ClipNetwork, clip_at
+from hiera_video.predicting.embedding import EmbeddingOptions, VideoEncoder
+from hiera_video.results.embedding_files import Embedding
 from hiera_video.visualize.reconstruction import reconstruction_pictures
 
 
@@ -58,6 +60,7 @@ class Reconstructor:
         mask_ratio: as given.
         device: where the model is.
         model: in evaluation mode.
+        encoder: computes features.
 
     Raises:
         ValueError: no such mask.
@@ -76,6 +79,7 @@ class Reconstructor:
         self._network = ClipNetwork(model, normalize, device)
         self.model, self.device = model, self._network.device
         self.clip, self.mask_ratio, self.mask = clip, mask_ratio, mask
+        self.encoder = VideoEncoder(self._network, clip)
 
     def reconstruct(
         self, video: str | Path | np.ndarray, mask_ratio: float | None = None, seed: int = 0
@@ -99,6 +103,23 @@ class Reconstructor:
         out = self._network.run(normalized, mask=self._kept_units(mask_ratio, seed))
         rows = reconstruction_pictures(self.model, normalized, out, self._network.normalize)
         return Reconstruction(float(out.loss), *rows[0].cpu().numpy())
+
+    def embed(self, video: str | Path, **options: Any) -> Embedding:
+        """Features of a video, of which nothing is masked.
+
+        Args:
+            video: a file.
+            **options: fields of `EmbeddingOptions`, such as ``stride=1.0``; without any, one
+                vector, that of the clip in the middle of time and picture.
+
+        Returns:
+            As `Predictor.embed`.
+
+        Raises:
+            VideoDecodeError: the file cannot be read as a video.
+            ValueError: the options contradict each other or the model.
+        """
+        return self.encoder.embed(video, EmbeddingOptions(**options))
 
     def _clip_of(self, video: str | Path | np.ndarray) -> np.ndarray:
         """The clip to reconstruct, uint8 ``(T, H, W, 3)``."""

@@ -5,7 +5,7 @@ precision and moves batches, which the loader's processes read ahead, to every d
 ``predict_step`` is only normalisation and network.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +62,22 @@ class ClipNetwork:
 
     def run_with_gradient(self, video: Tensor, **inputs: Tensor) -> Any:
         """The same for whoever needs a gradient: outside of torch's inference mode."""
+        inputs = {name: x.to(self.device) for name, x in inputs.items()}
         kind, enabled = self.autocast_type, self.autocast_type is not None
         with torch.autocast(self.device.type, kind, enabled):
-            return self.network(video, **{k: x.to(self.device) for k, x in inputs.items()})
+            return self.network(video, **inputs)
+
+    @torch.inference_mode()
+    def apply(self, function: Callable[[Tensor], Any], video: Tensor) -> Any:
+        """What a function computes with the network, in the network's precision.
+
+        Args:
+            function: takes the video.
+            video: normalised float ``(B, 3, T, H, W)`` on the device.
+        """
+        kind, enabled = self.autocast_type, self.autocast_type is not None
+        with torch.autocast(self.device.type, kind, enabled):
+            return function(video)
 
     def logits(self, clips: Tensor, **inputs: Tensor) -> Tensor:
         """Run the network once.

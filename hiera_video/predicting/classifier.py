@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from hiera_video.augment.basic import Normalize
 from hiera_video.metrics.top_classes import Prediction, mean_of_views, top_classes
 from hiera_video.predicting.along import ScoredWindow, scored_windows
 from hiera_video.predicting.batches import ClipNetwork, batches, clip_at
+from hiera_video.predicting.embedding import EmbeddingOptions, VideoEncoder
 from hiera_video.predicting.saliency import (
     Saliency,
     Show,
@@ -23,6 +25,7 @@ from hiera_video.predicting.saliency import (
     saliency_map,
     silent,
 )
+from hiera_video.results.embedding_files import Embedding
 
 
 class Predictor:
@@ -43,6 +46,7 @@ class Predictor:
         views: as given, a tuple.
         device: where the model is.
         model: in evaluation mode.
+        encoder: computes features.
 
     Raises:
         ValueError: ``views`` are not two positive numbers, or there is no such precision.
@@ -61,6 +65,7 @@ class Predictor:
         self._network = ClipNetwork(model, normalize, device, precision)
         self.model, self.device = self._network.network, self._network.device
         self.class_names, self.clip, self.views = tuple(class_names), clip, _checked(views)
+        self.encoder = VideoEncoder(self._network, clip, self.views)
 
     def predict(
         self, video: str | Path, top: int = 5, views: Sequence[int] | None = None
@@ -144,6 +149,7 @@ class Predictor:
             raise ValueError(f"spatial must be at least 1, not {spatial}")
         with nullcontext(video) if isinstance(video, VideoFile) else VideoFile(video) as file:
             yield from scored_windows(self._network, file, self.clip, stride, window, spatial)
+
     def saliency(
         self,
         video: str | Path,
@@ -187,6 +193,24 @@ class Predictor:
         return Saliency(
             clip, heat, peak, self.class_names[index], float(scores[index]), method, times
         )
+
+    def embed(self, video: str | Path, **options: Any) -> Embedding:
+        """Features of a video: what the classifier's head sees.
+
+        Args:
+            video: a file.
+            **options: fields of `EmbeddingOptions`, such as ``stride=1.0``; without any, one
+                vector, the mean over the views of its tests.
+
+        Returns:
+            ``start`` and ``end`` ``(N,)``, seconds, and ``features`` float32 ``(N, C)``; see
+            `VideoEncoder.embed`.
+
+        Raises:
+            VideoDecodeError: the file cannot be read as a video.
+            ValueError: the options contradict each other or the model.
+        """
+        return self.encoder.embed(video, EmbeddingOptions(**options))
 
     def _of_views(self, video: str | Path, views: Sequence[int] | None) -> Tensor:
         """Probabilities of each view, float32 ``(views, classes)``."""

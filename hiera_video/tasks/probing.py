@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor
 
 from hiera_video.augment.basic import Normalize
 from hiera_video.metrics.probe import FeatureProbe
+from hiera_video.models.features import pooled_features
 from hiera_video.models.hiera import Hiera
-from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.tasks.evaluation import Batch, EvaluatedTask
 from hiera_video.tasks.protocols import VideoData
 from hiera_video.weights.load import load_weights
@@ -89,26 +88,6 @@ class ProbingTask(EvaluatedTask):
     def evaluate(self, batch: Batch, split: str) -> None:
         """Add test videos to the probes."""
         add_videos(self.metric(split), self, batch, train=False)
-
-
-def pooled_features(model: Hiera, video: Tensor) -> Tensor:
-    """One feature vector a clip: the norm of the mean over the tokens of the last stage.
-
-    For a classifier this is the input of its head. For a masked autoencoder it is what a classifier
-    of the same shape would give its head at the start of fine-tuning: no unit is masked, and the
-    other stages, which pretraining adds to the last, are left out, as fine-tuning does. Where
-    pretraining pools once less (``q_pool`` 2, as published), its last stage has more tokens.
-
-    Args:
-        model: a classifier or a `MaskedAutoencoderHiera`.
-        video: normalised float ``(B, 3, T, H, W)``.
-
-    Returns:
-        float32 ``(B, C)``.
-    """
-    tokens = model.encode(video, [len(model.stage_ends) - 1])[0]  # (B, U, L, C)
-    norm = model.encoder_norm if isinstance(model, MaskedAutoencoderHiera) else model.norm
-    return norm(tokens.mean(dim=(1, 2))).float()
 
 
 def add_videos(probe: FeatureProbe, task: EvaluatedTask, batch: Batch, train: bool) -> None:

@@ -2,7 +2,8 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from hiera_video.tasks.probing import ProbingTask, pooled_features
+from hiera_video.models.features import pooled_features
+from hiera_video.tasks.probing import ProbingTask
 from hiera_video.weights.load import load_weights
 from tests.fake_videos import ColourVideos
 from tests.models.reference import make_video

@@ -1,0 +1,52 @@
+"""Features of clips: a vector for each, or the map of a stage.
+
+Legend: B clips, U mask units, L tokens of a unit, C channels, T' H' W' a map of tokens.
+"""
+
+from torch import Tensor
+
+from hiera_video.models.hiera import Hiera
+from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.token_order import join_units
+
+
+def pooled_features(model: Hiera, video: Tensor, stage: int | None = None) -> Tensor:
+    """One feature vector a clip: the mean over the tokens of a stage; of the last one, normed.
+
+    For a classifier, that of the last stage is the input of its head. For a masked autoencoder it
+    is what a classifier of the same shape would give its head at the start of fine-tuning: no unit
+    is masked, and the other stages, which pretraining adds to the last, are left out, as
+    fine-tuning does. Where pretraining pools once less (``q_pool`` 2, as published), its last stage
+    has more tokens. A model has no norm for the earlier stages: their means are as they are.
+
+    Args:
+        model: a classifier, an action detector or a `MaskedAutoencoderHiera`.
+        video: normalised float ``(B, 3, T, H, W)``.
+        stage: index of the stage, from 0; None: the last.
+
+    Returns:
+        float32 ``(B, C)``.
+    """
+    last = len(model.stage_ends) - 1
+    stage = last if stage is None else stage
+    pooled = model.encode(video, [stage])[0].mean(dim=(1, 2))  # (B, U, L, C) -> (B, C)
+    if stage < last:
+        return pooled.float()
+    norm = model.encoder_norm if isinstance(model, MaskedAutoencoderHiera) else model.norm
+    return norm(pooled).float()
+
+
+def feature_map(model: Hiera, video: Tensor, stage: int | None = None) -> Tensor:
+    """The map of tokens at the end of a stage, in raster order, not normed.
+
+    Args:
+        model: as in `pooled_features`.
+        video: as in `pooled_features`.
+        stage: as in `pooled_features`.
+
+    Returns:
+        float32 ``(B, T', H', W', C)``.
+    """
+    stage = len(model.stage_ends) - 1 if stage is None else stage
+    tokens = model.encode(video, [stage])[0]  # (B, U, L, C)
+    return join_units(model.unit_maps(tokens, stage), model.unit_grid).float()

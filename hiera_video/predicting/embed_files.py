@@ -1,0 +1,223 @@
+"""Features of many videos into a folder: in several processes, and resumable.
+
+Each video is a file of its own as soon as it is done, so a run that is killed goes on where it was.
+The rows of a table come in the order of the videos, whatever the number of processes.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from datamodules.files import atomic_file, locked_folder
+from datamodules.loading.bad_videos import BadVideos
+from datamodules.loading.file_workers import Lost, work
+from datamodules.manifests.manifest import Manifest
+from hiera_video.errors import EmbeddingError, UsageError
+from hiera_video.predicting.embed_worker import EmbedVideo, Video
+from hiera_video.predicting.embedding import EmbeddingOptions
+from hiera_video.predicting.load import load
+from hiera_video.results.embedding_files import DTYPES, TABLE, join_table
+
+FORMATS = ("parquet", "npz")
+RECORD = "embeddings.json"  # what was asked for
+SCRATCH = ".embed.unfinished"
+BAD = "bad_videos.csv"
+
+
+class Embedded(NamedTuple):
+    """What is in the folder in the end.
+
+    Attributes:
+        target: the table, or the folder of the ``.npz`` files.
+        done: number of videos with features.
+        bad: number of videos that could not be read.
+    """
+
+    target: Path
+    done: int
+    bad: int
+
+
+def embed_files(
+    run: str | Path,
+    videos: Manifest,
+    out: Path,
+    options: EmbeddingOptions = EmbeddingOptions(),  # noqa: B008 -- it cannot be changed
+    *,
+    format: str = "parquet",
+    dtype: str = "float32",
+    processes: int | None = None,
+    device: str | None = None,
+    patience: float = 300.0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Embedded:
+    """Write the features of videos; the same call again continues one that was interrupted.
+
+    ``out`` gets ``embeddings.json`` with what was asked for, and either ``embeddings.parquet`` (a
+    row for each vector: ``path``, ``start``, ``end``, ``vector``) or a ``NAME.npz`` for each video
+    (see `write_npz`), named by its path below the folder that all videos share. Videos that cannot
+    be read are left out, logged, and listed in ``bad_videos.csv``; the next call tries them again,
+    unless the table is there.
+
+    Processes are started anew: a script that calls this needs ``if __name__ == "__main__":``.
+
+    Args:
+        run: what `load` takes.
+        videos: paths that occur several times count once.
+        out: the folder, created if it does not exist.
+        options: which features.
+        format: a name in FORMATS.
+        dtype: of the features, ``float32`` or ``float16``.
+        processes: number of processes, each with a model; None: one a GPU, one without GPUs.
+        device: of all processes; None: the GPUs in turn if there are any.
+        patience: seconds for loading the model and for eight clips, after which a process is taken
+            to hang; the video is then a bad one.
+        progress: called with the videos done and in total.
+
+    Raises:
+        CheckpointError: the model cannot be read.
+        EmbeddingError: the folder holds other features, two videos would share a file, features
+            are not finite or too large for float16.
+        UsageError: the options contradict each other or the model, or are unknown; or none of the
+            videos can be read (exit code 1).
+        DatasetError: another run writes to ``out``.
+    """
+    gpus = torch.cuda.device_count()
+    devices = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{i}" for i in range(gpus))]
+    processes = gpus or 1 if processes is None else processes
+    sources = {videos.path(i): videos.source(i) for i in range(len(videos))}
+    model = load(run, "cpu")
+    try:
+        for name, names in ((format, FORMATS), (dtype, DTYPES), (device or "cpu", devices)):
+            if name not in names:
+                raise ValueError(f"expected {' or '.join(names)}, not {name!r}")
+        if processes < 1 or patience <= 0:
+            raise ValueError("processes and patience must be positive")
+        model.encoder.check(options)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    record = _record(run, model.model, [*sources], options, format, dtype)
+    if out.exists() and not out.is_dir():
+        raise EmbeddingError(f"{out} is a file; name a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    with locked_folder(out / SCRATCH) as scratch:
+        names = _npz_names([*sources]) if format == "npz" else map("{:08d}.part".format, count())
+        folder = out if format == "npz" else scratch
+        tasks = [
+            Video(path, source, folder / name)
+            for (path, source), name in zip(sources.items(), names, strict=False)
+        ]
+        _begin(out / RECORD, record, [out / TABLE, *(task.target for task in tasks)])
+        if format == "npz" or not (out / TABLE).exists():
+            one = EmbedVideo(str(run), options, format, dtype, device, processes, scratch)
+            _work(one, tasks, out / BAD, processes, patience, progress)
+            _finish(tasks, out, scratch, record)
+        shutil.rmtree(scratch)
+    bad = _count_bad(out / BAD)
+    return Embedded(out / TABLE if format == "parquet" else out, len(tasks) - bad, bad)
+
+
+def _record(
+    run: str | Path,
+    model: nn.Module,
+    paths: Sequence[str],
+    options: EmbeddingOptions,
+    format: str,
+    dtype: str,
+) -> dict[str, Any]:
+    """All that decides what is written, as plain values of JSON."""
+    weights = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        weights.update(name.encode())
+        weights.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    record = {
+        "model": str(run),
+        "weights": weights.hexdigest(),
+        "videos": len(paths),
+        "list": hashlib.sha256("\0".join(paths).encode()).hexdigest(),
+        "format": format,
+        "dtype": dtype,
+        **options._asdict(),
+    }
+    return json.loads(json.dumps(record))
+
+
+def _begin(file: Path, record: dict[str, Any], targets: Iterable[Path]) -> None:
+    """Write down what is asked for, or see that it is what was asked for before."""
+    if not file.exists():
+        if foreign := [target for target in targets if target.exists()]:
+            raise EmbeddingError(f"{foreign[0]} exists already; name another folder")
+        with atomic_file(file) as temporary:
+            temporary.write_text(json.dumps(record, indent=2) + "\n")
+        return
+    try:
+        earlier = json.loads(file.read_text())
+        differing = [key for key in record if key != "model" and record[key] != earlier[key]]
+    except (ValueError, KeyError, TypeError):
+        raise EmbeddingError(f"{file}: not what `embed` writes; name another folder") from None
+    if differing:
+        key = differing[0]
+        other = {"weights": "other weights", "list": "other videos"}
+        what = other.get(key, f"{key}={earlier[key]}, not {record[key]}")
+        raise EmbeddingError(
+            f"{file.parent} holds the features of another request ({what}); delete it or name "
+            "another folder"
+        )
+
+
+def _npz_names(paths: Sequence[str]) -> Iterable[str]:
+    """Paths of the files below ``out``, like those of the videos below the folder they share."""
+    full = [os.path.abspath(path) for path in paths]
+    root = os.path.commonpath([os.path.dirname(path) for path in full])
+    path_of: dict[str, str] = {}
+    for path in full:
+        name = os.path.splitext(os.path.relpath(path, root))[0] + ".npz"
+        other = path_of.setdefault(name, path)
+        if other != path:
+            raise EmbeddingError(f"{other} and {path} would both be {name}; embed them apart")
+    return path_of
+
+
+def _work(
+    function: EmbedVideo,
+    tasks: Sequence[Video],
+    bad_file: Path,
+    processes: int,
+    patience: float,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Embed the videos that have no file yet, and list those that cannot be read."""
+    todo = [task for task in tasks if not task.target.exists()]
+    bad_file.unlink(missing_ok=True)
+    bad = BadVideos(bad_file)
+    results = work(function, todo, processes=processes, patience=patience)
+    for done, (task, failure) in enumerate(results, 1 + len(tasks) - len(todo)):
+        if failure is not None:
+            bad.note(task.path, failure.reason if isinstance(failure, Lost) else failure)
+        progress(done, len(tasks))
+
+
+def _finish(tasks: Sequence[Video], out: Path, scratch: Path, record: dict[str, Any]) -> None:
+    """See that there is something, and join the parts of a table."""
+    written = [task.target for task in tasks if task.target.exists()]
+    if not written:
+        (out / RECORD).unlink()  # the folder is free for another try
+        raise UsageError(f"none of the {len(tasks)} videos can be read: {out / BAD}", 1)
+    if record["format"] == "parquet":
+        join_table(written, out / TABLE, scratch, record)
+
+
+def _count_bad(file: Path) -> int:
+    if not file.exists():
+        return 0
+    with open(file, newline="", encoding="utf-8") as rows:
+        return sum(1 for _ in csv.DictReader(rows))

@@ -1,0 +1,150 @@
+"""Features of videos from the encoder of any model that `load` gives."""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from datamodules.clips.videos import ClipFormat, clips_of_views
+from datamodules.clips.windows import sliding_windows
+from datamodules.video.decoding import VideoFile
+from hiera_video.models.features import feature_map, pooled_features
+from hiera_video.predicting.batches import CLIPS_AT_ONCE, ClipNetwork, batches
+from hiera_video.results.embedding_files import Embedding
+
+
+class EmbeddingOptions(NamedTuple):
+    """Which features of a video are wanted.
+
+    Attributes:
+        stride: seconds from a vector to the next; None: one for the whole video.
+        window: with a stride, seconds of the clip that a vector sees; None: as in training.
+        views: without a stride, numbers of (temporal, spatial) views over which the vector is
+            averaged; None: for a classifier those of its tests, else the clip in the middle.
+        stage: 1 for the first; None: the last.
+        pool: a vector for each clip, the mean over all tokens of the stage, of the last stage with
+            the model's norm after it; False: the map of all tokens, without a norm, and without a
+            stride only that of the clip in the middle.
+    """
+
+    stride: float | None = None
+    window: float | None = None
+    views: Sequence[int] | None = None
+    stage: int | None = None
+    pool: bool = True
+
+
+class VideoEncoder:
+    """Computes features of videos.
+
+    Pooled features of the last stage are those of the probes (`ProbingTask`): what a classifier's
+    head sees, without its dropout and projection; of a masked autoencoder, which then masks
+    nothing, the same with its ``encoder_norm``. See `pooled_features`.
+
+    Args:
+        network: a `Hiera` of videos, on its device.
+        clip: what it sees of a video.
+        views: numbers of temporal and spatial views of a whole video.
+    """
+
+    def __init__(
+        self, network: ClipNetwork, clip: ClipFormat, views: Sequence[int] = (1, 1)
+    ) -> None:
+        self._network, self._clip, self._views = network, clip, views
+
+    def embed(self, video: str | Path, options: EmbeddingOptions) -> Embedding:
+        """All features of a video at once.
+
+        Args:
+            video: a file.
+            options: which features.
+
+        Returns:
+            N parts of the video, one without a stride: ``start`` and ``end`` ``(N,)`` in seconds,
+            ``features`` float32 ``(N, C)`` or, as maps, ``(N, T', H', W', C)``.
+
+        Raises:
+            VideoDecodeError: the file cannot be read as a video.
+            ValueError: the options contradict each other or the model.
+        """
+        start: list[float] = []
+        end: list[float] = []
+        # Small arrays, kept between the large ones of the network, would fragment memory.
+        values, shape = bytearray(), ()
+        with VideoFile(video) as file:
+            for piece in self.pieces(file, options):
+                start += piece.start.tolist()
+                end += piece.end.tolist()
+                values += piece.features.tobytes()
+                shape = piece.features.shape[1:]
+        features = np.frombuffer(values, np.float32).reshape(len(start), *shape)
+        return Embedding(np.array(start), np.array(end), features)
+
+    def pieces(self, file: VideoFile, options: EmbeddingOptions) -> Iterator[Embedding]:
+        """The same, some parts at a time: memory does not grow with the length of the video."""
+        self.check(options)
+        if options.stride is None:
+            yield self._whole(file, options)
+            return
+        windows = sliding_windows(file, self._clip, options.stride, options.window)
+        while group := list(islice(windows, CLIPS_AT_ONCE)):
+            clips = np.concatenate([window.clips for window in group])  # (n, T, H, W, 3)
+            start, end = (
+                np.array(seconds) for seconds in zip(*(w[:2] for w in group), strict=True)
+            )
+            yield Embedding(start, end, self._features(clips, options))
+
+    def check(self, options: EmbeddingOptions) -> None:
+        """See that there are such features.
+
+        Raises:
+            ValueError: the options contradict each other or the model.
+        """
+        stages = len(self._network.network.stage_ends)  # pyright: ignore[reportArgumentType]
+        if options.stage is not None and not 1 <= options.stage <= stages:
+            raise ValueError(f"stage must be 1 to {stages}, not {options.stage}")
+        for name, seconds in (("stride", options.stride), ("window", options.window)):
+            if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
+                raise ValueError(f"{name} must be a positive number of seconds, not {seconds}")
+        if options.stride is None and options.window is not None:
+            raise ValueError("a window needs a stride; without one, features are of whole videos")
+        if options.stride is not None and options.window is None and self._takes_whole_videos:
+            raise ValueError("this model saw frames of whole videos: a stride needs a window")
+        if options.views is None:
+            return
+        if options.stride is not None or not options.pool:
+            raise ValueError("views are averaged to one vector a video: no stride and no maps")
+        if len(options.views) != 2 or min(options.views) < 1:
+            raise ValueError(
+                f"views must be (temporal, spatial), each at least 1, not {options.views}"
+            )
+
+    @property
+    def _takes_whole_videos(self) -> bool:
+        return self._clip.sampling == "segments"
+
+    def _whole(self, file: VideoFile, options: EmbeddingOptions) -> Embedding:
+        """One row for the whole video."""
+        temporal, spatial = options.views or (self._views if options.pool else (1, 1))
+        clips = clips_of_views(file, self._clip, temporal, spatial)  # (views, T, H, W, 3)
+        features = self._features(clips, options).mean(axis=0, keepdims=True)
+        return Embedding(np.zeros(1), np.array([file.duration]), features)
+
+    def _features(self, clips: np.ndarray, options: EmbeddingOptions) -> np.ndarray:
+        """Features of clips uint8 ``(n, T, H, W, 3)``: float32 ``(n, C)`` or maps."""
+        model: Any = self._network.network
+        stage = None if options.stage is None else options.stage - 1
+        compute = pooled_features if options.pool else feature_map
+
+        def features(video: Tensor) -> Tensor:
+            return compute(model, video, stage)
+
+        parts = [
+            self._network.apply(features, self._network.normalized(batch)).cpu().numpy()
+            for _, batch in batches(clips)
+        ]
+        return np.concatenate(parts)
