@@ -49,9 +49,7 @@ def sliding_windows(
         VideoDecodeError: the file is damaged; windows before the damage have been yielded.
         ValueError: ``stride`` or ``length`` is not positive, or a length is missing.
     """
-    step = _seconds_between_frames(clip, length)
-    if not (stride > 0 and math.isfinite(stride)):
-        raise ValueError(f"stride must be a positive number of seconds, not {stride}")
+    step = window_step(clip, stride, length)
     span = (clip.num_frames - 1) * step
     latest = max(0.0, file.duration - 1 / float(file.rate) - span)
     # A remainder of less than a frame is an error of rounding, not a part.
@@ -70,13 +68,22 @@ def sliding_windows(
         yield from map(Window, starts, ends, crops)
 
 
-def _seconds_between_frames(clip: ClipFormat, length: float | None) -> float:
-    if length is None:
-        if clip.sampling == "segments":
-            raise ValueError(
-                "this model saw frames of whole videos; say how many seconds a window has"
-            )
-        return clip.step / clip.fps
-    if not (length > 0 and math.isfinite(length)):
-        raise ValueError(f"a window must have a positive number of seconds, not {length}")
-    return length / clip.num_frames
+def window_step(clip: ClipFormat, stride: float, length: float | None = None) -> float:
+    """Seconds between the frames of a window's clip.
+
+    Args:
+        clip: format of a clip.
+        stride: as in `sliding_windows`.
+        length: as in `sliding_windows`.
+
+    Raises:
+        ValueError: ``stride`` or ``length`` is not positive, or a length is missing.
+    """
+    for name, seconds in (("stride", stride), ("window", length)):
+        if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
+            raise ValueError(f"{name} must be a positive number of seconds, not {seconds}")
+    if length is not None:
+        return length / clip.num_frames
+    if clip.sampling == "segments":
+        raise ValueError("this model saw frames of whole videos: set window, in seconds")
+    return clip.step / clip.fps

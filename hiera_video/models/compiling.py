@@ -32,8 +32,8 @@ def compile_network(model: nn.Module, mode: str) -> None:
 def compile_blocks(model: nn.Module) -> None:
     """Compile a network in place, block by block; names of its parameters stay.
 
-    Blocks of the same shapes share their code, so that less is compiled than for the whole network,
-    and a start takes seconds. A network without `HieraBlock` is compiled as a whole.
+    Blocks of the same shapes share their code, so that less is compiled than for the whole network.
+    A network without `HieraBlock` is compiled as a whole.
 
     Args:
         model: any network.

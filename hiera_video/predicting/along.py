@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from datamodules.clips.videos import ClipFormat
-from datamodules.clips.windows import Window, sliding_windows
+from datamodules.clips.windows import sliding_windows
 from datamodules.video.decoding import VideoFile
 from hiera_video.metrics.top_classes import Prediction
 from hiera_video.predicting.batches import CLIPS_AT_ONCE, ClipNetwork, batches
@@ -81,10 +81,8 @@ def scored_windows(
         VideoDecodeError, ValueError: as `sliding_windows`.
     """
     windows = sliding_windows(file, clip, stride, length, spatial)
-    for group in _groups(windows, max(1, CLIPS_AT_ONCE // spatial)):
-        clips = np.concatenate(
-            [window.clips for window in group]
-        )  # (windows * spatial, T, H, W, 3)
+    while group := list(islice(windows, max(1, CLIPS_AT_ONCE // spatial))):
+        clips = np.concatenate([w.clips for w in group])  # (windows * spatial, T, H, W, 3)
         logits = torch.cat([network.logits(batch) for _, batch in batches(clips)])
         crops = (
             logits.softmax(1).double().unflatten(0, (-1, spatial))
@@ -182,9 +180,3 @@ class _Span:
     end: float = 0.0
     total: float = 0.0
     windows: int = 0
-
-
-def _groups(windows: Iterator[Window], size: int) -> Iterator[list[Window]]:
-    """Lists of at most ``size`` windows."""
-    while group := list(islice(windows, size)):
-        yield group

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from datamodules.clips.windows import window_step
 from datamodules.errors import DatasetError
 from datamodules.files import atomic_file
 from datamodules.video.decoding import VideoFile
@@ -112,12 +113,7 @@ def check_along(
         ValueError: an option is out of its range.
         DatasetError: two videos have the same name, or one would be overwritten.
     """
-    for name in ("stride", "window"):
-        value = getattr(options, name)
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} must be a positive number of seconds, not {value}")
-    if options.window is None and predictor.clip.sampling == "segments":
-        raise ValueError("this model saw frames of whole videos: set window, in seconds")
+    window_step(predictor.clip, options.stride, options.window)
     half_width(options.smoothing, options.stride)
     for name in ("spatial", "top"):
         if getattr(options, name) < 1:

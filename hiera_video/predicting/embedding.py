@@ -1,6 +1,5 @@
 """Features of videos from the encoder of any model that `load` gives."""
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from datamodules.clips.videos import ClipFormat, clips_of_views
-from datamodules.clips.windows import sliding_windows
+from datamodules.clips.windows import sliding_windows, window_step
 from datamodules.video.decoding import VideoFile
 from hiera_video.models.features import feature_map, pooled_features
 from hiera_video.predicting.batches import CLIPS_AT_ONCE, ClipNetwork, batches
@@ -107,13 +106,10 @@ class VideoEncoder:
         stages = len(self._network.network.stage_ends)  # pyright: ignore[reportArgumentType]
         if options.stage is not None and not 1 <= options.stage <= stages:
             raise ValueError(f"stage must be 1 to {stages}, not {options.stage}")
-        for name, seconds in (("stride", options.stride), ("window", options.window)):
-            if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
-                raise ValueError(f"{name} must be a positive number of seconds, not {seconds}")
-        if options.stride is None and options.window is not None:
+        if options.stride is not None:
+            window_step(self._clip, options.stride, options.window)
+        elif options.window is not None:
             raise ValueError("a window needs a stride; without one, features are of whole videos")
-        if options.stride is not None and options.window is None and self._takes_whole_videos:
-            raise ValueError("this model saw frames of whole videos: a stride needs a window")
         if options.views is None:
             return
         if options.stride is not None or not options.pool:
@@ -122,10 +118,6 @@ class VideoEncoder:
             raise ValueError(
                 f"views must be (temporal, spatial), each at least 1, not {options.views}"
             )
-
-    @property
-    def _takes_whole_videos(self) -> bool:
-        return self._clip.sampling == "segments"
 
     def _whole(self, file: VideoFile, options: EmbeddingOptions) -> Embedding:
         """One row for the whole video."""

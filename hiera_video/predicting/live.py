@@ -9,6 +9,7 @@ import numpy as np
 
 from datamodules.clips.sampling import covering_size, view_crops
 from datamodules.clips.videos import ClipFormat
+from datamodules.clips.windows import window_step
 from datamodules.video.decoding import scale
 from datamodules.video.live import LiveFrames
 from datamodules.video.live_source import Opening, opening_of
@@ -52,12 +53,7 @@ def live_answers(
         ValueError: ``stride`` or ``window`` is not positive, or a window is missing.
     """
     clip = predictor.clip
-    for name, value in (("stride", stride), ("window", window)):
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be a positive number of seconds, not {value}")
-    if window is None and clip.sampling == "segments":
-        raise ValueError("this model saw frames of whole videos: set window, in seconds")
-    step = clip.step / clip.fps if window is None else window / clip.num_frames
+    step = window_step(clip, stride, window)
     ages = np.arange(clip.num_frames)[::-1] * step  # of the frames of a clip
     opening = opening_of(source) if isinstance(source, str) else source
     name = source if isinstance(source, str) else source.file

@@ -83,7 +83,7 @@ def test_wrong_input(lamp, tmp_path):
     with pytest.raises(VideoDecodeError, match="none.mp4"):
         next(model.along(tmp_path / "none.mp4"))
     segments = predictor(clip=CLIP._replace(sampling="segments"))
-    with pytest.raises(ValueError, match="how many seconds"):
+    with pytest.raises(ValueError, match="set window, in seconds"):
         next(segments.along(lamp))
 
 

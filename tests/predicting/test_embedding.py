@@ -223,7 +223,7 @@ def test_wrong_input(runs, tmp_path):
         classifier.embed(runs[2], strid=1.0)
     network = ClipNetwork(tiny_model(), device="cpu")
     segments = VideoEncoder(network, CLIP._replace(sampling="segments"))
-    with pytest.raises(ValueError, match="a stride needs a window"):
+    with pytest.raises(ValueError, match="set window, in seconds"):
         segments.embed(runs[2], EmbeddingOptions(stride=1.0))
     windows = segments.embed(runs[2], EmbeddingOptions(stride=1.0, window=1.0))
     assert windows.features.shape == (3, 128)
