@@ -8,6 +8,7 @@ interleaved rounds. Without a GPU, `--tiny` shows on a CPU that all of it works.
 """
 
 import argparse
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -48,12 +49,17 @@ PARTS: list[Part] = [
 
 
 def tests(setting: Setting) -> dict[str, Any]:
-    """Run ``pytest -m gpu``; the last lines of its output."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "--durations=0", "tests"]
+    """Run ``pytest -m gpu``, in several processes with pytest-xdist; the end of its output."""
+    files = [
+        str(path) for path in Path("tests").rglob("test_*.py") if "mark.gpu" in path.read_text()
+    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", *files]
     if setting.device == "cpu":
         command += ["--collect-only"]
+    elif importlib.util.find_spec("xdist"):
+        command += ["-n", "8", "-p", "no:benchmark"]
     process = subprocess.run(command, capture_output=True, text=True)
-    return {"exit": process.returncode, "output": process.stdout.splitlines()[-25:]}
+    return {"exit": process.returncode, "output": process.stdout.splitlines()[-60:]}
 
 
 def machine() -> dict[str, Any]:
@@ -154,11 +160,15 @@ def run(part: Part, setting: Setting, folder: Path) -> dict[str, Any]:
         old.unlink(missing_ok=True)
     process = multiprocessing.get_context("fork").Process(target=work, args=(part, setting, path))
     process.start()
-    process.join(limit)
+    try:
+        process.join(limit)
+    finally:  # also if this benchmark is terminated: a part left behind would disturb others
+        late = process.is_alive()
+        if late:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.join()
     error = ""
-    if process.is_alive():
-        os.killpg(process.pid, signal.SIGKILL)
-        process.join()
+    if late:
         error = f"stopped after {limit} s"
     elif process.exitcode:
         log = path.with_suffix(".error")
@@ -176,6 +186,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=[name for name, *_ in PARTS], metavar="NAME")
     arguments = parser.parse_args()
     end = time.monotonic() + 60 * arguments.minutes
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # Nothing may start CUDA here: the processes of the parts are forks.
     with multiprocessing.get_context("fork").Pool(1) as pool:
         computer = pool.apply(machine)

@@ -1,18 +1,18 @@
-"""Networks whose training is compiled."""
+"""Networks whose training is compiled, and recorded on CUDA graphs."""
 
 from collections.abc import Iterator
-from types import MethodType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hiera_video.models.blocks import HieraBlock, PatchEmbed
+from hiera_video.models.recorded_pass import RecordedPass
 
 # Kinds of blocks and ways to run them (training, evaluation, dtypes) for which code may be made;
 # the default of 8 is less than a model has.
 MAX_KINDS = 64
-# Of `torch.compile`. All but the first record CUDA graphs.
+# Of `compile_network`. All but the first record CUDA graphs.
 MODES = ("default", "reduce-overhead", "max-autotune")
 
 
@@ -21,15 +21,15 @@ def compile_network(model: nn.Module, mode: str) -> None:
 
     Args:
         model: any network.
-        mode: a name in `MODES`: ``default`` is `compile_blocks`, others are `compile_training`.
+        mode: a name in `MODES`: ``default`` is `compile_blocks`, ``reduce-overhead`` also
+            `record_training`; ``max-autotune`` is the same with kernels that are chosen by timing.
     """
-    if mode == "default":
-        compile_blocks(model)
-    else:
-        compile_training(model, mode)
+    compile_blocks(model, "max-autotune-no-cudagraphs" if mode == "max-autotune" else None)
+    if mode != "default":
+        record_training(model)
 
 
-def compile_blocks(model: nn.Module) -> None:
+def compile_blocks(model: nn.Module, mode: str | None = None) -> None:
     """Compile a network in place, block by block; names of its parameters stay.
 
     Blocks of the same shapes share their code, so that less is compiled than for the whole network.
@@ -37,36 +37,43 @@ def compile_blocks(model: nn.Module) -> None:
 
     Args:
         model: any network.
+        mode: of `torch.compile`; None: its default.
     """
-    _allow_kinds()
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_KINDS)
     for module in list(_parts(model)) or [model]:
-        module.compile(dynamic=False)
+        module.compile(dynamic=False, mode=mode)
 
 
-def compile_training(model: nn.Module, mode: str) -> None:
-    """Compile what a network computes in training, as one graph; it is evaluated in eager mode.
+def record_training(model: nn.Module) -> None:
+    """Record what a network computes in training on CUDA graphs, in place; names stay.
 
-    On a GPU, forward and backward pass are recorded on a CUDA graph each, which the host starts
-    with one call. Batches must then have one shape, and outputs and gradients are overwritten by
-    the next batch, which begins with `torch.compiler.cudagraph_mark_step_begin`. Evaluation has
-    batches of other shapes, for which recording would not pay.
+    The first batch of a training records the forward and the backward pass, and others replay them
+    (see `RecordedPass`). Evaluation, whose batches have any shape, is not recorded; nor is training
+    on a CPU.
 
     Args:
-        model: any network.
-        mode: of `torch.compile`.
+        model: a network that takes a tensor, and others by keyword; of its outputs, only the first
+            tensor gets a gradient.
+
+    Raises:
+        ValueError: (when called) a batch differs in shape from the first one.
     """
-    _allow_kinds()
-    forward = type(model).forward
-    compiled = torch.compile(forward, mode=mode, dynamic=False)
+    forward, recorded = model.forward, []
 
-    def run(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return (compiled if self.training else forward)(self, *args, **kwargs)
+    def run(video: Tensor, **others: Tensor | None) -> Any:
+        if not (model.training and torch.is_grad_enabled() and video.is_cuda):
+            return forward(video, **others)
+        names = [name for name, value in others.items() if value is not None]
+        inputs = [video, *(others[name] for name in names)]
+        if not recorded:
 
-    model.forward = MethodType(run, model)
+            def work(video: Tensor, *values: Tensor) -> Any:
+                return forward(video, **dict(zip(names, values, strict=True)))
 
+            recorded.append(RecordedPass(work, list(model.parameters()), inputs))
+        return recorded[0](*inputs)
 
-def _allow_kinds() -> None:
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_KINDS)
+    model.forward = run
 
 
 def _parts(model: nn.Module) -> Iterator[nn.Module]:

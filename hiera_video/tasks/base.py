@@ -242,8 +242,6 @@ class VideoTask(EvaluatedTask):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make drop path and dropout a function of (seed, batch, rank), so that a run resumes."""
         self.skipped = None
-        if records_graphs(self.compile_mode):  # what the last batch left may be overwritten
-            torch.compiler.cudagraph_mark_step_begin()
         batches = self.trainer.fit_loop.epoch_loop.total_batch_idx
         torch.manual_seed(hash((self.seed, batches, self.global_rank)) & (2**63 - 1))
 

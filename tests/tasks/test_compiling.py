@@ -1,12 +1,15 @@
 """Modes of compilation: what each compiles, refuses, and leaves in memory."""
 
 from functools import partial
+from typing import ClassVar
 
 import pytest
 import torch
 from lightning import Callback
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from hiera_video.augment import Mixing
+from hiera_video.models import compiling
 from hiera_video.models.compiling import compile_network
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.cuda_graphs import check_graphs, check_mode
@@ -40,49 +43,77 @@ def fit(task, steps, accumulate=1):
 
 
 @pytest.fixture
-def without_code(monkeypatch):
-    """Compiled networks are traced, but run without inductor's code; modes that were asked for."""
-    compile_, modes = torch.compile, []
+def without_code():
+    """Compiled networks run in eager mode."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
-    def trace(model, mode, **kwargs):
-        modes.append(mode)
-        return compile_(model, backend="eager", **kwargs)
 
-    monkeypatch.setattr(torch, "compile", trace)
-    torch.compiler.reset()
-    return modes
+class Played:
+    """Stands in for a `RecordedPass` where there is no GPU: the work itself."""
+
+    made: ClassVar[list] = []
+
+    def __init__(self, work, parameters, inputs):
+        self.work, self.shapes = work, [tensor.shape for tensor in inputs]
+        self.made.append(self)
+
+    def __call__(self, *inputs):
+        assert [tensor.shape for tensor in inputs] == self.shapes
+        return self.work(*inputs)
+
+
+@pytest.fixture
+def recorded(monkeypatch, without_code):
+    """Passes that would be recorded on a GPU."""
+    monkeypatch.setattr(compiling, "RecordedPass", Played)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(Played, "made", [])
+    return Played.made
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_whole_network_trains_as_before(accumulate, without_code, monkeypatch):
-    marks, steps, expected = [], Steps(), Steps()
-    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: marks.append(1))
-    fit(PretrainingTask(small_mae, mask_ratio=0.5), expected, accumulate)
-    assert not marks
-    task = PretrainingTask(small_mae, mask_ratio=0.5, compile="reduce-overhead")
+@pytest.mark.parametrize(
+    "create",
+    [
+        partial(PretrainingTask, small_mae, mask_ratio=0.5),
+        partial(PretrainingTask, small_mae, mask_ratio=0.5, decoder_mask_ratio=0.5),
+        partial(ClassificationTask, tiny_model, mixing=Mixing()),
+    ],
+)
+def test_a_recorded_network_trains_as_before(create, accumulate, recorded):
+    steps, expected = Steps(), Steps()
+    plain = create()
+    torch.manual_seed(0)
+    fit(plain, expected, accumulate)
+    assert not recorded
+    torch.manual_seed(0)
+    task = create(compile="reduce-overhead")
     fit(task, steps, accumulate)
-    assert without_code == ["reduce-overhead"]
-    assert len(marks) == 8  # one for each batch of the training, none for the validation
+    assert len(recorded) == 1  # validation is not recorded
     assert len(steps.numbers) == 8 // accumulate
     torch.testing.assert_close(steps.numbers, expected.numbers)
     if accumulate > 1:  # else the graph would overwrite what is being added up
         assert all(places == steps.places[0] for places in steps.places)
-    assert task.model.state_dict().keys() == small_mae().state_dict().keys()
+    assert task.model.state_dict().keys() == plain.model.state_dict().keys()
 
 
-def test_evaluation_is_not_compiled(without_code):
-    """Its batches have other shapes, each of which would be recorded on a graph of its own."""
+def test_evaluation_and_batches_without_gradient_are_not_recorded(recorded):
     model = small_mae()
     compile_network(model, "max-autotune")
     video = torch.rand(2, 3, 4, 64, 64)
-    model.train()
-    model(video, mask_ratio=0.5)
     model.eval()
-    with torch.compiler.set_stance("fail_on_recompile"):
-        model(video[:1], mask_ratio=0.5)
-        model.train()
-        with pytest.raises(RuntimeError, match="recompile"):
-            model(video[:1], mask_ratio=0.5)
+    model(video, mask_ratio=0.5)
+    model.train()
+    with torch.no_grad():
+        model(video, mask_ratio=0.5)
+    assert not recorded
+
+
+def test_a_network_on_a_cpu_is_not_recorded(without_code):
+    model = small_mae().train()
+    compile_network(model, "reduce-overhead")
+    model(torch.rand(2, 3, 4, 64, 64), mask_ratio=0.5).loss.backward()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""Forward and backward passes that the host starts with one call each: what they would save.
+"""Forward and backward passes that the host starts with one call each, as CUDA graphs.
 
-Not a part of the package yet. `gpu.py` prints how far its gradients are from those of the published
-code.
+Without them the host takes longer to start the kernels of a small network than a GPU to run them.
+`torch.cuda.make_graphed_callables` does much the same, but keeps the autograd graph of what it
+recorded, whose nodes then wait for another stream in each step (torch 2.11 warns of it).
 """
 
 from collections.abc import Callable, Sequence
@@ -10,27 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 WARM_UPS = 3  # compiled code and libraries are loaded before anything is recorded
 
 
-class StepGraph:
-    """A loss and its gradients, recorded once and replayed for other inputs of the same shapes.
+class RecordedPass:
+    """Outputs and gradients, recorded once and replayed for other inputs of the same shapes.
 
-    Without it, the host takes longer to start the kernels of a small network than the GPU to run
-    them. Random numbers are new in each replay. All that the work reads besides its inputs must
-    stay where it is in memory, as parameters do.
+    Random numbers are new in each replay. All that the work reads besides its inputs must stay
+    where it is in memory, as parameters do. The next replay overwrites outputs and gradients.
 
     Args:
-        work: returns a scalar loss, then any tensors without gradient. It must not wait for the
-            device, or depend on values of its inputs in Python.
-        parameters: that the loss depends on.
+        work: returns a tensor, or a tuple whose first tensor alone is differentiated. It must not
+            wait for the device, or depend on values of its inputs in Python.
+        parameters: that get gradients.
         inputs: tensors on a GPU, without gradient.
     """
 
     def __init__(
         self,
-        work: Callable[..., tuple[Tensor, ...]],
+        work: Callable[..., Any],
         parameters: Sequence[nn.Parameter],
         inputs: Sequence[Tensor],
     ) -> None:
@@ -48,13 +49,15 @@ class StepGraph:
         )
         with context, torch.enable_grad(), torch.cuda.stream(stream):
             for _ in range(WARM_UPS):
-                loss = work(*self.inputs)[0]
-                torch.autograd.grad(loss, self.parameters, allow_unused=True)
+                outputs = tree_flatten(work(*self.inputs))[0]
+                ones = torch.ones_like(outputs[0])
+                torch.autograd.grad(outputs[0], self.parameters, ones, allow_unused=True)
+                del outputs
             torch.cuda.empty_cache()  # recorded passes have memory of their own
             # Other threads may use the device meanwhile, to copy the next batch.
             with torch.cuda.graph(self.forward, stream=stream, capture_error_mode="thread_local"):
-                loss, *others = work(*self.inputs)
-            self.weight = torch.ones_like(loss)  # of the loss in the gradients
+                (first, *others), self.structure = tree_flatten(work(*self.inputs))
+            self.weight = torch.ones_like(first)  # its gradient
             with torch.cuda.graph(
                 self.backward,
                 pool=self.forward.pool(),
@@ -62,19 +65,19 @@ class StepGraph:
                 capture_error_mode="thread_local",
             ):
                 self.gradients = torch.autograd.grad(
-                    loss, self.parameters, self.weight, allow_unused=True
+                    first, self.parameters, self.weight, allow_unused=True
                 )
         torch.cuda.current_stream().wait_stream(stream)
-        self.loss, self.others = loss.detach(), [tensor.detach() for tensor in others]
+        self.first, self.others = first.detach(), [tensor.detach() for tensor in others]
 
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, *inputs: Tensor) -> Any:
         """Replay the work.
 
         Args:
             *inputs: of the same shapes and types as the recorded ones.
 
         Returns:
-            The loss, whose backward pass is replayed too, and the other tensors.
+            What the work returns. The backward pass of its first tensor is a replay, too.
 
         Raises:
             ValueError: inputs of other shapes.
@@ -85,22 +88,23 @@ class StepGraph:
                     f"the recorded step takes {tuple(kept.shape)}, not {tuple(tensor.shape)}"
                 )
             kept.copy_(tensor)
-        loss = _Replay.apply(self, *self.parameters)
-        return loss, *(tensor.clone() for tensor in self.others)
+        first = _Replay.apply(self, *self.parameters)
+        return tree_unflatten([first, *self.others], self.structure)
 
 
 class _Replay(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, graph: StepGraph, *parameters: Tensor) -> Tensor:
-        ctx.graph = graph
-        graph.forward.replay()
-        return graph.loss.clone()
+    def forward(ctx: Any, recorded: RecordedPass, *parameters: Tensor) -> Tensor:
+        ctx.recorded = recorded
+        recorded.forward.replay()
+        return recorded.first.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        graph = ctx.graph
-        graph.weight.copy_(grad_outputs[0])
-        graph.backward.replay()
-        # Copies: the next replay must not change gradients that are being accumulated.
-        return None, *(None if g is None else g.clone() for g in graph.gradients)
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        recorded = ctx.recorded
+        recorded.weight.copy_(grad_outputs[0])
+        recorded.backward.replay()
+        return None, *(g if g is None else g.detach() for g in recorded.gradients)
