@@ -15,7 +15,7 @@ from datamodules.video.decoding import VideoFile
 from hiera_video.metrics.ava import DetectedBoxes
 from hiera_video.predicting.actions import ActionPredictor
 from hiera_video.predicting.film import Film
-from hiera_video.predicting.moments import Second
+from hiera_video.predicting.moments import Person, Second
 from hiera_video.predicting.persons import PersonSource
 from hiera_video.predicting.result_files import check_folder, write_each
 from hiera_video.results.ava_csv import check_names, write_ava_csv
@@ -113,18 +113,19 @@ def _predict_file(
 
 def _record(name: str, second: Second) -> dict[str, Any]:
     """A line of ``NAME.jsonl``; see `predict_files`."""
-    boxes = [
-        {
-            "box": [round(x, 4) for x in person.box],
-            "person_score": round(person.score, 4),
-            "actions": [
-                {"label": action.label, "score": round(action.score, 4)}
-                for action in person.actions
-            ],
-        }
-        for person in second.persons
-    ]
+    boxes = [record_of(person) for person in second.persons]
     return {"video": name, "second": second.second, "boxes": boxes}
+
+
+def record_of(person: Person) -> dict[str, Any]:
+    """A person as JSON: ``{"box", "person_score", "actions": [{"label", "score"}, ...]}``."""
+    return {
+        "box": [round(x, 4) for x in person.box],
+        "person_score": round(person.score, 4),
+        "actions": [
+            {"label": action.label, "score": round(action.score, 4)} for action in person.actions
+        ],
+    }
 
 
 def _labelled(people: Sequence[dict[str, Any]]) -> list[LabelledBox]:

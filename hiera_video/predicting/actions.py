@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from datamodules.ava.clips import evaluated_size
 from datamodules.clips.sampling import keyframe_times
 from datamodules.clips.videos import ClipFormat
-from datamodules.video.decoding import VideoFile
+from datamodules.video.decoding import VideoFile, scale
 from hiera_video.augment.basic import Normalize
 from hiera_video.errors import ChoiceError
 from hiera_video.predicting.batches import ClipNetwork, batches
@@ -115,7 +115,7 @@ class ActionPredictor:
         """
         if top < 1:
             raise ValueError(f"top must be at least 1, not {top}")
-        persons = self._persons(boxes)
+        persons = self.persons(boxes)
         with VideoFile(video) as file:
             seconds = persons.seconds(file.path, file.duration)
             moments = self.moments(file, persons, seconds)
@@ -155,10 +155,10 @@ class ActionPredictor:
         """
         check_method(method, stage, cuboid)
         wanted = None if label is None else class_index(self.class_names, label)
-        persons = self._persons(boxes)
+        persons = self.persons(boxes)
         with VideoFile(video) as file:
             when, people = second_with_persons(file, persons, second)
-            views, (inside,), box_view = self._views(file, [when], [people])
+            views, (inside,), box_view = self._views(self._pictures(file, [when]), [people])
         scores = self._score_boxes(views, inside, box_view)  # (N, classes)
         if self.times_person_score:
             scores = scores * people.scores[:, None]
@@ -189,8 +189,13 @@ class ActionPredictor:
         """
         return self.encoder.embed(video, EmbeddingOptions(**options))
 
-    def _persons(self, boxes: str | Path | PersonSource) -> PersonSource:
-        """The source of boxes; the detector is loaded once."""
+    def persons(self, boxes: str | Path | PersonSource) -> PersonSource:
+        """The source that ``boxes`` names, as in `predict`; the detector is loaded once.
+
+        Raises:
+            DatasetError: there is no such file of boxes, or a row of it is wrong.
+            CheckpointError: the detector's weights cannot be downloaded or read.
+        """
         if not isinstance(boxes, str | Path):
             return boxes
         if boxes != "detector":
@@ -225,32 +230,55 @@ class ActionPredictor:
         busy = [i for i, persons in enumerate(people) if len(persons.boxes)]
         if not busy:
             return scores
-        views, boxes, box_view = self._views(
-            file, [seconds[i] for i in busy], [people[i] for i in busy]
-        )
-        rows = self._score_boxes(views, np.concatenate(boxes), box_view)
-        ends = np.cumsum([len(part) for part in boxes])[:-1]
-        for i, part in zip(busy, np.split(rows, ends), strict=True):
+        pictures = self._pictures(file, [seconds[i] for i in busy])
+        for i, part in zip(busy, self._scores_in(pictures, [people[i] for i in busy]), strict=True):
             scores[i] = part
-            if self.times_person_score:
-                scores[i] = part * people[i].scores[:, None].astype(np.float32)
         return scores
 
+    def scores_of_clip(self, pictures: Sequence[np.ndarray], people: PersonBoxes) -> np.ndarray:
+        """Score the persons of one clip.
+
+        Args:
+            pictures: its frames, the newest last, uint8 ``(height, width, 3)`` each.
+            people: N persons in its middle frame, number ``num_frames // 2``.
+
+        Returns:
+            float32 ``(N, classes)`` in [0, 1].
+        """
+        if not len(people.boxes):
+            return np.empty((0, len(self.class_names)), np.float32)
+        height, width = pictures[0].shape[:2]
+        size = evaluated_size(width, height, self.clip, self.short_side, self.pad)
+        scaled = np.empty((1, len(pictures), *size, 3), np.uint8)
+        for picture, out in zip(pictures, scaled[0], strict=True):
+            scale(picture, out)
+        return self._scores_in(scaled, [people])[0]
+
+    def _scores_in(self, pictures: np.ndarray, people: Sequence[PersonBoxes]) -> list[np.ndarray]:
+        """Float32 ``(N, classes)`` of the persons, at least one, of each of S clips."""
+        views, boxes, box_view = self._views(pictures, people)
+        rows = self._score_boxes(views, np.concatenate(boxes), box_view)
+        scores = np.split(rows, np.cumsum([len(part) for part in boxes])[:-1])
+        if not self.times_person_score:
+            return scores
+        return [
+            part * persons.scores[:, None].astype(np.float32)
+            for part, persons in zip(scores, people, strict=True)
+        ]
+
     def _views(
-        self, file: VideoFile, seconds: Sequence[int], people: Sequence[PersonBoxes]
+        self, pictures: np.ndarray, people: Sequence[PersonBoxes]
     ) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
         """What the model sees of persons.
 
         Args:
-            file: the video.
-            seconds: S of them, ascending.
-            people: the persons of each second, at least one.
+            pictures: of S clips, uint8 ``(S, T, H, W, 3)``.
+            people: the persons of each clip, at least one.
 
         Returns:
-            Clips, uint8 ``(T, H, W, 3)`` each; for each second the boxes in [0, 1] of their clips,
+            Clips, uint8 ``(T, H, W, 3)`` each; for each of S the boxes in [0, 1] of their clips,
             float64 ``(n, 4)``; and the clip of each of all boxes, int64 ``(N,)``.
         """
-        pictures = self._pictures(file, seconds)
         height, width = pictures.shape[2:4]
         view_height, view_width = self.pad or (self.clip.height, self.clip.width)
         crops = crops_over(width, height, view_width, view_height)

@@ -1,9 +1,9 @@
 """The classes of a camera or a stream, as it goes on."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -11,9 +11,11 @@ from datamodules.clips.sampling import covering_size, view_crops
 from datamodules.clips.videos import ClipFormat
 from datamodules.clips.windows import window_step
 from datamodules.video.decoding import scale
-from datamodules.video.live import LiveFrames
+from datamodules.video.live import LiveFrames, Newest
 from datamodules.video.live_source import Opening, opening_of
 from hiera_video.predicting.classifier import Predictor
+
+Answer = TypeVar("Answer")
 
 
 class LiveAnswer(NamedTuple):
@@ -55,21 +57,45 @@ def live_answers(
     clip = predictor.clip
     step = window_step(clip, stride, window)
     ages = np.arange(clip.num_frames)[::-1] * step  # of the frames of a clip
-    opening = opening_of(source) if isinstance(source, str) else source
-    name = source if isinstance(source, str) else source.file
-    prepare = partial(central_crop, clip=clip)
-    return _answers(predictor, LiveFrames(name, opening, float(ages[0]), prepare), ages, stride)
+    name, opening = opened(source)
+    live = LiveFrames(name, opening, float(ages[0]), partial(central_crop, clip=clip))
+
+    def answer(newest: Newest) -> LiveAnswer:
+        probabilities = predictor.probabilities_of_clip(np.stack(newest.pictures))
+        latency = time.monotonic() - newest.arrived
+        return LiveAnswer(newest.time, probabilities, latency, newest.dropped)
+
+    return followed(live, ages, stride, answer)
 
 
-def _answers(
-    predictor: Predictor, live: LiveFrames, ages: np.ndarray, stride: float
-) -> Iterator[LiveAnswer]:
+def opened(source: str | Opening) -> tuple[str, Opening]:
+    """Name of a camera or a stream, and how to open it.
+
+    Raises:
+        ValueError: as `opening_of`.
+    """
+    return (source, opening_of(source)) if isinstance(source, str) else (source.file, source)
+
+
+def followed(
+    live: LiveFrames, ages: np.ndarray, stride: float, answer: Callable[[Newest], Answer]
+) -> Iterator[Answer]:
+    """Answer to the newest frames of a stream, again and again until it ends.
+
+    Args:
+        live: reads the stream.
+        ages: of the frames of a clip, seconds before the newest one.
+        stride: seconds of time from one answer to the next, at least.
+        answer: what is made of the frames.
+
+    Raises:
+        VideoDecodeError: the stream cannot be opened, or fails.
+    """
     last, due = -1.0, time.monotonic()
     with live as frames:
         while (newest := frames.newest(ages, last)) is not None:
-            probabilities = predictor.probabilities_of_clip(np.stack(newest.pictures))
-            now, last = time.monotonic(), newest.time
-            yield LiveAnswer(newest.time, probabilities, now - newest.arrived, newest.dropped)
+            last = newest.time
+            yield answer(newest)
             due = max(due + stride, time.monotonic())
             frames.wait(due)
 

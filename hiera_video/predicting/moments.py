@@ -72,14 +72,33 @@ class Moment(NamedTuple):
             least: score below which an action is left out, in [0, 1].
             top: at most so many actions of each person; None: no limit.
         """
-        people = []
-        for box, person, scores in zip(*self.persons, self.scores, strict=True):
-            order: list[int] = np.argsort(-scores, kind="stable").tolist()
-            best = [i for i in order if scores[i] >= least][:top]
-            x1, y1, x2, y2 = box.tolist()
-            actions = [Action(class_names[i], float(scores[i])) for i in best]
-            people.append(Person((x1, y1, x2, y2), float(person), actions))
-        return Second(self.second, people)
+        return Second(self.second, labelled(self.persons, self.scores, class_names, least, top))
+
+
+def labelled(
+    people: PersonBoxes,
+    scores: np.ndarray,
+    class_names: Sequence[str],
+    least: float = 0.0,
+    top: int | None = None,
+) -> list[Person]:
+    """Persons with their actions by name.
+
+    Args:
+        people: N of them.
+        scores: of all actions, float32 ``(N, classes)`` in [0, 1].
+        class_names: as in `Moment.labelled`, and so are the others.
+        least: see ``class_names``.
+        top: see ``class_names``.
+    """
+    persons = []
+    for box, person, row in zip(*people, scores, strict=True):
+        order: list[int] = np.argsort(-row, kind="stable").tolist()
+        best = [i for i in order if row[i] >= least][:top]
+        x1, y1, x2, y2 = box.tolist()
+        actions = [Action(class_names[i], float(row[i])) for i in best]
+        persons.append(Person((x1, y1, x2, y2), float(person), actions))
+    return persons
 
 
 def second_with_persons(

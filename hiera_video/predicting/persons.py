@@ -6,11 +6,11 @@ import os
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from datamodules.ava.annotations import read_boxes
 from datamodules.ava.box_table import NO_ACTION, BoxTable, check_boxes, check_scores, fail
@@ -39,6 +39,9 @@ class PersonBoxes(NamedTuple):
     scores: np.ndarray
 
 
+WHOLE = PersonBoxes(np.array([[0.0, 0.0, 1.0, 1.0]]), np.ones(1))  # one person in all the frame
+
+
 class PersonSource(Protocol):
     """Finds the persons of any video."""
 
@@ -59,6 +62,15 @@ class PersonSource(Protocol):
 
     def at(self, file: VideoFile, seconds: Sequence[int]) -> list[PersonBoxes]:
         """The persons at each of ``seconds``, which are ascending."""
+        ...
+
+
+@runtime_checkable
+class SeesPersons(Protocol):
+    """Finds the persons of a picture that belongs to no file."""
+
+    def in_picture(self, picture: np.ndarray) -> PersonBoxes:
+        """The persons of a picture, uint8 ``(H, W, 3)``."""
         ...
 
 
@@ -109,7 +121,11 @@ class WholeFrame:
 
     def at(self, file: VideoFile, seconds: Sequence[int]) -> list[PersonBoxes]:
         """The same box at each second."""
-        return [PersonBoxes(np.array([[0.0, 0.0, 1.0, 1.0]]), np.ones(1)) for _ in seconds]
+        return [WHOLE for _ in seconds]
+
+    def in_picture(self, picture: np.ndarray) -> PersonBoxes:
+        """The same box in each picture."""
+        return WHOLE
 
 
 class PersonDetector:
@@ -132,12 +148,13 @@ class PersonDetector:
 
     def at(self, file: VideoFile, seconds: Sequence[int]) -> list[PersonBoxes]:
         """Detect persons in the frame that is shown at each second."""
-        frames = torch.from_numpy(file.frames_at(seconds)).permute(0, 3, 1, 2)  # (n, 3, H, W)
-        return [self._detect(frame) for frame in frames]
+        # One frame at a time, which bounds memory.
+        return [self.in_picture(picture) for picture in file.frames_at(seconds)]
 
     @torch.inference_mode()
-    def _detect(self, frame: Tensor) -> PersonBoxes:
-        """Persons in a frame uint8 ``(3, H, W)``; one frame at a time, which bounds memory."""
+    def in_picture(self, picture: np.ndarray) -> PersonBoxes:
+        """Detect persons in a picture, uint8 ``(H, W, 3)``."""
+        frame = torch.from_numpy(picture).permute(2, 0, 1)  # (3, H, W)
         objects = self.model([frame.to(self.device).float() / 255])[0]
         is_person = (objects["labels"] == self.person) & (objects["scores"] >= self.min_score)
         boxes, scores = (objects[key][is_person].cpu().double() for key in ("boxes", "scores"))

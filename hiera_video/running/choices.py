@@ -8,6 +8,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from datamodules.video.live_source import is_live
 from hiera_video.errors import UsageError
 from hiera_video.models.names import CHECKPOINTS, MODELS
 from hiera_video.running.folders import (
@@ -80,8 +81,12 @@ def check_values(config: DictConfig) -> None:
 
 def _check_stride(config: DictConfig) -> None:
     """Check ``stride`` and ``along``."""
-    if config.stride is not None and not (config.command == "predict" and names_classes(config)):
-        raise UsageError(f"stride={config.stride} is for `predict` of classification; leave it out")
+    live = any(is_live(str(source)) for source in config.data.get("predict") or ())
+    answers = names_classes(config) or (live and detects_actions(config))
+    if config.stride is not None and not (config.command == "predict" and answers):
+        raise UsageError(
+            f"stride={config.stride} is for `predict` of classification, or live; leave it out"
+        )
     for key in ("stride", "along.window"):
         value = OmegaConf.select(config, key)
         if value is not None and not isinstance(value, int | float):

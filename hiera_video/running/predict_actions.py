@@ -43,16 +43,13 @@ def predict_actions(config: DictConfig, weights: str, classes: Classes) -> None:
             used.
         MisconfigurationException: ``trainer.precision`` would round boxes.
     """
-    if not classes.names:
-        raise UsageError(f"{weights} names no actions; give a run of action detection")
-    refuse_true_half(str(config.trainer.precision))
     videos, out = videos_of(config), Path(config.out)
     try:
         check_request(videos, out, config.min_action_score)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    predictor = _predictor(config, weights, classes)
-    persons = _persons(config, predictor.device)
+    predictor = action_predictor(config, weights, classes)
+    persons = persons_of(config, predictor.device)
     log.info(f"predict {config.name} -> {out}")
     done = predict_files(predictor, persons, videos, out, config.min_action_score)
     if not done:
@@ -60,7 +57,11 @@ def predict_actions(config: DictConfig, weights: str, classes: Classes) -> None:
     log.info(f"{len(done)} of {len(videos)} videos, results in {out}")
 
 
-def _predictor(config: DictConfig, weights: str, classes: Classes) -> ActionPredictor:
+def action_predictor(config: DictConfig, weights: str, classes: Classes) -> ActionPredictor:
+    """What scores actions; arguments and errors are those of `predict_actions`."""
+    if not classes.names:
+        raise UsageError(f"{weights} names no actions; give a run of action detection")
+    refuse_true_half(str(config.trainer.precision))
     data, task = config.data, instantiate(config.task, _convert_="all")
     network = trained_network(task, weights, len(classes.names))
     placed = device_and_precision(config)
@@ -80,7 +81,12 @@ def _predictor(config: DictConfig, weights: str, classes: Classes) -> ActionPred
         raise UsageError(f"trainer.precision: {error}") from error
 
 
-def _persons(config: DictConfig, device: torch.device) -> PersonSource:
+def persons_of(config: DictConfig, device: torch.device) -> PersonSource:
+    """What finds persons: ``boxes`` and ``persons`` of a configuration.
+
+    Raises:
+        UsageError: they are wrong.
+    """
     try:
         return person_source(str(config.boxes or "detector"), **config.persons, device=device)
     except ValueError as error:

@@ -2,18 +2,21 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
 from datamodules.video.live_source import is_live
 from hiera_video.errors import UsageError
-from hiera_video.metrics.top_classes import Prediction
+from hiera_video.predicting.action_files import record_of
 from hiera_video.predicting.along import top_of
 from hiera_video.predicting.live import LiveAnswer, live_answers
+from hiera_video.predicting.live_actions import LiveActions, live_actions
+from hiera_video.predicting.moments import Person
+from hiera_video.running.predict_actions import action_predictor, detects_actions, persons_of
 from hiera_video.running.predict_along import class_predictor, names_classes
 from hiera_video.weights.trained import Classes
 
@@ -26,9 +29,9 @@ def live_sources(config: DictConfig) -> list[str]:
 
 
 def predict_live(config: DictConfig, weights: str, classes: Classes) -> None:
-    """Print the classes of a camera or a stream until it ends, or until Ctrl-C.
+    """Print the classes, or the actions of persons, of a camera or a stream until it ends.
 
-    The answers are written to the file ``out``, too, as JSON lines.
+    Ctrl-C ends it, too. The answers are written to the file ``out``, too, as JSON lines.
 
     Args:
         config: the whole configuration; ``stride`` is 1 s if it is null.
@@ -42,14 +45,19 @@ def predict_live(config: DictConfig, weights: str, classes: Classes) -> None:
     source, *others = config.data.predict
     if others:
         raise UsageError(f"{live_sources(config)[0]} is live: predict it alone")
-    if not names_classes(config):
-        raise UsageError(f"{source}: live predictions are for classification")
-    if (out := Path(config.out)).exists():
+    answers_of: Callable[..., Iterator[_Answer]]
+    if detects_actions(config):
+        answers_of = _actions
+    elif names_classes(config):
+        answers_of = _classes
+    else:
+        raise UsageError(f"{source}: live, classes and actions are predicted")
+    out = Path(config.out)
+    if out.exists():
         raise UsageError(f"{out} exists already; set another out=")
-    predictor = class_predictor(config, weights, classes)
     stride = 1.0 if config.stride is None else config.stride
     try:
-        answers = live_answers(predictor, source, stride, config.along.window)
+        answers = answers_of(config, weights, classes, source, stride)
     except ValueError as error:
         raise UsageError(str(error)) from error
     log.info(f"predict {config.name} live from {source} -> {out}; Ctrl-C ends it")
@@ -60,24 +68,59 @@ def predict_live(config: DictConfig, weights: str, classes: Classes) -> None:
             if not count:  # a stream that cannot be opened leaves no file
                 out.parent.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(open(out, "w", encoding="utf-8"))
-            best = top_of(answer.probabilities, predictor.class_names, config.along.top)
-            count, dropped = count + 1, answer.dropped
-            line = json.dumps(_record(answer, best), ensure_ascii=False)
-            print(line, file=file, flush=True)
-            print(_line(answer, best), flush=True)
+            count, dropped, latency = count + 1, answer.dropped, round(1000 * answer.latency)
+            record = {"time": round(answer.time, 3), **answer.record}
+            record |= {"latency_ms": latency, "dropped": dropped}
+            print(json.dumps(record, ensure_ascii=False), file=file, flush=True)
+            line = f"{answer.time:.2f} s  {answer.words}  {latency} ms  {dropped} dropped"
+            print(line, flush=True)
     log.info(f"{count} answers, {dropped} frames dropped; results in {out}")
 
 
-def _line(answer: LiveAnswer, best: Sequence[Prediction]) -> str:
-    names = "  ".join(f"{label} {probability:.2f}" for label, probability in best)
-    latency = round(1000 * answer.latency)
-    return f"{answer.time:.2f} s  {names}  {latency} ms  {answer.dropped} dropped"
+class _Answer(NamedTuple):
+    """An answer as it is written: ``words`` for people, ``record`` for JSON."""
+
+    time: float
+    latency: float
+    dropped: int
+    words: str
+    record: dict[str, Any]
 
 
-def _record(answer: LiveAnswer, best: Sequence[Prediction]) -> dict[str, Any]:
-    return {
-        "time": round(answer.time, 3),
-        "predictions": [{"label": label, "probability": round(p, 6)} for label, p in best],
-        "latency_ms": round(1000 * answer.latency),
-        "dropped": answer.dropped,
-    }
+def _classes(
+    config: DictConfig, weights: str, classes: Classes, source: str, stride: float
+) -> Iterator[_Answer]:
+    """The best classes of the newest frames."""
+    predictor = class_predictor(config, weights, classes)
+    answers = live_answers(predictor, source, stride, config.along.window)
+
+    def written(answer: LiveAnswer) -> _Answer:
+        best = top_of(answer.probabilities, predictor.class_names, config.along.top)
+        words = "  ".join(f"{label} {probability:.2f}" for label, probability in best)
+        labels = [{"label": label, "probability": round(p, 6)} for label, p in best]
+        return _Answer(answer.time, answer.latency, answer.dropped, words, {"predictions": labels})
+
+    return map(written, answers)
+
+
+def _actions(
+    config: DictConfig, weights: str, classes: Classes, source: str, stride: float
+) -> Iterator[_Answer]:
+    """The persons of the newest frames, with their best actions."""
+    predictor = action_predictor(config, weights, classes)
+    persons = persons_of(config, predictor.device)
+    least = config.min_action_score
+    answers = live_actions(predictor, source, persons, stride, least, config.along.top)
+
+    def written(answer: LiveActions) -> _Answer:
+        words = "  ".join(map(_words_of, answer.persons)) or "nobody"
+        boxes = [record_of(person) for person in answer.persons]
+        return _Answer(answer.time, answer.latency, answer.dropped, words, {"boxes": boxes})
+
+    return map(written, answers)
+
+
+def _words_of(person: Person) -> str:
+    x1, y1, x2, y2 = person.box
+    actions = ", ".join(f"{label} {score:.2f}" for label, score in person.actions)
+    return f"[{x1:.2f} {y1:.2f} {x2:.2f} {y2:.2f}: {actions or 'no action'}]"

@@ -12,6 +12,7 @@ from hiera_video import create_detector, load
 from hiera_video.weights.trained import read_trained
 from tests.integration.conftest import TINY_RUN
 from tests.integration.forked import run
+from tests.lamp import stream_server, write_lamp
 
 MODEL = [
     "model.input_size=[4,64,64]",
@@ -125,6 +126,28 @@ def test_whole_frames_need_no_boxes(street):
     predict("boxes=full_frame", "out=whole", "street.mp4", cwd=street)
     predicted = rows(street / "whole/street.csv")
     assert {key[1:6] for key in predicted} == {(0, 0, 0, 1, 1), (1, 0, 0, 1, 1)}
+
+
+def test_a_stream_of_persons_is_answered_as_it_goes_on(trained):
+    ts = write_lamp(trained / "stream.ts", np.arange(30) // 10 == 1, format="mpegts")
+    with stream_server(ts, seconds=3) as address:
+        words = [f"data.predict=[{address}]", "boxes=full_frame", "stride=0.2", "along.top=2"]
+        output = run(
+            *("predict", "--config", "demo/detect", "ckpt_path=runs/fit", *MODEL, *words),
+            *("trainer.accelerator=cpu", "min_action_score=0", "out=live.jsonl"),
+            cwd=trained,
+            no_proxy="127.0.0.1",
+        )
+    answers = [json.loads(line) for line in (trained / "live.jsonl").read_text().splitlines()]
+    printed = [line for line in output.splitlines() if line.endswith(" dropped")]
+    assert len(printed) == len(answers) >= 2
+    for answer, line in zip(answers, printed, strict=True):
+        (person,) = answer["boxes"]
+        assert person["box"] == [0, 0, 1, 1]
+        assert len(person["actions"]) == 2
+        assert f"[0.00 0.00 1.00 1.00: {person['actions'][0]['label']} 0." in line
+    output = predict("data.predict=[camera:73]", "boxes=boxes.csv", cwd=trained, code=1)
+    assert "boxes.csv: no such file" in output
 
 
 def test_a_run_alone_is_enough(street):
