@@ -62,7 +62,7 @@ def draw_clip(
     Returns:
         uint8 ``(frames, size, size, 3)``, RGB.
     """
-    radius = size * rng.uniform(0.19, 0.28)
+    radius = size * rng.uniform(0.22, 0.32)
     start, end = rng.uniform(radius, size - radius, (2, 2))
     path = np.linspace(start, end, frames, dtype=np.float32)
     x, y = path.T[:, :, None, None]  # (frames, 1, 1) each
@@ -74,9 +74,9 @@ def draw_clip(
     v = np.cos(angle) * dy - np.sin(angle) * dx
     inside = coverage(u, v, np.full((frames, 1, 1), radius, np.float32), rng)[..., None]
     hue = HUES[colour] + rng.normal(0, SPREAD)
-    shape = _painted(texture(u * 2, v * 2, rng), hue, rng.uniform(0.6, 0.9), 0.45, 0.95)
+    shape = _painted(texture(u * 2, v * 2, rng), hue, rng.uniform(0.75, 0.95), 0.6, 1.0)
     still = texture(*np.meshgrid(grid / 9, grid / 9), rng)
-    background = _painted(still, rng.uniform(), 0.1, 0.15, 0.5)
+    background = _painted(still, rng.uniform(), 0.1, 0.15, 0.45)
     picture = inside * shape + (1 - inside) * background  # (frames, size, size, 3)
     picture += 0.01 * rng.standard_normal(picture.shape, np.float32)
     return (picture.clip(0, 1) * 255).round().astype(np.uint8)
