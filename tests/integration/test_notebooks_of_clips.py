@@ -1,4 +1,4 @@
-"""The notebooks about a folder of clips run from start to end, and on a run and videos of others."""
+"""The notebooks about clips run from start to end, and on a run and videos of one's own."""
 
 import base64
 import io
