@@ -10,7 +10,7 @@ from datamodules.errors import DatasetError
 from datamodules.manifests.lists import VIDEO_SUFFIXES
 from datamodules.manifests.splits import class_folders
 
-SPLITS = ("train", "val", "test")
+SPLITS: tuple[str, ...] = ("train", "val", "test")
 
 
 def split_folder(
@@ -49,7 +49,7 @@ def split_folder(
         raise DatasetError(f"{source}: no class folders; expected one folder of videos per class")
     rng, cuts = np.random.default_rng(seed), np.cumsum(shares)[:-1] / sum(shares)
     links: dict[Path, Path] = {}
-    counts = dict.fromkeys(SPLITS, 0)
+    counts: dict[str, int] = dict.fromkeys(SPLITS, 0)
     for name in names:
         videos = sorted(p for p in (source / name).rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
         if len(videos) < len(SPLITS):
