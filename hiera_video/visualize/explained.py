@@ -135,8 +135,7 @@ def unit_figure(model: Hiera, picture: np.ndarray) -> Any:
     axes = [whole]
     for line, number in enumerate(shown.tolist()):
         top, left = number // columns * unit[0], number % columns * unit[1]
-        whole.text(left + 1, top + 1, str(number), va="top", color="white", fontsize=9,
-                   bbox={"facecolor": "black", "pad": 1, "linewidth": 0})  # fmt: skip
+        _number(whole, left + 1, top + 1, number)
         parts = [picture[top : top + unit[0], left : left + unit[1]], *slices[number]]
         for column, part in enumerate(parts, 3):
             ax = figure.add_subplot(grid[line, column])
@@ -145,7 +144,7 @@ def unit_figure(model: Hiera, picture: np.ndarray) -> Any:
                 title = f"slice {column - 4}" if column > 3 else "unit"
                 ax.set_title(title, fontsize=9)
             if column == 3:
-                ax.set_ylabel(str(number), fontsize=9, rotation=0, labelpad=8)
+                _number(ax, 0, 0, number)
             axes.append(ax)
     return without_ticks(figure, axes)
 
@@ -176,6 +175,12 @@ def unit_slices(
     grids = reroll(slices, levels[1:]) if levels[1:] else slices[:, :, None]
     grids = grids.unflatten(-1, (h, w, 3)).movedim(4, 3)  # (U, S, H", h, W", w, 3)
     return grids.flatten(4, 5).flatten(2, 3).numpy()
+
+
+def _number(ax: Any, x: float, y: float, number: int) -> None:
+    """The number of a mask unit, white on black."""
+    plate = {"facecolor": "black", "pad": 1, "linewidth": 0}
+    ax.text(x, y, str(number), va="top", color="white", fontsize=9, bbox=plate)
 
 
 def without_ticks(figure: Any, axes: Iterable[Any]) -> Any:

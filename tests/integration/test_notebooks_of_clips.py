@@ -52,7 +52,7 @@ def test_finetune_your_own(executed, tmp_path):  # noqa: F811
 def test_inside_hiera(executed):  # noqa: F811
     notebook = executed("inside_hiera.ipynb")
     stages, early, last, occlusion, windows, order, units = pictures(notebook)
-    assert stages.size == (100 + 4 * (128 + 4), 5 * (128 + 4))
+    assert stages.size == (100 + 3 * (128 + 4), 5 * (128 + 4))
     assert early.size == last.size == occlusion.size
     assert not np.array_equal(np.asarray(early), np.asarray(last))
     assert min(windows.width, order.width, units.width) > 500
