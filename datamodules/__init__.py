@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from datamodules.ava.data_module import AVADataModule
     from datamodules.base import VideoDataModule
     from datamodules.clips.videos import ClipFormat
+    from datamodules.coloured_shapes import example_clips
     from datamodules.errors import DatasetError, UserError, VideoDecodeError
     from datamodules.folder import VideoFolderDataModule
     from datamodules.kinetics import KineticsDataModule
     from datamodules.manifests.finding import find_by_path, find_by_stem
     from datamodules.manifests.lists import Row
     from datamodules.manifests.manifest import Manifest, make_manifest
+    from datamodules.manifests.splitting import split_folder
     from datamodules.ssv2 import SSv2DataModule
     from datamodules.synthetic import SyntheticMotionDataModule
     from datamodules.synthetic_actions import SyntheticActionDataModule
@@ -28,12 +30,14 @@ __getattr__, __dir__, __all__ = public_names(
         "ava.data_module": ["AVADataModule"],
         "base": ["VideoDataModule"],
         "clips.videos": ["ClipFormat"],
+        "coloured_shapes": ["example_clips"],
         "errors": ["DatasetError", "UserError", "VideoDecodeError"],
         "folder": ["VideoFolderDataModule"],
         "kinetics": ["KineticsDataModule"],
         "manifests.finding": ["find_by_path", "find_by_stem"],
         "manifests.lists": ["Row"],
         "manifests.manifest": ["Manifest", "make_manifest"],
+        "manifests.splitting": ["split_folder"],
         "ssv2": ["SSv2DataModule"],
         "synthetic": ["SyntheticMotionDataModule"],
         "synthetic_actions": ["SyntheticActionDataModule"],

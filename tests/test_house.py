@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "datamodules.kinetics": "annotated manifests",
     "datamodules.ssv2": "annotated manifests",
     "datamodules.synthetic": "folder",
+    "datamodules.coloured_shapes": "synthetic",
     "datamodules.figures": "synthetic",
     "datamodules.synthetic_actions": "figures folder synthetic",
     "datamodules.ava": "annotated arguments clips manifests preparing video",

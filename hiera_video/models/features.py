@@ -3,6 +3,8 @@
 Legend: B clips, U mask units, L tokens of a unit, C channels, T' H' W' a map of tokens.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from hiera_video.models.hiera import Hiera
@@ -47,6 +49,16 @@ def feature_map(model: Hiera, video: Tensor, stage: int | None = None) -> Tensor
     Returns:
         float32 ``(B, T', H', W', C)``.
     """
-    stage = len(model.stage_ends) - 1 if stage is None else stage
-    tokens = model.encode(video, [stage])[0]  # (B, U, L, C)
-    return join_units(model.unit_maps(tokens, stage), model.unit_grid).float()
+    return _maps(model, video, [len(model.stage_ends) - 1 if stage is None else stage])[0]
+
+
+def feature_maps(model: Hiera, video: Tensor) -> list[Tensor]:
+    """The maps of all stages, from one pass; see `feature_map`."""
+    return _maps(model, video, range(len(model.stage_ends)))
+
+
+def _maps(model: Hiera, video: Tensor, stages: Sequence[int]) -> list[Tensor]:
+    return [
+        join_units(model.unit_maps(tokens, stage), model.unit_grid).float()
+        for stage, tokens in zip(stages, model.encode(video, stages), strict=True)
+    ]

@@ -11,8 +11,8 @@ from torch import Tensor
 from datamodules.clips.videos import ClipFormat, clips_of_views
 from datamodules.clips.windows import sliding_windows, window_step
 from datamodules.video.decoding import VideoFile
-from hiera_video.models.features import feature_map, pooled_features
-from hiera_video.predicting.batches import CLIPS_AT_ONCE, ClipNetwork, batches
+from hiera_video.models.features import feature_map, feature_maps, pooled_features
+from hiera_video.predicting.batches import CLIPS_AT_ONCE, ClipNetwork, batches, clip_at
 from hiera_video.results.embedding_files import Embedding
 
 
@@ -35,6 +35,20 @@ class EmbeddingOptions(NamedTuple):
     views: Sequence[int] | None = None
     stage: int | None = None
     pool: bool = True
+
+
+class StageMaps(NamedTuple):
+    """One clip of a video, and what each stage of a network makes of it.
+
+    Attributes:
+        clip: what the network sees, uint8 ``(T, H, W, 3)``.
+        times: seconds from the start of the video to each frame, float64 ``(T,)``.
+        maps: for each stage, its tokens in raster order, float32 ``(T', H', W', C)``, not normed.
+    """
+
+    clip: np.ndarray
+    times: np.ndarray
+    maps: list[np.ndarray]
 
 
 class VideoEncoder:
@@ -96,6 +110,25 @@ class VideoEncoder:
                 np.array(seconds) for seconds in zip(*(w[:2] for w in group), strict=True)
             )
             yield Embedding(start, end, self._features(clips, options))
+
+    def stages(self, video: str | Path, second: float | None = None) -> StageMaps:
+        """The maps of all stages for one clip of a video, from one pass.
+
+        Args:
+            video: a file.
+            second: the middle of the clip, seconds; None: the middle of the video.
+
+        Raises:
+            VideoDecodeError: the file cannot be read as a video.
+            ChoiceError: a ValueError: the video does not last so long.
+        """
+        clip, times = clip_at(video, self._clip, second)
+        ((_, batch),) = batches(clip[None])
+        model: Any = self._network.network
+        maps = self._network.apply(
+            lambda pixels: feature_maps(model, pixels), self._network.normalized(batch)
+        )
+        return StageMaps(clip, times, [x[0].cpu().numpy() for x in maps])
 
     def check(self, options: EmbeddingOptions) -> None:
         """See that there are such features.

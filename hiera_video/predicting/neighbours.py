@@ -1,12 +1,15 @@
-"""The clips nearest to a clip, by the features that ``embed`` wrote."""
+"""The clips nearest to a clip, by the features that ``embed`` computed."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from hiera_video.errors import EmbeddingError
-from hiera_video.results.embedding_files import Block, read_blocks
+from hiera_video.results.embedding_files import Block, Embedding, read_blocks
+
+Features = str | Path | Mapping[str | Path, Embedding]  # what `neighbours` takes
 
 
 class Neighbour(NamedTuple):
@@ -28,7 +31,7 @@ class Neighbour(NamedTuple):
 
 
 def neighbours(
-    source: str | Path, query: int | np.ndarray, count: int = 10, same_video: bool = True
+    source: Features, query: int | np.ndarray, count: int = 10, same_video: bool = True
 ) -> list[Neighbour]:
     """Find the parts of videos whose features have the greatest cosine similarity with a query.
 
@@ -36,7 +39,8 @@ def neighbours(
     memory does not grow with their number. Nothing is approximated.
 
     Args:
-        source: what ``embed`` wrote: a folder, or its ``embeddings.parquet``.
+        source: what ``embed`` wrote: a folder, or its ``embeddings.parquet``. Or features in
+            memory: for the path of each video, what ``load(RUN).embed`` gives.
         query: the number of a row, from 0 (in ``.npz`` files, counted in the order of their names),
             which is then left out; or a vector, float ``(D,)``.
         count: at most so many.
@@ -56,11 +60,11 @@ def neighbours(
         row, path, vector = query, *_row(source, query)
     vector = _unit(np.asarray(vector, np.float32)[None])[0]  # (D,)
     best: list[Neighbour] = []
-    for block in read_blocks(source):
+    for block in _blocks(source):
         if block.vectors.shape[1:] != vector.shape:
             raise EmbeddingError(
-                f"{source}: its vectors have {block.vectors.shape[1]} numbers, the query has "
-                f"{vector.size}"
+                f"{_name(source)}: its vectors have {block.vectors.shape[1]} numbers, the query "
+                f"has {vector.size}"
             )
         similarity = _unit(block.vectors) @ vector  # (n,)
         if not same_video:
@@ -90,14 +94,29 @@ def _rank(neighbour: Neighbour) -> tuple[float, int]:
     return -neighbour.similarity, neighbour.row
 
 
-def _row(source: str | Path, row: int) -> tuple[str, np.ndarray]:
+def _blocks(source: Features) -> Iterator[Block]:
+    if not isinstance(source, Mapping):
+        yield from read_blocks(source)
+        return
+    first = 0
+    for path, (start, end, features) in source.items():
+        vectors = features.reshape(len(start), -1)  # maps (n, T', H', W', C) to (n, D)
+        yield Block(first, [str(path)] * len(start), start, end, vectors)
+        first += len(start)
+
+
+def _name(source: Features) -> str:
+    return "the features" if isinstance(source, Mapping) else str(source)
+
+
+def _row(source: Features, row: int) -> tuple[str, np.ndarray]:
     """Path and vector of a row."""
     rows = 0
-    for block in read_blocks(source):
+    for block in _blocks(source):
         rows = block.first + len(block.paths)
         if block.first <= row < rows:
             return block.paths[row - block.first], block.vectors[row - block.first]
-    raise EmbeddingError(f"{source}: no row {row}; it has {rows}, from 0")
+    raise EmbeddingError(f"{_name(source)}: no row {row}; it has {rows}, from 0")
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

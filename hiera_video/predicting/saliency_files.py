@@ -15,6 +15,15 @@ NAMES = {"grad_cam": "Grad-CAM", "occlusion": "occlusion"}
 SHEET_SIDE, FILM_SIDE = 160, 320  # pixels to which smaller clips are enlarged
 
 
+def saliency_sheet(saliency: Saliency) -> Image.Image:
+    """All frames of a clip above the same with heat, with a title, times and a legend.
+
+    A person's box is drawn into the frames with heat. Small clips are enlarged.
+    """
+    clip, painted = _clips(saliency, SHEET_SIDE)
+    return heat_sheet(clip, painted, _title(saliency), _scale(saliency), saliency.times)
+
+
 def write_saliency(saliency: Saliency, stem: Path) -> list[Path]:
     """Write ``STEM.png``, all frames without and with heat, and ``STEM.mp4``, both side by side.
 
@@ -31,16 +40,14 @@ def write_saliency(saliency: Saliency, stem: Path) -> list[Path]:
         OSError: a file cannot be written.
     """
     picture, film = (stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".mp4"))
-    title = f"{saliency.label}  {saliency.probability:.2f}  ({NAMES[saliency.method]})"
-    clip, painted = _clips(saliency, SHEET_SIDE)
     with atomic_file(picture) as file:
-        heat_sheet(clip, painted, title, _scale(saliency), saliency.times).save(file, "PNG")
+        saliency_sheet(saliency).save(file, "PNG")
     with atomic_file(film) as file:
-        _write_film(saliency, file, title)
+        _write_film(saliency, file)
     return [picture, film]
 
 
-def _write_film(saliency: Saliency, path: Path, title: str) -> None:
+def _write_film(saliency: Saliency, path: Path) -> None:
     starts = saliency.times - saliency.times[0]
     step = float(np.diff(starts).mean()) if len(starts) > 1 else 1.0
     edges = [Fraction(float(time)) for time in (*starts, starts[-1] + step)]
@@ -48,7 +55,7 @@ def _write_film(saliency: Saliency, path: Path, title: str) -> None:
         for pair, start, end in zip(
             np.concatenate(_clips(saliency, FILM_SIDE), axis=2), edges[:-1], edges[1:], strict=True
         ):
-            picture = with_legend(Image.fromarray(pair), title, _scale(saliency))
+            picture = with_legend(Image.fromarray(pair), _title(saliency), _scale(saliency))
             writer.write(Shown(np.asarray(picture), start, end))
 
 
@@ -59,6 +66,10 @@ def _clips(saliency: Saliency, side: int) -> tuple[np.ndarray, np.ndarray]:
     if saliency.box is not None:
         painted = outlined(painted, saliency.box)
     return clip, painted
+
+
+def _title(saliency: Saliency) -> str:
+    return f"{saliency.label}  {saliency.probability:.2f}  ({NAMES[saliency.method]})"
 
 
 def _scale(saliency: Saliency) -> str:

@@ -101,7 +101,7 @@ def playable(
         budget: bytes of all files together.
     """
     for mistake in mistakes:
-        found = next((f / mistake.path for f in folders if (f / mistake.path).is_file()), None)
+        found = existing(mistake.path, folders)
         if found is None:
             yield Clip(mistake, None, "The file is no longer there.")
             continue
@@ -115,6 +115,11 @@ def playable(
             continue
         budget -= len(content)
         yield Clip(mistake, data_uri("video/mp4", content), "")
+
+
+def existing(path: str, folders: Sequence[Path]) -> Path | None:
+    """The file in the first of the folders that has it; None: in none. A path may be absolute."""
+    return next((folder / path for folder in folders if (folder / path).is_file()), None)
 
 
 def small_clip(video: Path) -> bytes:

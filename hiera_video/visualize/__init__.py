@@ -1,4 +1,4 @@
-"""Pictures of reconstructions, confusion matrices, actions and saliency maps."""
+"""Pictures of reconstructions, confusion matrices, actions, features and saliency maps."""
 
 from typing import TYPE_CHECKING
 
@@ -6,6 +6,12 @@ from datamodules.lazy import public_names
 
 if TYPE_CHECKING:
     from hiera_video.visualize.confusion import confusion_picture
+    from hiera_video.visualize.explained import stage_figure, token_order_figure, unit_figure
+    from hiera_video.visualize.feature_colours import (
+        principal_colours,
+        stage_pictures,
+        stage_sheet,
+    )
     from hiera_video.visualize.heat import heat_over, heat_sheet
     from hiera_video.visualize.reconstruction import (
         clip_gif,
@@ -19,6 +25,8 @@ __getattr__, __dir__, __all__ = public_names(
     __name__,
     {
         "confusion": ["confusion_picture"],
+        "explained": ["stage_figure", "token_order_figure", "unit_figure"],
+        "feature_colours": ["principal_colours", "stage_pictures", "stage_sheet"],
         "heat": ["heat_over", "heat_sheet"],
         "reconstruction": [
             "clip_gif",

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from hiera_video.visualize.text import shortened
+from hiera_video.visualize.text import font_of_size, lettering, shortened
 
 # The bright ones of Okabe and Ito (2008), distinct for all kinds of colour vision.
 COLOURS = ((230, 159, 0), (86, 180, 233), (240, 228, 66), (0, 200, 140), (204, 121, 167))
@@ -65,7 +65,7 @@ def box_overlay(width: int, height: int, people: Sequence[LabelledBox]) -> Image
     overlay = Image.new("RGBA", (width, height))
     draw = ImageDraw.Draw(overlay)
     size = max(LEAST_TEXT, round(height * TEXT_SHARE))
-    font, line = ImageFont.load_default(size), max(2, round(size / 8))
+    line = max(2, round(size / 8))
     # From left to right: neighbours differ, and colours stay the same until somebody overtakes.
     people = sorted(people, key=lambda person: person.box[0] + person.box[2])
     boxes = [_pixels(person.box, width, height) for person in people]
@@ -77,12 +77,12 @@ def box_overlay(width: int, height: int, people: Sequence[LabelledBox]) -> Image
             draw.rectangle(rim, outline=(*fill, 255), width=line + 2 * grown)
     plates: list[Rectangle] = []
     for person, box, colour in zip(people, boxes, colours, strict=True):
-        rows = _rows(person.labels, font, width - 2 * size)
+        rows = _rows(person.labels, size, width - 2 * size)
         if not rows:
             continue
-        plate = _place(box, _plate_size(rows, font, size), plates, (width, height))
+        plate = _place(box, _plate_size(rows, size), plates, (width, height))
         plates.append(plate)
-        _draw_plate(draw, plate, rows, font, size, colour)
+        _draw_plate(draw, plate, rows, size, colour)
     return overlay
 
 
@@ -93,17 +93,27 @@ def _pixels(box: Sequence[float], width: int, height: int) -> Rectangle:
     return x1, y1, max(x1, x2), max(y1, y2)
 
 
-def _rows(labels: Sequence[tuple[str, float]], font: Any, most: float) -> list[tuple[str, str]]:
-    """Names, cut to ``most`` pixels with their scores, and the scores as text."""
+class _Row(NamedTuple):
+    """The name of an action, its score as text, and a font that has the name's characters."""
+
+    name: str
+    score: str
+    font: Any
+
+
+def _rows(labels: Sequence[tuple[str, float]], size: int, most: float) -> list[_Row]:
+    """Names, cut to ``most`` pixels with their scores."""
     rows = []
     for name, score in labels[:MOST_LABELS]:
-        number = f"{score:.2f}"
-        rows.append((shortened(name, font, most - font.getlength(f"  {number}")), number))
+        text, file = lettering(name)
+        font, number = font_of_size(file, size), f"{score:.2f}"
+        text = shortened(text, font, most - font.getlength(f"  {number}"))
+        rows.append(_Row(text, number, font))
     return rows
 
 
-def _plate_size(rows: Sequence[tuple[str, str]], font: Any, size: int) -> tuple[int, int]:
-    longest = max(font.getlength(f"{name}  {number}") for name, number in rows)
+def _plate_size(rows: Sequence[_Row], size: int) -> tuple[int, int]:
+    longest = max(row.font.getlength(f"{row.name}  {row.score}") for row in rows)
     return round(longest + 1.2 * size), round(len(rows) * _row_height(size) + 0.2 * size)
 
 
@@ -137,8 +147,7 @@ def _common(one: Sequence[int], other: Rectangle) -> int:
 def _draw_plate(
     draw: Any,
     plate: Rectangle,
-    rows: Sequence[tuple[str, str]],
-    font: Any,
+    rows: Sequence[_Row],
     size: int,
     colour: tuple[int, int, int],
 ) -> None:
@@ -146,7 +155,7 @@ def _draw_plate(
     x1, y1, x2, y2 = plate
     draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=(0, 0, 0, PLATE_ALPHA))
     draw.rectangle((x1, y1, x1 + max(2, size // 5), y2 - 1), fill=(*colour, 255))
-    for i, (name, number) in enumerate(rows):
+    for i, (name, number, font) in enumerate(rows):
         middle = y1 + 0.1 * size + (i + 0.5) * _row_height(size)
         draw.text((x1 + 0.6 * size, middle), name, (255, 255, 255, 255), font, anchor="lm")
         draw.text((x2 - 0.6 * size, middle), number, (*colour, 255), font, anchor="rm")

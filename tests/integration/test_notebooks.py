@@ -34,19 +34,6 @@ def executed(tmp_path, monkeypatch):
     return execute
 
 
-def test_classes(executed, tmp_path, finetuned, workspace):
-    shutil.copytree(finetuned[0], tmp_path / "runs/notebook_classes")
-    shutil.copytree(workspace / "data", tmp_path / "data")
-    notebook = executed("classes.ipynb")
-    outputs = [
-        "".join(o.get("text", "") or o["data"]["text/plain"] for o in cell.get("outputs", []))
-        for cell in notebook.cells
-    ]
-    assert "knows down, growing" in outputs[2]
-    assert outputs[4].count("Prediction(label=") == 5
-    assert len(outputs[-1].splitlines()) == 8
-
-
 def test_reconstructions(executed):
     notebook = executed("reconstructions.ipynb")
     pictures = [

@@ -124,6 +124,21 @@ def test_a_map_of_a_whole_video_is_that_of_its_middle(runs):
     np.testing.assert_allclose(maps, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["classifier", "mae"])
+@pytest.mark.parametrize("second", [None, 0.8])
+def test_one_pass_gives_the_maps_of_all_stages_of_a_clip(runs, kind, second):
+    folder, models, video = runs
+    clip, times, maps = load(folder / kind, "cpu").encoder.stages(video, second)
+    assert (clip.shape, clip.dtype) == (CLIP.shape, np.uint8)
+    middle = second or 1.25
+    assert times == pytest.approx(middle + (np.arange(4) - 1.5) * CLIP.stride / 30, abs=1.1 / 30)
+    with torch.no_grad():
+        expected = models[kind].forward_features(normalized(clip[None]), return_stages=True)
+    assert len(maps) == len(expected) == 4
+    for features, wanted in zip(maps, expected, strict=True):
+        np.testing.assert_allclose(features, wanted[0].numpy(), atol=1e-5)
+
+
 def test_a_detector_gives_features_of_the_whole_picture(runs):
     torch.manual_seed(0)
     model = HieraActionDetector(**TINY, num_classes=3).eval()

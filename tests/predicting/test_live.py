@@ -1,5 +1,9 @@
 """Classes of streams: a server on this machine at a live pace, and a file in place of a camera."""
 
+import contextlib
+import ctypes
+import os
+import sys
 import threading
 import time
 
@@ -84,14 +88,41 @@ def test_streams_that_cannot_be_read(tmp_path):
         next(live_answers(predictor(), address))
 
 
+@contextlib.contextmanager
+def openings_of(file):
+    """A function that says whether the file was opened since (Linux's inotify, IN_OPEN)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    events = libc.inotify_init1(os.O_NONBLOCK)
+    assert libc.inotify_add_watch(events, os.fsencode(file), 0x20) >= 0
+
+    def was_opened():
+        with contextlib.suppress(BlockingIOError):
+            return bool(os.read(events, 4096))
+        return False
+
+    yield was_opened
+    os.close(events)
+
+
 @pytest.mark.usefixtures("_no_proxy")
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is part of Linux")
 def test_a_stream_opens_no_file_of_this_machine(stream, tmp_path):
     playlist = tmp_path / "list.m3u8"
     playlist.write_text(
         f"#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\nfile://{stream}\n#EXT-X-ENDLIST\n"
     )
-    with stream_server(playlist, 0.1) as address, pytest.raises(VideoDecodeError):
-        next(live_answers(predictor(), address.replace(".ts", ".m3u8")))
+    with stream_server(playlist, 0.1) as served, openings_of(stream) as was_opened:
+        address = served.replace(".ts", ".m3u8")
+        with pytest.raises(VideoDecodeError):
+            next(live_answers(predictor(), address))
+        assert not was_opened()
+        # Without our list of protocols, FFmpeg would do so.
+        options = {
+            "protocol_whitelist": opening_of(address).options["protocol_whitelist"] + ",file"
+        }
+        with contextlib.suppress(VideoDecodeError):
+            next(live_answers(predictor(), Opening(address, None, options)))
+        assert was_opened()
 
 
 @pytest.mark.parametrize("option", [{"stride": 0}, {"stride": -1}, {"window": 0}])

@@ -1,5 +1,7 @@
 """The nearest clips, beside all similarities at once."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -79,3 +81,20 @@ def test_wrong_input(written):
         neighbours(folder / "table", np.zeros(5))
     with pytest.raises(ValueError, match="count must be at least 1"):
         neighbours(folder / "table", 0, count=0)
+
+
+def test_features_in_memory_are_compared_as_those_of_files(written):
+    folder, vectors = written
+    start = np.arange(CLIPS) * 2.0
+    features = {
+        Path(f"{i}.mp4"): Embedding(start, start + 2, vectors[i * CLIPS : (i + 1) * CLIPS])
+        for i in range(VIDEOS)
+    }
+    for query in (9, vectors[9]):
+        assert neighbours(features, query, 6) == neighbours(folder / "table", query, 6)
+    maps = {path: e._replace(features=e.features[:, None, :, None]) for path, e in features.items()}
+    assert neighbours(maps, 9, 6) == neighbours(features, 9, 6)
+    with pytest.raises(EmbeddingError, match="the features: no row 35; it has 35, from 0"):
+        neighbours(features, 35)
+    with pytest.raises(EmbeddingError, match="the features: its vectors have 4 numbers"):
+        neighbours(features, np.ones(3))

@@ -95,3 +95,15 @@ def test_neighbours_have_their_own_colours_from_left_to_right():
     pixels = np.asarray(box_overlay(200, 100, people))
     for i, x in enumerate((0.1, 0.3, 0.5)):
         assert tuple(pixels[50, round(x * 199)][:3]) == COLOURS[i]
+
+
+@pytest.mark.parametrize("name", ["танцует", "χορεύει", "رقص"])
+def test_names_of_other_scripts_are_written_not_replaced_by_boxes(name):
+    """The font of Matplotlib has them; Pillow's own would draw the same box for each character."""
+    person = (0.2, 0.4, 0.8, 0.9)
+    shown = [
+        np.asarray(box_overlay(320, 180, [LabelledBox(person, [(text, 0.5)])]))
+        for text in (name, name[::-1], "□" * len(name))
+    ]
+    assert not np.array_equal(shown[0], shown[1])  # the order of different letters shows
+    assert not np.array_equal(shown[0], shown[2])
