@@ -21,7 +21,7 @@ def pooled_features(model: Hiera, video: Tensor, stage: int | None = None) -> Te
 
     Args:
         model: a classifier, an action detector or a `MaskedAutoencoderHiera`.
-        video: normalised float ``(B, 3, T, H, W)``.
+        video: normalised float ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
         stage: index of the stage, from 0; None: the last.
 
     Returns:
@@ -49,4 +49,5 @@ def feature_map(model: Hiera, video: Tensor, stage: int | None = None) -> Tensor
     """
     stage = len(model.stage_ends) - 1 if stage is None else stage
     tokens = model.encode(video, [stage])[0]  # (B, U, L, C)
-    return join_units(model.unit_maps(tokens, stage), model.unit_grid).float()
+    maps = join_units(model.unit_maps(tokens, stage), model.unit_grid).float()
+    return maps if maps.ndim == 5 else maps[:, None]  # (B, 1, H', W', C) of images

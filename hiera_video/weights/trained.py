@@ -40,6 +40,18 @@ PUBLISHED_CLIP = {
     "size": [224, 224],
     "sampling": "spread",
     "test_views": [5, 3],
+    "interpolation": "bilinear",
+    "eval_crop": 1.0,
+}
+# And the published image models (256 pixels, of which 224 are cropped).
+PUBLISHED_PICTURE = PUBLISHED_CLIP | {
+    "num_frames": 1,
+    "stride": 1,
+    "fps": 1,
+    "sampling": "clip",
+    "test_views": [1, 1],
+    "interpolation": "bicubic",
+    "eval_crop": 0.875,
 }
 
 
@@ -159,7 +171,7 @@ def _published(name: str, weights: str | Path) -> Trained:
         name=model,
         arguments={},
         class_names=(),
-        clip=PUBLISHED_CLIP if video else None,
+        clip=PUBLISHED_CLIP if video else PUBLISHED_PICTURE,
         mean=VIDEO_MEAN if video else IMAGE_MEAN,
         std=VIDEO_STD if video else IMAGE_STD,
         source=name,
