@@ -15,7 +15,7 @@ from datamodules.synthetic import described_folder, paint, texture, write_once
 
 VERSION = 1  # of what `draw_shape` draws; a new version is a new data set
 FINE = 4  # outlines are drawn so many times larger, so that borders are soft
-BACKGROUND = 0.6  # brightness of the background, relative to the shape's
+BACKGROUND = 0.4  # brightness of the background, relative to the shape's
 SPLITS = ("train", "val", "test")
 
 
