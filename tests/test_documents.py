@@ -27,7 +27,7 @@ ALL = [command for page in PAGES for command in commands(page)]
 # Each once, wherever it stands.
 OURS = list({" ".join(command.ours): command for command in ALL if command.ours}.values())
 RUN_ELSEWHERE = {"docs/extending.md"}  # its configurations are those of a package of the user's own
-DATA_SETS = ("kinetics", "ssv2", "ava/")
+DATA_SETS = ("kinetics", "ssv2", "ava/", "imagenet", "inaturalist", "places365")
 RUNS = re.compile(r"runs/(\w+/\w+)/RUN")
 ANY_RUN = "folder/finetune"
 

@@ -92,7 +92,7 @@ class ImageNetDataModule(ImageFolderDataModule):
 
     def list_class_names(self, name: str) -> tuple[str, ...]:
         """As in the base class, but without looking for the pictures."""
-        if self._prepared(name) or not self.source_of(self._named(name)).is_dir():
+        if self._prepared(name) or self.source_of(self._named(name)).is_file():
             return super().list_class_names(name)
         return self.class_names_of(self.synsets())
 

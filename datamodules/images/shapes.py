@@ -15,7 +15,7 @@ from datamodules.synthetic import described_folder, paint, texture, write_once
 
 VERSION = 1  # of what `draw_shape` draws; a new version is a new data set
 FINE = 4  # outlines are drawn so many times larger, so that borders are soft
-BACKGROUND = 0.4  # brightness of the background, relative to the shape's
+TURN = 0.4  # radians by which a shape is turned at most
 SPLITS = ("train", "val", "test")
 
 
@@ -64,9 +64,9 @@ def draw_shape(name: str, rng: np.random.Generator, size: int = 64) -> np.ndarra
         uint8 ``(size, size, 3)``, RGB.
     """
     corners, is_open = SHAPES[name]
-    radius = size * rng.uniform(0.2, 0.4)
-    centre = rng.uniform(radius, size - radius, 2)  # x, y
-    angle = rng.uniform(0, 2 * np.pi)
+    radius = size * rng.uniform(0.25, 0.42)
+    centre = size * rng.uniform(0.44, 0.56, 2)  # x, y
+    angle = rng.uniform(-TURN, TURN)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     mask = Image.new("L", (size * FINE, size * FINE))
     pen = ImageDraw.Draw(mask)
@@ -75,8 +75,9 @@ def draw_shape(name: str, rng: np.random.Generator, size: int = 64) -> np.ndarra
         pen.polygon([(float(x), float(y)) for x, y in places], fill=fill)
     alpha = np.asarray(mask.reduce(FINE), np.float32)[..., None] / 255  # (size, size, 1)
     grid = np.arange(size, dtype=np.float32) / 8
-    surfaces = [paint(texture(*np.meshgrid(grid, grid), rng), rng) for _ in range(2)]
-    picture = alpha * surfaces[0] + (1 - alpha) * BACKGROUND * surfaces[1]
+    surface = paint(texture(*np.meshgrid(grid, grid), rng), rng)
+    background = rng.uniform(0, 0.3, 3).astype(np.float32)  # plain and dark
+    picture = alpha * surface + (1 - alpha) * background
     return (picture.clip(0, 1) * 255).round().astype(np.uint8)
 
 
