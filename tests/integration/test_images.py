@@ -125,7 +125,7 @@ def test_pictures_are_checked_and_prepared(folder, finetuned):
 
 @pytest.mark.parametrize("layout", ["timm", "transformers"])
 def test_an_export_opens_in_another_library_and_comes_back(folder, finetuned, layout):
-    """The demo's network pools twice alone, which other libraries cannot; a usual one is saved."""
+    """The demo's network has small mask units, which other libraries' cannot have."""
     out = folder / f"out-{layout}"
     words = ("model.mask_unit_size=[8,8]", "model.q_pool=3", "model.head_init_scale=1")
     run(
