@@ -142,8 +142,8 @@ class PictureFile:
             results.append(np.broadcast_to(pixels, (count, *pixels.shape)).copy())
         return results
 
-    def _open(self) -> None:
-        """Open the file and read its header."""
+    def _open(self) -> Any:
+        """Open the file, read its header and return Pillow's image."""
         file = self._opened_file()
         with warnings.catch_warnings():
             # Pillow's warning of large pictures: ours is an error. Odd EXIF data are harmless.
@@ -161,6 +161,7 @@ class PictureFile:
         self._format = str(image.format).lower()
         transposed = self._orientation in _TRANSPOSED
         self.width, self.height = (height, width) if transposed else (width, height)
+        return image
 
     def _opened_file(self) -> BinaryIO:
         """The file object that Pillow reads."""
@@ -184,9 +185,7 @@ class PictureFile:
         """
         with _errors_of(self.path):
             try:
-                if self._image is None:
-                    self._open()
-                image = self._image
+                image = self._image or self._open()
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     if reduction >= 2:
