@@ -1,6 +1,6 @@
-"""Pictures of textured shapes, whose outline is the class: a small data set that writes itself.
+"""Pictures of shapes, whose outline is the class: a small data set that writes itself.
 
-Place, size, angle, texture and colours have the same distribution in every class.
+Place, size, angle and colours have the same distribution in every class.
 """
 
 import os
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from datamodules.images.folder import ImageFolderDataModule
-from datamodules.synthetic import described_folder, paint, texture, write_once
+from datamodules.synthetic import described_folder, write_once
 
 VERSION = 1  # of what `draw_shape` draws; a new version is a new data set
 FINE = 4  # outlines are drawn so many times larger, so that borders are soft
@@ -74,10 +74,8 @@ def draw_shape(name: str, rng: np.random.Generator, size: int = 64) -> np.ndarra
         places = (corners @ turn * radius * scale + centre) * FINE
         pen.polygon([(float(x), float(y)) for x, y in places], fill=fill)
     alpha = np.asarray(mask.reduce(FINE), np.float32)[..., None] / 255  # (size, size, 1)
-    grid = np.arange(size, dtype=np.float32) / 8
-    surface = paint(texture(*np.meshgrid(grid, grid), rng), rng)
-    background = rng.uniform(0, 0.3, 3).astype(np.float32)  # plain and dark
-    picture = alpha * surface + (1 - alpha) * background
+    bright, dark = rng.uniform(0.6, 1, 3), rng.uniform(0, 0.4, 3)  # colours
+    picture = alpha * bright + (1 - alpha) * dark + 0.03 * rng.standard_normal((size, size, 3))
     return (picture.clip(0, 1) * 255).round().astype(np.uint8)
 
 
