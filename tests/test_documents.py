@@ -44,7 +44,7 @@ def test_ours(command, tmp_path, monkeypatch):
         return
     assert name in COMMANDS
     if {"--help", "--multirun"} & set(words):
-        words = [word.partition(",")[0] if word.startswith("task.lr=") else word for word in words]
+        words = [word.partition(",")[0] if "=[" not in word else word for word in words]
         words = [word for word in words if word not in ("--help", "--multirun")]
     if name not in RUN_COMMANDS:
         options = {word for word in words if word.startswith("--")}
