@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path, PurePath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hiera_video.errors import PredictionFileError
 from hiera_video.metrics.results import Results
@@ -36,7 +36,8 @@ def read_labels(file: Path, num_classes: int) -> list[list[int]]:
         raise PredictionFileError(f"{file}: {error.strerror or error}") from None
     except ValueError as error:
         raise PredictionFileError(f"{file}: not valid JSON ({error})") from None
-    for row, ids in enumerate(labels if isinstance(labels, list) else [None], 1):
+    rows: list[Any] = labels if isinstance(labels, list) else [None]
+    for row, ids in enumerate(rows, 1):
         if not isinstance(ids, list) or not all(i in range(num_classes) for i in ids):
             raise PredictionFileError(
                 f"{file}, record {row}: expected a list of class ids below {num_classes}"
