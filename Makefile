@@ -1,4 +1,5 @@
 # make demo   install, pretrain, fine-tune and test on synthetic videos
+# make demo-images  the same on pictures of shapes
 # make demo-pretraining  what pretraining is worth with few labels (an hour or more)
 # make test   install and run the tests
 # make gpu    measure everything on a GPU (12 minutes)
@@ -7,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-scratch demo-pretraining test test-slow gpu lint docs clean
+.PHONY: demo demo-images demo-scratch demo-pretraining test test-slow gpu lint docs clean
 
 # The stamp is remade when what is to be installed changes.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -18,6 +19,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/installed
 	$(BIN)/python benchmarks/demo.py
+
+demo-images: $(VENV)/installed
+	$(BIN)/python -m benchmarks.images_demo
 
 demo-pretraining: $(VENV)/installed
 	$(BIN)/python -m benchmarks.demo_pretraining

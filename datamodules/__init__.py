@@ -1,4 +1,4 @@
-"""Videos on disk, and batches of clips from them."""
+"""Videos and pictures on disk, and batches of clips from them."""
 
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from datamodules.coloured_shapes import example_clips
     from datamodules.errors import DatasetError, UserError, VideoDecodeError
     from datamodules.folder import VideoFolderDataModule
+    from datamodules.images.annotated import INaturalistDataModule, Places365DataModule
+    from datamodules.images.folder import ImageFolderDataModule
+    from datamodules.images.imagenet import ImageNetDataModule
+    from datamodules.images.shapes import SyntheticShapesDataModule
     from datamodules.kinetics import KineticsDataModule
     from datamodules.manifests.finding import find_by_path, find_by_stem
     from datamodules.manifests.lists import Row
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from datamodules.synthetic_actions import SyntheticActionDataModule
     from datamodules.synthetic_ava import SyntheticAVADataModule
     from datamodules.video.decoding import VideoFile
+    from datamodules.video.pictures import PictureFile
 
 __getattr__, __dir__, __all__ = public_names(
     __name__,
@@ -33,6 +38,10 @@ __getattr__, __dir__, __all__ = public_names(
         "coloured_shapes": ["example_clips"],
         "errors": ["DatasetError", "UserError", "VideoDecodeError"],
         "folder": ["VideoFolderDataModule"],
+        "images.annotated": ["INaturalistDataModule", "Places365DataModule"],
+        "images.folder": ["ImageFolderDataModule"],
+        "images.imagenet": ["ImageNetDataModule"],
+        "images.shapes": ["SyntheticShapesDataModule"],
         "kinetics": ["KineticsDataModule"],
         "manifests.finding": ["find_by_path", "find_by_stem"],
         "manifests.lists": ["Row"],
@@ -43,5 +52,6 @@ __getattr__, __dir__, __all__ = public_names(
         "synthetic_actions": ["SyntheticActionDataModule"],
         "synthetic_ava": ["SyntheticAVADataModule"],
         "video.decoding": ["VideoFile"],
+        "video.pictures": ["PictureFile"],
     },
 )

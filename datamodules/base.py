@@ -13,7 +13,13 @@ from lightning import LightningDataModule
 
 from datamodules.arguments import check_positive, check_range, check_short_side, check_whole
 from datamodules.clips.items import ClipDataset
-from datamodules.clips.videos import SAMPLINGS, ClipFormat, EvaluationViews, TrainingClips
+from datamodules.clips.videos import (
+    INTERPOLATIONS,
+    SAMPLINGS,
+    ClipFormat,
+    EvaluationViews,
+    TrainingClips,
+)
 from datamodules.errors import DatasetError
 from datamodules.loading.bad_videos import BadVideos
 from datamodules.loading.loader import EpochSampler, Loader
@@ -25,6 +31,7 @@ from datamodules.manifests.parquet import find_manifest
 from datamodules.manifests.range_cache import RangeCache
 from datamodules.manifests.shared import shared_videos
 from datamodules.manifests.splits import list_videos, read_split
+from datamodules.suffixes import VIDEOS, Media
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +73,9 @@ class VideoDataModule(LightningDataModule):
         short_side: least and greatest pixels of the short side. Instead of the crop above, the
             picture is scaled to a random short side in this range, and ``size`` is cropped from it
             at random (PySlowFast ``TRAIN_JITTER_SCALES``).
+        interpolation: how crops are scaled to ``size``: ``bilinear`` or ``bicubic``.
+        eval_crop: share of the short side that a view covers in evaluation, in (0, 1]; ImageNet's
+            usual 0.875 scales to 256 pixels and crops 224.
         eval_batch_size: videos in an evaluation batch of one process, each with all its views.
         val_views: temporal and spatial views of a video during `fit`.
         test_views: temporal and spatial views of a video in `validate`, `test` and `predict`.
@@ -86,9 +96,11 @@ class VideoDataModule(LightningDataModule):
 
     Attributes:
         unit: what a row of the training manifest is, in the plural.
+        media: the kind of file that folders are searched for.
     """
 
     unit: str = "videos"
+    media: Media = VIDEOS
 
     def __init__(
         self,
@@ -109,6 +121,8 @@ class VideoDataModule(LightningDataModule):
         crop_scale: tuple[float, float] = (0.5, 1.0),
         crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
         short_side: tuple[int, int] | None = None,
+        interpolation: str = "bilinear",
+        eval_crop: float = 1.0,
         eval_batch_size: int = 4,
         val_views: tuple[int, int] = (1, 1),
         test_views: tuple[int, int] = (5, 3),
@@ -136,6 +150,12 @@ class VideoDataModule(LightningDataModule):
             check_short_side(short_side, max(size))
         if sampling not in SAMPLINGS:
             raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, not {sampling!r}")
+        if interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"interpolation must be {' or '.join(INTERPOLATIONS)}, not {interpolation!r}"
+            )
+        if not 0 < eval_crop <= 1:
+            raise ValueError(f"eval_crop must be in (0, 1], not {eval_crop}")
         if not 0 <= max_bad_share < 1:
             raise ValueError(f"max_bad_share must be in [0, 1), not {max_bad_share}")
         for name, views in (("val_views", val_views), ("test_views", test_views)):
@@ -149,7 +169,9 @@ class VideoDataModule(LightningDataModule):
         if isinstance(class_names, str | Path):
             class_names = _read_class_names(self.root / class_names)
         self.class_names = None if class_names is None else tuple(class_names)
-        self.clip = ClipFormat(num_frames, stride, fps, *size, sampling)
+        self.clip = ClipFormat(
+            num_frames, stride, fps, *size, sampling, interpolation, float(eval_crop)
+        )
         self.batch_size, self.repeats, self.eval_batch_size = batch_size, repeats, eval_batch_size
         self.crop_scale, self.crop_ratio, self.short_side = crop_scale, crop_ratio, short_side
         self.val_views, self.test_views = val_views, test_views
@@ -191,7 +213,7 @@ class VideoDataModule(LightningDataModule):
             DatasetError: the split is null, missing, empty or wrong.
         """
         if prepared := self._prepared(name):
-            return read_split(prepared, self.root, self.class_names)
+            return read_split(prepared, self.root, self.class_names, self.media)
         return self.list_split(self._named(name), self.class_names)
 
     def prepared_name(self, name: str) -> str:
@@ -351,7 +373,9 @@ class VideoDataModule(LightningDataModule):
     def _read(self, name: str) -> Manifest:
         if name == "predict":
             return list_videos(
-                self.predict_sources, lambda file: self.list_split(os.path.abspath(file), None)
+                self.predict_sources,
+                lambda file: self.list_split(os.path.abspath(file), None),
+                self.media,
             )
         manifest = self.read_split(name)
         if name != "train":  # evaluation counts bad videos as wrong

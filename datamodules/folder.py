@@ -88,8 +88,30 @@ class VideoFolderDataModule(VideoDataModule):
         """
         file = self.source_of(split)
         if not file.is_file():
-            return list_split(file, self.root, class_names)
+            return list_split(file, self.root, class_names, self.media)
         rows, find = self.read_annotation(file)
+        return self.locate_rows(split, file, rows, find, class_names)
+
+    def locate_rows(
+        self,
+        split: str,
+        file: Path,
+        rows: list[Row],
+        find: Find,
+        class_names: Sequence[str] | None,
+    ) -> Manifest:
+        """The videos of an annotation's rows; missing ones are left out, counted and listed.
+
+        Args:
+            split: as the configuration names it.
+            file: the annotation, for messages.
+            rows: its rows.
+            find: finds their videos.
+            class_names: as in `list_split`.
+
+        Raises:
+            DatasetError: a label is wrong, or too many videos are missing.
+        """
         rows = self.counted_rows(file, rows)
         manifest = locate(file, self.root, rows, find, class_names)
         self._note_missing(split, file, manifest.missing, len(rows))

@@ -14,8 +14,16 @@ from hiera_video.running.configurations import conf_dir, configurations
 
 PAGE = Path(__file__).with_suffix(".md")
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
-DATA_SETS = (("kinetics", "Kinetics"), ("ssv2", "Something-Something V2"), ("ava", "AVA v2.2"))
-OWN_DATA = ("demo/", "folder/")
+DATA_SETS = (
+    ("kinetics", "Kinetics"),
+    ("ssv2", "Something-Something V2"),
+    ("ava", "AVA v2.2"),
+    ("imagenet", "ImageNet-1K"),
+    ("inaturalist", "iNaturalist"),
+    ("places365", "Places365"),
+)
+OWN_DATA = ("demo/", "folder/", "images/")
+NOT_TRAINED = ("/probe",)
 HEADER = (
     "config", "model", "frames x stride", "videos a step", "clips of each", "epochs, effective",
     "passes", "warm-up passes", "optimiser", "lr", "min lr", "weight decay", "layer decay", "clip",
@@ -26,7 +34,11 @@ HEADER = (
 
 def recipes() -> list[str]:
     """Names of the configurations that have a row."""
-    return [name for name in configurations() if not name.startswith(OWN_DATA)]
+    return [
+        name
+        for name in configurations()
+        if not name.startswith(OWN_DATA) and not name.endswith(NOT_TRAINED)
+    ]
 
 
 def composed(name: str) -> dict[str, Any]:
@@ -48,10 +60,11 @@ def row(name: str) -> list[str]:
     repeats = data["repeats"]
     per_pass = repeats if task["epochs"]["unit"] == "effective" else 1
     stride, sampling = f" x {data['stride']}", data.get("sampling", "clip")
+    stride = "" if data["num_frames"] == 1 else stride
     jitter, views = data.get("short_side"), data.get("test_views")
     return [
         f"`{name}`",
-        model["name"].removeprefix("hiera_").removesuffix("_16x224"),
+        model["name"].removeprefix("hiera_").removesuffix("_16x224").removesuffix("_224"),
         f"{data['num_frames']}"
         + {"clip": stride, "spread": f"{stride}, spread", "segments": ""}[sampling],
         f"{task['batch']['global']}",
@@ -89,8 +102,8 @@ def table() -> str:
             if not chosen:
                 continue
             values = {i: {cells[i] for cells in chosen} for i in range(len(HEADER))}
-            shared = [f"{HEADER[i]} {min(v)}" for i, v in values.items() if len(v) == 1]
-            differ = [i for i, v in values.items() if len(v) > 1]
+            differ = [i for i, v in values.items() if len(v) > 1 or not i]  # 0: the name
+            shared = [f"{HEADER[i]} {min(v)}" for i, v in values.items() if i not in differ]
             lines += [f"### {title}: {kind}", ""]
             lines += ["All: " + "; ".join(s for s in shared if not s.endswith(" -")) + ".", ""]
             lines += ["| " + " | ".join(HEADER[i] for i in differ) + " |"]

@@ -27,7 +27,7 @@ ALL = [command for page in PAGES for command in commands(page)]
 # Each once, wherever it stands.
 OURS = list({" ".join(command.ours): command for command in ALL if command.ours}.values())
 RUN_ELSEWHERE = {"docs/extending.md"}  # its configurations are those of a package of the user's own
-DATA_SETS = ("kinetics", "ssv2", "ava/")
+DATA_SETS = ("kinetics", "ssv2", "ava/", "imagenet", "inaturalist", "places365")
 RUNS = re.compile(r"runs/(\w+/\w+)/RUN")
 ANY_RUN = "folder/finetune"
 
@@ -44,7 +44,7 @@ def test_ours(command, tmp_path, monkeypatch):
         return
     assert name in COMMANDS
     if {"--help", "--multirun"} & set(words):
-        words = [word.partition(",")[0] if word.startswith("task.lr=") else word for word in words]
+        words = [word.partition(",")[0] if "=[" not in word else word for word in words]
         words = [word for word in words if word not in ("--help", "--multirun")]
     if name not in RUN_COMMANDS:
         options = {word for word in words if word.startswith("--")}

@@ -18,11 +18,13 @@ MAY_IMPORT = {
     "datamodules.errors": "",
     "datamodules.files": "",
     "datamodules.lazy": "",
+    "datamodules.suffixes": "",
     "datamodules.arguments": "",
     "datamodules.video": "",
     "datamodules.manifests": "",
     "datamodules.clips": "manifests video",
     "datamodules.loading": "clips manifests video",
+    "datamodules.images": "annotated folder manifests synthetic",
     "datamodules.preparing": "loading manifests video",
     "datamodules.base": "arguments clips loading manifests",
     "datamodules.annotated": "folder manifests",
@@ -57,7 +59,13 @@ MAY_IMPORT = {
     "hiera_video": "",
 }
 # Whoever wants to, may import these.
-LEAVES = {"datamodules.errors", "datamodules.files", "datamodules.lazy", "hiera_video.errors"}
+LEAVES = {
+    "datamodules.errors",
+    "datamodules.files",
+    "datamodules.lazy",
+    "datamodules.suffixes",
+    "hiera_video.errors",
+}
 # Libraries that not everybody may import.
 CONFIGURATION = "hiera_video.running hiera_video.callbacks.run_record hiera_video.export.provenance"
 ONLY_IN = {

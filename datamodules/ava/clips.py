@@ -152,7 +152,8 @@ class TrainingKeyframes(_KeyframeClips):
                 chosen.append(rows[kept])
             if not any(map(len, chosen)):
                 raise NothingToLearn
-            clips = np.stack(file.clips_at(wanted, size=(clip.height, clip.width)))
+            size = clip.height, clip.width
+            clips = np.stack(file.clips_at(wanted, size, clip.interpolation))
         return self.item(clips, boxes, chosen, epoch, index)
 
     def item(self, *args, **kwargs) -> Item:
@@ -198,7 +199,8 @@ class EvaluationKeyframes(_KeyframeClips):
         with self._open(index) as file:
             sizes = file.width, file.height, self.clip, self.short_side, self.pad
             height, width = evaluated_size(*sizes)
-            frames = file.frames_at(self._times(index), size=(height, width))
+            times, kind = self._times(index), self.clip.interpolation
+            frames = file.frames_at(times, (height, width), interpolation=kind)
         boxes = self.manifest.keyframes.boxes[rows].astype(np.float64)
         if self.pad is None:
             crop = view_crops(width, height, self.clip.width, self.clip.height, 1)[0]

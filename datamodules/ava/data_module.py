@@ -93,6 +93,7 @@ class AVADataModule(AnnotatedVideoDataModule):
             "class_names",
             "crop_ratio",
             "crop_scale",
+            "eval_crop",
             "num_classes",
             "predict",
             "sampling",

@@ -224,7 +224,7 @@ def covering_size(width: int, height: int, least_width: int, least_height: int) 
 
 
 def view_crops(width: int, height: int, crop_width: int, crop_height: int, views: int) -> list[Box]:
-    """Boxes of one size at equal steps along the picture's free side.
+    """Boxes of one size at equal steps along the side with the most room, amid the other side.
 
     One view is the centre. Three views are left, centre and right of a wide picture, and top,
     centre and bottom of a tall one (PySlowFast ``uniform_crop``).
@@ -237,8 +237,10 @@ def view_crops(width: int, height: int, crop_width: int, crop_height: int, views
         views: number of boxes, at least 1.
     """
     boxes = []
+    room_x, room_y = width - crop_width, height - crop_height
     for i in range(views):
         share = 0.5 if views == 1 else i / (views - 1)
-        x, y = math.ceil((width - crop_width) * share), math.ceil((height - crop_height) * share)
+        x = math.ceil(room_x * (share if room_x >= room_y else 0.5))
+        y = math.ceil(room_y * (share if room_y > room_x else 0.5))
         boxes.append((x, y, x + crop_width, y + crop_height))
     return boxes

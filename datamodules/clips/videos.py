@@ -26,12 +26,15 @@ from datamodules.clips.sampling import (
 )
 from datamodules.manifests.splits import Manifest
 from datamodules.video.decoding import VideoFile
+from datamodules.video.opening import open_media
+from datamodules.video.pictures import PictureFile
 
 SAMPLINGS = ("clip", "spread", "segments")
+INTERPOLATIONS = ("bilinear", "bicubic")
 
 
 class ClipFormat(NamedTuple):
-    """What the model sees of a video.
+    """What the model sees of a video, or of a picture, which is a video of one frame.
 
     Attributes:
         num_frames: frames of a clip, T.
@@ -41,6 +44,8 @@ class ClipFormat(NamedTuple):
         width: W, pixels.
         sampling: ``clip``; ``spread``: T frames from the first to the last of ``T * stride``, at
             equal steps; or ``segments``: one frame of each of T equal parts of the video.
+        interpolation: how crops are scaled: ``bilinear`` or ``bicubic``.
+        eval_crop: share of the picture's short side that a view covers in evaluation, in (0, 1].
     """
 
     num_frames: int
@@ -49,6 +54,8 @@ class ClipFormat(NamedTuple):
     height: int
     width: int
     sampling: str = "clip"
+    interpolation: str = "bilinear"
+    eval_crop: float = 1.0
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -66,6 +73,11 @@ class ClipFormat(NamedTuple):
         if self.sampling == "spread":
             return spread_stride(self.num_frames, self.stride)
         return self.stride
+
+    def scaled_size(self, width: int, height: int) -> tuple[int, int]:
+        """The (height, width) to which a picture is scaled before views of it are cropped."""
+        least = (round(side / self.eval_crop) for side in (self.width, self.height))
+        return covering_size(width, height, *least)
 
     def times(self, start: float) -> np.ndarray:
         """Times of the frames of a clip that starts at ``start``: float64 ``(T,)``, seconds."""
@@ -163,12 +175,14 @@ class TrainingClips(_Clips):
         epoch, index = key
         seeds = [sample_seed(self.seed, epoch, index, repeat) for repeat in range(self.repeats)]
         clip = self.clip
-        with VideoFile(self.manifest.source(index)) as file:
+        with open_media(self.manifest.source(index)) as file:
             wanted = [self._random_clip(file, np.random.default_rng(seed)) for seed in seeds]
-            clips = file.clips_at(wanted, size=(clip.height, clip.width))
+            clips = file.clips_at(wanted, (clip.height, clip.width), clip.interpolation)
         return self.item(np.stack(clips), epoch, index)
 
-    def _random_clip(self, file: VideoFile, rng: np.random.Generator) -> tuple[np.ndarray, Box]:
+    def _random_clip(
+        self, file: VideoFile | PictureFile, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Box]:
         """Times and crop of one clip, as `VideoFile.clips_at` takes them."""
         times = self.clip.random_times(file.duration, rng)
         return times, self._random_crop(file.width, file.height, rng)
@@ -204,7 +218,7 @@ class EvaluationViews(_Clips):
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
-        with VideoFile(self.manifest.source(index)) as file:
+        with open_media(self.manifest.source(index)) as file:
             views = clips_of_views(file, self.clip, self.temporal_views, self.spatial_views)
             return self.item(views, epoch, index)
 
@@ -222,7 +236,9 @@ class EvaluationViews(_Clips):
         return super().item(clips, epoch, index) | {"view": torch.arange(len(clips))}
 
 
-def clips_of_views(file: VideoFile, clip: ClipFormat, temporal: int, spatial: int) -> np.ndarray:
+def clips_of_views(
+    file: VideoFile | PictureFile, clip: ClipFormat, temporal: int, spatial: int
+) -> np.ndarray:
     """All views of a video, from one pass over its file.
 
     Args:
@@ -241,7 +257,7 @@ def clips_of_views(file: VideoFile, clip: ClipFormat, temporal: int, spatial: in
 
 
 def clips_and_crops(
-    file: VideoFile, clip: ClipFormat, times: Sequence[np.ndarray], spatial: int
+    file: VideoFile | PictureFile, clip: ClipFormat, times: Sequence[np.ndarray], spatial: int
 ) -> np.ndarray:
     """Views of a video at any times, from one pass over its file.
 
@@ -254,8 +270,8 @@ def clips_and_crops(
     Returns:
         uint8 ``(N, spatial, T, H, W, 3)``.
     """
-    height, width = covering_size(file.width, file.height, clip.width, clip.height)
-    frames = file.frames_at(np.concatenate(times), size=(height, width))
+    height, width = size = clip.scaled_size(file.width, file.height)
+    frames = file.frames_at(np.concatenate(times), size, interpolation=clip.interpolation)
     boxes = view_crops(width, height, clip.width, clip.height, spatial)
     crops = np.stack([frames[:, y1:y2, x1:x2] for x1, y1, x2, y2 in boxes], axis=1)
     return crops.reshape(len(times), clip.num_frames, spatial, clip.height, clip.width, 3).swapaxes(

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.errors import DatasetError
-from datamodules.manifests.lists import VIDEO_SUFFIXES, Row, at
+from datamodules.manifests.lists import Row, at
+from datamodules.suffixes import VIDEO_SUFFIXES
 
 # Takes an annotation file (for messages) and its rows; returns each row's video, None if missing.
 Find = Callable[[Path, Sequence[Row]], list[str | None]]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from datamodules.errors import DatasetError
-from datamodules.manifests.lists import VIDEO_SUFFIXES, is_video
+from datamodules.manifests.lists import is_media
+from datamodules.suffixes import EITHER
 
 # Names of columns in lower case, without spaces and punctuation. Where a header has several names
 # of one kind, the first in this order counts.
@@ -14,6 +15,7 @@ PATH_NAMES = (
     *("path", "paths", "filepath", "videopath", "clippath", "fullpath", "relativepath", "relpath"),
     *("filename", "file", "files", "fname", "videofile", "videofilename", "videoname"),
     *("video", "videos", "vid", "clip", "clips", "clipname", "name", "videoid", "clipid"),
+    *("image", "images", "imagepath", "imagefile", "imagename", "imageid", "img", "picture"),
 )
 LABEL_NAMES = (
     *("label", "labels", "class", "classes", "classname", "labelname", "category"),
@@ -24,9 +26,9 @@ LABEL_NAMES = (
 SPLIT_NAMES = ("split", "subset", "partition", "usage", "fold")
 DELIMITERS = (",", "\t", ";")
 _SAMPLE = 1000  # lines that decide on the layout
-_SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted(VIDEO_SUFFIXES))
-_NAMES_VIDEO = re.compile(rf"(?:{_SUFFIXES})(?![^\s,;\"])", re.IGNORECASE)
-_VIDEO_AND_MORE = re.compile(rf"(.*(?:{_SUFFIXES}))\s+(\S.*)", re.IGNORECASE)
+_SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted(EITHER.suffixes))
+_NAMES_MEDIA = re.compile(rf"(?:{_SUFFIXES})(?![^\s,;\"])", re.IGNORECASE)
+_MEDIA_AND_MORE = re.compile(rf"(.*(?:{_SUFFIXES}))\s+(\S.*)", re.IGNORECASE)
 
 
 class Layout(NamedTuple):
@@ -79,14 +81,14 @@ def find_layout(lines: Sequence[str]) -> Layout:
     return Layout(best) if best else Layout(best, cells=1, label=None)
 
 
-def names_video(line: str) -> bool:
-    """Whether the path of a video file ends anywhere in a line."""
-    return _NAMES_VIDEO.search(line) is not None
+def names_media(line: str) -> bool:
+    """Whether the path of a video or a picture ends anywhere in a line."""
+    return _NAMES_MEDIA.search(line) is not None
 
 
 def _is_header(cells: Sequence[str], delimiter: str) -> bool:
     names = [_plain(cell) for cell in cells]
-    if any(is_video(cell) or cell.isdecimal() or "/" in cell for cell in cells):
+    if any(is_media(cell) or cell.isdecimal() or "/" in cell for cell in cells):
         return False
     if len(cells) == 1:
         return delimiter != " " and names[0] in PATH_NAMES
@@ -120,11 +122,11 @@ def _named_layout(cells: Sequence[str], delimiter: str) -> Layout:
 def _fits(line: str, delimiter: str) -> bool:
     """Whether a line has a video where this delimiter would have it (or the label: swapped)."""
     if not delimiter:
-        return is_video(_whole(line)[0])
+        return is_media(_whole(line)[0])
     if delimiter == " ":
-        return _VIDEO_AND_MORE.fullmatch(line.strip()) is not None
+        return _MEDIA_AND_MORE.fullmatch(line.strip()) is not None
     cells = _csv_cells(line, delimiter)
-    return len(cells) > 1 and (is_video(cells[0]) or is_video(cells[-1]))
+    return len(cells) > 1 and (is_media(cells[0]) or is_media(cells[-1]))
 
 
 def _layout_without_suffixes(lines: Sequence[str]) -> str:
@@ -156,9 +158,9 @@ def _csv_cells(line: str, delimiter: str) -> list[str]:
 def _path_and_more(line: str) -> list[str]:
     """A path, which may contain spaces, and the words behind it."""
     cells = line.rsplit(maxsplit=1)
-    if is_video(cells[0]):  # nearly always, and quick
+    if is_media(cells[0]):  # nearly always, and quick
         return cells
-    match = _VIDEO_AND_MORE.fullmatch(line.strip())
+    match = _MEDIA_AND_MORE.fullmatch(line.strip())
     return [match[1], *match[2].split()] if match else cells
 
 

@@ -7,20 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.errors import DatasetError
+from datamodules.suffixes import EITHER
 
 log = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = frozenset(
-    (
-        *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".mj2"),
-        *(".mkv", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv"),
-        *(".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob", ".ts", ".mts", ".m2ts"),
-        *(".mxf", ".dv", ".ogv", ".ogm", ".rm", ".rmvb", ".nut", ".ivf"),
-        *(".gif", ".y4m", ".h264", ".264", ".hevc", ".h265", ".265"),
-    )
-)
 NO_LABEL = -1  # label id of a video whose class is unknown
-_SUFFIXES = tuple(VIDEO_SUFFIXES)
+_SUFFIXES = tuple(EITHER.suffixes)
 
 
 class Row(NamedTuple):
@@ -60,8 +52,8 @@ def read_text(source: Path) -> str:
         raise DatasetError(f"{source}: not a readable text file ({error})") from None
 
 
-def is_video(path: str) -> bool:
-    """Whether a path has the suffix of a video file."""
+def is_media(path: str) -> bool:
+    """Whether a path has the suffix of a video or of a picture."""
     return path.lower().endswith(_SUFFIXES)  # of a million paths: quick
 
 

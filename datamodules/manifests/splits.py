@@ -11,10 +11,11 @@ import pyarrow as pa
 from datamodules.errors import DatasetError
 from datamodules.manifests.finding import Find, describe_missing, find_by_path, missing_videos
 from datamodules.manifests.labels import class_ids, label_ids
-from datamodules.manifests.lists import NO_LABEL, VIDEO_SUFFIXES, Row, rows_by_video
+from datamodules.manifests.lists import NO_LABEL, Row, rows_by_video
 from datamodules.manifests.manifest import Manifest, make_manifest
 from datamodules.manifests.parquet import find_manifest, pc, read_manifest
 from datamodules.manifests.text_lists import read_list
+from datamodules.suffixes import VIDEOS, Media
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,9 @@ TRAINING_FOLDERS = ("train", "training")
 OTHER_FOLDERS = ("val", "valid", "validate", "validation", "test", "testing")
 
 
-def read_split(source: Path, root: Path, class_names: Sequence[str] | None) -> Manifest:
+def read_split(
+    source: Path, root: Path, class_names: Sequence[str] | None, media: Media = VIDEOS
+) -> Manifest:
     """Read one split of a data set.
 
     Args:
@@ -34,13 +37,14 @@ def read_split(source: Path, root: Path, class_names: Sequence[str] | None) -> M
             takes.
         root: as in `list_split`; a manifest file records its own.
         class_names: the known classes in the order of their ids. None: those found, sorted.
+        media: the kind of file that folders are searched for.
 
     Raises:
         DatasetError: the source is missing, empty or wrong; names the file and the row.
     """
     file = find_manifest(source)
     if file is None:
-        return list_split(source, root, class_names)
+        return list_split(source, root, class_names, media)
     table, metadata = read_manifest(file)
     if not table.num_rows:
         raise DatasetError(f"{file}: no rows")
@@ -81,7 +85,9 @@ def _relabelled(
     return table.set_column(table.column_names.index("label"), "label", new)
 
 
-def list_split(source: Path, root: Path, class_names: Sequence[str] | None) -> Manifest:
+def list_split(
+    source: Path, root: Path, class_names: Sequence[str] | None, media: Media = VIDEOS
+) -> Manifest:
     """List the videos of one split from folders or a text file; a manifest there is ignored.
 
     Args:
@@ -90,6 +96,7 @@ def list_split(source: Path, root: Path, class_names: Sequence[str] | None) -> M
             labels.
         root: folder that relative paths of a text file start from and that no path may leave.
         class_names: the known classes in the order of their ids. None: those found, sorted.
+        media: the kind of file that folders are searched for.
 
     Returns:
         The videos. Those of a list that do not exist are left out, and their number is logged.
@@ -98,7 +105,7 @@ def list_split(source: Path, root: Path, class_names: Sequence[str] | None) -> M
         DatasetError: the source is missing, empty or wrong; names the file and the row.
     """
     if source.is_dir():
-        return _read_class_folders(source, class_names)
+        return _read_class_folders(source, class_names, media)
     if not source.exists():
         raise DatasetError(f"{source}: no such folder or file; set data.root and the split's name")
     rows = read_list(source, root)
@@ -164,7 +171,9 @@ def class_folders(folder: Path) -> tuple[str, ...]:
 
 
 def list_videos(
-    sources: Sequence[str | Path], read_annotation: Callable[[Path], Manifest]
+    sources: Sequence[str | Path],
+    read_annotation: Callable[[Path], Manifest],
+    media: Media = VIDEOS,
 ) -> Manifest:
     """Unlabelled videos, for prediction: files as given, and all videos below folders, sorted.
 
@@ -174,12 +183,13 @@ def list_videos(
     Args:
         sources: files and folders.
         read_annotation: reads a source that is a text file (LIST_SUFFIXES).
+        media: the kind of file that folders are searched for.
 
     Raises:
         DatasetError: a path does not exist, or no video is found.
     """
     if not sources:
-        raise DatasetError("no videos to predict; name files or folders")
+        raise DatasetError(f"no {media.noun} to predict; name files or folders")
     paths: list[str] = []
     for source in map(Path, sources):
         if not source.exists():
@@ -193,18 +203,19 @@ def list_videos(
                 raise DatasetError(f"{source}: its videos are packed; predict them alone")
             paths += [manifest.path(i) for i in range(len(manifest))]
             continue
-        videos = [str(path) for path in (_videos_below(source) if source.is_dir() else [source])]
-        if source.is_dir():
+        is_folder = source.is_dir()
+        videos = [str(p) for p in (_files_below(source, media) if is_folder else [source])]
+        if is_folder:
             _report_skipped(source, videos)
         paths += videos
     if not paths:
-        raise DatasetError(f"{', '.join(map(str, sources))}: no video files found")
+        raise DatasetError(f"{', '.join(map(str, sources))}: no {media.noun[:-1]} files found")
     return make_manifest(paths, [NO_LABEL] * len(paths), ())
 
 
-def _videos_below(folder: Path) -> list[Path]:
-    """Video files at any depth, sorted."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+def _files_below(folder: Path, media: Media) -> list[Path]:
+    """Files of a kind at any depth, sorted."""
+    return sorted(path for path in folder.rglob("*") if media.has(path))
 
 
 def _report_skipped(folder: Path, videos: Iterable[str]) -> None:
@@ -219,8 +230,8 @@ def _report_skipped(folder: Path, videos: Iterable[str]) -> None:
         log.warning(f"{folder}: {files} skipped, such as {min(skipped)}")
 
 
-def _read_class_folders(folder: Path, class_names: Sequence[str] | None) -> Manifest:
-    """Videos of a folder with one folder per class; unlabelled if it holds none but videos."""
+def _read_class_folders(folder: Path, class_names: Sequence[str] | None, media: Media) -> Manifest:
+    """Files of a folder with one folder per class; unlabelled if it holds none but such files."""
     folder = Path(os.path.abspath(folder))
     if odd := [n for n in class_names or () if n in ("", ".", "..") or "/" in n or "\0" in n]:
         raise DatasetError(f"{folder}: class {odd[0]!r} cannot be the name of a folder")
@@ -236,14 +247,18 @@ def _read_class_folders(folder: Path, class_names: Sequence[str] | None) -> Mani
             f"{folder / unknown[0]}: not one of the {len(names)} known classes; "
             "remove the folder or extend data.class_names"
         )
-    if not folders and (flat := [str(path) for path in _videos_below(folder)]):
+    if not folders and (flat := [str(path) for path in _files_below(folder, media)]):
         _report_skipped(folder, flat)
         return make_manifest(flat, [NO_LABEL] * len(flat), (), str(folder))
     videos = [
-        (str(path), i) for i, name in enumerate(names) for path in _videos_below(folder / name)
+        (str(path), i)
+        for i, name in enumerate(names)
+        for path in _files_below(folder / name, media)
     ]
     if not videos:
-        raise DatasetError(f"{folder}: no videos; expected one folder of videos per class")
+        raise DatasetError(
+            f"{folder}: no {media.noun}; expected one folder of {media.noun} per class"
+        )
     paths, labels = zip(*videos, strict=True)
     _report_skipped(folder, paths)
     return make_manifest(paths, labels, names, str(folder))

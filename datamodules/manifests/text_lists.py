@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datamodules.errors import DatasetError
-from datamodules.manifests.layout import Layout, find_layout, names_video
-from datamodules.manifests.lists import Row, at, inside, is_video, read_text
+from datamodules.manifests.layout import Layout, find_layout, names_media
+from datamodules.manifests.lists import Row, at, inside, is_media, read_text
 
 FORMS = "'path,label', 'path id' or, in all rows, the path alone"
 _LINE_END = re.compile(r"\r\n?|\n")
@@ -65,7 +65,7 @@ def read_list(source: Path, root: Path) -> list[Row]:
             "for each"
         )
     _check_first(source, rows, lines[0][1], layout)
-    _check_comments(source, comments, layout, names_video(lines[0][1]))
+    _check_comments(source, comments, layout, names_media(lines[0][1]))
     return rows
 
 
@@ -75,13 +75,13 @@ def _fault(cells: Sequence[str], line: str, layout: Layout) -> str:
         return _wrong_number(cells, line, layout)
     path = cells[layout.path]
     if layout.label is None:
-        return "" if is_video(path) else f"expected the path of a video, not {line!r}"
+        return "" if is_media(path) else f"expected the path of a video, not {line!r}"
     label = cells[layout.label]
     if not path or not label:
         return f"expected a path and a label, not {line!r}"
-    if is_video(label):
+    if is_media(label):
         shown = f"the label {label!r} is the name of a video"
-        if is_video(path):
+        if is_media(path):
             return f"{shown}, and so is the path {path!r}"
         return f"{shown}, and the path is {path!r}; write the path first, or a header label,path"
     if label[0] not in "-0123456789":  # of most names; a pattern costs time
@@ -90,7 +90,7 @@ def _fault(cells: Sequence[str], line: str, layout: Layout) -> str:
         return f"several labels ({label}); a video has one class here"
     if re.fullmatch(r"-\d+", label):
         return f"label {label} is not the id of a class; list videos of unknown class without any"
-    if layout.delimiter == " " and not is_video(path) and path.split()[-1].isdecimal():
+    if layout.delimiter == " " and not is_media(path) and path.split()[-1].isdecimal():
         return (
             f"{line!r} looks like a folder of frames, their number and a label; list video files, "
             "with commas if there are spaces in their names"
@@ -101,7 +101,7 @@ def _fault(cells: Sequence[str], line: str, layout: Layout) -> str:
 def _wrong_number(cells: Sequence[str], line: str, layout: Layout) -> str:
     if layout.has_header:
         return f"expected {layout.cells} cells, as in the header, not {len(cells)}: {line!r}"
-    if len(cells) > 2 and is_video(cells[0]):
+    if len(cells) > 2 and is_media(cells[0]):
         return (
             f"{len(cells) - 1} values after the path, not one label: {line!r}; a video has one "
             "class, and other columns need a header"
@@ -111,9 +111,9 @@ def _wrong_number(cells: Sequence[str], line: str, layout: Layout) -> str:
 
 def _check_first(source: Path, rows: Sequence[Row], line: str, layout: Layout) -> None:
     """See that the first row is not a header with unknown names, which would become a class."""
-    if layout.has_header or is_video(rows[0].video):
+    if layout.has_header or is_media(rows[0].video):
         return
-    if any(is_video(row.video) for row in rows):
+    if any(is_media(row.video) for row in rows):
         raise DatasetError(
             f"{at(source, rows[0].number)}: neither a video nor a header such as path,label: "
             f"{line.strip()!r}"
@@ -134,7 +134,7 @@ def _check_comments(
     for number, line in comments:
         if re.match(r"\s*#+(\s|$)", line):
             continue
-        if names_video(line) or not (have_suffixes or _fault(layout.split_line(line), "", layout)):
+        if names_media(line) or not (have_suffixes or _fault(layout.split_line(line), "", layout)):
             raise DatasetError(
                 f"{at(source, number)}: a comment or a row? {line.strip()!r}; write '# ' before a "
                 "comment, quotes around a label that begins with #, and ./ before such a path"

@@ -104,7 +104,7 @@ def summary(table: pa.Table, metadata: ManifestMetadata) -> dict[str, Any]:
         "bytes": pc.sum(good["bytes"]).as_py() or 0,
         "codecs": _most_frequent(good["codec"]),
         "sizes": _most_frequent(sizes),
-        "rates": _most_frequent(pc.round(good["rate"], 2)),
+        "rates": _most_frequent(pc.round(pc.drop_null(good["rate"]), 2)),
         "rotated": pc.sum(pc.not_equal(good["rotation"], 0)).as_py() or 0,
         "keyframe_spacing": dict(zip(("median", "largest"), spacing, strict=True)),
         "prepared": dict(metadata.prepared),

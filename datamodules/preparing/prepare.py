@@ -24,7 +24,9 @@ from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.parquet import FACTS, MANIFEST_NAME, ManifestMetadata, pc, read_manifest
 from datamodules.preparing.journal import ROW, SOURCE, Journal, stamps
 from datamodules.preparing.parts import WHOLE, Part, portable_root, write_prepared
+from datamodules.suffixes import PICTURES
 from datamodules.video.probing import Facts, probe, stamp
+from datamodules.video.resizing import resize_picture
 from datamodules.video.transcoding import Encoding, transcode
 
 Progress = Callable[[int, int], None]  # files done and to do in this run
@@ -58,7 +60,7 @@ def prepare(
         out: folder to write to.
         every_frame: decode every file to its end; see `probing.probe`.
         encoding: transcode every file to a new one below ``out``, which the manifest then
-            describes.
+            describes. Of pictures, only its short side counts.
         part: which of the files to do.
         processes: number of processes that decode.
         patience: seconds without a sign of life after which a file is given up.
@@ -205,7 +207,10 @@ def _prepare_file(
     new = out / row["path"]
     try:
         new.parent.mkdir(parents=True, exist_ok=True)
-        facts = transcode(source, new, encoding, scratch=scratch, alive=alive)
+        if PICTURES.has(source):
+            facts = resize_picture(source, new, encoding.short_side, scratch)
+        else:
+            facts = transcode(source, new, encoding, scratch=scratch, alive=alive)
     except VideoDecodeError as error:
         return row | {"reason": error.reason}
     except Exception as error:  # whatever one file among a million can cause
@@ -237,8 +242,9 @@ def _row(path: str, root: str, encoding: Encoding | None, facts: Facts) -> dict[
 
 
 def _new_name(path: str) -> str:
-    """Name of a transcoded file: the old suffix stays, as ``a.avi`` and ``a.mkv`` may coexist."""
-    return path if path.lower().endswith(".mp4") else path + ".mp4"
+    """Name of a new file: the old suffix stays, as ``a.avi`` and ``a.mkv`` may coexist."""
+    suffixes = (".jpg", ".jpeg") if PICTURES.has(path) else (".mp4",)
+    return path if path.lower().endswith(suffixes) else path + suffixes[0]
 
 
 def _manifest_table(

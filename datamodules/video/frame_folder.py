@@ -74,14 +74,16 @@ class FrameFolder:
         seconds: Iterable[float],
         size: int | tuple[int, int] | None = None,
         crop: Crop | None = None,
+        interpolation: str = "bilinear",
     ) -> np.ndarray:
         """Return the pictures on display at the given times, as `VideoFile.frames_at` does."""
-        return self.clips_at([(seconds, crop)], size)[0]
+        return self.clips_at([(seconds, crop)], size, interpolation)[0]
 
     def clips_at(
         self,
         clips: Iterable[tuple[Iterable[float], Crop | None]],
         size: int | tuple[int, int] | None = None,
+        interpolation: str = "bilinear",
     ) -> list[np.ndarray]:
         """Return several clips, as `VideoFile.clips_at` does; each picture is decoded once."""
         results: list[np.ndarray] = []
@@ -102,7 +104,7 @@ class FrameFolder:
             if index != shown:
                 shown, picture = index, self._picture(index)
             x1, y1, x2, y2 = crops[clip]
-            scale(picture[y1:y2, x1:x2], results[clip][i])
+            scale(picture[y1:y2, x1:x2], results[clip][i], interpolation)
         return results
 
     def _picture(self, index: int) -> np.ndarray:

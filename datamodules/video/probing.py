@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from datamodules.errors import VideoDecodeError
+from datamodules.suffixes import PICTURES
 from datamodules.video.container import (
     Source,
     check_colours,
@@ -17,13 +18,14 @@ from datamodules.video.container import (
 from datamodules.video.decoding import VideoFile
 from datamodules.video.display_order import DisplayOrder
 from datamodules.video.orientation import orientation
+from datamodules.video.pictures import PictureFile
 from datamodules.video.timestamps import Timeline, read_clock, read_listing
 
 _CUT_OFF_FRAMES = 2  # a header may promise this many too many, as in `frame_reader`
 
 
 class Facts(NamedTuple):
-    """What is known about a video file; None is unknown."""
+    """What is known about a video or a picture; None is unknown, or does not apply."""
 
     duration: float | None = None  # seconds
     num_frames: int | None = None  # that are displayed
@@ -83,7 +85,10 @@ def probe(
         alive: called now and then while the file is read.
     """
     facts: dict[str, Any] = {}
+    name = source if isinstance(source, str) else source.name
     try:
+        if PICTURES.has(name):
+            return picture_facts(source)
         with VideoFile(source) as file:
             facts |= {"rate": float(file.rate), "width": file.width, "height": file.height}
         with VideoFile(Watched(source, alive)) as file:
@@ -101,6 +106,28 @@ def probe(
     except Exception as error:  # among a million files is one that nobody expected
         return Facts(**facts, reason=reason_of(error))
     return Facts(**facts, ok=True)
+
+
+def picture_facts(source: str | Source) -> Facts:
+    """Facts of a picture, which is decoded.
+
+    Args:
+        source: as of `PictureFile`.
+
+    Raises:
+        VideoDecodeError: the file cannot be read.
+    """
+    with PictureFile(source) as file:
+        facts = Facts(
+            num_frames=1,
+            width=file.width,
+            height=file.height,
+            rotation=file.rotation,
+            codec=file.codec,
+            ok=True,
+        )
+        file.frames_at([0])
+    return facts
 
 
 class InOrder:

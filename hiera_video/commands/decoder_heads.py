@@ -17,7 +17,7 @@ from torch import Tensor
 from datamodules.clips.videos import ClipFormat, clips_of_views
 from datamodules.errors import DatasetError
 from datamodules.manifests.splits import Manifest, list_videos
-from datamodules.video.decoding import VideoFile
+from datamodules.video.opening import open_media
 from hiera_video.augment.basic import MASK_STREAM, Normalize
 from hiera_video.augment.random import uniform
 from hiera_video.errors import CheckpointError, UsageError
@@ -226,7 +226,7 @@ def _read(source: str) -> tuple[MaskedAutoencoderHiera, ClipFormat, Normalize]:
 def _clips(videos: Manifest, clip: ClipFormat, count: int, show: Any) -> Iterator[Tensor]:
     """Centre crops of each video at equal steps in time: uint8 ``(clips, 3, T, H, W)``."""
     for i in range(len(videos)):
-        with VideoFile(videos.source(i)) as file:
+        with open_media(videos.source(i)) as file:
             views = clips_of_views(file, clip, count, 1)
         yield torch.from_numpy(views).permute(0, 4, 1, 2, 3)
         show(i + 1, len(videos))

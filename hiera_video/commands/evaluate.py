@@ -33,6 +33,7 @@ def run(words: Sequence[str]) -> None:
 
 def _evaluate_classification(arguments: argparse.Namespace) -> None:
     from hiera_video.results.classification import paired_difference
+    from hiera_video.results.several_labels import accuracy_with_several_labels
 
     weights = arguments.weights or [1.0] * len(arguments.results)
     if len(weights) != len(arguments.results):
@@ -46,9 +47,12 @@ def _evaluate_classification(arguments: argparse.Namespace) -> None:
             if k <= min(results.outcomes.num_classes, other.outcomes.num_classes):
                 difference = paired_difference(results, other, k)
                 compared[f"top{k}"] = difference, other.outcomes.accuracy(k)
+    real = arguments.real and accuracy_with_several_labels(results, arguments.real)
     if arguments.json:
         tested = [file.header.source.get("weights") for file in files]
         summary = results.summary() | {"weights": tested if len(files) > 1 else tested[0]}
+        if real:
+            summary["real"] = real._asdict()
         if compared:
             summary["compared"] = {
                 name: difference._asdict() | {"of": accuracy}
@@ -57,6 +61,8 @@ def _evaluate_classification(arguments: argparse.Namespace) -> None:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
         return
     print(results.describe())
+    if real:
+        print(f"top1 {real.top1:.2%} by {arguments.real} ({real.images} images)")
     for name, (difference, _) in compared.items():
         print(
             f"{name} {difference.difference:+.2%} against "
@@ -148,6 +154,12 @@ def _parser() -> argparse.ArgumentParser:
         default=(),
         metavar="RESULTS.parquet",
         help="another run: print the difference with its paired bootstrap interval",
+    )
+    add(
+        "--real",
+        type=Path,
+        metavar="real.json",
+        help="ImageNet-ReaL's labels: also count any of several classes as right",
     )
     add("--json", action="store_true", help="print one JSON object")
     return parser

@@ -120,12 +120,17 @@ def _print_summary(manifest: Path) -> bool:
         print(f"{manifest}: no videos in this part")
         return True
     spacing = summary["keyframe_spacing"]
+    keyframes = (
+        f"; keyframes up to {spacing['largest'] or 0:.0f} frames apart, "
+        f"{spacing['median'] or 0:.0f} in the median video"
+    )
+    of_time = bool(summary["rates"]) or not summary["ok"]  # pictures have none
+    hours = f"{summary['hours']:.3g} hours, "
     print(
-        f"{manifest}: {summary['videos']} videos, {summary['ok']} ok, {summary['bad']} bad; "
-        f"{summary['hours']:.3g} hours, {summary['bytes'] / 1e9:.3g} GB; "
-        f"{', '.join(summary['codecs'])}; {', '.join(list(summary['sizes'])[:3])}; "
-        f"keyframes up to {spacing['largest'] or 0:.0f} frames apart, {spacing['median'] or 0:.0f} "
-        "in the median video"
+        f"{manifest}: {summary['videos']} {'videos' if of_time else 'images'}, {summary['ok']} ok, "
+        f"{summary['bad']} bad; {hours * of_time}"
+        f"{summary['bytes'] / 1e9:.3g} GB; {', '.join(summary['codecs'])}; "
+        f"{', '.join(list(summary['sizes'])[:3])}{keyframes * of_time}"
     )
     if summary["bad"]:
         rows, file = read_bad(manifest), beside(manifest, "bad_videos.csv")

@@ -34,10 +34,10 @@ from torch import Tensor, nn
 from hiera_video.errors import UsageError
 from hiera_video.models.activations import Activations, activations
 from hiera_video.models.hiera import Hiera
+from hiera_video.models.network_input import takes_images
 from hiera_video.models.sharding import products
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.detection import DetectionTask, action_loss
-from hiera_video.tasks.optimization import parameter_groups
 from hiera_video.tasks.pretraining import PretrainingTask
 
 GIB = 2**30
@@ -141,7 +141,8 @@ def training_memory(
     if sharded and autocast:
         for part in products(network):
             part.to(autocast)
-    clip = (network.in_chans, *network.input_size)  # (3, T, H, W)
+    frames = (1,) if takes_images(network) else ()
+    clip = (network.in_chans, *frames, *network.input_size)  # (3, T, H, W)
     return TrainingMemory(
         weights=weights // share,
         gradients=gradients * (2 if buckets else 1) // (1 if accumulates else share),
@@ -185,7 +186,7 @@ def _bytes(tensors: list[Tensor]) -> int:
 
 def _optimizer_bytes(task: Any, network: nn.Module) -> int:
     """Bytes of an optimiser's state after a step on the meta device."""
-    groups = parameter_groups(network, task.lr, task.weight_decay, task.layer_decay)
+    groups = task.parameter_groups(network)
     optimizer = task.optimizer(groups)
     for group in groups:
         for parameter in group["params"]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from hiera_video.errors import LayoutError
@@ -15,6 +16,7 @@ from hiera_video.models.hiera import Hiera
 from hiera_video.models.names import model_arguments
 from hiera_video.weights.description import Description
 from hiera_video.weights.portable import WEIGHTS
+from hiera_video.weights.trained import PUBLISHED_PICTURE
 
 
 def write_timm(folder: Path, model: Hiera, description: Description) -> None:
@@ -44,6 +46,7 @@ def write_timm(folder: Path, model: Hiera, description: Description) -> None:
         "mlp_ratio": shape.mlp_ratio,
     }
     size = [model.in_chans, *shape.image_size]
+    interpolation, share = _scaling(description)
     config = {
         "architecture": description.name,
         "num_classes": shape.num_classes,
@@ -52,7 +55,8 @@ def write_timm(folder: Path, model: Hiera, description: Description) -> None:
         "pretrained_cfg": {
             "input_size": size,
             "fixed_input_size": True,
-            "interpolation": "bicubic",
+            "interpolation": interpolation,
+            "crop_pct": share,
             "mean": description.mean,
             "std": description.std,
             "num_classes": shape.num_classes,
@@ -105,11 +109,12 @@ def write_transformers(folder: Path, model: Hiera, description: Description) -> 
         "label2id": {name: i for i, name in enumerate(names)},
     }
     height, width = shape.image_size
+    interpolation, share = _scaling(description)
     processor = {
         "image_processor_type": "BitImageProcessor",
         "do_resize": True,
-        "size": {"shortest_edge": round(max(height, width) * 256 / 224)},  # as published models
-        "resample": 3,  # bicubic
+        "size": {"shortest_edge": round(max(height, width) / share)},
+        "resample": int(Image.Resampling[interpolation.upper()]),
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
         "do_rescale": True,
@@ -120,6 +125,12 @@ def write_transformers(folder: Path, model: Hiera, description: Description) -> 
         "do_convert_rgb": True,
     }
     _write(folder, weights, {"config.json": config, "preprocessor_config.json": processor})
+
+
+def _scaling(description: Description) -> tuple[str, float]:
+    """How tests scale pictures, and the share of the short side that they crop."""
+    clip = description.clip or PUBLISHED_PICTURE
+    return clip["interpolation"], clip["eval_crop"]
 
 
 class _Shape(NamedTuple):

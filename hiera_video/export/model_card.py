@@ -138,6 +138,13 @@ def _input(description: Description) -> str:
         return f"Input: {values}. {_output(description)}"
     height, width = clip["size"]
     temporal, spatial = clip["test_views"]
+    if clip["num_frames"] == 1 and clip["sampling"] == "clip":
+        share, scaling = clip.get("eval_crop", 1.0), clip.get("interpolation", "bilinear")
+        return (
+            f"Input: {values}; a picture of {height} x {width} pixels, in tests the centre of one "
+            f"that was scaled ({scaling}) so that it covers {share:g} of the short side. "
+            f"{_output(description)}"
+        )
     nominal = f"{clip['fps']} frames per second"
     times = {
         "clip": f"one of every {clip['stride']} at {nominal}",

@@ -191,6 +191,7 @@ _OF_TASK = (
     "lr",
     "weight_decay",
     "layer_decay",
+    "position_lr",
     "warmup_epochs",
     "min_lr",
     "label_smoothing",

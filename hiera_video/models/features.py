@@ -23,7 +23,7 @@ def pooled_features(model: Hiera, video: Tensor, stage: int | None = None) -> Te
 
     Args:
         model: a classifier, an action detector or a `MaskedAutoencoderHiera`.
-        video: normalised float ``(B, 3, T, H, W)``.
+        video: normalised float ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
         stage: index of the stage, from 0; None: the last.
 
     Returns:
@@ -58,7 +58,8 @@ def feature_maps(model: Hiera, video: Tensor) -> list[Tensor]:
 
 
 def _maps(model: Hiera, video: Tensor, stages: Sequence[int]) -> list[Tensor]:
-    return [
+    maps = [
         join_units(model.unit_maps(tokens, stage), model.unit_grid).float()
         for stage, tokens in zip(stages, model.encode(video, stages), strict=True)
     ]
+    return [x if x.ndim == 5 else x[:, None] for x in maps]  # (B, 1, H', W', C) of images

@@ -300,7 +300,8 @@ class ActionPredictor:
         clip = self.clip
         height, width = evaluated_size(file.width, file.height, clip, self.short_side, self.pad)
         times = [keyframe_times(s, clip.num_frames, clip.stride, clip.fps) for s in seconds]
-        frames = file.frames_at(np.concatenate(times), size=(height, width))
+        size, times = (height, width), np.concatenate(times)
+        frames = file.frames_at(times, size, interpolation=clip.interpolation)
         return frames.reshape(len(seconds), clip.num_frames, height, width, 3)  # (S, T, H, W, 3)
 
     def _score_boxes(

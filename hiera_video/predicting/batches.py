@@ -15,8 +15,11 @@ from torch import Tensor, nn
 
 from datamodules.clips.videos import ClipFormat, clips_and_crops
 from datamodules.video.decoding import VideoFile
+from datamodules.video.opening import open_media
+from datamodules.video.pictures import PictureFile
 from hiera_video.augment.basic import Normalize
 from hiera_video.errors import ChoiceError
+from hiera_video.models.network_input import network_input
 
 CLIPS_AT_ONCE = 8  # in one forward pass; bounds memory
 # The type that autocast computes in, by the name of Lightning's precision.
@@ -65,19 +68,19 @@ class ClipNetwork:
         inputs = {name: x.to(self.device) for name, x in inputs.items()}
         kind, enabled = self.autocast_type, self.autocast_type is not None
         with torch.autocast(self.device.type, kind, enabled):
-            return self.network(video, **inputs)
+            return self.network(network_input(self.network, video), **inputs)
 
     @torch.inference_mode()
     def apply(self, function: Callable[[Tensor], Any], video: Tensor) -> Any:
         """What a function computes with the network, in the network's precision.
 
         Args:
-            function: takes the video.
+            function: takes the video as the network does.
             video: normalised float ``(B, 3, T, H, W)`` on the device.
         """
         kind, enabled = self.autocast_type, self.autocast_type is not None
         with torch.autocast(self.device.type, kind, enabled):
-            return function(video)
+            return function(network_input(self.network, video))
 
     def logits(self, clips: Tensor, **inputs: Tensor) -> Tensor:
         """Run the network once.
@@ -111,7 +114,7 @@ def clip_at(
     """
     if second is not None and clip.sampling == "segments":
         raise ChoiceError("this model sees the whole of each video; leave out the second")
-    with VideoFile(video) as file:
+    with open_media(video) as file:
         if second is None:
             (times,) = clip.view_times(file.duration, float(file.rate), 1)
         else:
@@ -120,7 +123,7 @@ def clip_at(
         return clips_and_crops(file, clip, [times], spatial=1)[0, 0], times
 
 
-def check_second(file: VideoFile, second: float) -> None:
+def check_second(file: VideoFile | PictureFile, second: float) -> None:
     """Raise a ChoiceError unless a second lies within a video."""
     if not 0 <= second <= file.duration:
         raise ChoiceError(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from datamodules.clips.videos import ClipFormat, clips_of_views
 from datamodules.video.decoding import VideoFile
+from datamodules.video.opening import open_media
 from hiera_video.augment.basic import Normalize
 from hiera_video.metrics.top_classes import Prediction, mean_of_views, top_classes
 from hiera_video.predicting.along import ScoredWindow, scored_windows
@@ -215,7 +216,7 @@ class Predictor:
     def _of_views(self, video: str | Path, views: Sequence[int] | None) -> Tensor:
         """Probabilities of each view, float32 ``(views, classes)``."""
         temporal, spatial = self.views if views is None else _checked(views)
-        with VideoFile(video) as file:
+        with open_media(video) as file:
             clips = clips_of_views(file, self.clip, temporal, spatial)  # (views, T, H, W, 3)
         logits = [self._network.logits(batch) for _, batch in batches(clips)]
         return torch.cat(logits).softmax(dim=1)

@@ -14,6 +14,8 @@ import torch
 from datamodules.errors import VideoDecodeError
 from datamodules.video.container import Source
 from datamodules.video.decoding import VideoFile
+from datamodules.video.opening import open_media
+from datamodules.video.pictures import PictureFile
 from hiera_video.predicting.embedding import EmbeddingOptions, VideoEncoder
 from hiera_video.predicting.load import load
 from hiera_video.results.embedding_files import Embedding, write_npz, write_table_part
@@ -66,13 +68,15 @@ class EmbedVideo:
             EmbeddingError: a feature is not finite, or too large for the type.
         """
         try:
-            with VideoFile(video.source) as file:
+            with open_media(video.source) as file:
                 self._write(video, file, alive)
         except VideoDecodeError as error:
             return error.reason
         return None
 
-    def _write(self, video: Video, file: VideoFile, alive: Callable[[], None]) -> None:
+    def _write(
+        self, video: Video, file: VideoFile | PictureFile, alive: Callable[[], None]
+    ) -> None:
         encoder = _encoder(self.run, self.device, self.processes, self.scratch)
 
         def pieces() -> Iterator[Embedding]:

@@ -11,6 +11,8 @@ from torch import Tensor
 from datamodules.clips.videos import ClipFormat, clips_of_views
 from datamodules.clips.windows import sliding_windows, window_step
 from datamodules.video.decoding import VideoFile
+from datamodules.video.opening import open_media
+from datamodules.video.pictures import PictureFile
 from hiera_video.models.features import feature_map, feature_maps, pooled_features
 from hiera_video.predicting.batches import CLIPS_AT_ONCE, ClipNetwork, batches, clip_at
 from hiera_video.results.embedding_files import Embedding
@@ -88,7 +90,7 @@ class VideoEncoder:
         end: list[float] = []
         # Small arrays, kept between the large ones of the network, would fragment memory.
         values, shape = bytearray(), ()
-        with VideoFile(video) as file:
+        with open_media(video) as file:
             for piece in self.pieces(file, options):
                 start += piece.start.tolist()
                 end += piece.end.tolist()
@@ -97,12 +99,16 @@ class VideoEncoder:
         features = np.frombuffer(values, np.float32).reshape(len(start), *shape)
         return Embedding(np.array(start), np.array(end), features)
 
-    def pieces(self, file: VideoFile, options: EmbeddingOptions) -> Iterator[Embedding]:
+    def pieces(
+        self, file: VideoFile | PictureFile, options: EmbeddingOptions
+    ) -> Iterator[Embedding]:
         """The same, some parts at a time: memory does not grow with the length of the video."""
         self.check(options)
         if options.stride is None:
             yield self._whole(file, options)
             return
+        if isinstance(file, PictureFile):
+            raise ValueError(f"{file.path}: a picture has one vector; leave out the stride")
         windows = sliding_windows(file, self._clip, options.stride, options.window)
         while group := list(islice(windows, CLIPS_AT_ONCE)):
             clips = np.concatenate([window.clips for window in group])  # (n, T, H, W, 3)
@@ -152,7 +158,7 @@ class VideoEncoder:
                 f"views must be (temporal, spatial), each at least 1, not {options.views}"
             )
 
-    def _whole(self, file: VideoFile, options: EmbeddingOptions) -> Embedding:
+    def _whole(self, file: VideoFile | PictureFile, options: EmbeddingOptions) -> Embedding:
         """One row for the whole video."""
         temporal, spatial = options.views or (self._views if options.pool else (1, 1))
         clips = clips_of_views(file, self._clip, temporal, spatial)  # (views, T, H, W, 3)

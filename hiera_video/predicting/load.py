@@ -8,6 +8,7 @@ import torch
 from datamodules.clips.videos import ClipFormat
 from hiera_video.augment.basic import Normalize
 from hiera_video.errors import CheckpointError
+from hiera_video.models.network_input import takes_images
 from hiera_video.predicting.actions import ActionPredictor
 from hiera_video.predicting.autoencoder import Reconstructor
 from hiera_video.predicting.classifier import Predictor
@@ -16,7 +17,7 @@ from hiera_video.weights.trained import read_trained
 
 
 def load(source: str | Path, device: str | torch.device | None = None) -> Any:
-    """A trained model, ready for videos.
+    """A trained model, ready for videos or, if it was trained on pictures, for pictures.
 
     Args:
         source: a run folder (its best checkpoint, else its last), a checkpoint of a run, a folder
@@ -33,19 +34,20 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Any:
         - `Reconstructor` of a masked autoencoder: ``reconstruct(video)`` gives pictures.
 
     Raises:
-        CheckpointError: a ValueError: the source is none of these, is damaged, or is a model of
-            images.
+        CheckpointError: a ValueError: the source is none of these, is damaged, or does not say what
+            the model's input is.
     """
     trained = read_trained(source)
     description = trained.description
     if description.clip is None:
         create = CREATE[description.kind].__name__
-        raise CheckpointError(f"{source}: a model of images, not of videos; use {create}")
+        raise CheckpointError(f"{source}: does not say what its input is; use {create}")
     evaluation = description.evaluation
     clip = _clip_format(description.clip)
     height, width = evaluation.get("pad") or (clip.height, clip.width)
     model = build(description, trained.weights)
-    if tuple(model.input_size) != (seen := (clip.num_frames, height, width)):
+    seen = (clip.num_frames, height, width)
+    if tuple(model.input_size) != (seen[1:] if seen[0] == 1 and takes_images(model) else seen):
         raise CheckpointError(
             f"{source}: clips of {seen} for a model that takes {model.input_size}"
         )
@@ -75,9 +77,8 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Any:
 
 def _clip_format(clip: dict[str, Any]) -> ClipFormat:
     height, width = clip["size"]
-    return ClipFormat(
-        clip["num_frames"], clip["stride"], clip["fps"], height, width, clip["sampling"]
-    )
+    fields = {name: value for name, value in clip.items() if name in ClipFormat._fields}
+    return ClipFormat(**{"height": height, "width": width, **fields})
 
 
 def _numbers(model: Any) -> list[str]:

@@ -113,7 +113,8 @@ def stage_cam(model: Hiera, stage: int, score: Callable[[], Tensor]) -> Tensor:
         raise ChoiceError(f"stage must be 1 to {len(model.stage_ends)}, not {stage}")
     tokens = grad_cam(model.blocks[model.stage_ends[stage - 1]], score)  # (U, L)
     units = model.unit_maps(tokens[None, :, :, None], stage - 1)  # (1, U, t, h, w, 1)
-    return join_units(units, model.unit_grid)[0, ..., 0]  # (T', H', W')
+    cam = join_units(units, model.unit_grid)[0, ..., 0]  # (T', H', W'), (H', W') of images
+    return cam.reshape(-1, *cam.shape[-2:])  # (T', H', W')
 
 
 def occlusion(

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.video.live_source import is_live
 from hiera_video.errors import UsageError
 from hiera_video.models.names import CHECKPOINTS, MODELS
+from hiera_video.models.network_input import takes_images
 from hiera_video.running.folders import (
     LAST,
     PREDICTIONS,
@@ -186,7 +187,8 @@ def check_model(config: DictConfig) -> None:
             "in training the model takes data.size"
         )
     clip = (config.data.num_frames, *(padded or size))
-    if tuple(getattr(model, "input_size", clip)) != clip:
+    images = takes_images(model) and clip[0] == 1
+    if tuple(getattr(model, "input_size", clip)) != (clip[1:] if images else clip):
         raise UsageError(
             f"the model takes {list(model.input_size)} and the data gives {list(clip)} (frames, "
             "height, width); set model.input_size, or data.num_frames and data.size"

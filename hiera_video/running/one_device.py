@@ -29,8 +29,8 @@ def videos_of(config: DictConfig) -> list[str]:
 def clip_of(config: DictConfig) -> ClipFormat:
     """What the configured model sees of a video."""
     data, (height, width) = config.data, config.data.size
-    sampling = data.get("sampling", "clip")
-    return ClipFormat(data.num_frames, data.stride, data.fps, height, width, sampling)
+    fields = {name: data[name] for name in ClipFormat._fields if name in data}
+    return ClipFormat(**{**fields, "height": height, "width": width})
 
 
 def trained_network(task: Any, weights: str, classes: int | None) -> Any:

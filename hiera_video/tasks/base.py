@@ -61,6 +61,7 @@ class VideoTask(EvaluatedTask):
             layer-wise decay, that of the head.
         weight_decay: of all parameters except 1-D ones and position embeddings.
         layer_decay: factor on the learning rate from one layer to the one before; 1: no decay.
+        position_lr: factor on `lr` for position embeddings, in (0, 1]; None: as their layer.
         warmup_epochs: length of the linear warm-up; fractions are allowed.
         warmup_lr: learning rate from which warm-up rises, scaled like `lr`; None: `min_lr`.
         min_lr: learning rate to which the cosine falls, scaled like `lr`.
@@ -92,6 +93,7 @@ class VideoTask(EvaluatedTask):
         lr: float = 8e-4,
         weight_decay: float = 0.05,
         layer_decay: float = 1.0,
+        position_lr: float | None = None,
         warmup_epochs: float = 0.0,
         warmup_lr: float | None = None,
         min_lr: float = 1e-6,
@@ -107,6 +109,8 @@ class VideoTask(EvaluatedTask):
             raise ValueError(f"lr must be above 0, not {lr}")
         if not 0 < layer_decay <= 1:  # 0 would freeze all layers but the last
             raise ValueError(f"layer_decay must be in (0, 1], not {layer_decay}")
+        if position_lr is not None and not 0 < position_lr <= 1:
+            raise ValueError(f"position_lr must be in (0, 1], not {position_lr}")
         for name, value in (("min_lr", min_lr), ("warmup_lr", warmup_lr)):
             if not 0 <= value <= lr:
                 raise ValueError(f"{name} must be in [0, lr={lr}], not {value}")
@@ -114,6 +118,7 @@ class VideoTask(EvaluatedTask):
         self.inflate = inflate
         self.budget = Budget.of(batch, epochs)
         self.lr, self.weight_decay, self.layer_decay = lr, weight_decay, layer_decay
+        self.position_lr = position_lr
         self.warmup_epochs, self.warmup_lr, self.min_lr = warmup_epochs, warmup_lr, min_lr
         self.augment, self.compile_mode, self.seed = augment, check_mode(compile), seed
         self.recipe = recipe
@@ -336,7 +341,7 @@ class VideoTask(EvaluatedTask):
         accumulate = trainer.accumulate_grad_batches
         videos = batch_size * trainer.world_size * accumulate  # of a step
         factor = self.budget.lr_factor(videos, repeats)
-        groups = parameter_groups(self.model, self.lr * factor, self.weight_decay, self.layer_decay)
+        groups = self.parameter_groups(self.model, factor)
         try:
             optimizer = self.optimizer(groups, **self._fused())
         except (TypeError, ValueError, IndexError) as error:
@@ -364,6 +369,17 @@ class VideoTask(EvaluatedTask):
             "optimizer": optimizer,
             "lr_scheduler": scheduler(optimizer, warmup, steps, floor, start),
         }
+
+    def parameter_groups(self, model: nn.Module, lr_factor: float = 1.0) -> list[dict[str, Any]]:
+        """The groups of a network's parameters, with their rates; see `optimization`.
+
+        Args:
+            model: the network.
+            lr_factor: on all learning rates.
+        """
+        return parameter_groups(
+            model, self.lr * lr_factor, self.weight_decay, self.layer_decay, self.position_lr
+        )
 
     def _fused(self) -> dict[str, bool]:
         """A fused optimiser on a GPU: it can skip a step without the host."""

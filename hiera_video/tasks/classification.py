@@ -13,6 +13,7 @@ from hiera_video.augment.mixing import Mixing, soft_targets
 from hiera_video.metrics.multi_view import MultiViewAccuracy
 from hiera_video.metrics.results import Results
 from hiera_video.models.complexity import training_flops
+from hiera_video.models.network_input import network_input
 from hiera_video.tasks.base import VideoTask
 from hiera_video.tasks.evaluation import Batch
 from hiera_video.weights.trained import Classes
@@ -97,7 +98,11 @@ class ClassificationTask(VideoTask):
 
     def training_flops(self, shape: Sequence[int]) -> int:
         """Operations of the network for one clip, forward and backward."""
-        return training_flops(self.network, lambda network, clip: network(clip).sum(), shape)
+
+        def logits(network: nn.Module, clip: Tensor) -> Tensor:
+            return network(network_input(network, clip)).sum()
+
+        return training_flops(self.network, logits, shape)
 
     def classes(self) -> Classes:
         """The class names."""
@@ -105,7 +110,7 @@ class ClassificationTask(VideoTask):
 
     def forward(self, video: Tensor) -> Tensor:
         """Logits ``(B, classes)`` of normalised float clips ``(B, 3, T, H, W)``."""
-        return self.model(video)
+        return self.model(network_input(self.model, video))
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Draw on the host how clips will be augmented and mixed."""

@@ -86,6 +86,8 @@ def _clip(data: Any) -> dict[str, Any] | None:
         "size": [clip.height, clip.width],
         "sampling": clip.sampling,
         "test_views": list(getattr(data, "test_views", (1, 1))),
+        "interpolation": clip.interpolation,
+        "eval_crop": clip.eval_crop,
     }
 
 

@@ -11,10 +11,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 OptimizerFactory = Callable[..., Optimizer]
+POSITIONS = ("pos_embed", "pos_embed_spatial", "pos_embed_temporal")  # of an encoder
 
 
 def parameter_groups(
-    model: nn.Module, lr: float, weight_decay: float, layer_decay: float = 1.0
+    model: nn.Module,
+    lr: float,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    position_lr: float | None = None,
 ) -> list[dict[str, Any]]:
     """Groups of parameters for an optimiser, one for each layer and for with or without decay.
 
@@ -29,6 +34,8 @@ def parameter_groups(
         lr: learning rate of the head.
         weight_decay: of the parameters that decay.
         layer_decay: factor from one layer to the one before it; 1 treats all layers alike.
+        position_lr: factor on ``lr`` for the encoder's position embeddings, in place of that of
+            their layer (paper: 0.5 at a larger picture than in pretraining); None: their layer's.
 
     Returns:
         Dicts with ``params``, ``names``, ``lr``, ``weight_decay``.
@@ -45,18 +52,21 @@ def parameter_groups(
             "(num_layers, layer_id); set task.layer_decay=1"
         )
     last = network.num_layers - 1 if layered else 0
-    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         decays = parameter.ndim > 1 and name not in undecayed
         layer = network.layer_id(name) if layered else last
+        factor = layer_decay ** (last - layer)
+        if position_lr is not None and name in POSITIONS:
+            factor = position_lr
         group = groups.setdefault(
-            (layer, decays),
+            (factor, decays),
             {
                 "params": [],
                 "names": [],
-                "lr": lr * layer_decay ** (last - layer),
+                "lr": lr * factor,
                 "weight_decay": weight_decay if decays else 0.0,
             },
         )

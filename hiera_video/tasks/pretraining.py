@@ -13,6 +13,7 @@ from hiera_video.augment.random import uniform
 from hiera_video.models.complexity import training_flops
 from hiera_video.models.mae import MAEOutput
 from hiera_video.models.masks import check_mask, kept_units, num_noise, running_cell
+from hiera_video.models.network_input import network_input
 from hiera_video.tasks.base import VideoTask
 from hiera_video.tasks.evaluation import Batch
 
@@ -92,7 +93,7 @@ class PretrainingTask(VideoTask):
         kept = kept_units(self.mask, noise, grid, keep)
         decodes_part = self.training and self.decoder_mask_ratio
         decoded = self._decoded(model, kept, seed) if decodes_part else None
-        return model(video, mask=kept, decoded=decoded)
+        return model(network_input(model, video), mask=kept, decoded=decoded)
 
     def _decoded(self, model: Any, kept: Tensor, seed: Tensor) -> Tensor:
         """Indices of the hidden patches that are decoded, ``(B, M)``; M is at least 1."""

@@ -11,6 +11,7 @@ from hiera_video.augment.basic import Normalize
 from hiera_video.metrics.probe import FeatureProbe
 from hiera_video.models.features import pooled_features
 from hiera_video.models.hiera import Hiera
+from hiera_video.models.network_input import network_input
 from hiera_video.tasks.evaluation import Batch, EvaluatedTask
 from hiera_video.tasks.protocols import VideoData
 from hiera_video.weights.load import load_weights
@@ -29,6 +30,8 @@ class ProbingTask(EvaluatedTask):
         init_from: weights of a pretraining or a classification, a path or a published name. As in
             fine-tuning, ``encoder_norm`` becomes ``norm``; the head is not used.
         inflate: accept weights of an image model, as in `load_weights`.
+        normalize: with the mean and deviation that the encoder was trained with; None: those of
+            published video models.
         k: as in `FeatureProbe`.
         l2: as in `FeatureProbe`.
     """
@@ -39,10 +42,11 @@ class ProbingTask(EvaluatedTask):
         *,
         init_from: str | None = None,
         inflate: bool = False,
+        normalize: Normalize | None = None,
         k: int = 20,
         l2: float = 1e-3,
     ) -> None:
-        super().__init__(Normalize())
+        super().__init__(normalize or Normalize())
         FeatureProbe(1, 1, k, l2)  # refuses wrong values before data is read
         self.create_network, self.init_from, self.k, self.l2 = model, init_from, k, l2
         self.inflate = inflate
@@ -100,7 +104,8 @@ def add_videos(probe: FeatureProbe, task: EvaluatedTask, batch: Batch, train: bo
         train: whether to train on these videos or to test with them.
     """
     if len(batch["video"]):
-        features = pooled_features(task.model, task.normalize(batch["video"]))
+        video = network_input(task.model, task.normalize(batch["video"]))
+        features = pooled_features(task.model, video)
     else:  # no video of the batch could be decoded
         features = torch.zeros(0, probe.num_features, device=task.device)
     probe.update(features, batch["label"], batch["video_id"], train)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hiera_video.augment.basic import Normalize
 from hiera_video.models.mae import MAEOutput, MaskedAutoencoderHiera
+from hiera_video.models.network_input import network_input
 
 HIDDEN = 96  # grey level of masked pixels
 GAP = 4  # pixels between pictures
@@ -39,17 +40,20 @@ def reconstruction_pictures(
     Raises:
         ValueError: the model predicts no pictures (``target="hog"``).
     """
-    step = mae.patch_stride[0]
+    step = mae.patch_stride[0] if mae.is_video else 1
 
     def shown(video: Tensor) -> Tensor:
         return normalize.invert(video)[:, :, ::step]  # (B, 3, T', H, W)
 
-    original, painted = shown(video), shown(mae.reconstruct(video, out))
-    predicted = shown(mae.reconstruct(video, out, true_statistics=False))
+    def painted(true_statistics: bool) -> Tensor:
+        pixels = mae.reconstruct(network_input(mae, video), out, true_statistics)
+        return shown(pixels.view_as(video))
+
+    original, reconstructed, predicted = shown(video), painted(True), painted(False)
     visible = visible_pixels(mae, out.mask, video.shape[2:])[:, :, ::step]
     masked = torch.where(visible, original, HIDDEN)
     predicted = torch.where(visible, HIDDEN, predicted)
-    rows = torch.stack([original, masked, painted, predicted], dim=1)  # (B, 4, 3, T', H, W)
+    rows = torch.stack([original, masked, reconstructed, predicted], dim=1)  # (B, 4, 3, T', H, W)
     return rows.permute(0, 1, 3, 4, 5, 2)  # (B, 4 pictures, T', H, W, 3)
 
 
@@ -131,7 +135,8 @@ def visible_pixels(mae: MaskedAutoencoderHiera, mask: Tensor, size: torch.Size) 
     Returns:
         bool ``(B, 1, T, H, W)``.
     """
-    grid = mask.view(len(mask), 1, *mae.unit_grid).float()  # (B, 1, T/2, H/32, W/32)
+    units = (1,) * (3 - len(mae.unit_grid)) + tuple(mae.unit_grid)
+    grid = mask.view(len(mask), 1, *units).float()  # (B, 1, T/2, H/32, W/32)
     return F.interpolate(grid, size=size, mode="nearest") > 0
 
 

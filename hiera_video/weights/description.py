@@ -20,6 +20,9 @@ SAMPLINGS = ("clip", "spread", "segments")
 FORMATS = ("safetensors", "pt2", "onnx")
 INPUTS = ("float32", "uint8")
 CLIP = ("num_frames", "stride", "fps", "size", "sampling", "test_views")
+# What records of earlier versions lack in a clip, and how they scaled.
+SCALING = {"interpolation": "bilinear", "eval_crop": 1.0}
+INTERPOLATIONS = ("bilinear", "bicubic")
 EVALUATION = ("short_side", "pad", "person_score", "mask_ratio", "mask")
 MOST_BLOCKS = 1000  # that a model is built with; the largest published one has 48
 
@@ -33,9 +36,10 @@ class Description(NamedTuple):
         name: of the model, as in `list_models`; of a custom model that of its class.
         arguments: of its constructor, where they differ from those of the name.
         class_names: in the order of the logits; empty if unknown, and for masked autoencoders.
-        clip: how a video becomes an input: ``num_frames``, ``stride`` in frames, ``fps``, ``size``
-            (height and width in pixels), ``sampling`` and ``test_views`` (temporal, spatial). None
-            for models of images.
+        clip: how a video becomes an input: ``num_frames`` (1 of images), ``stride`` in frames,
+            ``fps``, ``size`` (height and width in pixels), ``sampling``, ``test_views`` (temporal,
+            spatial), ``interpolation`` and ``eval_crop`` (share of the short side). None for models
+            whose input is unknown.
         mean: red, green and blue, of the normalisation ``(x / 255 - mean) / std``.
         std: likewise.
         source: what the model came from (a configuration or a published name), for people.
@@ -140,6 +144,7 @@ def _checked(record: Any) -> Description:
     fields = {name: record[name] for name in Description._fields}
     _check_values(fields)
     if fields["clip"] is not None:
+        fields["clip"] = {**SCALING, **fields["clip"]}
         _check_clip(fields["clip"])
     _check_evaluation(fields["evaluation"])
     _check_model(fields)
@@ -173,7 +178,8 @@ def _check_values(fields: Mapping[str, Any]) -> None:
 
 
 def _check_clip(clip: dict[str, Any]) -> None:
-    _check_names(clip, CLIP, "clip.")
+    _check_names(clip, (*CLIP, *SCALING), "clip.")
+    kind, share = clip["interpolation"], clip["eval_crop"]
     requirements = {
         "num_frames": (_is_count(clip["num_frames"]), "a whole number above 0"),
         "stride": (_is_count(clip["stride"]), "a whole number above 0"),
@@ -181,6 +187,8 @@ def _check_clip(clip: dict[str, Any]) -> None:
         "size": (_is_list(clip["size"], _is_count, 2), "two whole numbers above 0"),
         "sampling": (clip["sampling"] in SAMPLINGS, " or ".join(SAMPLINGS)),
         "test_views": (_is_list(clip["test_views"], _is_count, 2), "two whole numbers above 0"),
+        "interpolation": (kind in INTERPOLATIONS, " or ".join(INTERPOLATIONS)),
+        "eval_crop": (_is_positive(share) and share <= 1, "a number above 0, at most 1"),
     }
     _check_all(clip, requirements, "clip.")
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from hiera_video.errors import CheckpointError, DamagedCheckpoint
 from hiera_video.models.names import CHECKPOINTS, MODELS
 from hiera_video.terminal import did_you_mean
+from hiera_video.weights.transformers_folder import hub_snapshot
 from hiera_video.weights.whole import check_whole
 
 StateDict = dict[str, Tensor]
@@ -32,12 +33,15 @@ def find_weights(source: str | Path) -> Path:
 
     Args:
         source: a file, the folder of a run (its last checkpoint), or a folder with
-            ``model.safetensors`` or ``pytorch_model.bin``.
+            ``model.safetensors`` or ``pytorch_model.bin``; or a name such as
+            ``facebook/hiera-base-224-hf``, if the hub's cache on this machine has it.
 
     Returns:
         The file, or `source` if it holds none. It need not exist.
     """
     path = Path(source).expanduser()
+    if not path.exists():
+        path = hub_snapshot(str(source)) or path
     return next((path / name for name in IN_FOLDER if (path / name).is_file()), path)
 
 

@@ -28,8 +28,13 @@ from hiera_video.weights.description import (
     read_description,
 )
 from hiera_video.weights.earlier_runs import describe_earlier_run
-from hiera_video.weights.files import read_checkpoint
+from hiera_video.weights.files import find_weights, read_checkpoint
 from hiera_video.weights.portable import WEIGHTS, check_readable
+from hiera_video.weights.transformers_folder import (
+    describe_transformers_folder,
+    hub_snapshot,
+    is_transformers_folder,
+)
 
 NON_COMMERCIAL = "CC-BY-NC-4.0"  # licence of published weights and of models trained from them
 # How the published video models were trained and tested (paper, tables 4 and 11).
@@ -40,6 +45,18 @@ PUBLISHED_CLIP = {
     "size": [224, 224],
     "sampling": "spread",
     "test_views": [5, 3],
+    "interpolation": "bilinear",
+    "eval_crop": 1.0,
+}
+# And the published image models (256 pixels, of which 224 are cropped).
+PUBLISHED_PICTURE = PUBLISHED_CLIP | {
+    "num_frames": 1,
+    "stride": 1,
+    "fps": 1,
+    "sampling": "clip",
+    "test_views": [1, 1],
+    "interpolation": "bicubic",
+    "eval_crop": 0.875,
 }
 
 
@@ -77,16 +94,20 @@ def read_trained(source: str | Path) -> Trained:
 
     Args:
         source: a run folder (of which the best checkpoint is read, else the last), a checkpoint of
-            a run, a folder that ``export --format safetensors`` wrote, or a published name such as
-            ``hiera_base_16x224``.
+            a run, a folder that ``export --format safetensors`` wrote or transformers saved, a name
+            in the hub's local cache, or a published name such as ``hiera_base_16x224``.
 
     Raises:
         CheckpointError: the source is none of these, or it is damaged.
     """
     path = Path(os.path.expanduser(source))
+    if not path.exists():
+        path = hub_snapshot(str(source)) or path
     if path.is_dir():
         if (path / JSON).exists():
             return _exported(path)
+        if is_transformers_folder(path):
+            return Trained(describe_transformers_folder(path), find_weights(path), path, {})
         for name in ("best.ckpt", "last.ckpt"):
             if (path / "checkpoints" / name).is_file():
                 return _of_run(path / "checkpoints" / name)
@@ -159,7 +180,7 @@ def _published(name: str, weights: str | Path) -> Trained:
         name=model,
         arguments={},
         class_names=(),
-        clip=PUBLISHED_CLIP if video else None,
+        clip=PUBLISHED_CLIP if video else PUBLISHED_PICTURE,
         mean=VIDEO_MEAN if video else IMAGE_MEAN,
         std=VIDEO_STD if video else IMAGE_STD,
         source=name,

@@ -5,11 +5,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from datamodules.clips import videos as clips
 from datamodules.clips.sampling import sample_seed
 from datamodules.errors import DatasetError
 from datamodules.folder import VideoFolderDataModule
 from datamodules.manifests.parquet import ManifestMetadata, write_manifest
+from datamodules.video import opening
 from datamodules.video.decoding import VideoFile
 from tests.video_files import write_video
 
@@ -80,7 +80,7 @@ def test_repeats_and_views_open_a_file_once(root, monkeypatch):
             opened.append(path)
             super().__init__(path, *args)
 
-    monkeypatch.setattr(clips, "VideoFile", Counted)
+    monkeypatch.setattr(opening, "VideoFile", Counted)
     data = loaded(root, "fit", repeats=4)
     next(iter(data.train_dataloader()))
     assert len(opened) == 2

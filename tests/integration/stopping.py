@@ -8,7 +8,7 @@ import time
 
 from lightning import Callback
 
-import datamodules.clips.videos
+import datamodules.video.opening
 from datamodules.folder import VideoFolderDataModule
 from datamodules.video.decoding import VideoFile
 from hiera_video.errors import UsageError
@@ -120,4 +120,4 @@ class FaultyVideos(VideoFolderDataModule):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        datamodules.clips.videos.VideoFile = FaultyFile
+        datamodules.video.opening.VideoFile = FaultyFile

@@ -90,7 +90,7 @@ def test_classes_without_names_are_numbers(tmp_path, run):
     assert predictor.clip.sampling == "segments"
     assert len(predictor.predict(run[2], top=2)) == 2
     write_model(tmp_path, tiny_model(), description._replace(clip=None))
-    with pytest.raises(CheckpointError, match="a model of images"):
+    with pytest.raises(CheckpointError, match="does not say what its input is"):
         load(tmp_path)
     clip = {**(description.clip or {}), "num_frames": 8}
     write_model(tmp_path, tiny_model(), description._replace(clip=clip))

@@ -20,6 +20,8 @@ CLIP = {
     "fps": 29.97,
     "size": [64, 64],
     "sampling": "clip",
+    "interpolation": "bilinear",
+    "eval_crop": 1.0,
     "test_views": [2, 3],
 }
 DESCRIPTION = Description(

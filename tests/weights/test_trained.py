@@ -3,6 +3,7 @@ import torch
 
 from hiera_video.errors import CheckpointError
 from hiera_video.models.names import IMAGE_MEAN
+from hiera_video.weights.description import SCALING
 from hiera_video.weights.portable import build, write_model
 from hiera_video.weights.trained import read_classes, read_trained
 from tests.models.reference import make_video
@@ -23,7 +24,7 @@ def test_a_run_is_described_by_its_checkpoint(tmp_path):
         trained = read_trained(source)
         description = trained.description
         assert description.class_names == tuple(CLASSES)
-        assert description.clip == CLIP
+        assert description.clip == CLIP | SCALING
         assert (description.mean, description.std) == ((0.1,) * 3, (0.2,) * 3)
         assert trained.home == tmp_path
         built = build(description, trained.weights).eval()
@@ -49,7 +50,9 @@ def test_published_names_and_files(tmp_path):
     file = tmp_path / "hiera_tiny_224.pth"
     file.touch()
     image = read_trained(file)
-    assert (image.weights, image.description.clip) == (file, None)
+    assert image.weights == file
+    clip = image.description.clip or {}
+    assert (clip["num_frames"], clip["interpolation"], clip["eval_crop"]) == (1, "bicubic", 0.875)
     assert image.description.mean == IMAGE_MEAN
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from datamodules.errors import DatasetError
 from datamodules.manifests.labels import label_ids
 from datamodules.manifests.layout import LABEL_NAMES, PATH_NAMES
-from datamodules.manifests.lists import is_video
+from datamodules.manifests.lists import is_media
 from datamodules.manifests.text_lists import read_list
 
 ROOT = Path("/videos")
@@ -224,7 +224,7 @@ words = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_
 )
 paths = words.map(lambda name: f"v/{name.replace('/', '_')}.mp4")
 labels = words.filter(
-    lambda text: text and not text[0].isdecimal() and text[0] != "-" and not is_video(text)
+    lambda text: text and not text[0].isdecimal() and text[0] != "-" and not is_media(text)
 )
 spelt = {
     "upper": str.upper,

@@ -1,0 +1,188 @@
+"""Pictures: the same pixels as Pillow's, turned for display, or one clear line."""
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datamodules import PictureFile, VideoDecodeError
+from datamodules.manifests.byte_range import ByteRange
+from datamodules.video.opening import open_media
+from datamodules.video.probing import probe
+
+rng = np.random.default_rng(0)
+
+
+def smooth(height, width):
+    """A picture with detail on several scales, as photographs have: uint8 (height, width, 3)."""
+    total = np.zeros((height, width, 3))
+    for step in (2, 8, 32, 128):
+        noise = rng.normal(0, step**0.5, (height // step + 2, width // step + 2, 3))
+        small = Image.fromarray((noise * 8 + 128).clip(0, 255).astype(np.uint8))
+        total += np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)) - 128.0
+    return (total + 128).clip(0, 255).astype(np.uint8)
+
+
+def saved(path, pixels, **options):
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".ppm", ".tiff"])
+def test_whole_pictures_are_pillow_s(tmp_path, suffix):
+    path = saved(tmp_path / f"a{suffix}", smooth(50, 70))
+    with PictureFile(path) as file:
+        assert (file.width, file.height, file.duration, file.rate) == (70, 50, 1.0, 1)
+        frames = file.frames_at([0.0, 7.5])
+    with Image.open(path) as image:
+        expected = np.asarray(image.convert("RGB"))
+    assert frames.shape == (2, 50, 70, 3)
+    assert frames.dtype == np.uint8
+    assert (frames == expected).all()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_scaled_crop_is_pillow_s_to_a_rounding(tmp_path, interpolation):
+    path = saved(tmp_path / "a.png", smooth(300, 400))
+    with PictureFile(path) as file:
+        ours = file.frames_at([0], (112, 96), (30, 20, 330, 260), interpolation)[0]
+    kind = getattr(Image.Resampling, interpolation.upper())
+    with Image.open(path) as image:
+        expected = image.crop((30, 20, 330, 260)).resize((96, 112), kind)
+    assert np.abs(ours.astype(int) - np.asarray(expected)).max() <= 1
+
+
+@pytest.mark.parametrize("crop", [(0, 0, 2000, 1500), (123, 77, 1823, 1477), (501, 3, 1497, 999)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_jpeg_decoded_at_a_part_of_its_size_is_within_the_stated_bound(
+    tmp_path, crop, interpolation
+):
+    path = saved(tmp_path / "a.jpg", smooth(1500, 2000), quality=92)
+    with PictureFile(path) as file:
+        ours = file.frames_at([0], (224, 224), crop, interpolation)[0]
+    kind = getattr(Image.Resampling, interpolation.upper())
+    with Image.open(path) as image:
+        expected = np.asarray(image.crop(crop).resize((224, 224), kind))
+    difference = np.abs(ours.astype(int) - expected)
+    assert difference.mean() <= 2
+    shifted = np.abs(np.roll(expected, 1, axis=1).astype(int) - expected)
+    assert difference.mean() < shifted.mean() / 3  # a pixel's shift would show
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_as_its_exif_data_say(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.jpg"
+    saved(path, smooth(40, 60), exif=exif)
+    from PIL import ImageOps
+
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    with PictureFile(path) as file:
+        assert (file.height, file.width) == expected.shape[:2]
+        assert (file.frames_at([0])[0] == expected).all()
+        crop = (5, 10, 25, 30)
+        assert (file.frames_at([0], crop=crop)[0] == expected[10:30, 5:25]).all()  # opened again
+
+
+def test_modes_of_colour_become_rgb(tmp_path):
+    pixels = smooth(20, 30)
+    rgb = Image.fromarray(pixels)
+    palette = rgb.convert("P")
+    palette.save(tmp_path / "palette.png", transparency=0)
+    rgb.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    rgb.convert("L").save(tmp_path / "grey.jpg")
+    rgb.convert("RGBA").save(tmp_path / "alpha.png")
+    rgb.convert("1").save(tmp_path / "bits.png")
+    for path in sorted(tmp_path.glob("*.*g")):
+        with PictureFile(path) as file, Image.open(path) as image:
+            assert file.frames_at([0]).shape == (1, 20, 30, 3)
+            if path.name != "palette.png":  # there Pillow warns
+                assert (file.frames_at([0])[0] == np.asarray(image.convert("RGB"))).all()
+    deep = rng.integers(0, 1 << 16, (20, 30)).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    with PictureFile(tmp_path / "deep.png") as file:
+        assert (file.frames_at([0])[0] == (deep >> 8)[..., None]).all()
+
+
+def bomb(side):
+    """A small PNG of many pixels."""
+    file = io.BytesIO()
+    Image.new("1", (side, side)).save(file, "PNG")
+    return file.getvalue()
+
+
+def animated(kind):
+    file = io.BytesIO()
+    frames = [Image.fromarray(smooth(20, 20)) for _ in range(3)]
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:])
+    return file.getvalue()
+
+
+def encoded(kind, pixels=None):
+    file = io.BytesIO()
+    Image.fromarray(smooth(64, 64) if pixels is None else pixels).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.jpg", b"", "the file is empty"),
+        ("a.jpg", b"no picture", "not one of the pictures read here: JPEG, PNG, WEBP"),
+        ("a.jpg", lambda: encoded("JPEG")[:-400], "truncated"),
+        ("a.png", lambda: encoded("PNG")[:-4000], "truncated|broken"),
+        ("a.webp", lambda: encoded("WEBP")[:-1000], "."),
+        ("a.png", lambda: bomb(30_000), "it has more than the 67,108,864 pixels allowed"),
+        ("a.png", lambda: bomb(9_000), "it has more than the 67,108,864 pixels allowed"),
+        ("a.webp", lambda: animated("WEBP"), "it has 3 frames: not a single picture"),
+        ("a.png", lambda: animated("PNG"), "it has 3 frames: not a single picture"),
+        ("a.tiff", lambda: encoded("TIFF", np.ones((9, 9), np.float32)), "numbers, not colours"),
+        ("a.jpg", lambda: encoded("GIF"), "not one of the pictures read here"),
+    ],
+)
+def test_what_cannot_be_read_is_one_clear_line(tmp_path, name, content, reason):
+    path = tmp_path / name
+    path.write_bytes(content() if callable(content) else content)
+    with pytest.raises(VideoDecodeError, match=reason) as caught, PictureFile(path) as file:
+        file.frames_at([0])
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    facts = probe(str(path))
+    assert not facts.ok
+    assert facts.reason == caught.value.reason
+
+
+def test_a_missing_file_and_a_folder_say_so(tmp_path):
+    with pytest.raises(VideoDecodeError, match="No such file"):
+        PictureFile(tmp_path / "none.jpg")
+    with pytest.raises(VideoDecodeError, match="not a file"):
+        PictureFile(tmp_path)
+
+
+def test_a_picture_in_a_tar_file(tmp_path):
+    picture = saved(tmp_path / "a.jpg", smooth(40, 60))
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(picture, "a.jpg")
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        member = tar.getmember("a.jpg")
+    source = ByteRange(str(tmp_path / "a.tar"), member.offset_data, member.size, "a.jpg")
+    with open_media(source) as packed, open_media(picture) as alone:
+        assert isinstance(packed, PictureFile)
+        assert (packed.frames_at([0]) == alone.frames_at([0])).all()
+
+
+def test_facts_of_a_picture(tmp_path):
+    facts = probe(str(saved(tmp_path / "a.png", smooth(40, 60))))
+    assert (facts.ok, facts.codec, facts.width, facts.height) == (True, "png", 60, 40)
+    assert (facts.num_frames, facts.rotation, facts.duration, facts.rate) == (1, 0, None, None)
+
+
+def test_another_suffix_is_a_video(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"x")
+    with pytest.raises(VideoDecodeError, match="Invalid data"):
+        open_media(path)
