@@ -180,6 +180,8 @@ def check_model(config: DictConfig) -> None:
             f"data.eval_pad={list(padded)} is for test, with model.input_size and task.init_from; "
             "in training the model takes data.size"
         )
+    if getattr(model, "any_size", False):
+        return
     clip = (config.data.num_frames, *(padded or size))
     if tuple(getattr(model, "input_size", clip)) != clip:
         raise UsageError(
