@@ -41,7 +41,8 @@ MAY_IMPORT = {
     "hiera_video.terminal": "",
     "hiera_video.models": "terminal",
     "hiera_video.augment": "models",
-    "hiera_video.metrics": "datamodules.ava datamodules.clips",  # tables of boxes, and their IoU
+    # Tables of boxes, and their IoU; masks as run lengths.
+    "hiera_video.metrics": "datamodules.ava datamodules.clips datamodules.coco",
     "hiera_video.weights": "models terminal",
     "hiera_video.results": "datamodules metrics",
     "hiera_video.visualize": "augment models",

@@ -10,7 +10,12 @@ import pyarrow as pa
 
 from datamodules.annotated import AnnotatedVideoDataModule
 from datamodules.arguments import check_range
-from datamodules.coco.annotations import CocoAnnotations, CocoManifest, read_coco
+from datamodules.coco.annotations import (
+    CocoAnnotations,
+    CocoManifest,
+    ground_truth,
+    read_coco,
+)
 from datamodules.coco.pictures import EvaluationPictures, TrainingPictures
 from datamodules.errors import DatasetError
 from datamodules.manifests.finding import find_by_path
@@ -130,6 +135,10 @@ class CocoDataModule(AnnotatedVideoDataModule):
         annotations = self._read_annotations(first)
         self.class_names = annotations.class_names
         self.category_ids = annotations.category_ids
+
+    def ground_truth(self, split: str) -> dict[str, Any]:
+        """The content of the json file of ``train``, ``val`` or ``test``, for evaluation."""
+        return ground_truth(self.truth_file(split))
 
     def diagnose(self, splits: Sequence[str]) -> Sequence[Any]:
         """See `datamodules.coco.diagnosis`: what is wrong with the annotation, and what it has."""

@@ -43,7 +43,7 @@ def large_scale_jitter(
     return F.crop(image, top, left, height, width), F.crop(masks, top, left, height, width)
 
 
-def fit(image: Tensor, size: tuple[int, int]) -> Image:
+def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Scale a picture, uint8 ``(3, h, w)``, so that it just fits into `size`."""
     return F.resize(image, _scaled(image, size, 1.0))
 

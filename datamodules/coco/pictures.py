@@ -74,8 +74,8 @@ class TrainingPictures(_Pictures):
 
     An item is indexed by ``(epoch, index)``. Its N objects are ``boxes`` float32 ``(N, 4)`` (x1,
     y1, x2, y2 in pixels), ``box_clip`` int64 ``(N,)``, ``box_labels`` int64 ``(N,)`` (from 1 on)
-    and ``masks`` uint8 ``(N, H, W / 8)``, with eight pixels in a byte as `unpack_masks` reads them.
-    Boxes are those of the masks, which have been cropped. Crowds are left out.
+    and ``masks`` uint8 ``(N, H, W / 8)``, with eight pixels in a byte, as ``numpy.packbits`` makes
+    them. Boxes are those of the masks, which have been cropped. Crowds are left out.
 
     Args:
         manifest: the pictures.
@@ -174,12 +174,6 @@ def read_picture(path: str, size: tuple[int, int] | None = None) -> Tensor:
             path, f"is {wide}x{high}, and the annotation says {size[0]}x{size[1]}"
         )
     return torch.from_numpy(pixels)
-
-
-def unpack_masks(packed: Tensor) -> Tensor:
-    """Unpack uint8 ``(N, H, W / 8)``, the first pixel in the highest bit, to ``(N, H, W)``."""
-    shift = torch.arange(7, -1, -1, device=packed.device, dtype=torch.uint8)
-    return ((packed[..., None] >> shift) & 1).flatten(2)
 
 
 def _objects(masks: Tensor, labels: Tensor, size: tuple[int, int]) -> Item:

@@ -12,7 +12,8 @@ from torchvision.tv_tensors import Mask
 from datamodules import CocoDataModule, DatasetError, SyntheticCocoDataModule, VideoDecodeError
 from datamodules.coco.annotations import ground_truth, read_coco
 from datamodules.coco.jitter import boxes_of, fit, large_scale_jitter
-from datamodules.coco.pictures import read_picture, unpack_masks
+from datamodules.coco.pictures import read_picture
+from hiera_video.tasks.instance_segmentation import unpack_bits
 from tests.datamodules.coco.small import annotation, content, write
 
 SIZE = (64, 96)
@@ -58,7 +59,7 @@ def test_a_batch_has_pictures_boxes_classes_and_masks(tmp_path):
     assert sorted(batch["video_id"].tolist()) == [0, 2]  # a picture without objects is left out
     assert batch["video"].shape == (2, 3, 1, *SIZE)
     assert batch["picture_size"].tolist() == [[64, 96]] * 2
-    masks = unpack_masks(batch["masks"])
+    masks = unpack_bits(batch["masks"])
     assert masks.shape == (3, *SIZE)
     labels = {(2, 0): {1, 2}, (0, 2): {1, 2}}[tuple(batch["video_id"].tolist())]
     assert set(batch["box_labels"].tolist()) == labels
