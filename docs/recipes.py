@@ -15,7 +15,7 @@ from hiera_video.running.configurations import conf_dir, configurations
 PAGE = Path(__file__).with_suffix(".md")
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 DATA_SETS = (("kinetics", "Kinetics"), ("ssv2", "Something-Something V2"), ("ava", "AVA v2.2"))
-OWN_DATA = ("demo/", "folder/")
+OWN_DATA = ("demo/", "folder/", "coco/")  # COCO has a page of its own, docs/coco.md
 HEADER = (
     "config", "model", "frames x stride", "videos a step", "clips of each", "epochs, effective",
     "passes", "warm-up passes", "optimiser", "lr", "min lr", "weight decay", "layer decay", "clip",

@@ -17,7 +17,7 @@ from torchmetrics.utilities import dim_zero_cat
 from datamodules.coco.rle import encode_part, to_text
 from hiera_video.metrics.coco_results import MEASURES, CocoResults
 
-IOU_TYPES = {"box": "bbox", "mask": "segm"}
+IOU_TYPES: dict[str, Any] = {"box": "bbox", "mask": "segm"}
 STATES = {"place": (2,), "numbers": (5,), "length": (), "text": ()}
 
 
