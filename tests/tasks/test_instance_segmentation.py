@@ -182,10 +182,9 @@ def test_training_finds_shapes(tmp_path):
     augment = Augmentation(horizontal_flip=False, normalize=Normalize(IMAGE_MEAN, IMAGE_STD))
     model = functools.partial(SMALL, embed_dim=24, width=32, box_features=96)
     task = InstanceSegmentationTask(model, lr=2e-3, warmup_epochs=1, augment=augment)
-    trainer = quick_trainer(max_epochs=10, check_val_every_n_epoch=10, gradient_clip_val=1.0)
+    trainer = quick_trainer(max_epochs=7, check_val_every_n_epoch=7, gradient_clip_val=1.0)
     trainer.fit(task, datamodule=data)
     trainer.validate(task, datamodule=data, verbose=False)
     values = task.results.values()
-    print(values)
-    assert values["box_AP50"] > 0.1
-    assert values["mask_AP50"] > 0.1
+    assert values["box_AP50"] > 0.05
+    assert values["mask_AP50"] > 0.05
