@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from datamodules.ava.data_module import AVADataModule
     from datamodules.base import VideoDataModule
     from datamodules.clips.videos import ClipFormat
+    from datamodules.coco.data_module import CocoDataModule
     from datamodules.coloured_shapes import example_clips
     from datamodules.errors import DatasetError, UserError, VideoDecodeError
     from datamodules.folder import VideoFolderDataModule
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from datamodules.synthetic import SyntheticMotionDataModule
     from datamodules.synthetic_actions import SyntheticActionDataModule
     from datamodules.synthetic_ava import SyntheticAVADataModule
+    from datamodules.synthetic_coco import SyntheticCocoDataModule
     from datamodules.video.decoding import VideoFile
     from datamodules.video.pictures import PictureFile
 
@@ -35,6 +37,7 @@ __getattr__, __dir__, __all__ = public_names(
         "ava.data_module": ["AVADataModule"],
         "base": ["VideoDataModule"],
         "clips.videos": ["ClipFormat"],
+        "coco.data_module": ["CocoDataModule"],
         "coloured_shapes": ["example_clips"],
         "errors": ["DatasetError", "UserError", "VideoDecodeError"],
         "folder": ["VideoFolderDataModule"],
@@ -51,6 +54,7 @@ __getattr__, __dir__, __all__ = public_names(
         "synthetic": ["SyntheticMotionDataModule"],
         "synthetic_actions": ["SyntheticActionDataModule"],
         "synthetic_ava": ["SyntheticAVADataModule"],
+        "synthetic_coco": ["SyntheticCocoDataModule"],
         "video.decoding": ["VideoFile"],
         "video.pictures": ["PictureFile"],
     },

@@ -22,7 +22,7 @@ DATA_SETS = (
     ("inaturalist", "iNaturalist"),
     ("places365", "Places365"),
 )
-OWN_DATA = ("demo/", "folder/", "images/")
+OWN_DATA = ("demo/", "folder/", "images/", "coco/")  # COCO has a page of its own, docs/coco.md
 NOT_TRAINED = ("/probe",)
 HEADER = (
     "config", "model", "frames x stride", "videos a step", "clips of each", "epochs, effective",

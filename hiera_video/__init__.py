@@ -7,7 +7,12 @@ if TYPE_CHECKING:
     from hiera_video.models.names import list_models
     from hiera_video.predicting.load import load
     from hiera_video.predicting.neighbours import neighbours
-    from hiera_video.weights.create import create_detector, create_mae, create_model
+    from hiera_video.weights.create import (
+        create_detector,
+        create_mae,
+        create_mask_rcnn,
+        create_model,
+    )
     from hiera_video.weights.load import load_weights
 
 # Not by `datamodules.lazy`: with `python -m hiera_video` this file runs before `__main__` moves the
@@ -15,6 +20,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "create_detector": "weights.create",
     "create_mae": "weights.create",
+    "create_mask_rcnn": "weights.create",
     "create_model": "weights.create",
     "list_models": "models.names",
     "load": "predicting.load",
@@ -24,6 +30,7 @@ _MODULES = {
 __all__ = [
     "create_detector",
     "create_mae",
+    "create_mask_rcnn",
     "create_model",
     "list_models",
     "load",

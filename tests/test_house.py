@@ -37,12 +37,15 @@ MAY_IMPORT = {
     "datamodules.synthetic_actions": "figures folder synthetic",
     "datamodules.ava": "annotated arguments clips manifests preparing video",
     "datamodules.synthetic_ava": "ava synthetic",
+    "datamodules.coco": "annotated arguments clips manifests preparing",
+    "datamodules.synthetic_coco": "coco synthetic",
     "datamodules": "",
     "hiera_video.errors": "",
     "hiera_video.terminal": "",
     "hiera_video.models": "terminal",
     "hiera_video.augment": "models",
-    "hiera_video.metrics": "datamodules.ava datamodules.clips",  # tables of boxes, and their IoU
+    # Tables of boxes, and their IoU; masks as run lengths.
+    "hiera_video.metrics": "datamodules.ava datamodules.clips datamodules.coco",
     "hiera_video.weights": "models terminal",
     "hiera_video.results": "datamodules metrics",
     "hiera_video.visualize": "augment models",

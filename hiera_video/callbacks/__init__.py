@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from hiera_video.callbacks.averaging import AveragedWeights, ema
     from hiera_video.callbacks.confusion import ConfusionPicture
     from hiera_video.callbacks.detections import DetectionTable
+    from hiera_video.callbacks.instances import InstanceFile
     from hiera_video.callbacks.learning_rate import LearningRate
     from hiera_video.callbacks.logged_steps import LogLastStep
     from hiera_video.callbacks.metrics_file import Curves, MetricsFile
@@ -27,6 +28,7 @@ __getattr__, __dir__, __all__ = public_names(
         "averaging": ["AveragedWeights", "ema"],
         "confusion": ["ConfusionPicture"],
         "detections": ["DetectionTable"],
+        "instances": ["InstanceFile"],
         "learning_rate": ["LearningRate"],
         "logged_steps": ["LogLastStep"],
         "metrics_file": ["Curves", "MetricsFile"],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hiera_video.metrics.results import Results
     from hiera_video.results.prediction_files import PredictionFile
 
-TASKS = ("classification", "ava")
+TASKS = ("classification", "ava", "coco")
 PROTOCOLS = ("official", "pyslowfast")
 
 
@@ -25,10 +25,13 @@ def run(words: Sequence[str]) -> None:
     Raises:
         UserError: wrong usage, or files that cannot be used.
     """
-    if _task(words) == "ava":
-        _evaluate_ava(_ava_parser().parse_args(words))
-    else:
-        _evaluate_classification(_parser().parse_args(words))
+    match _task(words):
+        case "ava":
+            _evaluate_ava(_ava_parser().parse_args(words))
+        case "coco":
+            _evaluate_coco(_coco_parser().parse_args(words))
+        case _:
+            _evaluate_classification(_parser().parse_args(words))
 
 
 def _evaluate_classification(arguments: argparse.Namespace) -> None:
@@ -105,6 +108,17 @@ def _evaluate_ava(arguments: argparse.Namespace) -> None:
         print(f"{results.describe()}\n\n{fit.describe()}")
 
 
+def _evaluate_coco(arguments: argparse.Namespace) -> None:
+    from hiera_video.results.coco import evaluate_files
+
+    results, fit = evaluate_files(arguments.ground_truth, arguments.predictions, progress_line)
+    if arguments.json:
+        summary = results.summary() | {"files": fit._asdict()}
+        print(json.dumps(summary, indent=2, ensure_ascii=False))
+    else:
+        print(f"{results.describe()}\n\n{fit.describe()}")
+
+
 def _task(words: Sequence[str]) -> str | None:
     """The value of ``--task``, which decides on the other arguments."""
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
@@ -129,12 +143,27 @@ def _ava_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _coco_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "hiera-video evaluate",
+        description="Compute COCO's average precision of boxes and masks from json files, and "
+        "report how well the two files match.",
+    )
+    add = parser.add_argument
+    add("--task", choices=TASKS, required=True)
+    add("--ground-truth", type=Path, required=True, metavar="FILE.json", help="as instances_*.json")
+    add("--predictions", type=Path, required=True, metavar="FILE.json", help="list of detections")
+    add("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "hiera-video evaluate",
         description="Compute the accuracy from the predictions.parquet of one test; for several, "
         "of their averaged probabilities.",
-        epilog="For detected actions see hiera-video evaluate --task ava --help.",
+        epilog="For detected actions see hiera-video evaluate --task ava --help, for objects in "
+        "pictures --task coco --help.",
     )
     add = parser.add_argument
     add("--task", choices=TASKS, required=True)

@@ -49,6 +49,7 @@ USES = {
     "classifier": 'load("{folder}").predict("video.mp4")',
     "action_detector": 'load("{folder}").predict("video.mp4", boxes="full_frame")',
     "masked_autoencoder": 'load("{folder}").reconstruct("video.mp4")',
+    "mask_rcnn": 'load("{folder}").predict("picture.jpg")',
 }
 
 
@@ -166,6 +167,13 @@ def _output(description: Description) -> str:
             "The other inputs are boxes `(N, 4)`, x1, y1, x2, y2 in [0, 1] of their clip, and the "
             "index of each box's clip, `(N,)`. Output: logits `(N, classes)`; the sigmoid of a "
             "logit is the score of an action."
+        )
+    if description.kind == "mask_rcnn":
+        return (
+            "The other input is the height and width of each picture, which lies in the upper left "
+            "corner. Output for each picture: `boxes` `(N, 4)`, x1, y1, x2, y2 in pixels, `labels` "
+            "`(N,)` from 1 on, `scores` `(N,)`, and `masks` `(N, 1, 28, 28)`, probabilities in the "
+            "box."
         )
     if description.kind == "masked_autoencoder":
         return "Output: a prediction for each hidden patch, and the loss."

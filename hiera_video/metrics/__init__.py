@@ -6,6 +6,7 @@ from datamodules.lazy import public_names
 
 if TYPE_CHECKING:
     from hiera_video.metrics.ava import AVAMeanAveragePrecision
+    from hiera_video.metrics.coco import CocoAveragePrecision
     from hiera_video.metrics.multi_view import MultiViewAccuracy
     from hiera_video.metrics.probe import FeatureProbe
 
@@ -13,6 +14,7 @@ __getattr__, __dir__, __all__ = public_names(
     __name__,
     {
         "ava": ["AVAMeanAveragePrecision"],
+        "coco": ["CocoAveragePrecision"],
         "multi_view": ["MultiViewAccuracy"],
         "probe": ["FeatureProbe"],
     },

@@ -8,6 +8,7 @@ from typing import Any
 from hiera_video.models.action_detector import HieraActionDetector
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.mask_rcnn import MaskRCNNHiera
 from hiera_video.models.names import model_arguments
 
 # Whoever checks the keys of a configuration reads from the return annotations which class takes
@@ -58,3 +59,19 @@ def create_detector(name: str, num_classes: int = 80, **overrides: Any) -> Hiera
     """
     arguments = {**model_arguments(name), "num_classes": num_classes}
     return HieraActionDetector(**{**arguments, **overrides})
+
+
+def create_mask_rcnn(name: str, num_classes: int = 80, **overrides: Any) -> MaskRCNNHiera:
+    """A detector of objects and their masks with random weights, on the encoder of the name.
+
+    Args:
+        name: one of `list_models` for images, such as ``hiera_base_224``.
+        num_classes: number of classes, without the background; COCO has 80.
+        **overrides: arguments of `MaskRCNNHiera` that replace those of the name.
+
+    Raises:
+        ValueError: an unknown name, a model of videos, or arguments that do not go together.
+        TypeError: an argument that `MaskRCNNHiera` does not take.
+    """
+    arguments = {**model_arguments(name), "num_classes": num_classes}
+    return MaskRCNNHiera(**{**arguments, **overrides})

@@ -186,6 +186,8 @@ def check_model(config: DictConfig) -> None:
             f"data.eval_pad={list(padded)} is for test, with model.input_size and task.init_from; "
             "in training the model takes data.size"
         )
+    if getattr(model, "any_size", False):
+        return
     clip = (config.data.num_frames, *(padded or size))
     images = takes_images(model) and clip[0] == 1
     if tuple(getattr(model, "input_size", clip)) != (clip[1:] if images else clip):

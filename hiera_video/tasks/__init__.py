@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hiera_video.tasks.base import VideoTask
     from hiera_video.tasks.classification import ClassificationTask
     from hiera_video.tasks.detection import DetectionTask
+    from hiera_video.tasks.instance_segmentation import InstanceSegmentationTask
     from hiera_video.tasks.pretraining import PretrainingTask
     from hiera_video.tasks.probing import ProbingTask
     from hiera_video.tasks.sharded_strategy import ShardedStrategy
@@ -21,6 +22,7 @@ __getattr__, __dir__, __all__ = public_names(
         "base": ["VideoTask"],
         "classification": ["ClassificationTask"],
         "detection": ["DetectionTask"],
+        "instance_segmentation": ["InstanceSegmentationTask"],
         "pretraining": ["PretrainingTask"],
         "probing": ["ProbingTask"],
         "sharded_strategy": ["ShardedStrategy"],

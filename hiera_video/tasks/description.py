@@ -12,6 +12,7 @@ from hiera_video.models import zoo
 from hiera_video.models.action_detector import HieraActionDetector
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.mask_rcnn import MaskRCNNHiera
 from hiera_video.models.names import MODELS
 from hiera_video.weights import create
 from hiera_video.weights.description import CUSTOM, UNKNOWN, Description
@@ -21,11 +22,12 @@ KIND_OF: dict[type[nn.Module], str] = {
     Hiera: "classifier",
     MaskedAutoencoderHiera: "masked_autoencoder",
     HieraActionDetector: "action_detector",
+    MaskRCNNHiera: "mask_rcnn",
 }
 FACTORIES = {
     getattr(module, f"create_{kind}")
     for module in (zoo, create)
-    for kind in ("model", "mae", "detector")
+    for kind in ("model", "mae", "detector", "mask_rcnn")
 }
 PACKAGES = ("hiera-video", "torch", "torchvision", "lightning", "av", "numpy", "hydra-core")
 
@@ -43,8 +45,8 @@ def describe(
 
     Args:
         model: the network.
-        factory: what made the network: a ``functools.partial`` of `create_model`, `create_mae` or
-            `create_detector`. With anything else, the kind is ``custom``.
+        factory: what made the network: a ``functools.partial`` of `create_model`, `create_mae`,
+            `create_detector` or `create_mask_rcnn`. With anything else, the kind is ``custom``.
         data: the data module, whose ``clip`` and ``test_views`` tell how a video becomes an input.
         classes: of the network.
         normalize: from uint8 to the network's input; None: that of the published video models.
@@ -59,13 +61,15 @@ def describe(
     if kind in ("classifier", "action_detector"):
         # A task of the user's own may have outputs that are no classes.
         arguments["num_classes"] = len(classes.names) or model.head.projection.out_features
+    if kind == "mask_rcnn":
+        arguments["num_classes"] = model.num_classes
     normalize = normalize or Normalize()
     return Description(
         kind=kind,
         name=name,
         arguments=arguments,
         class_names=classes.names,
-        clip=_clip(data),
+        clip=None if kind == "mask_rcnn" else _clip(data),
         mean=normalize.mean,
         std=normalize.std,
         source=recipe or UNKNOWN,

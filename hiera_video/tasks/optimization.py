@@ -1,7 +1,7 @@
 """Parameter groups with layer-wise decay, and the schedule of the learning rate."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning import Trainer
@@ -150,6 +150,41 @@ def scheduler(
     factor = Schedule(
         optimizer, lambda step: warmup_cosine(step, warmup_steps, total_steps, floor, start)
     )
+    return {"scheduler": factor, "interval": "step"}
+
+
+def warmup_steps(
+    step: int, warmup: int, start: float, milestones: Sequence[int], gamma: float
+) -> float:
+    """Factor on the learning rate: linear from ``start`` to 1, then falling at milestones.
+
+    Args:
+        step: optimiser steps already made, from 0.
+        warmup: steps of the linear part.
+        start: factor of the first step, in [0, 1].
+        milestones: steps after which the factor is multiplied by ``gamma``.
+        gamma: in (0, 1].
+
+    Returns:
+        The factor of the next step, in [0, 1].
+    """
+    rise = min(1.0, step / warmup) if warmup else 1.0
+    return (start + (1 - start) * rise) * gamma ** sum(step >= m for m in milestones)
+
+
+def stepwise_scheduler(
+    optimizer: Optimizer, warmup: int, start: float, milestones: Sequence[int], gamma: float
+) -> dict[str, Any]:
+    """`warmup_steps` at every step, in the form that ``configure_optimizers`` returns.
+
+    Args:
+        optimizer: its groups keep the ratio of their learning rates.
+        warmup: as in `warmup_steps`.
+        start: likewise.
+        milestones: likewise.
+        gamma: likewise.
+    """
+    factor = Schedule(optimizer, lambda step: warmup_steps(step, warmup, start, milestones, gamma))
     return {"scheduler": factor, "interval": "step"}
 
 

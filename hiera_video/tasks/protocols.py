@@ -110,6 +110,20 @@ class ActionData(VideoData, Protocol):
 
 
 @runtime_checkable
+class ObjectData(VideoData, Protocol):
+    """Pictures with objects; `datamodules.coco.CocoDataModule` is such a data module."""
+
+    @property
+    def category_ids(self) -> Sequence[int]:
+        """COCO's number of each class, in the order of `class_names`."""
+        ...
+
+    def ground_truth(self, split: str) -> Mapping[str, Any]:
+        """The content of a split's annotation file."""
+        ...
+
+
+@runtime_checkable
 class ClassifyingTask(Protocol):
     """A task whose outputs are classes; `ClassificationTask` and `DetectionTask` are such tasks."""
 
@@ -147,6 +161,11 @@ def data_of(trainer: Trainer) -> VideoData:
 def action_data_of(trainer: Trainer) -> ActionData:
     """The trainer's data module, of keyframes."""
     return cast(ActionData, data_of(trainer))
+
+
+def object_data_of(trainer: Trainer) -> ObjectData:
+    """The trainer's data module, of pictures with objects."""
+    return cast(ObjectData, data_of(trainer))
 
 
 def classifying(pl_module: LightningModule) -> ClassifyingTask:

@@ -7,6 +7,7 @@ from hiera_video.models import zoo
 from hiera_video.models.action_detector import HieraActionDetector
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
+from hiera_video.models.mask_rcnn import MaskRCNNHiera
 from hiera_video.models.names import MODELS
 from hiera_video.weights.portable import read_model
 
@@ -76,6 +77,31 @@ def create_detector(
     if _is_exported(name):
         return read_model(name, "action_detector", **overrides)
     return zoo.create_detector(os.fspath(name), **overrides)
+
+
+def create_mask_rcnn(
+    name: str | os.PathLike[str], num_classes: int | None = None, **overrides: Any
+) -> MaskRCNNHiera:
+    """Create a Mask R-CNN.
+
+    Args:
+        name: one of `list_models` for images, or an exported Mask R-CNN; see `create_model`.
+        num_classes: number of classes, without the background; by default those of the export, or
+            the 80 of COCO.
+        **overrides: arguments of `MaskRCNNHiera` that replace those of the name or the export.
+
+    Returns:
+        The model, in training mode, float32, on the CPU.
+
+    Raises:
+        ValueError: an unknown name, a model of videos, or arguments that contradict each other.
+        CheckpointError: (a ValueError) the folder cannot be read, or holds another kind of model.
+    """
+    if num_classes is not None:
+        overrides["num_classes"] = num_classes
+    if _is_exported(name):
+        return read_model(name, "mask_rcnn", **overrides)
+    return zoo.create_mask_rcnn(os.fspath(name), **overrides)
 
 
 def _is_exported(name: str | os.PathLike[str]) -> bool:

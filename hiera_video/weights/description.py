@@ -14,7 +14,7 @@ SCHEMA_VERSION = 2  # of the record; version 1 had no detectors, action_ids and 
 JSON = "model.json"
 RECORD = "description"  # its key in a checkpoint
 CUSTOM = "custom"  # kind of a model that is not made here, as in a task of the user's own
-KINDS = ("classifier", "masked_autoencoder", "action_detector")
+KINDS = ("classifier", "masked_autoencoder", "action_detector", "mask_rcnn")
 UNKNOWN = "unknown"  # what is written where something is not known
 SAMPLINGS = ("clip", "spread", "segments")
 FORMATS = ("safetensors", "pt2", "onnx")
@@ -31,8 +31,8 @@ class Description(NamedTuple):
     """All that it takes to build a model and to use it.
 
     Attributes:
-        kind: ``classifier``, ``masked_autoencoder`` or ``action_detector``; ``custom`` for a model
-            that is not made here, which only its own program can build.
+        kind: ``classifier``, ``masked_autoencoder``, ``action_detector`` or ``mask_rcnn``;
+            ``custom`` for a model that is not made here, which only its own program can build.
         name: of the model, as in `list_models`; of a custom model that of its class.
         arguments: of its constructor, where they differ from those of the name.
         class_names: in the order of the logits; empty if unknown, and for masked autoencoders.
@@ -48,8 +48,8 @@ class Description(NamedTuple):
         training: what is known about their training: plain values, for people.
         weights: format of the file of weights: ``safetensors``, ``pt2`` or ``onnx``.
         input: what that file takes: ``float32``, normalised; or ``uint8`` pixels.
-        action_ids: numbers of the classes in AVA's files, in the order of the logits; empty if they
-            have none.
+        action_ids: numbers of the classes in AVA's or COCO's files, in the order of the logits;
+            empty if they have none.
         versions: of the packages that trained the model, by their names.
         evaluation: how tests of the training used the model, where that is not in `clip`. Of action
             detectors ``short_side`` (pixels to which a picture is scaled; null: as far as the clip

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hiera_video.errors import CheckpointError
 from hiera_video.models.architecture import Geometry
+from hiera_video.models.mask_rcnn import DETECTOR_PARTS, PREDICTORS
 from hiera_video.models.names import CHECKPOINTS
 from hiera_video.weights.adapt import DECODER, fit_positions, for_model, without
 from hiera_video.weights.download import LICENCE, published_file
@@ -34,7 +35,7 @@ __all__ = [
     "read_weights",
 ]
 
-HEAD = ("head.projection.weight", "head.projection.bias")
+HEAD = ("head.projection.weight", "head.projection.bias", *PREDICTORS)
 
 
 class LoadReport(NamedTuple):
@@ -73,8 +74,11 @@ class LoadReport(NamedTuple):
             lines.append(f"left out the decoder, {len(decoder)} tensors")
         if others := [name for name in self.unexpected if name not in decoder]:
             lines.append(f"left out {_few(others)}")
-        if missing := [name for name in self.missing if name not in HEAD]:
-            lines.append(f"kept at initial values: {_few(missing)}")
+        missing = [name for name in self.missing if name not in HEAD]
+        if parts := [name for name in missing if name.startswith(DETECTOR_PARTS)]:
+            lines.append(f"new: {', '.join(_tops(parts))}")
+        if others := [name for name in missing if name not in parts]:
+            lines.append(f"kept at initial values: {_few(others)}")
         if len(missing) < len(self.missing):
             lines.append("new head: the file has none for these classes")
         return "\n  ".join(lines)
@@ -96,10 +100,11 @@ def load_weights(
 
     When a classifier is loaded from a masked autoencoder, the decoder is left out, ``encoder_norm``
     becomes ``norm``, and the head keeps its initial values. So does a head for another number of
-    classes. For another input size, position embeddings are resized; see `positions`.
+    classes, and all of a Mask R-CNN but its encoder if the file is of another kind of model. For
+    another input size, position embeddings are resized; see `positions`.
 
     Args:
-        model: a `Hiera`, `MaskedAutoencoderHiera` or `HieraActionDetector`.
+        model: a `Hiera`, `MaskedAutoencoderHiera`, `HieraActionDetector` or `MaskRCNNHiera`.
         source: a file (``.pth``, ``.bin``, Lightning's ``.ckpt``, ``.safetensors``), the folder of
             a run or an export, or the name of published weights such as ``mae_hiera_base_16x224``,
             which are downloaded once.
@@ -193,11 +198,18 @@ def _notes(
 def _refuse_gaps(own: StateDict, translation: Translation, report: LoadReport) -> None:
     """Raise a ValueError unless weights and model differ only where they may.
 
-    The file may lack a head, and tensors that its format never has. It may have a decoder that the
-    model lacks, and tensors that are not part of a Hiera.
+    The file may lack a head, tensors that its format never has, and all parts that make a detector
+    of an encoder. It may have a decoder or a classifier's head that the model lacks, and tensors
+    that are not part of a Hiera.
     """
     weights = translation.weights
-    missing = [name for name in report.missing if name not in (*HEAD, *translation.lacks)]
+    detects = any(name.startswith(DETECTOR_PARTS) for name in weights)
+    new = () if detects else DETECTOR_PARTS
+    missing = [
+        name
+        for name in report.missing
+        if name not in (*HEAD, *translation.lacks) and not name.startswith(new)
+    ]
     differ = [
         f"{name} is {_size(weights[name])} in the file and {_size(own[name])} in the model"
         for name in missing
@@ -205,6 +217,8 @@ def _refuse_gaps(own: StateDict, translation: Translation, report: LoadReport) -
     ]
     absent = [name for name in missing if name not in weights]
     spare = DECODER if "mask_token" not in own else ()
+    if any(name.startswith(DETECTOR_PARTS) for name in own):
+        spare = (*spare, "head.projection.")
     unexpected = [name for name in weights if name not in own and not name.startswith(spare)]
     gaps = {"sizes differ": differ, "missing": absent, "not in the model": unexpected}
     faults = [f"{gap}: {_few(names)}" for gap, names in gaps.items() if names]

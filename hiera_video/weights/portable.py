@@ -9,7 +9,12 @@ from torch import nn
 
 from hiera_video.errors import CheckpointError
 from hiera_video.models.names import CHECKPOINTS
-from hiera_video.models.zoo import create_detector, create_mae, create_model
+from hiera_video.models.zoo import (
+    create_detector,
+    create_mae,
+    create_mask_rcnn,
+    create_model,
+)
 from hiera_video.weights.description import (
     CUSTOM,
     JSON,
@@ -26,6 +31,7 @@ CREATE = {
     "classifier": create_model,
     "masked_autoencoder": create_mae,
     "action_detector": create_detector,
+    "mask_rcnn": create_mask_rcnn,
 }
 # A file may be so many times smaller than the float32 model that it is loaded into: float8.
 SMALLEST_NUMBERS = 4

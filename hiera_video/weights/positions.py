@@ -1,10 +1,4 @@
-"""Position embeddings for inputs of another size.
-
-Attention within mask units learns a pattern of one unit's size, which the embedding of space
-repeats in each unit. Stretching the whole embedding would stretch that pattern, and no unit would
-see what it was trained with (Bolya et al., "Window Attention is Bugged: How not to Interpolate
-Position Embeddings", arXiv:2311.05613). So the pattern is tiled as it is, and only the rest of the
-embedding is resized.
+"""Position embeddings of a file for inputs of another size; see `models.positions`.
 
 Legend: C channels; T' H' W' the grid of tokens after patch embedding; h w tokens of a mask unit.
 """
@@ -16,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hiera_video.models.architecture import Geometry
+from hiera_video.models.positions import Grid, resize_bicubic, resize_windows, tile
 
-Grid = tuple[int, ...]
 TIME, DECODER = "pos_embed_temporal", "decoder_pos_embed"
 
 
@@ -76,9 +70,6 @@ def resize_time(value: Tensor, steps: int) -> Tensor:
 def resize_space(value: Tensor, source: Grid, target: Grid, unit: Grid) -> Tensor:
     """Resize an embedding of space, and keep the pattern within mask units as it was.
 
-    The pattern is the mean over all units. It stays exactly the same. What differs from it is
-    resized (bicubic) and shifted so that its own mean over units is zero again.
-
     Args:
         value: ``(1, H'*W', C)`` of the grid `source`.
         source: ``(H', W')``, a multiple of `unit`.
@@ -96,9 +87,7 @@ def resize_space(value: Tensor, source: Grid, target: Grid, unit: Grid) -> Tenso
             f"position embeddings of {_by(source)} tokens have no whole mask units of {_by(unit)}"
         )
     x = value.double().transpose(1, 2).unflatten(2, source)  # (1, C, H', W')
-    within = _mean_unit(x, unit)  # (1, C, h, w)
-    x = _resize(x - _tile(within, source), target)  # (1, C, H', W') of the target, as from here on
-    x = x + _tile(within - _mean_unit(x, unit), target)
+    x = resize_windows(x, target, unit)  # (1, C, H', W') of the target
     return x.flatten(2).transpose(1, 2).to(value.dtype)  # (1, H'*W', C)
 
 
@@ -117,7 +106,7 @@ def resize_joint(value: Tensor, source: Grid, target: Grid) -> Tensor:
     """
     *time, height, width = source
     x = value.double().unflatten(1, (math.prod(time), height, width))[0]  # (T, H, W, C)
-    x = _resize(x.permute(0, 3, 1, 2), target[-2:])  # (T, C, H, W)
+    x = resize_bicubic(x.permute(0, 3, 1, 2), target[-2:])  # (T, C, H, W)
     if time and time[0] != target[0]:
         steps = resize_time(x.flatten(1)[None], target[0])  # (1, T, C*H*W)
         x = steps[0].unflatten(1, x.shape[1:]).to(x.dtype)
@@ -143,27 +132,8 @@ def compose(across: Tensor, within: Tensor, grid: Grid, antialias: bool) -> Tens
     if any(n % u for n, u in zip(grid, unit, strict=True)):
         raise ValueError(f"its windows of {_by(unit)} do not divide {_by(grid)} tokens")
     x = F.interpolate(across.float(), grid, mode="bicubic", antialias=antialias)
-    x = x + _tile(within.float(), grid)  # (1, C, H', W')
+    x = x + tile(within.float(), grid)  # (1, C, H', W')
     return x.flatten(2).transpose(1, 2)
-
-
-def _resize(x: Tensor, size: Grid) -> Tensor:
-    """Bicubic, ``(N, C, H, W)`` to ``(N, C, *size)``."""
-    # The antialiased kernel is the sharper one; it averages only where it shrinks.
-    if tuple(x.shape[-2:]) == tuple(size):
-        return x
-    return F.interpolate(x, tuple(size), mode="bicubic", antialias=True)
-
-
-def _mean_unit(x: Tensor, unit: Grid) -> Tensor:
-    """``(1, C, H', W')`` to the mean over its units ``(1, C, h, w)``."""
-    h, w = unit
-    return x.unflatten(3, (-1, w)).unflatten(2, (-1, h)).mean(dim=(2, 4))
-
-
-def _tile(within: Tensor, grid: Grid) -> Tensor:
-    """``(1, C, h, w)`` repeated to ``(1, C, H', W')``."""
-    return within.tile([n // u for n, u in zip(grid, within.shape[-2:], strict=True)])
 
 
 def _space_name(geometry: Geometry) -> str:

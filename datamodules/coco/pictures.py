@@ -1,0 +1,189 @@
+"""Pictures with objects, as a loader's worker makes them."""
+
+import json
+import warnings
+
+import numpy as np
+import torch
+from PIL import Image as PillowImage
+from PIL import ImageOps
+from torch import Tensor
+from torchvision.tv_tensors import Image, Mask
+
+from datamodules.clips.items import Item
+from datamodules.clips.sampling import sample_seed
+from datamodules.coco.annotations import CocoManifest
+from datamodules.coco.jitter import GREY, boxes_of, fit, large_scale_jitter, pad
+from datamodules.coco.segmentation import draw
+from datamodules.errors import VideoDecodeError
+
+
+class _Pictures:
+    """What training and evaluation share. An item has one picture, a clip of one frame.
+
+    Args:
+        manifest: the pictures.
+        size: height and width of the result, pixels, both multiples of 8.
+        seed: seed of the run.
+    """
+
+    def __init__(self, manifest: CocoManifest, size: tuple[int, int], seed: int) -> None:
+        self.manifest, self.size, self.seed = manifest, size, seed
+        self.item_shape = (1, 1, *size, 3)
+
+    def item(self, image: Tensor | None, epoch: int, index: int) -> Item:
+        """An item without objects.
+
+        Args:
+            image: uint8 ``(3, h, w)``, at most as large as `size`; None: it cannot be read.
+            epoch: epoch, for the seed.
+            index: row of the manifest.
+        """
+        number = self.manifest.image(index)
+        annotations = self.manifest.annotations
+        original = [int(annotations.height[number]), int(annotations.width[number])]
+        pictures = [] if image is None else [image]
+        video = torch.empty(len(pictures), 1, *self.size, 3, dtype=torch.uint8)
+        for picture in pictures:
+            video[0, 0] = pad(picture, self.size, GREY).permute(1, 2, 0)  # (H, W, 3)
+        count = len(pictures)
+        sizes = torch.tensor([p.shape[-2:] for p in pictures], dtype=torch.int64)
+        seeds = [sample_seed(self.seed, epoch, index)] * count
+        return {
+            "video": video,
+            "seed": torch.tensor(seeds, dtype=torch.int64),
+            "video_id": torch.full((count,), number),
+            "picture_size": sizes.reshape(count, 2),
+            "original_size": torch.tensor([original] * count, dtype=torch.int64).reshape(count, 2),
+        }
+
+    def read(self, index: int) -> Image:
+        """The picture of a row, uint8 ``(3, h, w)``, of the size that the annotation says.
+
+        Raises:
+            VideoDecodeError: it cannot be read, or has another size.
+        """
+        path, number = self.manifest.path(index), self.manifest.image(index)
+        annotations = self.manifest.annotations
+        expected = int(annotations.width[number]), int(annotations.height[number])
+        return Image(read_picture(path, expected).permute(2, 0, 1))
+
+
+class TrainingPictures(_Pictures):
+    """Pictures with large-scale jitter, and the objects that are left in them.
+
+    An item is indexed by ``(epoch, index)``. Its N objects are ``boxes`` float32 ``(N, 4)`` (x1,
+    y1, x2, y2 in pixels), ``box_clip`` int64 ``(N,)``, ``box_labels`` int64 ``(N,)`` (from 1 on)
+    and ``masks`` uint8 ``(N, H, W / 8)``, with eight pixels in a byte, as ``numpy.packbits`` makes
+    them. Boxes are those of the masks, which have been cropped. Crowds are left out.
+
+    Args:
+        manifest: the pictures.
+        size: height and width of the result, pixels, both multiples of 8.
+        seed: seed of the run.
+        scale: see `jitter.large_scale_jitter`.
+    """
+
+    def __init__(
+        self,
+        manifest: CocoManifest,
+        size: tuple[int, int],
+        seed: int,
+        scale: tuple[float, float],
+    ) -> None:
+        super().__init__(manifest, size, seed)
+        self.scale = scale
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        epoch, index = key
+        rng = np.random.default_rng(sample_seed(self.seed, epoch, index))
+        rows = self._rows(index)
+        image = self.read(index)
+        masks = self._masks(index, rows)
+        image, masks = large_scale_jitter(image, masks, self.size, self.scale, rng)
+        left = masks.bool().flatten(1).any(dim=1)
+        labels = torch.from_numpy(self.manifest.annotations.category[rows] + 1)
+        return self.item(image, epoch, index) | _objects(masks[left], labels[left], self.size)
+
+    def empty(self, index: int) -> Item:
+        """The item of a picture that cannot be read."""
+        none = torch.zeros(0, *self.size, dtype=torch.uint8)
+        labels = torch.zeros(0, dtype=torch.int64)
+        return self.item(None, 0, index) | _objects(none, labels, self.size)
+
+    def _rows(self, index: int) -> np.ndarray:
+        annotations = self.manifest.annotations
+        rows = annotations.rows(self.manifest.image(index))
+        return rows[~annotations.crowd[rows]]
+
+    def _masks(self, index: int, rows: np.ndarray) -> Mask:
+        """The masks of objects in the whole picture, uint8 ``(n, h, w)``."""
+        annotations, number = self.manifest.annotations, self.manifest.image(index)
+        size = int(annotations.height[number]), int(annotations.width[number])
+        masks = np.zeros((len(rows), *size), np.uint8)
+        for mask, row in zip(masks, rows.tolist(), strict=True):
+            try:
+                mask[:] = draw(json.loads(annotations.segmentation[row].as_py()), *size)
+            except ValueError as error:
+                name = f"annotation {annotations.annotation_id[row]}"
+                raise VideoDecodeError(self.manifest.path(index), f"{name}: {error}") from None
+        return Mask(torch.from_numpy(masks))
+
+
+class EvaluationPictures(_Pictures):
+    """Whole pictures, scaled so that they just fit in, without objects.
+
+    An item is indexed by ``(epoch, index)``.
+    """
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        epoch, index = key
+        return self.item(fit(self.read(index), self.size), epoch, index)
+
+    def empty(self, index: int) -> Item:
+        """The item of a picture that cannot be read."""
+        return self.item(None, 0, index)
+
+
+def read_picture(path: str, size: tuple[int, int] | None = None) -> Tensor:
+    """Read a picture.
+
+    It is turned as its Exif data says, unless `size` is that of the picture as it is stored.
+
+    Args:
+        path: of a file that Pillow reads.
+        size: width and height that it must have, pixels; None: any.
+
+    Returns:
+        uint8 ``(h, w, 3)``, RGB.
+
+    Raises:
+        VideoDecodeError: it cannot be read, or has another size.
+    """
+    try:
+        with warnings.catch_warnings(), PillowImage.open(path) as file:
+            warnings.simplefilter("ignore")  # about metadata that is not used
+            stored = file.size
+            picture = file if stored == size else ImageOps.exif_transpose(file)
+            pixels = np.array(picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
+        raise VideoDecodeError(path, f"not a readable picture ({error})") from None
+    if size is not None and pixels.shape[1::-1] != tuple(size):
+        wide, high = stored
+        raise VideoDecodeError(
+            path, f"is {wide}x{high}, and the annotation says {size[0]}x{size[1]}"
+        )
+    return torch.from_numpy(pixels)
+
+
+def _objects(masks: Tensor, labels: Tensor, size: tuple[int, int]) -> Item:
+    boxes = boxes_of(masks) if len(masks) else torch.zeros(0, 4)
+    packed = np.packbits(pad(masks, size, 0).numpy(), axis=2) if len(masks) else None
+    if packed is None:
+        packed = np.zeros((0, size[0], size[1] // 8), np.uint8)
+    return {
+        "boxes": boxes.float(),
+        "box_clip": torch.zeros(len(masks), dtype=torch.int64),
+        "box_labels": labels,
+        "masks": torch.from_numpy(packed),
+    }

@@ -1,0 +1,157 @@
+"""COCO's metric from json files, and how the files fit each other if it is low."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datamodules.coco.annotations import ground_truth, is_box
+from datamodules.coco.segmentation import run_lengths
+from datamodules.errors import DatasetError
+from hiera_video.metrics.coco import evaluate_detections
+from hiera_video.metrics.coco_results import CocoResults
+
+ProgressLine = Callable[[str, str | None], AbstractContextManager[Any]]
+MOST_COUNTED = 100  # detections of a picture
+
+
+class Fit(NamedTuple):
+    """How detections and ground truth fit each other.
+
+    Attributes:
+        pictures: number of pictures in the ground truth.
+        predicted: number of them that have detections.
+        detections: number of detections.
+        unknown_images: number of detections of each image id that the ground truth lacks.
+        unknown_categories: likewise of each category id.
+        never: categories with objects and no detection.
+        cut_off: number of pictures with more than 100 detections, of which the best 100 count.
+        tiny: number of boxes whose sides are at most 1, which may be shares and not pixels.
+        without_mask: number of detections without a mask; with any, masks are not evaluated.
+    """
+
+    pictures: int
+    predicted: int
+    detections: int
+    unknown_images: dict[int, int]
+    unknown_categories: dict[int, int]
+    never: list[str]
+    cut_off: int
+    tiny: int
+    without_mask: int
+
+    def describe(self) -> str:
+        """The same in words; what is not worth a line is left out."""
+        lines = [
+            f"{self.detections:,} detections in {self.predicted:,} of {self.pictures:,} pictures"
+        ]
+        for kind, ids in (("image", self.unknown_images), ("category", self.unknown_categories)):
+            if ids:
+                shown = ", ".join(f"{i} ({n:,})" for i, n in list(ids.items())[:8])
+                more = ", ..." if len(ids) > 8 else ""
+                lines.append(f"{kind} ids that the ground truth lacks, left out: {shown}{more}")
+        if self.never:
+            lines.append(f"categories with objects and no detection: {', '.join(self.never)}")
+        if self.tiny and self.tiny == self.detections:
+            lines.append("all boxes are within 1 pixel; they must be in pixels, not in [0, 1]")
+        if self.cut_off:
+            lines.append(
+                f"pictures with more than {MOST_COUNTED} detections, of which the best count: "
+                f"{self.cut_off:,}"
+            )
+        if self.without_mask:
+            lines.append(f"detections without a mask: {self.without_mask:,}")
+        return "\n".join(lines)
+
+
+def evaluate_files(
+    truth_file: Path,
+    predictions: Path,
+    progress_line: ProgressLine = lambda name, unit: nullcontext(),
+) -> tuple[CocoResults, Fit]:
+    """Evaluate a json file of results in COCO's form.
+
+    Detections of unknown pictures and categories are left out.
+
+    Args:
+        truth_file: annotation such as ``instances_val2017.json``.
+        predictions: list of ``{"image_id", "category_id", "bbox", "score", "segmentation"}``.
+        progress_line: opens a display of some work, by its name.
+
+    Raises:
+        DatasetError: a file cannot be read, or a row is wrong; names the file and the row.
+    """
+    with progress_line(f"read {truth_file.name}", None):
+        truth = ground_truth(truth_file)
+    with progress_line(f"read {predictions.name}", None):
+        rows = read_detections(predictions, {i["id"]: i for i in truth["images"]})
+    images = {image["id"] for image in truth["images"]}
+    categories = {category["id"]: category["name"] for category in truth["categories"]}
+    kept = [r for r in rows if r["image_id"] in images and r["category_id"] in categories]
+    with progress_line("match boxes and masks", None):
+        results = evaluate_detections(truth, kept)
+    return results, _fit(truth, rows, kept, categories)
+
+
+def read_detections(file: Path, images: Mapping[int, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Read a file of results; masks become run lengths as text.
+
+    Args:
+        file: json file.
+        images: of the ground truth, by id.
+
+    Raises:
+        DatasetError: the file cannot be read, or a row is wrong; names the row.
+    """
+    try:
+        rows = json.loads(file.read_bytes())
+    except OSError as error:
+        raise DatasetError(f"{file}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{file}: not valid JSON ({error})") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DatasetError(f"{file}: expected a list of detections, as COCO's results")
+    for number, row in enumerate(rows, 1):
+        where = f"{file}, record {number}"
+        for key in ("image_id", "category_id"):
+            if not isinstance(row.get(key), int):
+                raise DatasetError(f"{where}: {key} must be a whole number, not {row.get(key)!r}")
+        if not isinstance(row.get("score"), int | float) or not row["score"] == row["score"]:
+            raise DatasetError(f"{where}: score must be a number, not {row.get('score')!r}")
+        if not is_box(row.get("bbox")):
+            raise DatasetError(f"{where}: bbox must be [x, y, width, height] in pixels")
+        if row.get("segmentation") is None:
+            row.pop("segmentation", None)
+        elif image := images.get(row["image_id"]):
+            size = image["height"], image["width"]
+            try:
+                row["segmentation"] = run_lengths(row["segmentation"], *size)
+            except ValueError as error:
+                raise DatasetError(f"{where}: {error}") from None
+    return rows
+
+
+def _fit(
+    truth: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    kept: Sequence[Mapping[str, Any]],
+    categories: Mapping[int, str],
+) -> Fit:
+    images = {image["id"] for image in truth["images"]}
+    per_image = Counter(row["image_id"] for row in rows)
+    per_category = Counter(row["category_id"] for row in rows)
+    annotated = {a["category_id"] for a in truth["annotations"] if not a.get("iscrowd")}
+    detected = {row["category_id"] for row in kept}
+    return Fit(
+        pictures=len(images),
+        predicted=len(images & per_image.keys()),
+        detections=len(rows),
+        unknown_images={i: n for i, n in per_image.items() if i not in images},
+        unknown_categories={i: n for i, n in per_category.items() if i not in categories},
+        never=[name for i, name in categories.items() if i in annotated - detected],
+        cut_off=sum(n > MOST_COUNTED for n in per_image.values()),
+        tiny=sum(max(row["bbox"][2:]) <= 1 for row in rows),
+        without_mask=sum("segmentation" not in row for row in rows),
+    )

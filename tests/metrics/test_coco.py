@@ -1,0 +1,217 @@
+"""AP against pycocotools, to 1e-9, on sets that are as awkward as possible."""
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from datamodules.coco.annotations import ground_truth
+from datamodules.coco.rle import encode, to_text
+from datamodules.coco.segmentation import draw
+from datamodules.errors import DatasetError
+from hiera_video.metrics.coco import STATES, CocoAveragePrecision, DetectedMask, evaluate_detections
+from hiera_video.metrics.coco_results import MEASURES
+from hiera_video.results.coco import evaluate_files
+from tests.metrics.processes import joined
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+CATEGORIES = [{"id": 1, "name": "a"}, {"id": 5, "name": "b"}, {"id": 9, "name": "never"}]
+SIZE = (120, 160)
+
+
+def pycocotools(truth, detections, kind):
+    """The twelve numbers of COCO's own code; masks without boxes, as Detectron2 gives them."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        annotations = COCO()
+        annotations.dataset = json.loads(json.dumps(truth))
+        annotations.createIndex()
+        rows = json.loads(json.dumps(detections))
+        for row in rows:
+            row.pop("bbox" if kind == "segm" else "segmentation")
+        evaluation = COCOeval(annotations, annotations.loadRes(rows), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return np.where(evaluation.stats < 0, np.nan, evaluation.stats)
+
+
+def mask_of(box):
+    mask = np.zeros(SIZE, bool)
+    x, y, w, h = (round(n) for n in box)
+    mask[y : y + h, x : x + w] = True
+    mask[y, x] = False
+    return {"size": list(SIZE), "counts": to_text(encode(mask))}
+
+
+def random_box(rng, largest=110):
+    w, h = np.exp(rng.uniform(np.log(4), np.log(largest), 2))
+    return [rng.uniform(0, SIZE[1] - w - 1), rng.uniform(0, SIZE[0] - h - 1), float(w), float(h)]
+
+
+def random_set(seed):
+    """Objects of all sizes, crowds, empty pictures, ties, and more than 100 detections."""
+    rng = np.random.default_rng(seed)
+    images = [
+        {"id": int(i), "file_name": "", "height": SIZE[0], "width": SIZE[1]}
+        for i in rng.permutation(9)
+    ]
+    annotations, detections = [], []
+    for image in images[1:]:
+        for _ in range(rng.integers(0, 5)):
+            box = random_box(rng)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image["id"],
+                    "category_id": int(rng.choice([1, 5])),
+                    "bbox": box,
+                    "area": box[2] * box[3] * rng.uniform(0.3, 1),
+                    "iscrowd": int(rng.random() < 0.2),
+                    "segmentation": mask_of(box),
+                }
+            )
+            for _ in range(rng.integers(0, 4)):
+                near = [n + rng.uniform(-3, 3) * (i < 2) for i, n in enumerate(box)]
+                near[0], near[1] = max(0, near[0]), max(0, near[1])
+                detections.append((image["id"], annotations[-1]["category_id"], near))
+    for image in (images[0], images[1], images[1]):
+        many = [(image["id"], int(rng.choice([1, 5, 9])), random_box(rng, 40)) for _ in range(70)]
+        detections += many
+    rows = [
+        {
+            "image_id": image,
+            "category_id": category,
+            "bbox": box,
+            "score": float(np.float32(rng.integers(1, 8) / 8)),  # most of them tie
+            "segmentation": mask_of(box),
+        }
+        for image, category, box in detections
+    ]
+    return {"images": images, "annotations": annotations, "categories": CATEGORIES}, rows
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_numbers_are_those_of_pycocotools(seed):
+    truth, detections = random_set(seed)
+    results = evaluate_detections(truth, detections)
+    for kind, name in (("bbox", "box"), ("segm", "mask")):
+        expected = pycocotools(truth, detections, kind)
+        actual = [results.numbers[name][measure] for measure in MEASURES]
+        np.testing.assert_allclose(actual, expected, atol=1e-9, rtol=0)
+    assert 0 < results.numbers["box"]["AP"] < 1
+    assert np.isnan(results.per_class["box"][2])
+    assert np.nanmean(results.per_class["mask"]) == pytest.approx(results.numbers["mask"]["AP"])
+    assert results.objects.sum() == sum(not a["iscrowd"] for a in truth["annotations"])
+
+
+def test_without_detections_or_objects():
+    truth, _ = random_set(0)
+    nothing = evaluate_detections(truth, [])
+    assert nothing.numbers["box"]["AP"] == nothing.numbers["mask"]["AP"] == 0
+    _, detections = random_set(0)
+    results = evaluate_detections({**truth, "annotations": []}, detections)
+    assert np.isnan(list(results.values().values())).all()
+    assert results.summary()["box"]["AP"] is None
+    assert "-" in results.describe()
+
+
+def metric_of(truth, detections, images):
+    """A metric that has seen some of the pictures."""
+    metric = CocoAveragePrecision([1, 5, 9])
+    metric.set_ground_truth(truth)
+    for image in images:
+        rows = [r for r in detections if r["image_id"] == truth["images"][image]["id"]]
+        rows.sort(key=lambda row: -row["score"])
+        box = torch.tensor([r["bbox"] for r in rows], dtype=torch.float64).reshape(-1, 4)
+        corners = torch.cat([box[:, :2], box[:, :2] + box[:, 2:]], dim=1)
+        metric.update(
+            image,
+            corners,
+            torch.tensor([[1, 5, 9].index(r["category_id"]) + 1 for r in rows], dtype=torch.int64),
+            torch.tensor([r["score"] for r in rows]),
+            [DetectedMask(torch.from_numpy(draw(r["segmentation"], *SIZE)), (0, 0)) for r in rows],
+        )
+    return metric
+
+
+def test_all_processes_have_the_results_of_one():
+    truth, detections = random_set(3)
+    expected = metric_of(truth, detections, range(9)).results().summary()
+    assert metric_of(truth, detections, range(8, -1, -1)).results().summary() == expected
+    for shares in ([range(8, 0, -1), [0]], [[], range(9)], [[3, 1, 5], [0, 2, 4], [6, 8, 7]]):
+        together = joined([metric_of(truth, detections, share) for share in shares], list(STATES))
+        assert together.results().summary() == expected
+        assert len(together.detections()) == len(detections)
+
+
+def test_files_give_the_results_of_the_metric(tmp_path):
+    truth, detections = random_set(1)
+    metric = metric_of(truth, detections, range(9))
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "found.json").write_text(json.dumps(metric.detections()))
+    results, fit = evaluate_files(tmp_path / "truth.json", tmp_path / "found.json")
+    assert results.summary() == metric.results().summary()
+    assert {k: float(v) for k, v in metric.compute().items()} == pytest.approx(
+        results.values(), nan_ok=True
+    )
+    assert (fit.detections, fit.cut_off, fit.pictures) == (len(detections), 1, 9)
+    assert "more than 100 detections" in fit.describe()
+
+
+def evaluated(tmp_path, change):
+    truth, detections = random_set(1)
+    detections = change(detections) or detections
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "found.json").write_text(json.dumps(detections))
+    return evaluate_files(tmp_path / "truth.json", tmp_path / "found.json")
+
+
+def test_ids_that_the_ground_truth_lacks_are_left_out_and_said(tmp_path):
+    def change(rows):
+        rows[0]["image_id"], rows[1]["category_id"] = 77, 2
+
+    _, fit = evaluated(tmp_path, change)
+    assert (fit.unknown_images, fit.unknown_categories) == ({77: 1}, {2: 1})
+    assert "image ids that the ground truth lacks, left out: 77 (1)" in fit.describe()
+    only = evaluated(tmp_path, lambda rows: [r for r in rows if r["category_id"] != 5])[1]
+    assert "categories with objects and no detection: b" in only.describe()
+
+
+def test_boxes_alone_are_evaluated(tmp_path):
+    def change(rows):
+        for row in rows:
+            del row["segmentation"]
+            row["bbox"] = [n / 200 for n in row["bbox"]]
+
+    results, fit = evaluated(tmp_path, change)
+    assert list(results.numbers) == ["box"]
+    assert "not in [0, 1]" in fit.describe()
+    assert "detections without a mask" in fit.describe()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image_id": "1"}, "record 1: image_id must be a whole number"),
+        ({"score": None}, "record 1: score must be a number"),
+        ({"bbox": [1, 2, 3]}, r"record 1: bbox must be \[x, y, width, height\]"),
+        ({"segmentation": [[1, 2]]}, "record 1: a polygon must"),
+    ],
+)
+def test_wrong_detections(tmp_path, row, message):
+    with pytest.raises(DatasetError, match=message):
+        evaluated(tmp_path, lambda rows: [{**rows[0], **row}])
+
+
+def test_unreadable_files(tmp_path):
+    with pytest.raises(DatasetError, match="expected a list of detections"):
+        evaluated(tmp_path, lambda rows: {"a": 1})
+    with pytest.raises(DatasetError, match="cannot be read"):
+        evaluate_files(tmp_path / "truth.json", tmp_path / "none.json")
+    assert ground_truth(tmp_path / "truth.json")["images"]
