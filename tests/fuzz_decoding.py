@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from datamodules.errors import VideoDecodeError
 from datamodules.loading.file_workers import Lost, work
-from datamodules.manifests.splits import VIDEO_SUFFIXES
+from datamodules.suffixes import VIDEO_SUFFIXES
 from datamodules.video.decoding import VideoFile
 from tests.video_files import moving_frames, write_video
 

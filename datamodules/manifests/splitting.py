@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.errors import DatasetError
-from datamodules.manifests.lists import VIDEO_SUFFIXES
+from datamodules.suffixes import VIDEO_SUFFIXES
 from datamodules.manifests.splits import class_folders
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")

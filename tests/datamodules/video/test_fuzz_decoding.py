@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.manifests.splits import VIDEO_SUFFIXES
+from datamodules.suffixes import VIDEO_SUFFIXES
 from tests import fuzz_decoding
 from tests.fuzz_decoding import fuzz, mutant, write_sources
 
