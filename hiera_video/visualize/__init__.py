@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 from datamodules.lazy import public_names
 
 if TYPE_CHECKING:
+    from hiera_video.visualize.class_accuracy import class_accuracy_picture
     from hiera_video.visualize.confusion import confusion_picture
     from hiera_video.visualize.heat import heat_over, heat_sheet
     from hiera_video.visualize.reconstruction import (
         clip_gif,
+        moving_pictures,
         picture_sheet,
         reconstruction_sheet,
         row_captions,
@@ -18,10 +20,12 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = public_names(
     __name__,
     {
+        "class_accuracy": ["class_accuracy_picture"],
         "confusion": ["confusion_picture"],
         "heat": ["heat_over", "heat_sheet"],
         "reconstruction": [
             "clip_gif",
+            "moving_pictures",
             "picture_sheet",
             "reconstruction_sheet",
             "row_captions",
