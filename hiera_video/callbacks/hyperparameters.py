@@ -15,15 +15,13 @@ from hiera_video.callbacks.pictures import showing
 
 log = logging.getLogger(__name__)
 
-# TensorBoard shows the first ones without being asked.
-FIRST = ("name", "model.name", "task.lr", "data.batch_size", "task.epochs.count")
 SECTIONS = ("name", "seed", "task", "model", "data", "trainer")
 OF_SECTION = {
     "data": ("batch_size", "repeats", "num_frames", "stride", "fps", "size", "crop_scale", "train"),
     "trainer": ("precision", "max_epochs", "max_steps", "gradient_clip_val"),
 }
 LEFT_OUT = ("task.model", "task.recipe", "task.seed", "task.compile", "task.class_names")
-SUFFIX = ".hparams"  # of TensorBoard's file of them
+FINAL = "final"  # TensorBoard's folder of them
 Value = bool | int | float | str
 
 
@@ -31,8 +29,9 @@ class Hyperparameters(Callback):
     """Log the settings of a run, as keys of its configuration, with the metrics it ended with.
 
     Weights & Biases and MLflow get the settings when a run begins. TensorBoard shows settings only
-    together with metrics, so it gets them when the training ends. The metrics are the last value of
-    each number of the validation, and ``best/...`` of the number that chooses the best checkpoint.
+    together with metrics, so it gets them when the training ends, in a folder of their own, in
+    place of those of an earlier end of the run. The metrics are ``final/...``, the last value of
+    each number of the validation, and ``best/...``, that of the best checkpoint.
 
     Args:
         config: the configuration as plain values.
@@ -56,14 +55,15 @@ class Hyperparameters(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the final metrics."""
-        best, final = _best(trainer), _final(trainer)
-        if not trainer.is_global_zero or not final:
+        metrics = {**_best(trainer), **_final(trainer)}
+        if not trainer.is_global_zero or not metrics:
             return
         for logger in showing(trainer.loggers):
             if not isinstance(logger, TensorBoardLogger):
-                logger.log_metrics(best, trainer.global_step)
-            elif isinstance(logger.experiment, SummaryWriter):
-                _write(Path(logger.log_dir), self.values, best, final, trainer.global_step)
+                logger.log_metrics(metrics, trainer.global_step)
+            elif isinstance(logger.experiment, SummaryWriter):  # else `Curves` has given up
+                folder = Path(logger.log_dir, FINAL)
+                _write(folder, self.values, metrics, trainer.global_step)
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, Value]:
@@ -73,9 +73,8 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, Value]:
         config: plain values.
 
     Returns:
-        Numbers, switches and texts by the keys of the configuration, the most important first; a
-        list is one text, and an object in the task is the name of its class. What is null is left
-        out.
+        Numbers, switches and texts by the keys of the configuration; a list is one text, and an
+        object in a section is the name of its class. What is null is left out.
     """
     values = {}
     for section in SECTIONS:
@@ -83,7 +82,7 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, Value]:
         if isinstance(part, Mapping) and section in OF_SECTION:
             part = {name: part[name] for name in OF_SECTION[section] if name in part}
         values.update(_flat(section, part))
-    return {key: values[key] for key in FIRST if key in values} | values
+    return values
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, Value]]:
@@ -102,9 +101,12 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, Value]]:
 
 
 def _final(trainer: Trainer) -> dict[str, float]:
-    """The last value of each number of the validation."""
-    metrics = trainer.callback_metrics
-    return {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
+    """The last value of each number of the validation, such as ``final/top1``."""
+    return {
+        f"final/{name.removeprefix('val/')}": float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("val/")
+    }
 
 
 def _best(trainer: Trainer) -> dict[str, float]:
@@ -119,24 +121,22 @@ def _best(trainer: Trainer) -> dict[str, float]:
 
 
 def _write(
-    folder: Path,
-    values: Mapping[str, Value],
-    best: Mapping[str, float],
-    final: Mapping[str, float],
-    step: int,
+    folder: Path, values: Mapping[str, Value], metrics: Mapping[str, float], step: int
 ) -> None:
-    """Write TensorBoard's file of hyperparameters, in place of that of an earlier end of the run.
+    """Write hyperparameters and metrics for TensorBoard.
 
-    TensorBoard takes the first settings that it finds in a folder, and the last value of each
-    curve. Those of ``final`` are in the folder's other files.
+    It takes the first settings in a folder, and all of its curves as metrics; hence a folder for
+    them alone. A list of all settings and metrics, as `SummaryWriter.add_hparams` writes it, would
+    hide those that only other runs have.
     """
     try:
-        for earlier in folder.glob(f"*{SUFFIX}"):
+        for earlier in folder.glob("events.*"):
             earlier.unlink()
-        with SummaryWriter(str(folder), filename_suffix=SUFFIX) as writer:
-            for summary in hparams(dict(values), {**best, **final}):
+        _, start, end = hparams(dict(values), {})
+        with SummaryWriter(str(folder)) as writer:
+            for summary in (start, end):
                 writer._get_file_writer().add_summary(summary, step)
-            for name, value in best.items():
+            for name, value in metrics.items():
                 writer.add_scalar(name, value, step)
     except OSError as error:
         log.warning(f"{folder}: no hyperparameters for TensorBoard: {error.strerror}")
