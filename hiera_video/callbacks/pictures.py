@@ -34,13 +34,13 @@ def log_picture(
         name: of the picture, under which its versions at several steps are shown.
         picture: RGB, with few colours; or the bytes of an animated GIF.
         step: steps of the optimiser so far.
-        caption: what it shows.
+        caption: what it shows; Weights & Biases alone has a place for it.
     """
     file = picture if isinstance(picture, bytes) else _png(picture)
     for logger in showing(loggers):
         try:
             if isinstance(logger, TensorBoardLogger):
-                _to_tensorboard(logger, name, file, step, caption)
+                _to_tensorboard(logger, name, file, step)
             elif isinstance(logger, WandbLogger):
                 _to_wandb(logger, name, file, step, caption)
             elif isinstance(logger, MLFlowLogger):
@@ -59,11 +59,9 @@ def _is_gif(file: bytes) -> bool:
     return file.startswith(b"GIF8")
 
 
-def _to_tensorboard(
-    logger: TensorBoardLogger, name: str, file: bytes, step: int, caption: str
-) -> None:
+def _to_tensorboard(logger: TensorBoardLogger, name: str, file: bytes, step: int) -> None:
     """Write the file as it is; `SummaryWriter.add_video` would need MoviePy to make a GIF."""
-    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata  # pyright: ignore
+    from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
 
     writer = logger.experiment
     if not isinstance(writer, SummaryWriter):  # `Curves` has given up
@@ -71,8 +69,7 @@ def _to_tensorboard(
     with Image.open(io.BytesIO(file)) as opened:
         width, height = opened.size
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=file)
-    metadata = SummaryMetadata(summary_description=caption)
-    value = Summary.Value(tag=name, image=image, metadata=metadata)
+    value = Summary.Value(tag=name, image=image)
     writer._get_file_writer().add_summary(Summary(value=[value]), step)
 
 
@@ -85,7 +82,7 @@ def _to_wandb(logger: WandbLogger, name: str, file: bytes, step: int, caption: s
 
 
 def _to_mlflow(logger: MLFlowLogger, name: str, file: bytes, step: int) -> None:
-    """An artifact such as ``confusion/step-0000120.png``; artifacts have no captions."""
+    """Log an artifact such as ``val/confusion/step-0000120.png``."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"step-{step:07d}.{'gif' if _is_gif(file) else 'png'}")
         path.write_bytes(file)
