@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from hiera_video.callbacks.averaging import AveragedWeights, ema
     from hiera_video.callbacks.confusion import ConfusionPicture
     from hiera_video.callbacks.detections import DetectionTable
+    from hiera_video.callbacks.hyperparameters import Hyperparameters
     from hiera_video.callbacks.instances import InstanceFile
     from hiera_video.callbacks.learning_rate import LearningRate
     from hiera_video.callbacks.logged_steps import LogLastStep
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hiera_video.callbacks.run_record import RunRecord
     from hiera_video.callbacks.speed import Speed
     from hiera_video.callbacks.stall import StallReport
+    from hiera_video.callbacks.tracking import MLflowRun, WandbRun
 
 __getattr__, __dir__, __all__ = public_names(
     __name__,
@@ -28,6 +30,7 @@ __getattr__, __dir__, __all__ = public_names(
         "averaging": ["AveragedWeights", "ema"],
         "confusion": ["ConfusionPicture"],
         "detections": ["DetectionTable"],
+        "hyperparameters": ["Hyperparameters"],
         "instances": ["InstanceFile"],
         "learning_rate": ["LearningRate"],
         "logged_steps": ["LogLastStep"],
@@ -41,5 +44,6 @@ __getattr__, __dir__, __all__ = public_names(
         "run_record": ["RunRecord"],
         "speed": ["Speed"],
         "stall": ["StallReport"],
+        "tracking": ["MLflowRun", "WandbRun"],
     },
 )

@@ -5,21 +5,29 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
+from hiera_video.callbacks.pictures import log_picture, showing
 from hiera_video.tasks.pretraining import PretrainingTask
-from hiera_video.visualize.reconstruction import reconstruction_sheet, to_image
+from hiera_video.visualize.reconstruction import (
+    moving_pictures,
+    picture_sheet,
+    reconstruction_pictures,
+    row_captions,
+    to_image,
+)
 
 log = logging.getLogger(__name__)
 
 
 class ReconstructionPictures(Callback):
-    """Paint the first clips of each validation, as a PNG file and a TensorBoard image.
+    """Paint the first clips of each validation, as a PNG file and, moving, for the loggers.
 
     Each clip has four rows with captions: the clip, what the model saw, its reconstruction, and the
-    prediction alone. Judge a training by the last one: normalised targets give the reconstruction
-    the true mean and deviation of each hidden patch, and even random weights look good with them.
-    A model whose target is no picture (histograms of gradients) is not painted; the log says so.
+    prediction alone. The file has a column for each frame; TensorBoard, Weights & Biases and MLflow
+    get a GIF that plays the clips side by side. Judge a training by the last row: normalised
+    targets give the reconstruction the true mean and deviation of each hidden patch, and even
+    random weights look good with them. A model whose target is no picture (histograms of gradients)
+    is not painted; the log says so.
 
     Args:
         folder: where ``step-0001234.png`` is written.
@@ -57,12 +65,15 @@ class ReconstructionPictures(Callback):
         video = task.normalize(batch["video"][: self.num_clips])
         with trainer.precision_plugin.forward_context():  # in the types of the training
             out = task(video, batch["seed"][: self.num_clips])
-        sheet = reconstruction_sheet(task.model, video, out, task.normalize)
+        pictures = reconstruction_pictures(task.model, video, out, task.normalize)
+        captions = row_captions(task.model)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            to_image(sheet).save(self.folder / f"step-{trainer.global_step:07d}.png")
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_image("reconstruction", sheet.cpu(), trainer.global_step)
+            file = self.folder / f"step-{trainer.global_step:07d}.png"
+            to_image(picture_sheet(pictures, captions)).save(file)
         except OSError as error:  # a full disk does not end a training
             log.warning(f"{self.folder}: no reconstructions are painted: {error.strerror}")
+        if showing(trainer.loggers):
+            caption = "from top to bottom: " + "; ".join(captions)
+            gif = moving_pictures(pictures, captions)
+            log_picture(trainer.loggers, "reconstruction", gif, trainer.global_step, caption)

@@ -24,7 +24,8 @@ PREDICTIONS = "predictions.parquet*"
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 LOCK = ".lock"
 # What is in the folder of a run before it has done anything.
-BEFORE_WORK = {LOCK, ".hydra", "tensorboard", "metrics"}  # and the log of each process
+BEFORE_WORK = {LOCK, ".hydra", "tensorboard", "metrics", "wandb", "wandb_id.txt", "mlflow_id.txt"}
+# and the log of each process
 
 
 def run_folder(name: str, command: str, resume: str | None) -> str:

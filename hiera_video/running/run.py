@@ -16,12 +16,13 @@ import torch
 from hydra.utils import instantiate
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.files import atomic_file
 from hiera_video.callbacks.averaging import AveragedWeights
+from hiera_video.callbacks.hyperparameters import Hyperparameters
+from hiera_video.callbacks.pictures import showing
 from hiera_video.callbacks.predictions import PredictionLines
 from hiera_video.callbacks.recovery import ContinueEpoch, SaveOnSigterm
 from hiera_video.callbacks.run_record import RunRecord
@@ -190,13 +191,14 @@ def _records(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
-    callbacks, loggers = (_instances(config, section) for section in ("callbacks", "logger"))
+    callbacks, loggers = _instances(config, "callbacks"), []
     fits = config.command == "fit"
+    if fits or config.command == "test":
+        loggers = _instances(config, "logger")
     if not fits:  # no checkpoints and curves; a test draws pictures
         training_only = (Checkpoint, AveragedWeights, WeightAveraging)
         callbacks = [c for c in callbacks if not isinstance(c, training_only)]
-        draws = config.command == "test"
-        loggers = [lg for lg in loggers if draws and isinstance(lg, TensorBoardLogger)]
+        loggers = showing(loggers)
     plugins = instantiate(config.trainer.get("plugins"), _convert_="all") or []
     plugins = plugins if isinstance(plugins, list) else [plugins]
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -204,7 +206,7 @@ def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
     trainer = instantiate(
         config.trainer,
         _convert_="all",
-        callbacks=[record, ContinueEpoch(), *callbacks],
+        callbacks=[record, ContinueEpoch(), *callbacks, Hyperparameters(record.resolved)],
         enable_checkpointing=fits,
         logger=loggers,
         plugins=plugins,

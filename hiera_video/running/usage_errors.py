@@ -15,7 +15,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from hiera_video.errors import SILENT_PROCESS, LostProcess, UsageError, UserError, as_user_error
-from hiera_video.running.overrides import arguments, default_values, section_of
+from hiera_video.running.overrides import (
+    arguments,
+    config_groups,
+    default_values,
+    section_of,
+)
 from hiera_video.running.words import HydraCall
 from hiera_video.terminal import did_you_mean
 
@@ -120,7 +125,13 @@ def _wrong_key(error: BaseException, call: HydraCall) -> str:
         key = re.search(r"full_key: (\S+)", str(error))
         reason = str(error).strip().splitlines()[0].partition(" while resolving interpolation: ")
         return (f"{key.group(1)}: " if key else "") + (reason[2] or reason[0])
-    key, values = override.group(1), default_values(call)
+    key = override.group(1)
+    if key in config_groups():  # the configuration of a run, or a copy of one
+        return (
+            f"{call.config} has its {key} already: +{key}=NAME adds to it; with --config NAME "
+            f"resume=RUN, {key}=NAME chooses another"
+        )
+    values = default_values(call)
     if key in values:
         return f"{key}: {_one_line(error.__cause__ or error)}"
     keys = [k for k in values if not k.rpartition(".")[2].startswith("_")]

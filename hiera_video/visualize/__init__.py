@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from datamodules.lazy import public_names
 
 if TYPE_CHECKING:
+    from hiera_video.visualize.class_accuracy import class_accuracy_picture
     from hiera_video.visualize.confusion import confusion_picture
     from hiera_video.visualize.explained import stage_figure, token_order_figure, unit_figure
     from hiera_video.visualize.feature_colours import (
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from hiera_video.visualize.heat import heat_over, heat_sheet
     from hiera_video.visualize.reconstruction import (
         clip_gif,
+        moving_pictures,
         picture_sheet,
         reconstruction_sheet,
         row_captions,
@@ -24,12 +26,14 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = public_names(
     __name__,
     {
+        "class_accuracy": ["class_accuracy_picture"],
         "confusion": ["confusion_picture"],
         "explained": ["stage_figure", "token_order_figure", "unit_figure"],
         "feature_colours": ["principal_colours", "stage_pictures", "stage_sheet"],
         "heat": ["heat_over", "heat_sheet"],
         "reconstruction": [
             "clip_gif",
+            "moving_pictures",
             "picture_sheet",
             "reconstruction_sheet",
             "row_captions",

@@ -14,7 +14,9 @@ CAPTION = "rows: label\ncolumns: predicted"
 EVERY = 10  # classes between two lines
 
 
-def confusion_picture(counts: np.ndarray, class_names: Sequence[str]) -> Image.Image:
+def confusion_picture(
+    counts: np.ndarray, class_names: Sequence[str], most: int | None = None
+) -> Image.Image:
     """Paint a confusion matrix: rows are labels, columns predictions, in the order of class ids.
 
     Cells are green on the diagonal and red elsewhere. The depth of their colour is the square root
@@ -24,20 +26,26 @@ def confusion_picture(counts: np.ndarray, class_names: Sequence[str]) -> Image.I
         counts: int ``(classes, classes + 1)``. The last column counts videos without a prediction;
             it is left out if there are none.
         class_names: in the order of the rows.
+        most: paint only so many classes, those that are confused most often. A column "(others)"
+            counts what they are taken for besides. None: paint all classes.
 
     Returns:
         RGB, with space for the longest name at the left and on top.
     """
-    if not counts[:, -1].any():
-        counts = counts[:, :-1]
+    caption = CAPTION
+    shown = list(range(len(counts)))
+    if most is not None and most < len(counts):
+        caption += f"\nthe {most} of {len(counts)} classes\nthat are confused most"
+        shown = _most_confused(counts[:, :-1], most)
+    counts, more_columns = _part(counts, shown)
     rows, columns = counts.shape
     cell = int(np.clip(SIDE // rows, LEAST_CELL, GREATEST_CELL))
     font = ImageFont.load_default(min(cell - 1, 14))
-    names = [_shortened(name) for name in class_names]
-    headings = [*names, "(none)"][:columns]
+    names = [_shortened(class_names[i]) for i in shown]
+    headings = [*names, *more_columns]
     caption_font = ImageFont.load_default(12)
     widths = [font.getlength(name) for name in [*names, *headings]]
-    widths += [caption_font.getlength(line) for line in CAPTION.splitlines()]
+    widths += [caption_font.getlength(line) for line in caption.splitlines()]
     margin = int(max(widths)) + 2 * GAP
 
     cells = _colours(counts).repeat(cell, 0).repeat(cell, 1)
@@ -50,9 +58,26 @@ def confusion_picture(counts: np.ndarray, class_names: Sequence[str]) -> Image.I
         middle = margin + i * cell + cell // 2
         draw.text((margin - GAP, middle), name, "black", font, anchor="rm")
     picture.paste(_turned(headings, margin, cell, font), (margin, 0))
-    draw.text((GAP, GAP), CAPTION, "black", caption_font)
+    draw.text((GAP, GAP), caption, "black", caption_font)
     draw.rectangle((margin, margin, margin + columns * cell, margin + rows * cell), outline="black")
     return picture
+
+
+def _most_confused(counts: np.ndarray, most: int) -> list[int]:
+    """The classes of the most frequent confusions, ascending, of counts ``(classes, classes)``."""
+    wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
+    pairs = np.argsort(-wrong, axis=None, kind="stable")
+    classes = np.stack(np.unravel_index(pairs, wrong.shape), axis=1)  # (pairs, label and predicted)
+    return sorted(list(dict.fromkeys(classes.ravel().tolist()))[:most])
+
+
+def _part(counts: np.ndarray, shown: list[int]) -> tuple[np.ndarray, list[str]]:
+    """The counts of some classes, and the names of the columns that follow those of the classes."""
+    part = counts[np.ix_(shown, shown)]
+    others = counts[shown, :-1].sum(1) - part.sum(1)
+    more = {"(others)": others, "(none)": counts[shown, -1]}
+    more = {name: column for name, column in more.items() if column.any()}
+    return np.column_stack([part, *more.values()]), list(more)
 
 
 def _colours(counts: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Pictures of the input of a masked autoencoder and of its reconstruction."""
 
 import io
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from hiera_video.models.network_input import network_input
 HIDDEN = 96  # grey level of masked pixels
 GAP = 4  # pixels between pictures
 CAPTION, FONT = 100, 11  # pixels: width of the column of captions, height of its letters
+LARGEST_MOVING = 128  # pixels: side of a clip in an animation
 
 
 def reconstruction_pictures(
@@ -145,6 +147,33 @@ def to_image(picture: Tensor) -> Image.Image:
     return Image.fromarray(picture.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
+def moving_pictures(rows: Tensor, captions: Sequence[str] = (), milliseconds: int = 250) -> bytes:
+    """Animate clips: one below the other as in a `picture_sheet`, the B of them side by side.
+
+    Clips with more than 128 pixels a side are shrunk by the next whole number.
+
+    Args:
+        rows: uint8 ``(B, R, T', H, W, 3)``, such as `reconstruction_pictures`.
+        captions: for each of the R clips, written at the left; none: there is no such column.
+        milliseconds: duration of a frame.
+
+    Returns:
+        The bytes of a GIF with T' frames, which loops for ever.
+    """
+    frames = _shrunk(rows).permute(2, 1, 0, 3, 4, 5)  # (T', R, B, H, W, 3)
+    return _gif([to_image(picture_sheet(frame[None], captions)) for frame in frames], milliseconds)
+
+
+def _shrunk(rows: Tensor) -> Tensor:
+    """uint8 ``(B, R, T', H, W, 3)``, with H and W of at most 128."""
+    factor = math.ceil(max(rows.shape[3:5]) / LARGEST_MOVING)
+    if factor == 1:
+        return rows
+    flat = rows.flatten(0, 2).permute(0, 3, 1, 2)  # (B*R*T', 3, H, W)
+    smaller = F.avg_pool2d(flat.float(), factor).round().byte()
+    return smaller.permute(0, 2, 3, 1).unflatten(0, rows.shape[:3])
+
+
 def clip_gif(sheet: Tensor, frames: int, milliseconds: int = 66) -> bytes:
     """Turn the columns of a sheet into an animated GIF.
 
@@ -156,7 +185,10 @@ def clip_gif(sheet: Tensor, frames: int, milliseconds: int = 66) -> bytes:
     Returns:
         The bytes of the file, which loops for ever.
     """
-    images = [to_image(column) for column in sheet.chunk(frames, dim=2)]
+    return _gif([to_image(column) for column in sheet.chunk(frames, dim=2)], milliseconds)
+
+
+def _gif(images: Sequence[Image.Image], milliseconds: int) -> bytes:
     file = io.BytesIO()
     images[0].save(
         file, "GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0

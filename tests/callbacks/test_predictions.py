@@ -156,5 +156,5 @@ def test_the_confusion_matrix_is_painted(tmp_path):
 
     events = EventAccumulator(str(tmp_path / "tensorboard"), {"images": 0})
     events.Reload()
-    (image,) = events.Images("confusion")
+    (image,) = events.Images("test/confusion")
     assert (image.width, image.height) == size

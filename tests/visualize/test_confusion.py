@@ -42,3 +42,18 @@ def test_a_column_for_videos_without_a_prediction():
     wide = confusion_picture(counts, ["a", "b"])
     assert wide.size[0] > plain.size[0]
     assert ImageChops.difference(plain, wide.crop((0, 0, *plain.size))).getbbox() is not None
+
+
+def test_of_many_classes_the_most_confused_are_shown():
+    counts = np.zeros((100, 101), int)
+    counts[np.arange(100), np.arange(100)] = 10
+    counts[7, 90], counts[90, 50], counts[3, 4] = 5, 4, 1
+    names = [f"class number {i}" for i in range(100)]
+    part = counts[np.ix_([7, 50, 90], [7, 50, 90, 100])]
+    alone = np.asarray(confusion_picture(part, [names[i] for i in (7, 50, 90)]))
+    most = np.asarray(confusion_picture(counts, names, most=3))
+    more = len(most) - len(alone)  # for a longer caption
+    assert (most[80 + more :, more:] == alone[80:]).all()  # names and cells below the captions
+    counts[50, 3] = 1  # "(others)" have a column
+    assert confusion_picture(counts, names, most=3).size[0] > most.shape[1]
+    assert confusion_picture(counts, names, most=100) == confusion_picture(counts, names)

@@ -1,4 +1,7 @@
+import io
+
 import torch
+from PIL import Image
 
 from hiera_video import create_mae
 from hiera_video.augment.basic import Normalize
@@ -6,6 +9,7 @@ from hiera_video.visualize.reconstruction import (
     CAPTION,
     GAP,
     HIDDEN,
+    moving_pictures,
     reconstruction_pictures,
     reconstruction_sheet,
 )
@@ -58,3 +62,17 @@ def test_the_prediction_alone_takes_nothing_from_hidden_patches():
     others = reconstruction_pictures(mae, normalize(pixels // 4), out, normalize)
     assert not torch.equal(pictures[:, 2], others[:, 2])
     assert torch.equal(pictures[:, 3], others[:, 3])
+
+
+def test_moving_pictures_play_clips_side_by_side():
+    rows = torch.zeros(2, 4, 3, 300, 224, 3, dtype=torch.uint8)  # frames of 100 x 74 when shrunk
+    rows[1, 2, 1] = 255
+    with Image.open(io.BytesIO(moving_pictures(rows, ["a", "b", "c", "d"], 250))) as picture:
+        assert picture.size == (CAPTION + 2 * (74 + GAP), 4 * (100 + GAP))
+        assert (getattr(picture, "n_frames", 1), picture.info["loop"]) == (3, 0)
+        middles = []
+        for frame in range(3):
+            picture.seek(frame)
+            pixels = picture.convert("L")
+            middles.append(pixels.getpixel((CAPTION + 74 + GAP + 37, 2 * (100 + GAP) + 50)))
+    assert middles == [0, 255, 0]
