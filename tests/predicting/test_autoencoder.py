@@ -97,7 +97,7 @@ def test_the_error_of_each_patch(clip, target):
 
 
 def test_pixel_errors_are_where_the_picture_differs(clip):
-    """In pixels, the error of a patch is that of its painted pixels, up to rounding and clipping."""
+    """In pixels, the error of a patch is that of its painted pixels, up to rounding."""
     model = reconstructor(target="pixels")
     grey = np.full_like(clip, 128)  # predictions around 0 are not clipped
     with torch.no_grad():
