@@ -15,7 +15,7 @@ from PIL import Image
 
 _NUMBERS = itertools.count()  # of the players of a page
 _PAGE = """<div id="ID" style="display:inline-block;font:13px sans-serif">
-<div style="display:flex;flex-wrap:wrap;gap:8px">CLIPS</div>
+<div style="display:flex;flex-wrap:wrap;gap:8px;align-items:flex-end">CLIPS</div>
 <div style="display:flex;gap:8px;align-items:center;margin-top:4px">
 <button style="width:5em">pause</button><input type="range" min="0" max="LAST" value="0"
 style="flex:1" aria-label="frame"><span style="width:4em">0</span></div></div>
@@ -71,7 +71,7 @@ class Player:
         style = f"width:{width * scale:.0f}px;image-rendering:pixelated;display:block"
         pictures = "".join(
             f'<figure style="margin:0;width:{width * scale:.0f}px"><figcaption '
-            f'style="min-height:2.6em">{escape(caption)}</figcaption>'
+            f'style="padding-bottom:2px">{escape(caption)}</figcaption>'
             f'<img style="{style}" alt="{escape(caption)}"></figure>'
             for caption in self.captions
         )
