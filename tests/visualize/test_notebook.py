@@ -46,3 +46,21 @@ def test_without_ipywidgets_the_defaults_are_drawn(monkeypatch):
     assert sliders(draw, ratio=[0.25, 0.5], seed=range(3)) == (0.5, 1)
     with pytest.raises(ValueError, match=r"seed=1 is not among its choices \[2, 3\]"):
         sliders(draw, seed=[2, 3])
+
+
+def test_a_slider_draws_anew(monkeypatch):
+    widgets = pytest.importorskip("ipywidgets")
+    made, drawn = [], []
+    slider = widgets.SelectionSlider
+    monkeypatch.setattr(
+        widgets, "SelectionSlider", lambda **k: made.append(slider(**k)) or made[-1]
+    )
+
+    def draw(ratio=0.5, seed=1):
+        drawn.append((ratio, seed))
+
+    assert sliders(draw, ratio=[0.25, 0.5], seed=range(3)) is None
+    assert drawn == [(0.5, 1)]
+    made[0].value = 0.25
+    made[1].value = 2
+    assert drawn == [(0.5, 1), (0.25, 1), (0.25, 2)]
