@@ -65,7 +65,8 @@ class Player:
         self.clips, self.captions = clips, tuple(captions) or ("",) * len(clips)
         self.milliseconds, self.side = milliseconds, side
 
-    def _repr_html_(self) -> str:
+    def html(self) -> str:
+        """The player as a part of a page."""
         height, width = self.clips.shape[2:4]
         scale = max(1.0, self.side / min(height, width))
         style = f"width:{width * scale:.0f}px;image-rendering:pixelated;display:block"
@@ -87,6 +88,9 @@ class Player:
         for name, text in parts.items():
             page = page.replace(name, text)
         return page
+
+    def _repr_html_(self) -> str:
+        return self.html()
 
 
 def sliders(draw: Callable[..., Any], **choices: Sequence[Any]) -> Any:

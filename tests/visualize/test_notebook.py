@@ -13,7 +13,7 @@ from hiera_video.visualize import Player, sliders
 
 def test_a_player_holds_all_frames_and_captions():
     clips = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 12, 3), np.uint8)
-    page = Player(clips, ["one & all", "two"], milliseconds=70)._repr_html_()
+    page = Player(clips, ["one & all", "two"], milliseconds=70).html()
     assert "one &amp; all" in page
     assert 'max="2"' in page
     assert ", 70)" in page
@@ -26,7 +26,7 @@ def test_a_player_holds_all_frames_and_captions():
 
 def test_players_on_one_page_do_not_share_an_id():
     player = Player(np.zeros((1, 1, 4, 4, 3), np.uint8))
-    first, second = (re.search(r'id="([^"]+)"', player._repr_html_())[1] for _ in range(2))
+    first, second = (re.search(r'id="([^"]+)"', player.html())[1] for _ in range(2))
     assert first != second
 
 
