@@ -42,8 +42,9 @@ class Track(NamedTuple):
             least: in [0, 1].
         """
         scores = self.scores[index]
-        order = [i for i in np.argsort(-scores, kind="stable").tolist() if scores[i] >= least]
-        return self.boxes[index].tolist(), [(class_names[i], float(scores[i])) for i in order]
+        order: list[int] = np.argsort(-scores, kind="stable").tolist()
+        labels = [(class_names[i], float(scores[i])) for i in order if scores[i] >= least]
+        return self.boxes[index].tolist(), labels
 
     def overlap(self, other: "Track") -> float:
         """Mean IoU with another track over all keyframes of either; 0 where only one is there.

@@ -80,7 +80,7 @@ def answers_picture(
 
     moments, places = probabilities.shape[:2]
     average = probabilities.mean((0, 1))
-    first = np.argsort(-average, kind="stable")[:top].tolist()
+    first: list[int] = np.argsort(-average, kind="stable")[:top].tolist()
     colours = {column: COLOURS[i % len(COLOURS)] for i, column in enumerate(first)}
     bars = 0.2 * len(first) + 0.1
     ratios = [*(1.2, bars) * places, bars + 0.6]
@@ -114,7 +114,7 @@ def _bars(
     """Draw the most probable classes as lying bars, the best on top, with names and numbers."""
     from matplotlib.font_manager import FontProperties
 
-    best = np.argsort(-probabilities, kind="stable")[:top].tolist()
+    best: list[int] = np.argsort(-probabilities, kind="stable")[:top].tolist()
     for row, column in enumerate(best):
         axes.barh(-row, probabilities[column], 0.8, color=colours.get(column, "0.7"))
         name = class_names[column]
