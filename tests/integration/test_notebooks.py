@@ -78,8 +78,9 @@ def change(tmp_path, name, **values):
     notebook = nbformat.read(file, as_version=4)
     cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
     for key, value in values.items():
-        assert f"{key} = None" in cell.source
-        cell.source = cell.source.replace(f"{key} = None", f"{key} = {str(value)!r}")
+        line = re.compile(rf"^{key} = None", re.MULTILINE)
+        cell.source, changed = line.subn(f"{key} = {str(value)!r}", cell.source)
+        assert changed == 1
     nbformat.write(notebook, file)
 
 
