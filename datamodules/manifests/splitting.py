@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.errors import DatasetError
-from datamodules.suffixes import VIDEO_SUFFIXES
 from datamodules.manifests.splits import class_folders
+from datamodules.suffixes import VIDEO_SUFFIXES
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 

@@ -100,6 +100,7 @@ def _evaluate_ava(arguments: argparse.Namespace) -> None:
         arguments.excluded,
         arguments.protocol,
         progress_line,
+        arguments.errors,
     )
     if arguments.json:
         summary = results.summary() | {"files": fit._asdict()}
@@ -139,6 +140,7 @@ def _ava_parser() -> argparse.ArgumentParser:
     add("--labels", type=Path, required=True, metavar="LIST.pbtxt", help="classes that count")
     add("--excluded", type=Path, metavar="FILE.csv", help="keyframes to leave out: video,second")
     add("--protocol", choices=PROTOCOLS, default="official")
+    add("--errors", action="store_true", help="count kinds of errors: confusion, localisation, ...")
     add("--json", action="store_true", help="print one JSON object")
     return parser
 

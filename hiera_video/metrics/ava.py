@@ -17,6 +17,7 @@ from datamodules.ava.box_table import (
     keyframe_keys,
     keyframes_of_keys,
 )
+from hiera_video.metrics.ava_errors import ErrorKinds, error_kinds
 from hiera_video.metrics.ava_matching import (
     PROTOCOLS,
     Detections,
@@ -118,6 +119,31 @@ class Annotations:
         Returns:
             float64 ``(classes,)``; NaN for classes without ground truth.
         """
+        counted = self._counted_rows(keys, box, action_id, score, protocol)
+        return self._evaluate(counted, protocol)
+
+    def errors_of_rows(
+        self,
+        keys: np.ndarray,
+        box: np.ndarray,
+        action_id: np.ndarray,
+        score: np.ndarray,
+        protocol: str,
+        class_names: Sequence[str],
+    ) -> ErrorKinds:
+        """The kinds of errors; arguments as in `evaluate_rows`, and the names of the classes."""
+        counted = self._counted_rows(keys, box, action_id, score, protocol)
+        return error_kinds(counted, self.truth, len(self.keys) + 1, protocol, class_names)
+
+    def _counted_rows(
+        self,
+        keys: np.ndarray,
+        box: np.ndarray,
+        action_id: np.ndarray,
+        score: np.ndarray,
+        protocol: str,
+    ) -> Iterator[Detections]:
+        """The rows that count by a protocol, class by class; arguments as in `evaluate_rows`."""
         column, keyframe = columns_of(action_id, self.action_ids), self.keyframes_of(keys)
         counts = column >= 0
         if protocol == "official":
@@ -127,7 +153,7 @@ class Annotations:
         if protocol == "official":
             rows = highest_rows(detections, self.action_ids[column])
             detections, column = detections.rows(rows), column[rows]
-        return self._evaluate(self._by_class(detections, column), protocol)
+        return self._by_class(detections, column)
 
     def evaluate_scores(self, detected: DetectedBoxes, protocol: str) -> np.ndarray:
         """As `evaluate_rows`, from boxes with a score for each class; NaN scores do not count.

@@ -23,7 +23,7 @@ Ties never depend on the order of the rows of a keyframe, on a sort or on the ma
   falling person id, then by y1, x1, y2, x2; ``pyslowfast`` takes them as they come.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -165,11 +165,33 @@ def right_detections(detections: Detections, truth: Detections, keyframes: int) 
         bool ``(n,)``.
     """
     right = np.zeros(len(detections.score), bool)
+    best, looked_at = greatest_overlaps(detections, truth, keyframes)
+    rows = np.flatnonzero(best >= IOU)
+    _, winners = np.unique(looked_at[rows], return_index=True)  # the first that looks has the box
+    right[rows[winners]] = True
+    return right
+
+
+def greatest_overlaps(
+    detections: Detections, truth: Detections, keyframes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The box of its keyframe that each detection overlaps most.
+
+    Args:
+        detections: n of them.
+        truth: boxes by keyframe; of boxes with equal IoU, the first counts.
+        keyframes: number of keyframes.
+
+    Returns:
+        IoU with that box, float64 ``(n,)``, 0 where the keyframe has none; and its index in
+        ``truth``, int64 ``(n,)``, -1 where there is none.
+    """
+    greatest, index = np.zeros(len(detections.score)), np.full(len(detections.score), -1)
     counts = np.bincount(truth.keyframe, minlength=keyframes)
     starts = np.cumsum(counts) - counts
     rows = np.flatnonzero(counts[detections.keyframe])
     if not len(rows):
-        return right
+        return greatest, index
     # Pairs of a detection and a box of its keyframe; the pairs of each detection are a run.
     boxes = counts[detections.keyframe[rows]]  # per detection
     runs = np.cumsum(boxes) - boxes
@@ -180,11 +202,8 @@ def right_detections(detections: Detections, truth: Detections, keyframes: int) 
     best = np.maximum.reduceat(iou, runs)
     is_best = np.flatnonzero(iou == np.repeat(best, boxes))
     first = is_best[np.searchsorted(is_best, runs)]  # the first pair of each run with the best IoU
-    near = best >= IOU
-    rows, taken = rows[near], of_truth[first][near]
-    _, winners = np.unique(taken, return_index=True)  # the first that looks at a box has it
-    right[rows[winners]] = True
-    return right
+    greatest[rows], index[rows] = best, of_truth[first]
+    return greatest, index
 
 
 def average_precision(score: np.ndarray, right: np.ndarray, boxes: int) -> float:
@@ -232,8 +251,20 @@ def average_precisions(
     Returns:
         float64 ``(classes,)``; NaN of those without ground truth.
     """
+    judged = judged_classes(classes, truth, keyframes, protocol)
+    return np.array([average_precision(d.score, right, len(b.score)) for d, b, right in judged])
+
+
+def judged_classes(
+    classes: Iterable[Detections], truth: GroundTruth, keyframes: int, protocol: str
+) -> Iterator[tuple[Detections, Detections, np.ndarray]]:
+    """Judge the detections of each class; arguments as in `average_precisions`.
+
+    Yields:
+        The class's detections without those that have no area, its ground-truth boxes as the
+        protocol looks at them, and which detections are right, bool ``(n,)``.
+    """
     truth = truth.in_order(protocol)
-    precisions = []
     for column, detections in enumerate(classes):
         rows = slice(*np.searchsorted(truth.column, [column, column + 1]))
         boxes = Detections(truth.keyframe[rows], truth.box[rows], truth.person[rows])
@@ -241,6 +272,4 @@ def average_precisions(
         valid = (x1 < x2) & (y1 < y2)
         if not valid.all():
             detections = detections.rows(valid)
-        right = right_detections(detections, boxes, keyframes)
-        precisions.append(average_precision(detections.score, right, len(boxes.score)))
-    return np.array(precisions)
+        yield detections, boxes, right_detections(detections, boxes, keyframes)

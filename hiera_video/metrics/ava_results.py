@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hiera_video.metrics.ava_errors import ErrorKinds
+
 METRIC = "mAP@0.5IOU"
 # Ids of AVA's 80 actions: movements of one person, with objects, with other persons.
 GROUPS = {"pose": range(1, 15), "object": range(15, 64), "person": range(64, 81)}
@@ -19,6 +21,7 @@ class AVAResults(NamedTuple):
         protocol: ``official`` or ``pyslowfast``.
         average_precision: float64 ``(classes,)`` in [0, 1]; NaN of a class without ground truth.
         boxes: number of ground-truth boxes, int64 ``(classes,)``.
+        errors: kinds of errors, if they were asked for.
     """
 
     class_names: Sequence[str]
@@ -26,6 +29,7 @@ class AVAResults(NamedTuple):
     protocol: str
     average_precision: np.ndarray
     boxes: np.ndarray
+    errors: ErrorKinds | None = None
 
     def mean(self, ids: range | None = None) -> float:
         """The mAP of all classes, or of those with ``ids``; NaN if none has ground truth."""
@@ -52,7 +56,7 @@ class AVAResults(NamedTuple):
 
         ``mAP@0.5IOU``, ``protocol``, ``groups``, ``per_class`` (average precision of each class
         with ground truth) and ``boxes_per_class`` (ground-truth boxes of all classes). A mean is
-        None where there is no ground truth.
+        None where there is no ground truth. ``errors``, if they were asked for: see `ErrorKinds`.
         """
         rows = list(zip(self.class_names, self.average_precision, self.boxes, strict=True))
         return {
@@ -61,6 +65,7 @@ class AVAResults(NamedTuple):
             "groups": {name: _plain(mean) for name, mean in self.groups().items()},
             "per_class": {name: float(ap) for name, ap, boxes in rows if boxes},
             "boxes_per_class": {name: int(boxes) for name, _, boxes in rows},
+            **({} if self.errors is None else {"errors": self.errors.summary()}),
         }
 
     def describe(self) -> str:
@@ -77,7 +82,7 @@ class AVAResults(NamedTuple):
             f"{METRIC} ({self.protocol} protocol) of {counted} classes with ground truth: "
             + ", ".join(texts)
         )
-        return "\n".join(lines)
+        return "\n".join(lines + ([] if self.errors is None else ["", self.errors.describe()]))
 
 
 def _plain(value: float) -> float | None:

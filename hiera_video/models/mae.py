@@ -210,8 +210,7 @@ class MaskedAutoencoderHiera(Hiera):
         Raises:
             ValueError: the predictions are not pixels (``target="hog"``).
         """
-        where = _true_places(out.predicted, out.prediction.shape[1])
-        return self.target.paint(video, where, out.prediction, true_statistics)
+        return self.target.paint(video, predicted_places(out), out.prediction, true_statistics)
 
     def num_kept(self, mask_ratio: float | None = None, mask: str = "random") -> int:
         """Number of units kept at a mask ratio.
@@ -296,6 +295,15 @@ class MaskedAutoencoderHiera(Hiera):
         weight = unroll(weight, [1] * len(self.unit_grid), self.levels[stage : self.q_pool])
         x = x.unflatten(2, (weight.shape[2], -1)).transpose(2, 3)  # (B, K, L, S, C')
         return F.linear(x.flatten(3), weight.flatten(1), conv.bias)
+
+
+def predicted_places(out: MAEOutput) -> Tensor:
+    """Places of the predictions in `prediction_grid`, ascending in raster order: int64 ``(B, M)``.
+
+    Args:
+        out: the output of a model.
+    """
+    return _true_places(out.predicted, out.prediction.shape[1])
 
 
 def _true_places(mask: Tensor, count: int) -> Tensor:

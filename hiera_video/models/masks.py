@@ -158,6 +158,31 @@ def block_units(noise: Tensor, keep: int, unit_grid: Sequence[int]) -> Tensor:
     return hidden_first[:, first.shape[1] - keep :].sort(dim=1).values
 
 
+def drawn_units(hidden: Tensor, unit_grid: Sequence[int]) -> Tensor:
+    """Indices of the units that a mask drawn by hand keeps.
+
+    Args:
+        hidden: bool ``(T, H, W)``, one value for each unit, True where it is hidden; or ``(H, W)``,
+            the same in all time steps.
+        unit_grid: ``(T, H, W)`` or ``(H, W)``.
+
+    Returns:
+        int64 ``(K,)``, ascending.
+
+    Raises:
+        ValueError: the mask has another shape or type, or hides nothing or everything.
+    """
+    grid = tuple(unit_grid)
+    if hidden.dtype != torch.bool or tuple(hidden.shape) not in (grid, grid[-2:]):
+        raise ValueError(
+            f"a mask drawn by hand must be bool {grid} or {grid[-2:]}, one value for each mask "
+            f"unit, not {hidden.dtype} {tuple(hidden.shape)}"
+        )
+    kept = (~hidden).expand(grid).flatten().nonzero()[:, 0]  # (K,)
+    check_num_kept(len(kept), math.prod(grid))
+    return kept
+
+
 def running_cell(hidden: Tensor, count: int, noise: Tensor, grid: Sequence[int]) -> Tensor:
     """Indices of the hidden patches that a decoder predicts (VideoMAE V2, arXiv:2303.16727).
 

@@ -216,6 +216,25 @@ class HOGTarget:
         x = x.permute(0, 2, 4, 6, 1, 3, 5, 7)  # (B, T', H', W', 3, 9, r, c)
         return x.flatten(4).flatten(1, 3)  # (B, P, D)
 
+    def with_predictions(self, video: Tensor, where: Tensor, prediction: Tensor) -> Tensor:
+        """The histograms of a video, those of some patches as predicted.
+
+        Args:
+            video: ``(B, 3, T, H, W)``, images ``(B, 3, H, W)``.
+            where: indices of the predicted patches, int64 ``(B, M)``.
+            prediction: ``(B, M, D)``.
+
+        Returns:
+            float32 ``(B, 3, T', 9, H/8, W/8)``; T' is 1 for images.
+        """
+        index = where[:, :, None].expand_as(prediction)  # (B, M, D)
+        patches = self.patches(video).scatter(1, index, prediction.float())  # (B, P, D)
+        (rows, columns), (height, width) = self.cells, video.shape[-2:]
+        grid = height // (rows * self.CELL), width // (columns * self.CELL)
+        x = patches.reshape(len(video), -1, *grid, video.shape[1], self.BINS, rows, columns)
+        x = x.permute(0, 4, 1, 5, 2, 6, 3, 7)  # (B, 3, T', 9, H', r, W', c)
+        return x.flatten(-2).flatten(-3, -2)  # (B, 3, T', 9, H/8, W/8)
+
     def histograms(self, frames: Tensor) -> Tensor:
         """Compute the histograms of all cells.
 

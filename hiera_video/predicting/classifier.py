@@ -26,6 +26,7 @@ from hiera_video.predicting.saliency import (
     saliency_map,
     silent,
 )
+from hiera_video.predicting.views import VideoViews, views_of_video
 from hiera_video.results.embedding_files import Embedding
 
 
@@ -117,6 +118,24 @@ class Predictor:
         """
         ((_, batch),) = batches(clip[None])
         return mean_of_views(self._network.logits(batch).softmax(dim=1)).numpy()
+
+    def view_by_view(self, video: str | Path, views: Sequence[int] | None = None) -> VideoViews:
+        """What the model says about each view of a video, in place of their average alone.
+
+        Args:
+            video: a file.
+            views: as in `predict`.
+
+        Returns:
+            Where and when each view is, its clip and its probabilities, and pictures of them.
+
+        Raises:
+            VideoDecodeError: the file cannot be read as a video.
+            ValueError: ``views`` are not positive.
+        """
+        wanted = self.views if views is None else _checked(views)
+        with VideoFile(video) as file:
+            return views_of_video(self._network, file, self.clip, self.class_names, wanted)
 
     def along(
         self,

@@ -77,6 +77,7 @@ def evaluate_files(
     excluded: Path | None = None,
     protocol: str = "official",
     progress_line: ProgressLine = lambda name, unit: nullcontext(lambda done, total: None),
+    errors: bool = False,
 ) -> tuple[AVAResults, Fit]:
     """Evaluate csv files in AVA's format; see `datamodules.ava.annotations`.
 
@@ -89,6 +90,7 @@ def evaluate_files(
         protocol: ``official`` or ``pyslowfast``.
         progress_line: opens a display of some work, by its name and the unit of its amount, None if
             it has none; the display takes the amounts done and in total.
+        errors: find the kinds of errors, too.
 
     Raises:
         DatasetError: a file cannot be read, or a row is wrong; names the file and the row.
@@ -109,12 +111,13 @@ def evaluate_files(
         truth.video, truth.second, truth.boxes, truth.action, ids, truth.score
     )
     keys = detected.keys()
-    score = np.nan_to_num(detected.score, nan=1.0)
+    score, class_names = np.nan_to_num(detected.score, nan=1.0), [labels[i] for i in ids]
     with progress_line("match boxes", None):
         rows = keys, detected.boxes, detected.action, score
         precision = annotations.evaluate_rows(*rows, protocol)
+        kinds = annotations.errors_of_rows(*rows, protocol, class_names) if errors else None
     boxes = annotations.boxes_per_class()
-    results = AVAResults([labels[i] for i in ids], ids, protocol, precision, boxes)
+    results = AVAResults(class_names, ids, protocol, precision, boxes, kinds)
     return results, _fit(annotations, truth, detected, keys, results)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         stage_sheet,
     )
     from hiera_video.visualize.heat import heat_over, heat_sheet
+    from hiera_video.visualize.notebook import Player, sliders
     from hiera_video.visualize.reconstruction import (
         clip_gif,
         moving_pictures,
@@ -31,6 +32,7 @@ __getattr__, __dir__, __all__ = public_names(
         "explained": ["stage_figure", "token_order_figure", "unit_figure"],
         "feature_colours": ["principal_colours", "stage_pictures", "stage_sheet"],
         "heat": ["heat_over", "heat_sheet"],
+        "notebook": ["Player", "sliders"],
         "reconstruction": [
             "clip_gif",
             "moving_pictures",

@@ -11,8 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from hiera_video.augment.basic import Normalize
-from hiera_video.models.mae import MAEOutput, MaskedAutoencoderHiera
+from hiera_video.models.mae import MAEOutput, MaskedAutoencoderHiera, predicted_places
 from hiera_video.models.network_input import network_input
+from hiera_video.models.targets import HOGTarget
+from hiera_video.visualize.gradients import histogram_pictures
 
 HIDDEN = 96  # grey level of masked pixels
 GAP = 4  # pixels between pictures
@@ -30,6 +32,9 @@ def reconstruction_pictures(
     patch by patch, its hidden patches have their true mean and deviation, which the model does not
     know. In the prediction alone, visible parts are grey and nothing is taken from the video.
 
+    If the target is histograms of gradients, these are drawn in place of pixels, and those of the
+    whole video are a further picture, the third.
+
     Args:
         mae: the model.
         video: its input, normalised float ``(B, 3, T, H, W)``.
@@ -37,37 +42,63 @@ def reconstruction_pictures(
         normalize: the normalisation of the input, which is undone.
 
     Returns:
-        uint8 ``(B, 4 pictures, T', H, W, 3)`` with T' shown frames.
-
-    Raises:
-        ValueError: the model predicts no pictures (``target="hog"``).
+        uint8 ``(B, 4 pictures, T', H, W, 3)`` with T' shown frames; 5 pictures of histograms.
     """
     step = mae.patch_stride[0] if mae.is_video else 1
 
     def shown(video: Tensor) -> Tensor:
         return normalize.invert(video)[:, :, ::step]  # (B, 3, T', H, W)
 
-    def painted(true_statistics: bool) -> Tensor:
-        pixels = mae.reconstruct(network_input(mae, video), out, true_statistics)
-        return shown(pixels.view_as(video))
-
-    original, reconstructed, predicted = shown(video), painted(True), painted(False)
+    pixels, original = network_input(mae, video), shown(video)
     visible = visible_pixels(mae, out.mask, video.shape[2:])[:, :, ::step]
     masked = torch.where(visible, original, HIDDEN)
-    predicted = torch.where(visible, HIDDEN, predicted)
-    rows = torch.stack([original, masked, reconstructed, predicted], dim=1)  # (B, 4, 3, T', H, W)
-    return rows.permute(0, 1, 3, 4, 5, 2)  # (B, 4 pictures, T', H, W, 3)
+    if isinstance(mae.target, HOGTarget):
+        where = predicted_places(out)
+        of_video, painted = (
+            _drawn(mae.target.with_predictions(pixels, where, histograms))
+            for histograms in (out.target, out.prediction)
+        )
+        pictures = [original, masked, of_video, painted, torch.where(visible, HIDDEN, painted)]
+    else:
+        painted, predicted = (
+            shown(mae.reconstruct(pixels, out, true_statistics).view_as(video))
+            for true_statistics in (True, False)
+        )
+        pictures = [original, masked, painted, torch.where(visible, HIDDEN, predicted)]
+    rows = torch.stack(pictures, dim=1)  # (B, R, 3, T', H, W)
+    return rows.permute(0, 1, 3, 4, 5, 2)  # (B, R pictures, T', H, W, 3)
+
+
+def _drawn(histograms: Tensor) -> Tensor:
+    """Pictures uint8 ``(B, 3, T', H, W)`` of histograms ``(B, 3, T', 9, H/8, W/8)``."""
+    return histogram_pictures(histograms.transpose(1, 2)).transpose(1, 2)
+
+
+def patch_errors(mae: MaskedAutoencoderHiera, out: MAEOutput) -> Tensor:
+    """The loss of each patch: mean squared error of its numbers, as the model predicts them.
+
+    Args:
+        mae: the model.
+        out: its output.
+
+    Returns:
+        float32 ``(B, *prediction_grid)``, NaN where nothing is predicted; the mean of the others is
+        the loss.
+    """
+    errors = (out.prediction.float() - out.target).square().mean(2)  # (B, M)
+    everywhere = errors.new_full((len(errors), mae.num_predictions), float("nan"))
+    return everywhere.scatter(1, predicted_places(out), errors).view(-1, *mae.prediction_grid)
 
 
 def row_captions(mae: MaskedAutoencoderHiera) -> list[str]:
-    """What each of the four `reconstruction_pictures` shows."""
-    borrowed = getattr(mae.target, "normalized", False)
-    return [
-        "clip",
-        "seen by the model",
-        "prediction, with true mean and deviation of each patch" if borrowed else "reconstruction",
-        "prediction alone",
-    ]
+    """What each of the `reconstruction_pictures` shows."""
+    if isinstance(mae.target, HOGTarget):
+        kinds = ["histograms of gradients of the clip", "those hidden as predicted"]
+    elif getattr(mae.target, "normalized", False):
+        kinds = ["prediction, with true mean and deviation of each patch"]
+    else:
+        kinds = ["reconstruction"]
+    return ["clip", "seen by the model", *kinds, "prediction alone"]
 
 
 def picture_sheet(rows: Tensor, captions: Sequence[str] = ()) -> Tensor:
@@ -108,7 +139,7 @@ def _written(text: str, height: int) -> Tensor:
 def reconstruction_sheet(
     mae: MaskedAutoencoderHiera, video: Tensor, out: MAEOutput, normalize: Normalize
 ) -> Tensor:
-    """Show the `reconstruction_pictures` of clips in four rows each, one column per frame.
+    """Show the `reconstruction_pictures` of clips in a row each, one column per frame.
 
     Args:
         mae: the model.
@@ -117,11 +148,8 @@ def reconstruction_sheet(
         normalize: what the input was normalised with.
 
     Returns:
-        uint8 ``(3, B * 4 * (H + 4), 100 + T' * (W + 4))`` with T' shown frames; the first 100
-        columns hold captions, and 4 is the gap.
-
-    Raises:
-        ValueError: the model predicts no pictures.
+        uint8 ``(3, B * R * (H + 4), 100 + T' * (W + 4))`` with R pictures of T' shown frames; the
+        first 100 columns hold captions, and 4 is the gap.
     """
     return picture_sheet(reconstruction_pictures(mae, video, out, normalize), row_captions(mae))
 

@@ -69,6 +69,21 @@ def test_the_known_answer(capsys, protocol):
     assert "keyframes: 3 in the ground truth, 3 in the predictions, 3 in both" in text
 
 
+def test_kinds_of_errors(capsys):
+    assert evaluate("--json", "--errors") == 0
+    errors = json.loads(capsys.readouterr().out)["errors"]
+    for name, boxes in {"action1": 4, "action2": 3, "action3": 5}.items():
+        row = errors["per_class"][name]
+        assert row["missed"] <= boxes
+        assert sum(row.values()) - row["missed"] <= boxes
+    assert evaluate("--errors") == 0
+    assert "duplicate    confusion localisation   background       missed" in (
+        capsys.readouterr().out
+    )
+    assert evaluate("--json") == 0
+    assert "errors" not in json.loads(capsys.readouterr().out)
+
+
 def test_the_other_form_of_label_map(tmp_path, capsys):
     labels = tmp_path / "all.pbtxt"
     entry = 'label {{\n  name: "action{0}"\n  label_id: {0}\n  label_type: PERSON_MOVEMENT\n}}\n'
