@@ -117,6 +117,7 @@ def sliders(draw: Callable[..., Any], **choices: Sequence[Any]) -> Any:
     if find_spec("ipywidgets") is None:
         return draw()
     import ipywidgets  # pyright: ignore[reportMissingImports]
+    from IPython.display import DisplayHandle, display  # pyright: ignore[reportMissingImports]
 
     made = {
         name: ipywidgets.SelectionSlider(
@@ -124,7 +125,14 @@ def sliders(draw: Callable[..., Any], **choices: Sequence[Any]) -> Any:
         )
         for name, default in defaults.items()
     }
-    ipywidgets.interact(draw, **made)
+    # Not `interact`: its output widget makes nbclient wait for ever if Matplotlib is loaded.
+    display(*made.values())
+    picture = DisplayHandle()
+    picture.display(draw())
+    for slider in made.values():
+        slider.observe(
+            lambda _: picture.update(draw(**{name: s.value for name, s in made.items()})), "value"
+        )
     return None
 
 
