@@ -131,7 +131,7 @@ def test_whole_frames_need_no_boxes(street):
 def test_a_stream_of_persons_is_answered_as_it_goes_on(trained):
     ts = write_lamp(trained / "stream.ts", np.arange(30) // 10 == 1, format="mpegts")
     with stream_server(ts, seconds=3) as address:
-        words = [f"data.predict=[{address}]", "boxes=full_frame", "stride=0.2", "along.top=2"]
+        words = [address, "boxes=full_frame", "stride=0.2", "along.top=2"]
         output = run(
             *("predict", "--config", "demo/detect", "ckpt_path=runs/fit", *MODEL, *words),
             *("trainer.accelerator=cpu", "min_action_score=0", "out=live.jsonl"),
@@ -146,7 +146,7 @@ def test_a_stream_of_persons_is_answered_as_it_goes_on(trained):
         assert person["box"] == [0, 0, 1, 1]
         assert len(person["actions"]) == 2
         assert f"[0.00 0.00 1.00 1.00: {person['actions'][0]['label']} 0." in line
-    output = predict("data.predict=[camera:73]", "boxes=boxes.csv", cwd=trained, code=1)
+    output = predict("camera:73", "boxes=boxes.csv", cwd=trained, code=2)
     assert "boxes.csv: no such file" in output
 
 
