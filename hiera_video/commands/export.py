@@ -11,9 +11,15 @@ from typing import Any
 
 from hiera_video.errors import UsageError
 from hiera_video.terminal import progress_line
+from hiera_video.weights.description import KINDS, words_for
 
 FORMATS = ("safetensors", "pt2", "onnx", "timm", "transformers")
 GRAPHS = ("pt2", "onnx")
+# The kinds of models that a format takes, if not classifiers alone.
+TAKES = {
+    "safetensors": KINDS,
+    "transformers": ("classifier", "masked_autoencoder"),
+}
 LIMIT = 1e-3  # of a graph's difference from PyTorch, as a share of the largest logit
 
 
@@ -27,8 +33,8 @@ def run(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         "hiera-video export",
         description="Write a trained model, with a model card, into a new folder. Action detectors "
-        "and masked autoencoders take --format safetensors. Graphs that run without this package "
-        "(pt2, onnx) are read back and compared with PyTorch.",
+        "take --format safetensors; masked autoencoders of images take transformers, too. Graphs "
+        "that run without this package (pt2, onnx) are read back and compared with PyTorch.",
     )
     add = parser.add_argument
     add("source", metavar="RUN_OR_FILE", help="run folder, checkpoint, exported folder, or "
@@ -47,7 +53,6 @@ def run(words: Sequence[str]) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     from hiera_video.export.model_card import loading_code, model_card
     from hiera_video.export.provenance import read_results
-    from hiera_video.weights.description import words_for
     from hiera_video.weights.portable import build
     from hiera_video.weights.trained import read_trained
 
@@ -58,7 +63,7 @@ def _export(arguments: argparse.Namespace) -> None:
     with progress_line(f"read {arguments.source}", None) if is_here else nullcontext():
         trained = read_trained(arguments.source)
     results = arguments.results and read_results(arguments.results, trained.weights)
-    if kind != "safetensors" and trained.description.kind != "classifier":
+    if trained.description.kind not in TAKES.get(kind, ("classifier",)):
         words = words_for(trained.description.kind)
         raise UsageError(f"{words} has no {kind} form; use --format safetensors")
     home = trained.home or Path(arguments.source).stem
@@ -97,7 +102,8 @@ def _complete(trained: Any) -> Any:
 
 def _write(kind: str, folder: Path, model: Any, description: Any) -> str | None:
     """Write all files but the card; returns how a graph compares with PyTorch, else None."""
-    from hiera_video.export import layouts
+    from hiera_video.export.layouts import write_timm
+    from hiera_video.export.transformers_layout import write_transformers
     from hiera_video.weights.description import write_description
     from hiera_video.weights.portable import write_model
 
@@ -106,8 +112,8 @@ def _write(kind: str, folder: Path, model: Any, description: Any) -> str | None:
         return _write_graph(kind, folder / f"model.{kind}", model, description)
     write = {
         "safetensors": write_model,
-        "timm": layouts.write_timm,
-        "transformers": layouts.write_transformers,
+        "timm": write_timm,
+        "transformers": write_transformers,
     }
     with progress_line(f"write {kind}", None):
         write[kind](folder, model, description)

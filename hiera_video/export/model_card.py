@@ -8,6 +8,7 @@ from hiera_video.export.provenance import Measured
 from hiera_video.weights.description import UNKNOWN, Description, words_for
 from hiera_video.weights.portable import CREATE
 from hiera_video.weights.trained import NON_COMMERCIAL
+from hiera_video.weights.transformers_folder import ARCHITECTURES
 
 LICENCES = {
     NON_COMMERCIAL: (
@@ -40,8 +41,7 @@ LOADING = {
     ),
     "timm": 'import timm\n\nmodel = timm.create_model("local-dir:{folder}", pretrained=True)',
     "transformers": (
-        "from transformers import HieraForImageClassification\n\n"
-        'model = HieraForImageClassification.from_pretrained("{folder}")'
+        'from transformers import {theirs}\n\nmodel = {theirs}.from_pretrained("{folder}")'
     ),
 }
 # What to do with what `load` returns, by the kind of model.
@@ -72,6 +72,7 @@ def loading_code(
         shape=", ".join(map(str, input_shape)),
         use=USES[description.kind].format(folder=folder),
         create=CREATE[description.kind].__name__,
+        theirs=ARCHITECTURES.get(description.kind),
     )
 
 

@@ -159,11 +159,13 @@ def randomize_transformers(model: nn.Module) -> None:
                 parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
 
 
-def pretraining_difference(mae: MaskedAutoencoderHiera, model: nn.Module) -> float:
-    """Of loss and predictions, for one random mask."""
+def pretraining_difference(
+    mae: MaskedAutoencoderHiera, model: nn.Module, mask_ratio: float | None = None
+) -> float:
+    """Of loss and predictions, for one random mask; `mask_ratio` is that of `model`."""
     picture = image(mae)
     noise = torch.rand(len(picture), mae.num_units, generator=torch.Generator().manual_seed(1))
-    kept = noise.argsort(dim=1)[:, : mae.num_kept()]
+    kept = noise.argsort(dim=1)[:, : mae.num_kept(mask_ratio)]
     out, expected = mae(picture, mask=kept), model(picture, noise=noise)
     predictions = expected.logits[out.predicted].unflatten(0, out.prediction.shape[:2])
     return max(difference(out.loss, expected.loss), difference(out.prediction, predictions))
