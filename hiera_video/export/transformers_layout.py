@@ -3,12 +3,13 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 
 from hiera_video.errors import LayoutError
 from hiera_video.export.layouts import Architecture, architecture_for, scaling, write_files
+from hiera_video.models.blocks import HieraBlock
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.targets import PixelTarget
@@ -92,6 +93,9 @@ def _classes(model: Hiera, description: Description) -> dict[str, Any]:
 
 def _decoder(model: MaskedAutoencoderHiera, description: Description) -> dict[str, Any]:
     target, geometry = model.target, model.geometry
+    blocks = cast(Sequence[HieraBlock], model.decoder_blocks)
+    if not blocks:
+        raise LayoutError("transformers has no decoder without blocks; use --format safetensors")
     if not isinstance(target, PixelTarget):
         raise LayoutError("transformers predicts pixels alone; use --format safetensors")
     for name in ("q_stride", "patch_stride"):
@@ -101,12 +105,11 @@ def _decoder(model: MaskedAutoencoderHiera, description: Description) -> dict[st
                 f"transformers' decoder cannot have {name} ({height}, {width}); "
                 "use --format safetensors"
             )
-    attention = model.decoder_blocks[0].attn if len(model.decoder_blocks) else None
     return {
         "architectures": ["HieraForPreTraining"],
         "decoder_hidden_size": model.mask_token.shape[-1],
-        "decoder_depth": len(model.decoder_blocks),
-        "decoder_num_heads": attention.heads if attention else 1,
+        "decoder_depth": len(blocks),
+        "decoder_num_heads": blocks[0].attn.heads,
         "normalize_pixel_loss": target.normalized,
         "mask_ratio": description.evaluation.get("mask_ratio") or 0.6,
     }

@@ -1,6 +1,5 @@
 """``hiera-video hub`` with a hub on this machine."""
 
-import json
 import re
 import sys
 
@@ -8,9 +7,10 @@ import pytest
 import torch
 
 from hiera_video import cli, create_mae, create_model
-from hiera_video.weights.description import read_description
+from hiera_video.weights.description import Description, read_description
+from hiera_video.weights.portable import write_model
+from hiera_video.weights.trained import PUBLISHED_PICTURE
 from tests.hub_server import TOKEN, hub_server
-from tests.models.reference import randomize
 from tests.trained_models import write_mae_run, write_run
 
 FILES = {"README.md", "model.json", "model.safetensors"}
@@ -186,16 +186,26 @@ def test_a_wrong_hash_is_refused(hub, command, run, tmp_path):
     assert (code, "not the file that the hub describes" in text) == (2, True), text
 
 
-def test_a_model_of_pictures_and_published_weights(hub, command, tmp_path):
-    model = create_model("hiera_tiny_224")
-    randomize(model)
-    torch.save({"model_state": model.state_dict()}, tmp_path / "hiera_tiny_224.pth")
-    assert command("hub", "push", "hiera_tiny_224.pth", "me/tiny", "--public")[0] == 0
+def test_a_model_of_pictures_without_a_card(hub, command, tmp_path):
+    arguments = {"embed_dim": 16, "stages": [1, 1, 1, 1], "input_size": [64, 64], "num_classes": 3}
+    model = create_model("hiera_tiny_224", **arguments)
+    description = Description(
+        kind="classifier",
+        name="hiera_tiny_224",
+        arguments=arguments,
+        class_names=("cat", "dog", "owl"),
+        clip={**PUBLISHED_PICTURE, "size": [64, 64]},
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        source="test",
+        licence="CC-BY-NC-4.0",
+    )
+    (tmp_path / "made").mkdir()
+    write_model(tmp_path / "made", model, description)
+    assert command("hub", "push", "made", "me/tiny", "--public")[0] == 0
     card = hub.repositories["me/tiny"].files("main")["README.md"].decode()
     assert re.match(r"---\nlicense: cc-by-nc-4.0\n(.*\n)*pipeline_tag: image-classification", card)
     assert 'load("tiny").predict("picture.jpg")' in card
-    record = json.loads(hub.repositories["me/tiny"].files("main")["model.json"])
-    assert record["licence"] == "CC-BY-NC-4.0"
 
 
 def test_one_line_for_every_obstacle(hub, command, run, monkeypatch):
