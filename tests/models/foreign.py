@@ -43,12 +43,14 @@ def published(
 
     `saved` makes the contents of a file from weights.
     """
-    classifier, mae = initial_classifier(name, **small), initial_autoencoder(name, **small)
+    decoder = SMALL_DECODER if small else {}
+    classifier = initial_classifier(name, **small)
+    mae = initial_autoencoder(name, **small, **decoder)
     differences = []
     for i, reference in enumerate((classifier.train(), mae)):  # in evaluation: probabilities
         randomize(reference)
         torch.save(saved(reference.state_dict()), folder / f"{i}.pth")
-        ours = create_mae(name, **small) if i else create_model(name, **small)
+        ours = create_mae(name, **small, **decoder) if i else create_model(name, **small)
         load_weights(ours, folder / f"{i}.pth", quiet=True)
         video = image(ours)
         if i:
@@ -99,9 +101,7 @@ def from_transformers(folder: Path, ours: str, **small: Any) -> float:
 def from_birder(folder: Path, name: str, **small: Any) -> float:
     """As `published`, with files as birder saves them."""
     stages = small.get("stages") or MODELS[name]["stages"]
-    return published(
-        folder, name, lambda w: {"state": birder_names(w, stages), "task": "x"}, **small
-    )
+    return published(folder, name, lambda w: {"state": birder_names(w, stages)}, **small)
 
 
 def birder_names(weights: Mapping[str, Tensor], stages: Sequence[int]) -> dict[str, Tensor]:
@@ -118,10 +118,7 @@ def birder_names(weights: Mapping[str, Tensor], stages: Sequence[int]) -> dict[s
     encoder, renamed = "", {}
     if "mask_token" in weights:  # its encoder keeps what it does not use
         encoder = "encoder."
-        renamed = {
-            "encoder.features.1.weight": torch.ones(8),
-            "encoder.classifier.bias": torch.ones(7),
-        }
+        renamed = {f"encoder.{n}": torch.ones(7) for n in ("features.1.weight", "classifier.bias")}
     for name, value in weights.items():
         if start := next((start for start in names if name.startswith(start)), None):
             name = encoder + names[start] + name.removeprefix(start)
