@@ -88,7 +88,7 @@ def _gather(arguments: argparse.Namespace, folder: Path) -> None:
 
 def _pull(arguments: argparse.Namespace) -> None:
     from hiera_video.export import hub
-    from hiera_video.weights.description import words_for
+    from hiera_video.weights.description import one_line, words_for
 
     name = arguments.name
     hub.check_name(name)
@@ -97,6 +97,6 @@ def _pull(arguments: argparse.Namespace) -> None:
         pulled = hub.pull(name, folder, arguments.revision)
     model = pulled.description
     print(f"{name} ({pulled.commit[:10]}) -> {out}: {words_for(model.kind)}, {model.name}")
-    print(f"licence: {model.licence or 'none stated; ask its owner'}")
+    print(f"licence: {one_line(model.licence or 'none stated; ask its owner')}")
     if pulled.left_out:
         print(f"left on the hub: {', '.join(pulled.left_out)}")

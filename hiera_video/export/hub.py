@@ -185,6 +185,8 @@ def _one_line(name: str) -> Iterator[None]:
         reason = one_line(error.__cause__ or error) or type(error).__name__
         where = hub.constants.ENDPOINT
         raise UsageError(f"{name}: {where} cannot be reached ({reason})", 1) from error
+    except ValueError as error:  # of the first lines of the card
+        raise UsageError(f"{name}: {one_line(error)}") from error
 
 
 def _answer(error: Any) -> str:

@@ -137,6 +137,9 @@ def test_the_licence_of_the_first_weights_stays(hub, command, tmp_path):
     card.write_text(f"{stated}\nMade by us.\n")
     assert command("hub", "push", "mine", "me/model", "--public")[0] == 0
     assert hub.repositories["me/model"].files("main")["README.md"].endswith(b"Made by us.\n")
+    card.write_text(stated.replace("tags: [hiera]\n", ""))
+    code, text = command("hub", "push", "mine", "me/model", "--public")
+    assert (code, "me/model: Invalid metadata in README.md" in text) == (2, True), text
 
 
 def test_an_unknown_licence_is_named_before_others_get_the_model(hub, command, tmp_path):

@@ -18,6 +18,7 @@ from transformers import (
 from hiera_video import create_mae, load
 from hiera_video.errors import LayoutError
 from hiera_video.export.layouts import write_timm
+from hiera_video.export.model_card import loading_code
 from hiera_video.export.transformers_layout import write_transformers
 from hiera_video.models.zoo import create_model
 from hiera_video.weights.description import Description
@@ -134,6 +135,8 @@ def test_transformers_reconstructs_the_same(case, tmp_path):
     with torch.no_grad():
         assert pretraining_difference(mae, theirs.eval(), mask_ratio=0.5) < 1e-5
     assert list(AutoImageProcessor.from_pretrained(tmp_path).image_mean) == [0.4, 0.5, 0.6]
+    code = loading_code("transformers", "folder", description, mae.input_size)
+    assert 'HieraForPreTraining.from_pretrained("folder")' in code
     again = load(tmp_path, "cpu")  # as any folder that transformers wrote
     assert (again.mask_ratio, again.model.q_pool) == (0.5, mae.q_pool)
     video = make_video(mae, 2)
