@@ -34,6 +34,7 @@ Train and use Hiera on video files.
   prepare   probe or transcode a data set      hiera-video prepare VIDEOS --out DIR
   check     find missing or corrupt videos     hiera-video check VIDEOS_OR_DIR
   export    write a model for other programs   hiera-video export RUN --format onnx
+  hub       models to and from a hub           hiera-video hub push RUN OWNER/NAME | pull OWNER/NAME
   doctor    memory and workers for training    hiera-video doctor --config NAME
   models    list the cost of every model       hiera-video models [heads WEIGHTS VIDEO...]
   configs   list, show or copy configurations  hiera-video configs ls | show NAME | copy NAME
@@ -57,6 +58,7 @@ COMMANDS = {
     "check": "check",
     "doctor": "doctor",
     "export": "export",
+    "hub": "hub",
     "models": "models",
     "configs": "configs",
 }

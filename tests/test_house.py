@@ -74,6 +74,7 @@ CONFIGURATION = "hiera_video.running hiera_video.callbacks.run_record hiera_vide
 ONLY_IN = {
     "hydra": CONFIGURATION,
     "omegaconf": CONFIGURATION,
+    "huggingface_hub": "hiera_video.export.hub",
     # In files of weights to name what timm's checkpoints hold, and nothing else.
     "argparse": "hiera_video.cli hiera_video.commands hiera_video.weights.files",
 }

@@ -1,19 +1,23 @@
 """The command ``export``: a trained model in a form that other programs read."""
 
 import argparse
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from hiera_video.commands.new_folder import new_folder
 from hiera_video.errors import UsageError
 from hiera_video.terminal import progress_line
+from hiera_video.weights.description import KINDS, words_for
 
 FORMATS = ("safetensors", "pt2", "onnx", "timm", "transformers")
 GRAPHS = ("pt2", "onnx")
+# The kinds of models that a format takes, if not classifiers alone.
+TAKES = {
+    "safetensors": KINDS,
+    "transformers": ("classifier", "masked_autoencoder"),
+}
 LIMIT = 1e-3  # of a graph's difference from PyTorch, as a share of the largest logit
 
 
@@ -27,8 +31,8 @@ def run(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         "hiera-video export",
         description="Write a trained model, with a model card, into a new folder. Action detectors "
-        "and masked autoencoders take --format safetensors. Graphs that run without this package "
-        "(pt2, onnx) are read back and compared with PyTorch.",
+        "take --format safetensors; masked autoencoders of images take transformers, too. Graphs "
+        "that run without this package (pt2, onnx) are read back and compared with PyTorch.",
     )
     add = parser.add_argument
     add("source", metavar="RUN_OR_FILE", help="run folder, checkpoint, exported folder, or "
@@ -45,10 +49,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from hiera_video.export.model_card import loading_code, model_card
     from hiera_video.export.provenance import read_results
-    from hiera_video.weights.description import words_for
-    from hiera_video.weights.portable import build
     from hiera_video.weights.trained import read_trained
 
     kind = arguments.format
@@ -58,25 +59,58 @@ def _export(arguments: argparse.Namespace) -> None:
     with progress_line(f"read {arguments.source}", None) if is_here else nullcontext():
         trained = read_trained(arguments.source)
     results = arguments.results and read_results(arguments.results, trained.weights)
-    if kind != "safetensors" and trained.description.kind != "classifier":
-        words = words_for(trained.description.kind)
-        raise UsageError(f"{words} has no {kind} form; use --format safetensors")
     home = trained.home or Path(arguments.source).stem
     out = arguments.out or Path(home, f"export-{kind}")
-    description = _complete(trained)._replace(input="uint8" if arguments.uint8 else "float32")
-    with _new_folder(out) as folder:
-        with progress_line("build the model", None):
-            model = build(description, trained.weights).eval()
-        checked = _write(kind, folder, model, description)
-        code = loading_code(kind, out.name, description, (model.in_chans, *model.input_size))
-        card = model_card(description, code, results, checked)
-        (folder / "README.md").write_text(card, encoding="utf-8")
+    if trained.description.kind not in TAKES.get(kind, ("classifier",)):
+        words = words_for(trained.description.kind)
+        raise UsageError(f"{words} has no {kind} form; use --format safetensors")
+    with new_folder(out) as folder:
+        checked = write_export(folder, trained, kind, out.name, results, arguments.uint8)
         sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
     print(f"{arguments.source} -> {out}")
     for name, size in sizes.items():
         print(f"  {name}  {size / 2**20:.2f} MiB")
     if checked:
         print(checked)
+
+
+def write_export(
+    folder: Path,
+    trained: Any,
+    kind: str,
+    name: str,
+    results: Any = None,
+    uint8: bool = False,
+    fetch: str = "",
+) -> str | None:
+    """Write a trained model and its card.
+
+    Args:
+        folder: an empty folder.
+        trained: from `read_trained`.
+        kind: one of `FORMATS`, which takes this kind of model.
+        name: of the folder in the card.
+        results: from `read_results`, for the card; None: no test.
+        uint8: whether a graph takes pixels.
+        fetch: how to get the folder, a line of the card before the code that loads it.
+
+    Returns:
+        How a graph compares with PyTorch, in words; None for other formats.
+
+    Raises:
+        UserError: the format has no such model.
+    """
+    from hiera_video.export.model_card import loading_code, model_card
+    from hiera_video.weights.portable import build
+
+    description = _complete(trained)._replace(input="uint8" if uint8 else "float32")
+    with progress_line("build the model", None):
+        model = build(description, trained.weights).eval()
+    checked = _write(kind, folder, model, description)
+    code = fetch + loading_code(kind, name, description, (model.in_chans, *model.input_size))
+    card = model_card(description, code, results, checked)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return checked
 
 
 def _complete(trained: Any) -> Any:
@@ -97,7 +131,8 @@ def _complete(trained: Any) -> Any:
 
 def _write(kind: str, folder: Path, model: Any, description: Any) -> str | None:
     """Write all files but the card; returns how a graph compares with PyTorch, else None."""
-    from hiera_video.export import layouts
+    from hiera_video.export.layouts import write_timm
+    from hiera_video.export.transformers_layout import write_transformers
     from hiera_video.weights.description import write_description
     from hiera_video.weights.portable import write_model
 
@@ -106,8 +141,8 @@ def _write(kind: str, folder: Path, model: Any, description: Any) -> str | None:
         return _write_graph(kind, folder / f"model.{kind}", model, description)
     write = {
         "safetensors": write_model,
-        "timm": layouts.write_timm,
-        "transformers": layouts.write_transformers,
+        "timm": write_timm,
+        "transformers": write_transformers,
     }
     with progress_line(f"write {kind}", None):
         write[kind](folder, model, description)
@@ -157,25 +192,3 @@ def _check_onnx() -> None:
         raise UsageError(
             f"--format onnx needs more packages ({error.name}): pip install hiera-video[export]"
         ) from error
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder to write into, which becomes ``out`` if all goes well and else is removed."""
-    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
-        what = "is a link" if out.is_symlink() else "exists"
-        raise UsageError(f"{out} {what}; name another folder with --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".unfinished", dir=out.parent))
-    try:
-        yield folder
-        folder.chmod(0o777 & ~_umask())  # that of mkdtemp is for its owner alone
-        os.replace(folder, out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,6 +1,7 @@
 """``README.md`` beside an export: a model card that says what the weights are."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from hiera_video.export.provenance import Measured
 from hiera_video.weights.description import UNKNOWN, Description, words_for
 from hiera_video.weights.portable import CREATE
 from hiera_video.weights.trained import NON_COMMERCIAL
+from hiera_video.weights.transformers_folder import ARCHITECTURES
 
 LICENCES = {
     NON_COMMERCIAL: (
@@ -40,15 +42,14 @@ LOADING = {
     ),
     "timm": 'import timm\n\nmodel = timm.create_model("local-dir:{folder}", pretrained=True)',
     "transformers": (
-        "from transformers import HieraForImageClassification\n\n"
-        'model = HieraForImageClassification.from_pretrained("{folder}")'
+        'from transformers import {theirs}\n\nmodel = {theirs}.from_pretrained("{folder}")'
     ),
 }
 # What to do with what `load` returns, by the kind of model.
 USES = {
-    "classifier": 'load("{folder}").predict("video.mp4")',
+    "classifier": 'load("{folder}").predict("{file}")',
     "action_detector": 'load("{folder}").predict("video.mp4", boxes="full_frame")',
-    "masked_autoencoder": 'load("{folder}").reconstruct("video.mp4")',
+    "masked_autoencoder": 'load("{folder}").reconstruct("{file}")',
     "mask_rcnn": 'load("{folder}").predict("picture.jpg")',
 }
 
@@ -70,8 +71,11 @@ def loading_code(
         folder=folder,
         input=description.input,
         shape=", ".join(map(str, input_shape)),
-        use=USES[description.kind].format(folder=folder),
+        use=USES[description.kind].format(
+            folder=folder, file="picture.jpg" if takes_pictures(description) else "video.mp4"
+        ),
         create=CREATE[description.kind].__name__,
+        theirs=ARCHITECTURES.get(description.kind),
     )
 
 
@@ -107,14 +111,34 @@ def model_card(
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
+def licence_name(licence: str | None) -> str | None:
+    """The name that model hubs have for a licence, such as ``cc-by-nc-4.0``.
+
+    Args:
+        licence: as in a `Description`.
+
+    Returns:
+        ``other`` for text that is no name; None if there is no licence, or an unknown one.
+    """
+    if licence in (None, UNKNOWN):
+        return None
+    name = licence.lower()
+    return name if re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name) else "other"
+
+
+def takes_pictures(description: Description) -> bool:
+    """Whether the input is a picture; models whose input is unknown are older ones of images."""
+    clip = description.clip
+    return clip is None or (clip["num_frames"] == 1 and clip["sampling"] == "clip")
+
+
 def _front_matter(description: Description) -> str:
-    video = description.clip is not None
     lines = ["---", "library_name: hiera-video", "tags: [hiera]"]
-    if description.licence == NON_COMMERCIAL:
-        lines.insert(1, "license: cc-by-nc-4.0")
+    if licence := licence_name(description.licence):
+        lines.insert(1, f"license: {licence}")
     if description.kind == "classifier":
-        task = "video-classification" if video else "image-classification"
-        lines.append(f"pipeline_tag: {task}")
+        seen = "image" if takes_pictures(description) else "video"
+        lines.append(f"pipeline_tag: {seen}-classification")
     return "\n".join([*lines, "---"])
 
 
@@ -139,7 +163,7 @@ def _input(description: Description) -> str:
         return f"Input: {values}. {_output(description)}"
     height, width = clip["size"]
     temporal, spatial = clip["test_views"]
-    if clip["num_frames"] == 1 and clip["sampling"] == "clip":
+    if takes_pictures(description):
         share, scaling = clip.get("eval_crop", 1.0), clip.get("interpolation", "bilinear")
         return (
             f"Input: {values}; a picture of {height} x {width} pixels, in tests the centre of one "

@@ -144,8 +144,8 @@ def network_weights(checkpoint: Mapping[str, Any], path: str | Path) -> StateDic
     """
     if average := average_in(checkpoint):
         checkpoint = checkpoint[average]
-    # Of published Hiera, of Lightning (where an average has replaced the weights), and of SAM 2.
-    for key in ("model_state", "state_dict", "model"):
+    # Of published Hiera, Lightning (where an average has replaced the weights), SAM 2, birder.
+    for key in ("model_state", "state_dict", "model", "state"):
         if isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
     tensors = {str(k): v for k, v in checkpoint.items() if isinstance(v, Tensor)}

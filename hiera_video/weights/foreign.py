@@ -3,6 +3,7 @@
 - timm's ``hiera_*``: LayerScale is folded into the layer before it, and the two parts of an
   absolute-window position embedding are added up.
 - transformers' ``HieraModel``, ``HieraForImageClassification``, ``HieraForPreTraining``.
+- birder's ``hiera_*`` and ``mae_hiera``, with absolute windows, too.
 - SAM 2's image trunk (``image_encoder.trunk``), also in timm's port; the rest is left out. Its
   position embedding has two parts as well. Most blocks from stage 3 on attend in windows, where
   Hiera attends to the whole picture. At 224x224 (large: 256x256) these windows are as large as the
@@ -13,7 +14,7 @@ All of them are models of images.
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -37,10 +38,20 @@ TRANSFORMERS = {
     r"\.layernorm_before\.": ".norm1.",
     r"\.layernorm_after\.": ".norm2.",
 }
+BIRDER = {
+    r"^encoder\.": "",
+    r"^stem\.proj\.": "patch_embed.proj.",
+    r"^features\.1\.": "norm.",
+    r"^classifier\.": "head.projection.",
+    r"\.mlp\.0\.": ".mlp.fc1.",
+    r"\.mlp\.3\.": ".mlp.fc2.",
+}
 TIMM = {r"^head\.norm\.": "norm.", r"^head\.fc\.": "head.projection."}
 SAM2 = {r"\.mlp\.layers\.0\.": ".mlp.fc1.", r"\.mlp\.layers\.1\.": ".mlp.fc2."}
 
-_STAGE = re.compile(r"^(?:hiera\.)?encoder\.stages\.(\d+)\.layers\.(\d+)\.")
+# Prefixes of blocks, with the numbers of their stage and of their place in it.
+TRANSFORMERS_BLOCK = re.compile(r"^(?:hiera\.)?encoder\.stages\.(\d+)\.layers\.(\d+)\.")
+BIRDER_BLOCK = re.compile(r"^(?:encoder\.)?body\.stage(\d+)\.(\d+)\.")
 
 
 class Translation(NamedTuple):
@@ -79,9 +90,11 @@ def translate(weights: Mapping[str, Tensor], grid: tuple[int, ...]) -> Translati
         return _from_sam2(weights, ends["pos_embed_window"].removesuffix("pos_embed_window"), grid)
     weights = checked_values(weights)
     if any(re.search(r"embeddings\.patch_embeddings\.projection\.", name) for name in weights):
-        names = _rename(weights, TRANSFORMERS, _block_names(weights))
+        names = _rename(weights, TRANSFORMERS, TRANSFORMERS_BLOCK)
         moved = {names[name]: value for name, value in weights.items()}
         return Translation(moved, names, notes=("as transformers has them", LICENCE_NOTE))
+    if any(BIRDER_BLOCK.match(name) for name in weights):
+        return _from_birder(weights, grid)
     if any(re.search(r"^head\.(norm|fc)\.|^pos_embed_win$|\.ls1\.gamma$", n) for n in weights):
         return _from_timm(weights, grid)
     return Translation(dict(weights), {name: name for name in weights})
@@ -98,6 +111,18 @@ def _from_timm(weights: Mapping[str, Tensor], grid: tuple[int, ...]) -> Translat
         _compose(moved, "pos_embed_win", grid, antialias=True)
         names["pos_embed_win"] = "pos_embed"
     return Translation(moved, names, notes=tuple(notes), composed=windows)
+
+
+def _from_birder(weights: Mapping[str, Tensor], grid: tuple[int, ...]) -> Translation:
+    # An autoencoder's encoder has a norm, and perhaps a head, that it does not use.
+    left_out = [name for name in weights if re.match(r"encoder\.(features|classifier)\.", name)]
+    names = _rename([name for name in weights if name not in left_out], BIRDER, BIRDER_BLOCK)
+    moved = {new: weights[name] for name, new in names.items()}
+    notes = ("as birder has them; the page of the weights says their licence",)
+    if windows := "pos_embed_win" in moved:
+        _compose(moved, "pos_embed_win", grid, antialias=True)
+        names = {n: "pos_embed" if new == "pos_embed_win" else new for n, new in names.items()}
+    return Translation(moved, names, tuple(left_out), notes=notes, composed=windows)
 
 
 def _from_sam2(weights: Mapping[str, Tensor], prefix: str, grid: tuple[int, ...]) -> Translation:
@@ -118,23 +143,30 @@ def _from_sam2(weights: Mapping[str, Tensor], prefix: str, grid: tuple[int, ...]
     return Translation(moved, names, left_out, lacks, tuple(notes), composed=True)
 
 
-def _block_names(weights: Mapping[str, Tensor]) -> dict[str, str]:
+def _block_names(names: Iterable[str], block: re.Pattern[str]) -> dict[str, str]:
     """Prefixes of blocks: ``encoder.stages.1.layers.0.`` is ``blocks.2.`` if stage 0 has two."""
-    layers = sorted({(int(m[1]), int(m[2]), m[0]) for name in weights if (m := _STAGE.match(name))})
+    layers = sorted({(int(m[1]), int(m[2]), m[0]) for name in names if (m := block.match(name))})
     return {prefix: f"blocks.{i}." for i, (_, _, prefix) in enumerate(layers)}
 
 
 def _rename(
     names: Mapping[str, Tensor] | list[str],
     patterns: Mapping[str, str],
-    prefixes: Mapping[str, str] | None = None,
+    block: re.Pattern[str] | None = None,
 ) -> dict[str, str]:
-    """Names in the file to published names; a ValueError if two become the same."""
+    """Names in the file to published names; a ValueError if two become the same.
+
+    Args:
+        names: in the file.
+        patterns: what is replaced, and by what.
+        block: matches prefixes of blocks that are numbered by stage.
+    """
+    prefixes = _block_names(names, block) if block else {}
     renamed = {}
     for name in names:
         new = name
-        if prefixes and (stage := _STAGE.match(name)):
-            new = prefixes[stage[0]] + name.removeprefix(stage[0])
+        if block and (match := block.match(name)):
+            new = prefixes[match[0]] + name.removeprefix(match[0])
         for pattern, replacement in patterns.items():
             new = re.sub(pattern, replacement, new)
         renamed[name] = new

@@ -11,9 +11,9 @@ from hiera_video.models.names import IMAGE_MEAN, IMAGE_STD, MODELS
 from hiera_video.weights.description import UNKNOWN, Description
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
-KINDS = {
-    "HieraForImageClassification": "classifier",
-    "HieraForPreTraining": "masked_autoencoder",
+ARCHITECTURES = {  # transformers' class of each kind of model
+    "classifier": "HieraForImageClassification",
+    "masked_autoencoder": "HieraForPreTraining",
 }
 INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 # Our arguments of an encoder and of a decoder, and transformers' names for them.
@@ -78,24 +78,28 @@ def describe_transformers_folder(folder: Path) -> Description:
     """
     config = _read(folder / CONFIG)
     (architecture,) = config.get("architectures") or [None]
-    if architecture not in KINDS:
+    kind = next((kind for kind, name in ARCHITECTURES.items() if name == architecture), None)
+    if kind is None:
         raise CheckpointError(
             f"{folder}: {architecture} has no head that is known here; take "
-            f"{' or '.join(KINDS)}, or task.init_from"
+            f"{' or '.join(ARCHITECTURES.values())}, or task.init_from"
         )
-    kind = KINDS[architecture]
     try:
         arguments = {ours: config[theirs] for ours, theirs in ENCODER.items()}
         heads = config["num_heads"]
         arguments |= {"input_size": _pair(config["image_size"]), "num_heads": heads[0]}
         arguments["head_mul"] = heads[1] / heads[0] if len(heads) > 1 else 2.0
         names: tuple[str, ...] = ()
+        evaluation = {}
         if kind == "classifier":
             labels = config["id2label"]
             names = tuple(labels[str(i)] for i in range(len(labels)))
             arguments["num_classes"] = len(names)
         else:
             arguments |= {ours: config[theirs] for ours, theirs in DECODER.items()}
+            normalized = config.get("normalize_pixel_loss", True)
+            arguments["target"] = "pixels_normalized" if normalized else "pixels"
+            evaluation = {"mask_ratio": config.get("mask_ratio", 0.6)}
         clip, mean, std = _processing(folder, arguments["input_size"])
     except (KeyError, TypeError, IndexError) as error:
         raise CheckpointError(f"{folder / CONFIG}: incomplete ({error!r})") from error
@@ -110,6 +114,7 @@ def describe_transformers_folder(folder: Path) -> Description:
         std=std,
         source=str(config.get("_name_or_path") or folder.name),
         licence=UNKNOWN,
+        evaluation=evaluation,
     )
 
 

@@ -69,10 +69,12 @@ def test_a_masked_autoencoder(export, tmp_path):
     back = create_mae("mae")
     for name, value in mae.state_dict().items():
         assert torch.equal(back.state_dict()[name], value)
-    for kind in ("pt2", "onnx", "timm", "transformers"):
+    for kind in ("pt2", "onnx", "timm"):
         code, line = export("run", "--format", kind)
         assert code == 2
         assert "a masked autoencoder has no" in line
+    code, line = export("run", "--format", "transformers")
+    assert (code, "transformers has no Hiera for video" in line) == (2, True)
 
 
 def test_every_step_can_be_seen(export, tmp_path, monkeypatch):

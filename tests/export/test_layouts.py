@@ -6,13 +6,25 @@ import numpy as np
 import pytest
 import timm
 import torch
-from transformers import AutoImageProcessor, HieraForImageClassification
+from PIL import Image
+from transformers import (
+    AutoImageProcessor,
+    HieraForImageClassification,
+    HieraForPreTraining,
+    HieraModel,
+    pipeline,
+)
 
+from hiera_video import create_mae, load
 from hiera_video.errors import LayoutError
-from hiera_video.export.layouts import write_timm, write_transformers
+from hiera_video.export.layouts import write_timm
+from hiera_video.export.model_card import loading_code
+from hiera_video.export.transformers_layout import write_transformers
 from hiera_video.models.zoo import create_model
 from hiera_video.weights.description import Description
-from tests.models.reference import make_video, randomize
+from hiera_video.weights.trained import PUBLISHED_PICTURE
+from tests.models.foreign import pretraining_difference
+from tests.models.reference import difference, make_video, randomize
 from tests.models.small import TINY
 
 SMALL = {
@@ -22,6 +34,7 @@ SMALL = {
 CASES = {
     "published": ("hiera_tiny_224", {}),
     "small": ("hiera_tiny_224", SMALL),
+    "square": ("hiera_tiny_224", {**SMALL, "input_size": (64, 64)}),
     "three stages": (
         "hiera_base_224",
         {**SMALL, "stages": (1, 2, 1), "q_pool": 2, "mask_unit_size": (4, 4), "head_mul": 1.0},
@@ -88,6 +101,92 @@ def test_transformers_gives_the_same_logits(case, tmp_path):
         [0.1, 0.2, 0.3]
     )
     torch.testing.assert_close(pixels[0, :, 5, 5], expected, rtol=1e-4, atol=1e-4)
+
+
+DECODER = {"decoder_embed_dim": 32, "decoder_depth": 2, "decoder_num_heads": 4}
+MAES = {
+    "published pooling": {},
+    "pixels as they are": {"target": "pixels", "decoder_num_heads": 2},
+    "one pooling": {"q_pool": 1},
+    "three poolings": {"q_pool": 3},
+}
+
+
+def made_mae(**changes):
+    arguments = {**SMALL, **DECODER, **changes}
+    del arguments["num_classes"]
+    mae = create_mae("hiera_tiny_224", **arguments).eval()
+    randomize(mae)
+    return mae, made("small")[1]._replace(
+        kind="masked_autoencoder",
+        arguments=arguments,
+        class_names=(),
+        clip={**PUBLISHED_PICTURE, "size": [64, 96]},
+        evaluation={"mask_ratio": 0.5},
+    )
+
+
+@pytest.mark.parametrize("case", MAES)
+def test_transformers_reconstructs_the_same(case, tmp_path):
+    mae, description = made_mae(**MAES[case])
+    write_transformers(tmp_path, mae, description)
+    theirs, problems = HieraForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(problems.values()), problems
+    with torch.no_grad():
+        assert pretraining_difference(mae, theirs.eval(), mask_ratio=0.5) < 1e-5
+    assert list(AutoImageProcessor.from_pretrained(tmp_path).image_mean) == [0.4, 0.5, 0.6]
+    code = loading_code("transformers", "folder", description, mae.input_size)
+    assert 'HieraForPreTraining.from_pretrained("folder")' in code
+    again = load(tmp_path, "cpu")  # as any folder that transformers wrote
+    assert (again.mask_ratio, again.model.q_pool) == (0.5, mae.q_pool)
+    video = make_video(mae, 2)
+    kept = torch.tensor([[0, 3, 5], [1, 2, 4]])
+    with torch.no_grad():
+        assert torch.equal(again.model(video, mask=kept).loss, mae(video, mask=kept).loss)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "masked_autoencoder"])
+def test_the_encoder_alone_is_a_hiera_model(kind, tmp_path):
+    model, description = made("small") if kind == "classifier" else made_mae()
+    write_transformers(tmp_path, model, description)
+    theirs, problems = HieraModel.from_pretrained(
+        tmp_path, add_pooling_layer=kind == "classifier", output_loading_info=True
+    )
+    assert not problems["missing_keys"], problems
+    video = make_video(model, 2)
+    with torch.no_grad():
+        last = theirs.eval()(video, output_hidden_states=True).reshaped_hidden_states[-1]
+        assert difference(last, model.forward_features(video)) < 1e-5
+
+
+def test_a_pipeline_names_the_classes_of_a_picture(tmp_path):
+    model, description = made("square")
+    clip = {**PUBLISHED_PICTURE, "size": [64, 64], "eval_crop": 1.0}
+    write_transformers(tmp_path, model, description._replace(clip=clip))
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    answers = pipeline("image-classification", model=str(tmp_path), device="cpu")(
+        str(tmp_path / "picture.png"), top_k=7
+    )
+    predictor = load(tmp_path, "cpu")
+    expected = predictor.probabilities(tmp_path / "picture.png")
+    scores = {answer["label"]: answer["score"] for answer in answers}
+    assert scores.keys() == set(description.class_names)
+    np.testing.assert_allclose([scores[n] for n in description.class_names], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": "hog"}, "predicts pixels alone"),
+        ({"q_pool": 1, "mask_unit_attn": (True, True, False, False)}, r"q_pool 1 with mask_unit"),
+    ],
+)
+def test_autoencoders_that_transformers_cannot_be(changes, message, tmp_path):
+    mae, description = made_mae(**changes)
+    with pytest.raises(LayoutError, match=message):
+        write_transformers(tmp_path, mae, description)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("write", [write_timm, write_transformers])

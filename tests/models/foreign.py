@@ -7,7 +7,7 @@ of them matter (`randomize`). Differences are ``max|a - b| / max|b|``, in single
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,24 @@ from tests.models.reference import difference, initial_autoencoder, initial_clas
 SMALL = {"embed_dim": 16, "num_heads": 1, "stages": (1, 2, 2, 1), "input_size": (64, 96)}
 
 
-def published(folder: Path, name: str, **small: Any) -> float:
-    """The classifier and the masked autoencoder of `hiera-transformer`: logits, predictions."""
-    classifier, mae = initial_classifier(name, **small), initial_autoencoder(name, **small)
+def published(
+    folder: Path,
+    name: str,
+    saved: Callable[[dict[str, Tensor]], dict[str, Any]] = lambda weights: {"model_state": weights},
+    **small: Any,
+) -> float:
+    """The classifier and the masked autoencoder of `hiera-transformer`: logits, predictions.
+
+    `saved` makes the contents of a file from weights.
+    """
+    decoder = SMALL_DECODER if small else {}
+    classifier = initial_classifier(name, **small)
+    mae = initial_autoencoder(name, **small, **decoder)
     differences = []
     for i, reference in enumerate((classifier.train(), mae)):  # in evaluation: probabilities
         randomize(reference)
-        torch.save({"model_state": reference.state_dict()}, folder / f"{i}.pth")
-        ours = create_mae(name, **small) if i else create_model(name, **small)
+        torch.save(saved(reference.state_dict()), folder / f"{i}.pth")
+        ours = create_mae(name, **small, **decoder) if i else create_model(name, **small)
         load_weights(ours, folder / f"{i}.pth", quiet=True)
         video = image(ours)
         if i:
@@ -86,6 +96,34 @@ def from_transformers(folder: Path, ours: str, **small: Any) -> float:
         else:
             differences.append(difference(hiera(picture), model(picture).logits))
     return max(differences)
+
+
+def from_birder(folder: Path, name: str, **small: Any) -> float:
+    """As `published`, with files as birder saves them."""
+    stages = small.get("stages") or MODELS[name]["stages"]
+    return published(folder, name, lambda w: {"state": birder_names(w, stages)}, **small)
+
+
+def birder_names(weights: Mapping[str, Tensor], stages: Sequence[int]) -> dict[str, Tensor]:
+    """Published weights under birder's names; birder itself is not among the tests' packages.
+
+    Args:
+        weights: of a classifier, or of a masked autoencoder, whose encoder is a part there.
+        stages: number of blocks of each stage.
+    """
+    places = [(s, i) for s, depth in enumerate(stages, 1) for i in range(depth)]
+    names = {f"blocks.{n}.": f"body.stage{s}.{i}." for n, (s, i) in enumerate(places)}
+    names |= {"patch_embed.": "stem.", "norm.": "features.1.", "head.projection.": "classifier."}
+    names |= {"pos_embed": "pos_embed"}
+    encoder, renamed = "", {}
+    if "mask_token" in weights:  # its encoder keeps what it does not use
+        encoder = "encoder."
+        renamed = {f"encoder.{n}": torch.ones(7) for n in ("features.1.weight", "classifier.bias")}
+    for name, value in weights.items():
+        if start := next((start for start in names if name.startswith(start)), None):
+            name = encoder + names[start] + name.removeprefix(start)
+        renamed[name.replace(".mlp.fc1.", ".mlp.0.").replace(".mlp.fc2.", ".mlp.3.")] = value
+    return renamed
 
 
 def from_sam2(folder: Path, name: str, ours: str, **small: Any) -> float:
@@ -159,11 +197,13 @@ def randomize_transformers(model: nn.Module) -> None:
                 parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
 
 
-def pretraining_difference(mae: MaskedAutoencoderHiera, model: nn.Module) -> float:
-    """Of loss and predictions, for one random mask."""
+def pretraining_difference(
+    mae: MaskedAutoencoderHiera, model: nn.Module, mask_ratio: float | None = None
+) -> float:
+    """Of loss and predictions, for one random mask; `mask_ratio` is that of `model`."""
     picture = image(mae)
     noise = torch.rand(len(picture), mae.num_units, generator=torch.Generator().manual_seed(1))
-    kept = noise.argsort(dim=1)[:, : mae.num_kept()]
+    kept = noise.argsort(dim=1)[:, : mae.num_kept(mask_ratio)]
     out, expected = mae(picture, mask=kept), model(picture, noise=noise)
     predictions = expected.logits[out.predicted].unflatten(0, out.prediction.shape[:2])
     return max(difference(out.loss, expected.loss), difference(out.prediction, predictions))

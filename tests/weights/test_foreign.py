@@ -1,6 +1,7 @@
 """Files of timm, transformers and SAM 2 against the code that wrote them."""
 
 import json
+from functools import partial
 
 import pytest
 import timm
@@ -12,7 +13,15 @@ from hiera_video.models.zoo import create_model
 from hiera_video.weights.foreign import translate
 from hiera_video.weights.load import load_weights
 from tests.models import foreign
-from tests.models.foreign import SMALL, from_sam2, from_timm, from_transformers, image
+from tests.models.foreign import (
+    SMALL,
+    from_birder,
+    from_sam2,
+    from_timm,
+    from_transformers,
+    image,
+    published,
+)
 from tests.models.reference import difference, randomize
 
 NAME = "hiera_tiny_224"
@@ -67,6 +76,50 @@ def test_timm_embedding_across_windows_at_another_size(tmp_path, capsys):
 
 def test_transformers(tmp_path):
     assert from_transformers(tmp_path, NAME, **SMALL) < 1e-5
+
+
+@pytest.mark.parametrize("size", [224, 256, 448])
+@pytest.mark.parametrize("origin", ["published", "timm", "transformers", "birder"])
+def test_pictures_of_other_sizes(origin, size, tmp_path):
+    small = {**SMALL, "input_size": (size, size)}
+    compare = {
+        "published": partial(published, tmp_path, NAME),
+        "timm": partial(from_timm, tmp_path, NAME, NAME),
+        "transformers": partial(from_transformers, tmp_path, NAME),
+        "birder": partial(from_birder, tmp_path, NAME),
+    }
+    assert compare[origin](**small) < 1e-5
+
+
+def test_birder(tmp_path, capsys):
+    assert from_birder(tmp_path, NAME, **SMALL) < 1e-5
+    report = load_weights(small_model(num_classes=1000), tmp_path / "0.pth")
+    assert report.renamed["body.stage2.1.mlp.3.bias"] == "blocks.2.mlp.fc2.bias"
+    assert report.missing == report.unexpected == []
+    assert "as birder has them; the page of the weights says" in capsys.readouterr().out
+    report = load_weights(small_model(num_classes=7), tmp_path / "1.pth", quiet=True)
+    left_out = [name for name in report.unexpected if name.startswith("encoder.")]
+    assert left_out == ["encoder.features.1.weight", "encoder.classifier.bias"]
+
+
+def test_birder_with_absolute_windows(tmp_path):
+    saved = small_timm(**WINDOWS)
+    weights = {
+        name.replace("head.fc.", "head.projection.").replace("head.norm.", "norm."): value
+        for name, value in saved.state_dict().items()
+    }
+    torch.save({"state": foreign.birder_names(weights, SMALL["stages"])}, tmp_path / "a.pt")
+    model = small_model().eval()
+    report = load_weights(model, tmp_path / "a.pt", quiet=True)
+    assert report.renamed["pos_embed_win"] == "pos_embed"
+    assert difference(model(image(model)), saved(image(model))) < 1e-5
+
+
+def test_a_head_of_birder_that_attends_is_refused(tmp_path):
+    weights = foreign.birder_names(small_model().state_dict(), SMALL["stages"])
+    torch.save({"state": weights | {"features.0.probe": torch.ones(1)}}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="not in the model: features.0.probe"):
+        load_weights(small_model(), tmp_path / "a.pt")
 
 
 def test_sam2(tmp_path, capsys):
