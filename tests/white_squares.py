@@ -11,7 +11,7 @@ SIDE = 16
 
 
 class FindsWhite(torch.nn.Module):
-    """Finds what is white in a picture: a "square" that scores 0.9, and a "blob" that scores 0.3."""
+    """Finds what is white: an object of class 1 that scores 0.9, one of class 2 that scores 0.3."""
 
     input_size, pixels = (64, 64), (32, 32)
 

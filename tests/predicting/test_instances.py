@@ -14,7 +14,7 @@ from hiera_video.callbacks import InstanceFile
 from hiera_video.errors import CheckpointError, ChoiceError
 from hiera_video.predicting.instances import InstancePredictor, load_instances
 from hiera_video.tasks import InstanceSegmentationTask
-from tests.quick_trainer import quick_trainer
+from tests.quick_trainer import quick_trainer, without_advice
 from tests.trained_models import write_run
 from tests.white_squares import FindsWhite, picture, predictor, write_video
 
@@ -98,9 +98,10 @@ def trained(tmp_path_factory):
     small = {"embed_dim": 16, "stages": (1, 1, 1, 1), "width": 24, "box_features": 48}
     model = functools.partial(create_mask_rcnn, name="hiera_tiny_224", **small)
     task = InstanceSegmentationTask(model, augment=Augmentation(horizontal_flip=False))
-    trainer = quick_trainer(max_epochs=1, callbacks=[InstanceFile(folder / "found.json")])
-    trainer.fit(task, datamodule=data)
-    trainer.test(task, datamodule=data, verbose=False)
+    with without_advice():
+        trainer = quick_trainer(max_epochs=1, callbacks=[InstanceFile(folder / "found.json")])
+        trainer.fit(task, datamodule=data)
+        trainer.test(task, datamodule=data, verbose=False)
     trainer.save_checkpoint(folder / "a.ckpt")
     return data, folder / "a.ckpt", json.loads((folder / "found.json").read_text())
 
