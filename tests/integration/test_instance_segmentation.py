@@ -42,7 +42,7 @@ def test_evaluate_gives_the_results_of_test(folder):
 
 def test_check_finds_nothing_wrong(folder):
     output = run("check", *WORDS, cwd=folder)
-    assert "8 videos, no faults" in output  # which are pictures
+    assert "8 images, no faults" in output
     assert "of 3 categories" in output
 
 
