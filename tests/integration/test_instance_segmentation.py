@@ -64,6 +64,7 @@ def test_export_is_read_back(folder):
     run("export", "runs/fit", "--format", "safetensors", "--out", "exported", cwd=folder)
     model = read_model(folder / "exported", "mask_rcnn")
     assert model.num_classes == 3
+    assert load(folder / "exported", "cpu").class_names == ("disc", "square", "triangle")
     assert 'load("exported").predict("picture.jpg")' in (folder / "exported/README.md").read_text()
 
 

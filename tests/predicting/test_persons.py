@@ -9,15 +9,15 @@ from datamodules.video.decoding import VideoFile
 from hiera_video import create_mask_rcnn
 from hiera_video.errors import CheckpointError
 from hiera_video.models.names import IMAGE_MEAN, IMAGE_STD
-from hiera_video.predicting import persons
+from hiera_video.predicting import torchvision_detectors
 from hiera_video.predicting.persons import (
     BoxFile,
     InstancePersons,
     PersonDetector,
     WholeFrame,
-    load_detector,
     person_source,
 )
+from hiera_video.predicting.torchvision_detectors import load_detector
 from hiera_video.weights.description import Description
 from hiera_video.weights.portable import write_model
 from tests.trained_models import write_run
@@ -200,7 +200,7 @@ def test_weights_that_cannot_be_had(tmp_path, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(persons, "download", offline)
+    monkeypatch.setattr(torchvision_detectors, "download", offline)
     with pytest.raises(CheckpointError) as error:
         person_source("detector", SMALL)
     assert asked == ["a79551df"]  # as the name of torchvision's file has it
