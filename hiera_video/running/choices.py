@@ -77,6 +77,9 @@ def check_values(config: DictConfig) -> None:
     if config.boxes is not None and not (config.command == "predict" and detects_actions(config)):
         raise UsageError(f"boxes={config.boxes} is for `predict` of action detection; leave it out")
     _check_stride(config)
+    for key in ("min_score", "min_action_score", "persons.min_score"):
+        if not isinstance(value := OmegaConf.select(config, key), int | float):
+            raise UsageError(f"{key}={value}: expected a number in [0, 1]")
     values: Any = OmegaConf.to_container(config, resolve=False)
     check_kinds(values)
 

@@ -101,6 +101,7 @@ def test_predict_with_a_checkpoint_alone(folder):
         ((), "no videos or images to predict; name files or folders"),
         (("gone.jpg",), "gone.jpg: no such file or folder"),
         (("a.mp4", "min_score=80"), "min_score must be in [0, 1], not 80"),
+        (("a.mp4", "min_score=null"), "min_score=None: expected a number in [0, 1]"),
         (("a.mp4", "stride=0"), "stride must be a number of seconds above 0, not 0"),
         (("a.mp4", "boxes=full_frame"), "boxes=full_frame is for `predict` of action detection"),
         (("a.mp4", "data.size=[64,100]"), "size must be multiples of (32, 32), not (64, 100)"),

@@ -20,6 +20,7 @@ from hiera_video.predicting.persons import (
 from hiera_video.predicting.torchvision_detectors import load_detector
 from hiera_video.weights.description import Description
 from hiera_video.weights.portable import write_model
+from tests import hall
 from tests.trained_models import write_run
 from tests.white_squares import picture, predictor, write_video
 
@@ -242,6 +243,8 @@ def test_a_run_as_boxes(tmp_path):
         source = person_source(str(boxes), min_score=0)
         assert isinstance(source, InstancePersons)
         assert source.person == 2
+    actions = hall.predictor()
+    assert actions.persons(tmp_path) is actions.persons(str(tmp_path))  # which is loaded once
     write_model(tmp_path, model, description)
     with pytest.raises(CheckpointError, match="does not say what its input is"):
         person_source(str(tmp_path))
