@@ -96,7 +96,7 @@ class VideoDataModule(LightningDataModule):
 
     Attributes:
         unit: what a row of the training manifest is, in the plural.
-        media: the kind of file that folders are searched for.
+        media: the kind of file that folders are searched for, and what messages call it.
     """
 
     unit: str = "videos"
@@ -382,7 +382,8 @@ class VideoDataModule(LightningDataModule):
             return manifest
         usable = manifest.without_bad()
         if left_out := len(manifest) - len(usable):
-            log.warning(f"{left_out} of {len(manifest)} training videos are bad and left out")
+            noun = self.media.noun
+            log.warning(f"{left_out} of {len(manifest)} training {noun} are bad and left out")
         return usable
 
     def _describe(self, manifests: Mapping[str, Manifest]) -> None:
@@ -395,7 +396,7 @@ class VideoDataModule(LightningDataModule):
                 log.info(line)
             for warning in warnings:
                 log.warning(warning)
-        for warning in shared_videos(manifests):
+        for warning in shared_videos(manifests, self.media.noun):
             log.warning(warning)
 
     def _loader(

@@ -142,7 +142,8 @@ class VideoFolderDataModule(VideoDataModule):
         self._write_missing()
         if not missing:
             return
-        message, share = describe_missing(file, missing, num_rows), len(missing) / num_rows
+        message = describe_missing(file, missing, num_rows, self.media.noun)
+        share = len(missing) / num_rows
         listed = f"; listed in {self.missing_videos}" if self.missing_videos else ""
         too_many = share > self.max_missing_share and split in self.splits.values()
         if too_many or len(missing) == num_rows:

@@ -62,7 +62,7 @@ def compose(folder: Path, name: str, words: list[str]) -> None:
         config = RUNS.search(word)
         if config or word == "RUN":
             make_run(folder / (config[0] if config else word), config[1] if config else ANY_RUN)
-        elif Path(word).suffix == ".mp4" or word.endswith("/"):
+        elif Path(word).suffix in (".mp4", ".jpg") or word.endswith("/"):
             (folder / word).touch() if word[-1] != "/" else (folder / word).mkdir()
     call = translate([name, *words])
     prepare(call)

@@ -21,6 +21,7 @@ from datamodules.errors import DatasetError
 from datamodules.manifests.finding import find_by_path
 from datamodules.manifests.lists import NO_LABEL, Row, at, inside
 from datamodules.manifests.splits import Manifest, make_manifest
+from datamodules.suffixes import PICTURES
 
 MULTIPLE = 32  # of the size of pictures, for whole mask units
 
@@ -71,6 +72,7 @@ class CocoDataModule(AnnotatedVideoDataModule):
         }
     )
     unit = "pictures"
+    media = PICTURES
     category_ids: tuple[int, ...] = ()
 
     def __init__(

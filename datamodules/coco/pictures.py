@@ -1,12 +1,9 @@
 """Pictures with objects, as a loader's worker makes them."""
 
 import json
-import warnings
 
 import numpy as np
 import torch
-from PIL import Image as PillowImage
-from PIL import ImageOps
 from torch import Tensor
 from torchvision.tv_tensors import Image, Mask
 
@@ -16,6 +13,7 @@ from datamodules.coco.annotations import CocoManifest
 from datamodules.coco.jitter import GREY, boxes_of, fit, large_scale_jitter, pad
 from datamodules.coco.segmentation import draw
 from datamodules.errors import VideoDecodeError
+from datamodules.video.pictures import PictureFile
 
 
 class _Pictures:
@@ -151,7 +149,7 @@ def read_picture(path: str, size: tuple[int, int] | None = None) -> Tensor:
     It is turned as its Exif data says, unless `size` is that of the picture as it is stored.
 
     Args:
-        path: of a file that Pillow reads.
+        path: of a file that `PictureFile` reads.
         size: width and height that it must have, pixels; None: any.
 
     Returns:
@@ -160,20 +158,12 @@ def read_picture(path: str, size: tuple[int, int] | None = None) -> Tensor:
     Raises:
         VideoDecodeError: it cannot be read, or has another size.
     """
-    try:
-        with warnings.catch_warnings(), PillowImage.open(path) as file:
-            warnings.simplefilter("ignore")  # about metadata that is not used
-            stored = file.size
-            picture = file if stored == size else ImageOps.exif_transpose(file)
-            pixels = np.array(picture.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
-        raise VideoDecodeError(path, f"not a readable picture ({error})") from None
-    if size is not None and pixels.shape[1::-1] != tuple(size):
-        wide, high = stored
-        raise VideoDecodeError(
-            path, f"is {wide}x{high}, and the annotation says {size[0]}x{size[1]}"
-        )
-    return torch.from_numpy(pixels)
+    with PictureFile(path, unturned=size) as file:
+        if size not in (None, (file.width, file.height)):
+            raise VideoDecodeError(
+                path, f"is {file.width}x{file.height}, and the annotation says {size[0]}x{size[1]}"
+            )
+        return torch.from_numpy(file.frames_at([0.0])[0])
 
 
 def _objects(masks: Tensor, labels: Tensor, size: tuple[int, int]) -> Item:

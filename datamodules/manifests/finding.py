@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from datamodules.errors import DatasetError
 from datamodules.manifests.lists import Row, at
-from datamodules.suffixes import VIDEO_SUFFIXES
+from datamodules.suffixes import VIDEO_SUFFIXES, VIDEOS
 
 # Takes an annotation file (for messages) and its rows; returns each row's video, None if missing.
 Find = Callable[[Path, Sequence[Row]], list[str | None]]
@@ -39,10 +39,12 @@ def missing_videos(
     return [MissingVideo(split, os.path.relpath(r.video, base), str(file), r.number) for r in rows]
 
 
-def describe_missing(file: Path, missing: Sequence[MissingVideo], rows: int) -> str:
+def describe_missing(
+    file: Path, missing: Sequence[MissingVideo], rows: int, noun: str = VIDEOS.noun
+) -> str:
     """How many videos are missing, of how many rows, and the first of them."""
     return (
-        f"{file}: {len(missing)} of {rows} videos are missing, the first in row "
+        f"{file}: {len(missing)} of {rows} {noun} are missing, the first in row "
         f"{missing[0].row}: {missing[0].video}"
     )
 

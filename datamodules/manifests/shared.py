@@ -7,11 +7,12 @@ from functools import cache
 from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.parquet import pc
 from datamodules.manifests.splits import TRAINING_FOLDERS
+from datamodules.suffixes import VIDEOS
 
 _SHOWN = 3  # paths in a message
 
 
-def shared_videos(manifests: Mapping[str, Manifest]) -> list[str]:
+def shared_videos(manifests: Mapping[str, Manifest], noun: str = VIDEOS.noun) -> list[str]:
     """Warnings of videos that are in the training split and in another one, too.
 
     Two paths are the same video if they lead to the same file, through symbolic links or not. Two
@@ -19,6 +20,7 @@ def shared_videos(manifests: Mapping[str, Manifest]) -> list[str]:
 
     Args:
         manifests: the splits by name; that of training is ``train`` or ``training``.
+        noun: what the warnings call the files, as in `Media`.
 
     Returns:
         One line for each of the others that shares videos with it.
@@ -34,7 +36,7 @@ def shared_videos(manifests: Mapping[str, Manifest]) -> list[str]:
         if shared := [path for path in paths if file_of(path) in trained_on]:
             first = [os.path.relpath(path, manifest.root or "/") for path in shared[:_SHOWN]]
             warnings.append(
-                f"{len(shared)} of the {len(paths)} videos of {name} are in {training}, too: "
+                f"{len(shared)} of the {len(paths)} {noun} of {name} are in {training}, too: "
                 f"{', '.join(first)}{', ...' if len(shared) > _SHOWN else ''}; leave them out of "
                 f"one of the two, or the numbers of {name} will be too good"
             )

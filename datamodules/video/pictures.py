@@ -51,6 +51,7 @@ class PictureFile:
 
     Args:
         source: as of `VideoFile`.
+        unturned: width and height; a picture that is stored with this size is not turned.
 
     Raises:
         VideoDecodeError: the file is missing or empty, is none of `FORMATS`, has several frames, or
@@ -60,11 +61,16 @@ class PictureFile:
     rate = Fraction(1)
     duration = 1.0
 
-    def __init__(self, source: str | os.PathLike[str] | Source) -> None:
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | Source,
+        unturned: tuple[int, int] | None = None,
+    ) -> None:
         if isinstance(source, str | os.PathLike):
             source = os.fsdecode(source)
         self.path = source if isinstance(source, str) else source.name
         self._source: Any = source
+        self._unturned = unturned
         self._image: Any = None  # open, and not decoded yet
         self._file: BinaryIO | None = None
         with _errors_of(self.path):
@@ -157,7 +163,8 @@ class PictureFile:
                 raise VideoDecodeError(self.path, f"it has {frames} frames: not a single picture")
             if image.mode == "F":
                 raise VideoDecodeError(self.path, "its pixels are numbers, not colours")
-            self._orientation = int(image.getexif().get(_ORIENTATION, 1) or 1)
+            turned = image.size != self._unturned
+            self._orientation = int(image.getexif().get(_ORIENTATION, 1) or 1) if turned else 1
         self._format = str(image.format).lower()
         transposed = self._orientation in _TRANSPOSED
         self.width, self.height = (height, width) if transposed else (width, height)

@@ -1,7 +1,8 @@
 """Playing a video from its first frame to its last, and writing one: a frame at a time."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,6 +56,32 @@ def play(source: str | Source) -> Generator[Shown, None, None]:
                 picture = displayed(frame, turn, to_rgb)
             tick = frames.time_base
             yield Shown(picture, (start - first) * tick, (end - first) * tick)
+
+
+def play_every(source: str | Source, seconds: float) -> Iterator[Shown]:
+    """Yield the first frame of each part of a video; only one or two are in memory at a time.
+
+    Args:
+        source: as in `play`.
+        seconds: length of a part, above 0.
+
+    Yields:
+        The frame, which ends where the frame of the next part starts.
+
+    Raises:
+        VideoDecodeError: the file is damaged.
+    """
+    length, first = Fraction(str(seconds)), None  # 0.1 is a tenth
+    with closing(play(source)) as frames:
+        for shown in frames:
+            if first is not None and shown.start // length == first.start // length:
+                first = first._replace(end=shown.end)
+                continue
+            if first is not None:
+                yield first
+            first = shown
+    if first is not None:
+        yield first
 
 
 class VideoWriter:

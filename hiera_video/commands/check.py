@@ -44,12 +44,12 @@ def run(words: Sequence[str]) -> None:
         UserError: wrong usage or input (exit code 2), or there are faults (1).
     """
     arguments = _parser().parse_intermixed_args(words)
-    videos = faults = 0
+    videos, faults, noun = 0, 0, "videos"
     annotation_faults: dict[Fault, None] = {}
     remarks: list[str] = []
     manifests: dict[str, Any] = {}
     for split in splits(arguments):
-        findings = _check_split(split, arguments)
+        findings, noun = _check_split(split, arguments), split.noun
         if findings.manifest is not None:
             manifests |= dict.fromkeys(split.uses, findings.manifest)
         videos, faults = videos + findings.videos, faults + len(findings.faults)
@@ -59,15 +59,15 @@ def run(words: Sequence[str]) -> None:
         remarks += findings.remarks
         for fault in [*findings.faults, *new]:
             print(fault)
-    for remark in [*remarks, *shared_lines(manifests)]:
+    for remark in [*remarks, *shared_lines(manifests, noun)]:
         print(remark)
     if annotation_faults:
         raise UsageError(
-            f"{faults} of {videos} videos and {len(annotation_faults)} annotations have faults", 1
+            f"{faults} of {videos} {noun} and {len(annotation_faults)} annotations have faults", 1
         )
     if faults:
-        raise UsageError(f"{faults} of {videos} videos have faults", 1)
-    print(f"{videos} videos, no faults")
+        raise UsageError(f"{faults} of {videos} {noun} have faults", 1)
+    print(f"{videos} {noun}, no faults")
 
 
 def _check_split(split: Split, arguments: argparse.Namespace) -> Findings:

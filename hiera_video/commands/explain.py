@@ -32,8 +32,8 @@ def run(words: Sequence[str]) -> None:
         help="occlusion: what hides a place; default: half of the frames, a quarter of height "
         "and width")  # fmt: skip
     add("--second", type=float, metavar="S", help="middle of the clip; default: of the video")
-    add("--boxes", metavar="WHERE", help="actions: detector (default), full_frame or a csv, as in "
-        "predict")  # fmt: skip
+    add("--boxes", metavar="WHERE", help="actions: detector (default), full_frame, a csv or a run, "
+        "as in predict")  # fmt: skip
     add("--person", type=int, metavar="N", help="actions: 0 for the first in what predict writes; "
         "default: whose score is the highest")  # fmt: skip
     _explain(parser.parse_intermixed_args(words))

@@ -9,9 +9,10 @@ DESCRIPTIONS = {
     "fit": "train; resume=RUN or auto continues a run, task.init_from=FILE starts from weights",
     "validate": "evaluate on the validation split",
     "test": "evaluate on the test split with all views; resume=auto continues an interrupted test",
-    "predict": "classify videos, given as files and folders; write JSON lines to out=FILE\n"
+    "predict": "classify videos or pictures (files and folders); write JSON lines to out=FILE\n"
     "stride=SECONDS: answers along each video, to out=DIR; camera:N, rtsp:// or http://: live\n"
-    "action detection: persons from boxes=detector, FILE.csv or full_frame; write to out=DIR",
+    "action detection: persons from boxes=detector, RUN, FILE.csv or full_frame; write to out=DIR\n"
+    "instance segmentation: objects in pictures and videos; write to out=DIR",
 }
 USAGES = {
     "fit": "(--config NAME_OR_FILE | resume=RUN) [key=value ...]",

@@ -39,6 +39,7 @@ class Split(NamedTuple):
         diagnose: returns findings about the annotation.
         uses: names that its videos have in `shared_lines`: all of a split that is to train and to
             evaluate, but one of a split that is for validation and test.
+        noun: what messages call the files.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Split(NamedTuple):
     missing: Callable[[], Sequence[Any]] = tuple
     diagnose: Callable[[], Sequence[Any]] = tuple
     uses: Sequence[str] = ()
+    noun: str = "videos"
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -151,6 +153,7 @@ def _configured_splits(arguments: argparse.Namespace) -> list[Split]:
             partial(_missing, data, split),
             partial(data.diagnose, names),
             names if names[0] == "train" else names[:1],
+            data.media.noun,
         )
         for split, names in users.items()
     ]
@@ -160,11 +163,11 @@ def _missing(data: Any, split: str) -> list[Any]:
     return [video for video in data.missing if video.split == split]
 
 
-def shared_lines(manifests: Mapping[str, Any]) -> list[str]:
+def shared_lines(manifests: Mapping[str, Any], noun: str = "videos") -> list[str]:
     """Which videos of the training split are in other splits, too."""
     from datamodules.manifests.shared import shared_videos
 
-    return [f"warning: {warning}" for warning in shared_videos(manifests)]
+    return [f"warning: {warning}" for warning in shared_videos(manifests, noun)]
 
 
 def class_lines(name: str, manifest: Any) -> list[str]:

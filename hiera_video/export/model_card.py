@@ -65,7 +65,7 @@ def loading_code(
         description: describes the model.
         input_shape: shape of one input, without the batch.
     """
-    if kind == "safetensors" and description.clip is None:
+    if kind == "safetensors" and not (description.clip or description.evaluation.get("pad")):
         kind = "safetensors of images"
     return LOADING[kind].format(
         folder=folder,

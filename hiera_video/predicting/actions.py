@@ -22,7 +22,12 @@ from hiera_video.predicting.batches import ClipNetwork, batches
 from hiera_video.predicting.crops import boxes_in_crops, crops_over
 from hiera_video.predicting.embedding import EmbeddingOptions, VideoEncoder
 from hiera_video.predicting.moments import Moment, Second, second_with_persons
-from hiera_video.predicting.persons import PersonBoxes, PersonSource, person_source
+from hiera_video.predicting.persons import (
+    PersonBoxes,
+    PersonDetector,
+    PersonSource,
+    person_source,
+)
 from hiera_video.predicting.saliency import (
     Saliency,
     Show,
@@ -88,7 +93,7 @@ class ActionPredictor:
         self.class_names, self.clip = tuple(class_names), clip
         self.action_ids = tuple(action_ids or range(1, len(self.class_names) + 1))
         self.times_person_score, self.short_side, self.pad = times_person_score, short_side, pad
-        self._detector: PersonSource | None = None
+        self._detectors: dict[str, PersonDetector] = {}  # by what ``boxes`` named
         height, width = pad or (clip.height, clip.width)
         whole_clip = clip._replace(height=height, width=width)
         self.encoder = VideoEncoder(self._network, whole_clip)
@@ -100,8 +105,9 @@ class ActionPredictor:
 
         Args:
             video: a file.
-            boxes: ``detector``, ``full_frame`` or a csv of person boxes, with persons that score at
-                least 0.8; for other settings, what `person_source` returned.
+            boxes: ``detector``, ``full_frame``, a csv of person boxes or a run of instance
+                segmentation, with persons that score at least 0.8; for other settings, what
+                `person_source` returned.
             top: at most so many actions of each person.
 
         Returns:
@@ -190,19 +196,20 @@ class ActionPredictor:
         return self.encoder.embed(video, EmbeddingOptions(**options))
 
     def persons(self, boxes: str | Path | PersonSource) -> PersonSource:
-        """The source that ``boxes`` names, as in `predict`; the detector is loaded once.
+        """The source that ``boxes`` names, as in `predict`; a detector is loaded once.
 
         Raises:
             DatasetError: there is no such file of boxes, or a row of it is wrong.
-            CheckpointError: the detector's weights cannot be downloaded or read.
+            CheckpointError: the detector's weights cannot be downloaded or read, or it finds no
+                persons.
         """
         if not isinstance(boxes, str | Path):
             return boxes
-        if boxes != "detector":
-            return person_source(str(boxes))
-        if self._detector is None:
-            self._detector = person_source("detector", device=self.device)
-        return self._detector
+        name = str(boxes)
+        source = self._detectors.get(name) or person_source(name, device=self.device)
+        if isinstance(source, PersonDetector):
+            self._detectors[name] = source
+        return source
 
     def moments(
         self, file: VideoFile, persons: PersonSource, seconds: Sequence[int]

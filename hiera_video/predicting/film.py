@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from fractions import Fraction
 from pathlib import Path
 
 from PIL import Image
@@ -42,7 +43,7 @@ class Film:
     def __exit__(self, *error: object) -> None:
         self._stack.__exit__(*error)  # pyright: ignore[reportArgumentType]
 
-    def draw(self, until: float, overlay: Callable[[int, int], Image.Image]) -> None:
+    def draw(self, until: float | Fraction, overlay: Callable[[int, int], Image.Image]) -> None:
         """Write the frames that start before a time and are not written yet, all with one overlay.
 
         Args:

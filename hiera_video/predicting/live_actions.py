@@ -54,7 +54,8 @@ def live_actions(
     Args:
         predictor: an action detector.
         source: ``camera:N``, or an address of RTSP or HTTP; or how to open another device.
-        boxes: ``detector`` or ``full_frame``; for other settings, what `person_source` returned.
+        boxes: ``detector``, ``full_frame`` or a run; for other settings, what `person_source`
+            returned.
         stride: seconds of time from one answer to the next, at least.
         least: score below which an action is left out, in [0, 1].
         top: at most so many actions of each person; None: no limit.
@@ -68,7 +69,10 @@ def live_actions(
     window_step(clip, stride)  # refuses a wrong stride
     persons = predictor.persons(boxes)
     if not isinstance(persons, SeesPersons):
-        raise ValueError("boxes of a file are of videos; live, use detector or full_frame")
+        raise ValueError(
+            "boxes of a file are of videos; live, use detector or full_frame, or a run of instance "
+            "segmentation"
+        )
     middle = clip.num_frames // 2
     times = keyframe_times(0.0, clip.num_frames, clip.stride, clip.fps)
     ages = times[-1] - times

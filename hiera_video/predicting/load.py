@@ -12,6 +12,7 @@ from hiera_video.models.network_input import takes_images
 from hiera_video.predicting.actions import ActionPredictor
 from hiera_video.predicting.autoencoder import Reconstructor
 from hiera_video.predicting.classifier import Predictor
+from hiera_video.predicting.instances import instance_predictor
 from hiera_video.weights.portable import CREATE, build
 from hiera_video.weights.trained import read_trained
 
@@ -31,6 +32,8 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Any:
         - `Predictor` of a classifier: ``predict(video)`` names the classes;
         - `ActionPredictor` of an action detector: ``predict(video, boxes)`` gives the actions of
           each person, second by second;
+        - `InstancePredictor` of an instance segmentation: ``predict(picture)`` gives objects with
+          boxes and masks;
         - `Reconstructor` of a masked autoencoder: ``reconstruct(video)`` gives pictures.
 
     Raises:
@@ -39,6 +42,8 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Any:
     """
     trained = read_trained(source)
     description = trained.description
+    if description.kind == "mask_rcnn":
+        return instance_predictor(description, trained.weights, device)
     if description.clip is None:
         create = CREATE[description.kind].__name__
         raise CheckpointError(f"{source}: does not say what its input is; use {create}")

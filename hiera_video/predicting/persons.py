@@ -4,27 +4,27 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from datamodules.ava.annotations import read_boxes
 from datamodules.ava.box_table import NO_ACTION, BoxTable, check_boxes, check_scores, fail
 from datamodules.errors import DatasetError
 from datamodules.video.decoding import VideoFile
 from hiera_video.errors import CheckpointError
-from hiera_video.terminal import did_you_mean, progress_line
-from hiera_video.weights.download import digest_in_name, download
-from hiera_video.weights.files import network_weights, read_checkpoint
+from hiera_video.predicting.instances import InstancePredictor, load_instances
+from hiera_video.predicting.torchvision_detectors import load_detector
+from hiera_video.terminal import did_you_mean
 
 log = logging.getLogger(__name__)
 
-WITHOUT_WEIGHTS = "or set boxes=FILE.csv or boxes=full_frame, which need no detector"
-COCO_PERSON, COCO_CLASSES = 1, 91  # as torchvision counts them, 0 being the background
+COCO_PERSON = 1  # as torchvision counts classes, 0 being the background
+PERSON = "person"  # name of the class that a run of instance segmentation needs
+TRAINED = (".ckpt", ".safetensors", "model.json")  # ends of the names of trained models
 
 
 class PersonBoxes(NamedTuple):
@@ -84,7 +84,8 @@ def person_source(
     """The source of persons that ``boxes=`` names.
 
     Args:
-        boxes: ``detector``, ``full_frame``, or a csv of person boxes as in `BoxFile`.
+        boxes: ``detector``; ``full_frame``; a csv of person boxes as in `BoxFile`; or a run of
+            instance segmentation, as `load_instances` takes it, with a class named ``person``.
         detector: name of a detection model in torchvision.
         weights: a local file of its weights; None: torchvision's own, downloaded once.
         min_score: persons with a lower score are left out; in [0, 1].
@@ -92,7 +93,8 @@ def person_source(
 
     Raises:
         ValueError: there is no such detector, or the score is outside [0, 1].
-        CheckpointError: the detector's weights cannot be downloaded, or are another model's.
+        CheckpointError: the detector's weights cannot be downloaded, or are another model's; or
+            the run is of another kind, or has no such class.
         DatasetError: there is no such file, or a row of it is wrong.
     """
     if not 0 <= min_score <= 1:
@@ -101,9 +103,14 @@ def person_source(
         return WholeFrame()
     if boxes == "detector":
         return PersonDetector(load_detector(detector, weights).to(device), min_score)
+    if os.path.isdir(boxes) or (os.path.isfile(boxes) and boxes.endswith(TRAINED)):
+        return InstancePersons(load_instances(boxes, device), min_score, boxes)
     if not os.path.isfile(boxes):
         hint = did_you_mean(boxes, ("detector", "full_frame"))
-        raise DatasetError(f"{boxes}: no such file; boxes= is detector, full_frame or a csv{hint}")
+        raise DatasetError(
+            f"{boxes}: no such file; boxes= is detector, full_frame, a csv or a run of instance "
+            f"segmentation{hint}"
+        )
     return BoxFile(boxes, min_score)
 
 
@@ -154,62 +161,44 @@ class PersonDetector:
     @torch.inference_mode()
     def in_picture(self, picture: np.ndarray) -> PersonBoxes:
         """Detect persons in a picture, uint8 ``(H, W, 3)``."""
-        frame = torch.from_numpy(picture).permute(2, 0, 1)  # (3, H, W)
-        objects = self.model([frame.to(self.device).float() / 255])[0]
+        objects = self.objects(picture)
         is_person = (objects["labels"] == self.person) & (objects["scores"] >= self.min_score)
         boxes, scores = (objects[key][is_person].cpu().double() for key in ("boxes", "scores"))
-        height, width = frame.shape[-2:]
+        height, width = picture.shape[:2]
         boxes = (boxes / torch.tensor([width, height, width, height])).clamp(0, 1)
         return _sound(PersonBoxes(boxes.numpy(), scores.numpy()))
 
+    def objects(self, picture: np.ndarray) -> dict[str, Tensor]:
+        """All objects in a picture, uint8 ``(H, W, 3)``, as the model returns them."""
+        frame = torch.from_numpy(picture).permute(2, 0, 1)  # (3, H, W)
+        return self.model([frame.to(self.device).float() / 255])[0]
 
-def load_detector(name: str, weights: str | Path | None = None) -> nn.Module:
-    """A detection model of torchvision, trained on COCO.
+
+class InstancePersons(PersonDetector):
+    """Persons as a trained instance segmentation finds them.
 
     Args:
-        name: such as ``fasterrcnn_resnet50_fpn_v2`` or ``ssdlite320_mobilenet_v3_large``.
-        weights: a local file; None: torchvision's, downloaded once into torch's cache
-            (``TORCH_HOME``).
+        predictor: one of its classes is `PERSON`.
+        min_score: as in `PersonDetector`.
+        source: where the predictor came from, for messages.
 
     Raises:
-        ValueError: torchvision has no such model.
-        CheckpointError: the weights cannot be downloaded or read, or are another model's.
+        CheckpointError: there is no such class.
     """
-    from torchvision.models import detection, get_model, get_model_weights, list_models
 
-    names = list_models(module=detection)
-    if name not in names:
-        raise ValueError(
-            f"no detector {name!r}{did_you_mean(name, names) or '; there are ' + ', '.join(names)}"
-        )
-    if weights is None:
-        # Each of torchvision's enums of weights has a default.
-        best: Any = get_model_weights(name).DEFAULT  # pyright: ignore[reportAttributeAccessIssue]
-        weights = _downloaded(name, best.url)
-    tensors = network_weights(read_checkpoint(weights), weights)
-    model = get_model(name, weights=None, weights_backbone=None, num_classes=COCO_CLASSES)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(f"{weights}: not the weights of {name} for COCO") from error
-    return model
+    def __init__(self, predictor: InstancePredictor, min_score: float, source: str) -> None:
+        names = predictor.class_names
+        if PERSON not in names:
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            raise CheckpointError(
+                f"{source}: no class is called {PERSON!r}, so it finds no persons; it has {shown}"
+            )
+        super().__init__(predictor.model, min_score, names.index(PERSON) + 1)
+        self.predictor = predictor
 
-
-def _downloaded(name: str, url: str) -> Path:
-    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
-    if path.exists():
-        return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with progress_line(name, "MB") as show:
-            download(url, path, show, digest_in_name(url))
-    except (OSError, HTTPException, ValueError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(
-            f"weights of the person detector {name} cannot be downloaded ({reason}); put {url} at "
-            f"{path} yourself, {WITHOUT_WEIGHTS}"
-        ) from error
-    return path
+    def objects(self, picture: np.ndarray) -> dict[str, Tensor]:
+        """All objects in a picture, uint8 ``(H, W, 3)``, with boxes in its pixels."""
+        return self.predictor.detections(picture)
 
 
 class BoxFile:

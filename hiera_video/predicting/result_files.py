@@ -10,13 +10,14 @@ from datamodules.errors import DatasetError, VideoDecodeError
 log = logging.getLogger(__name__)
 
 
-def check_folder(videos: Sequence[str], out: Path, ending: str = ".mp4") -> None:
+def check_folder(videos: Sequence[str], out: Path, *endings: str) -> None:
     """Check that a folder can take files of each video.
 
     Args:
         videos: the video files.
         out: the folder, which need not exist.
-        ending: what follows a video's name, less its suffix, in the name of its film.
+        *endings: what follows a video's name, less its suffix, in the names of its files that
+            could be the video itself; none: ``.mp4``.
 
     Raises:
         DatasetError: ``out`` is a file, two videos have the same name, or a video would be
@@ -29,8 +30,8 @@ def check_folder(videos: Sequence[str], out: Path, ending: str = ".mp4") -> None
         other = named.setdefault(Path(video).stem, video)
         if other != video:
             raise DatasetError(f"{other} and {video} have the same name; use two folders")
-        target = out / f"{Path(video).stem}{ending}"
-        if target.exists() and os.path.exists(video) and target.samefile(video):
+        targets = [out / f"{Path(video).stem}{ending}" for ending in endings or (".mp4",)]
+        if any(t.exists() and os.path.exists(video) and t.samefile(video) for t in targets):
             raise DatasetError(f"out={out} holds {video} itself; name another folder")
 
 

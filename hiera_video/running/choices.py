@@ -23,6 +23,7 @@ from hiera_video.running.kinds import check_kinds
 from hiera_video.running.overrides import parameters
 from hiera_video.running.predict_actions import detects_actions
 from hiera_video.running.predict_along import names_classes
+from hiera_video.running.predict_instances import finds_objects
 from hiera_video.running.sweeps import best_job, is_sweep, newest_sweep
 from hiera_video.running.usage_errors import constructor_error
 from hiera_video.terminal import did_you_mean
@@ -76,6 +77,9 @@ def check_values(config: DictConfig) -> None:
     if config.boxes is not None and not (config.command == "predict" and detects_actions(config)):
         raise UsageError(f"boxes={config.boxes} is for `predict` of action detection; leave it out")
     _check_stride(config)
+    for key in ("min_score", "min_action_score", "persons.min_score"):
+        if not isinstance(value := OmegaConf.select(config, key), int | float):
+            raise UsageError(f"{key}={value}: expected a number in [0, 1]")
     values: Any = OmegaConf.to_container(config, resolve=False)
     check_kinds(values)
 
@@ -83,10 +87,11 @@ def check_values(config: DictConfig) -> None:
 def _check_stride(config: DictConfig) -> None:
     """Check ``stride`` and ``along``."""
     live = any(is_live(str(source)) for source in config.data.get("predict") or ())
-    answers = names_classes(config) or (live and detects_actions(config))
+    answers = names_classes(config) or finds_objects(config) or (live and detects_actions(config))
     if config.stride is not None and not (config.command == "predict" and answers):
         raise UsageError(
-            f"stride={config.stride} is for `predict` of classification, or live; leave it out"
+            f"stride={config.stride} is for `predict` of classification or instance segmentation, "
+            "or live; leave it out"
         )
     for key in ("stride", "along.window"):
         value = OmegaConf.select(config, key)

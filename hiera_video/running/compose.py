@@ -23,8 +23,9 @@ SECTIONS = ("name", "seed", "model", "data", "task", "trainer", "callbacks", "lo
 TRUSTED = (
     *("hiera_video.models.zoo", "hiera_video.weights.create"),
     *(f"hiera_video.{room}" for room in ("augment", "callbacks", "tasks")),
-    *(f"datamodules.{data}" for data in ("folder", "kinetics", "ssv2", "synthetic")),
+    *(f"datamodules.{data}" for data in ("folder", "images", "kinetics", "ssv2", "synthetic")),
     *("datamodules.ava.data_module", "datamodules.synthetic_actions", "datamodules.synthetic_ava"),
+    *("datamodules.coco.data_module", "datamodules.synthetic_coco"),
     *("datetime", "torch.optim"),  # a timeout is a `timedelta`
     *(f"lightning.pytorch.{part}" for part in ("callbacks", "loggers", "plugins", "profilers")),
     *("lightning.pytorch.strategies", "lightning.pytorch.trainer"),

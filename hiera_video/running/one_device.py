@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from datamodules.clips.videos import ClipFormat
 from datamodules.manifests.splits import list_split, list_videos
+from datamodules.suffixes import VIDEOS, Media
 from hiera_video.errors import UsageError
 from hiera_video.weights.load import load_weights
 
@@ -15,14 +16,18 @@ from hiera_video.weights.load import load_weights
 FULL_NAMES = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 
-def videos_of(config: DictConfig) -> list[str]:
+def videos_of(config: DictConfig, media: Media = VIDEOS) -> list[str]:
     """The paths of the videos that ``data.predict`` names: files, folders and lists.
+
+    Args:
+        config: the whole configuration.
+        media: the kind of file that folders are searched for.
 
     Raises:
         DatasetError: a path does not exist, or no video is found.
     """
     sources = config.data.get("predict", ())
-    listed = list_videos(sources, lambda file: list_split(file, Path(), None))
+    listed = list_videos(sources, lambda file: list_split(file, Path(), None), media)
     return [listed.path(i) for i in range(len(listed))]
 
 

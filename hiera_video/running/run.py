@@ -41,6 +41,7 @@ from hiera_video.running.compose import SECTIONS
 from hiera_video.running.folders import locked, refuse_earlier_run
 from hiera_video.running.predict_actions import detects_actions, predict_actions
 from hiera_video.running.predict_along import predict_classes_along
+from hiera_video.running.predict_instances import finds_objects, predict_objects
 from hiera_video.running.predict_live import live_sources, predict_live
 from hiera_video.running.processes import (
     check_processes,
@@ -79,7 +80,7 @@ def run(config: DictConfig) -> Score | None:
     checkpoint = checkpoint_path(config)
     predict = _prediction_without_trainer(config)
     if config.out is None:
-        folder = predict in (predict_actions, predict_classes_along)
+        folder = predict in (predict_actions, predict_classes_along, predict_objects)
         config.out = "${run_dir}/" + ("predictions" if folder else "predictions.jsonl")
     record = RunRecord(config.run_dir, *_records(config))  # of the configuration as it was given
     start = _start(config, checkpoint)
@@ -121,6 +122,8 @@ def _prediction_without_trainer(
         return predict_live
     if detects_actions(config):
         return predict_actions
+    if finds_objects(config):
+        return predict_objects
     return predict_classes_along if config.stride is not None else None
 
 

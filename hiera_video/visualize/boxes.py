@@ -1,4 +1,4 @@
-"""Boxes of persons on a frame, each with a plate that names the person's actions."""
+"""Boxes and masks on a frame, each with a plate: a person's actions, or an object's class."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from hiera_video.visualize.text import font_of_size, lettering, shortened
 # The bright ones of Okabe and Ito (2008), distinct for all kinds of colour vision.
 COLOURS = ((230, 159, 0), (86, 180, 233), (240, 228, 66), (0, 200, 140), (204, 121, 167))
 PLATE_ALPHA = 225
+MASK_ALPHA = 120
 LEAST_TEXT = 11  # pixels; compression makes smaller letters illegible
 TEXT_SHARE = 0.026  # size of letters by the height of the frame
 MOST_LABELS = 5  # for one person
@@ -19,15 +20,17 @@ Rectangle = tuple[int, int, int, int]
 
 
 class LabelledBox(NamedTuple):
-    """A person to draw.
+    """A person or an object to draw.
 
     Attributes:
         box: x1, y1, x2, y2 in [0, 1] of the frame.
-        labels: names and scores of the actions, best first.
+        labels: names and scores, best first: of a person's actions, or of an object's class.
+        mask: bool ``(height, width)`` of the frame; None: only the box is drawn.
     """
 
     box: Sequence[float]
     labels: Sequence[tuple[str, float]] = ()
+    mask: np.ndarray | None = None
 
 
 def laid_over(picture: np.ndarray, overlay: Image.Image) -> np.ndarray:
@@ -48,16 +51,17 @@ def laid_over(picture: np.ndarray, overlay: Image.Image) -> np.ndarray:
 
 
 def box_overlay(width: int, height: int, people: Sequence[LabelledBox]) -> Image.Image:
-    """Draw boxes and labels on a transparent picture, to be laid over frames.
+    """Draw boxes, masks and labels on a transparent picture, to be laid over frames.
 
-    A plate lists the actions of a person, at most `MOST_LABELS`. It is placed above the box, else
-    below it, else inside, where it covers the least of other plates. The size of the letters grows
-    with the frame. A name that is too wide for the frame is cut.
+    Masks are tinted in the colours of their boxes, the smaller ones on top. A plate lists the
+    actions of a person, or the class of an object, at most `MOST_LABELS`. It is placed above the
+    box, else below it, else inside, where it covers the least of other plates. The size of the
+    letters grows with the frame. A name that is too wide for the frame is cut.
 
     Args:
         width: width of the frame, pixels.
         height: height of the frame, pixels.
-        people: the persons to draw.
+        people: the persons or objects to draw.
 
     Returns:
         RGBA, ``(width, height)``, transparent where nothing is drawn.
@@ -70,6 +74,9 @@ def box_overlay(width: int, height: int, people: Sequence[LabelledBox]) -> Image
     people = sorted(people, key=lambda person: person.box[0] + person.box[2])
     boxes = [_pixels(person.box, width, height) for person in people]
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(people))]
+    masks = [(p.mask, c) for p, c in zip(people, colours, strict=True) if p.mask is not None]
+    for mask, colour in sorted(masks, key=lambda masked: -masked[0].sum()):
+        overlay.paste((*colour, MASK_ALPHA), mask=Image.fromarray(mask))
     for box, colour in zip(boxes, colours, strict=True):
         for grown, fill in ((1, (0, 0, 0)), (0, colour)):  # a dark rim for bright backgrounds
             x1, y1, x2, y2 = box

@@ -70,11 +70,11 @@ def test_wrong_usage_is_one_line(workspace, finetuned, videos, words, message, c
     assert output.splitlines()[-1].startswith("hiera-video: ")
 
 
-def test_only_classes_have_a_stride(workspace, pretrained, finetuned, videos):
+def test_only_classes_and_objects_have_a_stride(workspace, pretrained, finetuned, videos):
     output = run("predict", pretrained, videos, "stride=1", *CPU, cwd=workspace, code=2)
-    assert "stride=1 is for `predict` of classification, or live" in output
+    assert "stride=1 is for `predict` of classification or instance segmentation, or live" in output
     output = run("test", finetuned[0], "stride=1", *CPU, cwd=workspace, code=2)
-    assert "stride=1 is for `predict` of classification, or live" in output
+    assert "stride=1 is for `predict` of classification or instance segmentation, or live" in output
 
 
 def test_a_stream_is_answered_as_it_goes_on(workspace, finetuned):

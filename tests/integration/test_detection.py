@@ -179,6 +179,7 @@ def test_a_checkpoint_says_how_tests_use_its_model(trained):
     ("words", "message", "code"),
     [
         (["boxes=none.csv", "street.mp4"], "none.csv: no such file; boxes= is", 2),
+        (["boxes=runs/fit", "street.mp4"], "runs/fit: holds an action detector; give a run of", 2),
         (["boxes=full_frame", "out=.", "street.mp4"], "holds street.mp4 itself", 2),
         (["boxes=full_frame", "out=x", "broken2.mp4"], "none of the videos could be used", 1),
         (["boxes=full_frame", "trainer.precision=bf16-true", "street.mp4"], "round boxes", 2),

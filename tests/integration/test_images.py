@@ -114,7 +114,7 @@ def test_another_size_at_test_time(folder, finetuned):
 def test_pictures_are_checked_and_prepared(folder, finetuned):
     source = pictures(folder)[0].parents[2]
     words = ("--config", "images/finetune", f"data.root={source}")
-    assert "48 videos, no faults" in run("check", *words, cwd=folder)
+    assert "48 images, no faults" in run("check", *words, cwd=folder)
     output = run(
         *("prepare", *words, "--out", "small", "--transcode", "--short-side", "32"), cwd=folder
     )

@@ -1,9 +1,14 @@
 """Instance segmentation through the commands: check, train, test, evaluate, export."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from datamodules.synthetic import write_h264
+from hiera_video import load
 from hiera_video.weights.portable import read_model
 from tests.integration.conftest import TINY_RUN
 from tests.integration.forked import run
@@ -37,7 +42,7 @@ def test_evaluate_gives_the_results_of_test(folder):
 
 def test_check_finds_nothing_wrong(folder):
     output = run("check", *WORDS, cwd=folder)
-    assert "8 videos, no faults" in output  # which are pictures
+    assert "8 images, no faults" in output
     assert "of 3 categories" in output
 
 
@@ -59,4 +64,53 @@ def test_export_is_read_back(folder):
     run("export", "runs/fit", "--format", "safetensors", "--out", "exported", cwd=folder)
     model = read_model(folder / "exported", "mask_rcnn")
     assert model.num_classes == 3
-    assert "create_mask_rcnn" in (folder / "exported/README.md").read_text()
+    assert load(folder / "exported", "cpu").class_names == ("disc", "square", "triangle")
+    assert 'load("exported").predict("picture.jpg")' in (folder / "exported/README.md").read_text()
+
+
+def test_predict_on_pictures_folders_and_videos(folder):
+    (shapes,) = folder.glob("data/synthetic/coco-*/test")
+    pictures = sorted(shapes.iterdir())
+    write_h264(folder / "a.mp4", np.stack([np.asarray(Image.open(p)) for p in pictures * 2]))
+    words = ["a.mp4", shapes, "out=found", "min_score=0.1", "trainer.accelerator=cpu"]
+    output = run("predict", "runs/fit", *map(str, words), cwd=folder)
+    assert "3 of 3 files, results in found" in output
+    names = {"a": ".mp4", **{path.stem: ".png" for path in pictures}}
+    expected = {f"{name}{end}" for name, drawn in names.items() for end in (".jsonl", drawn)}
+    assert {path.name for path in (folder / "found").iterdir()} == expected
+    model = load(folder / "runs/fit", "cpu")
+    for path in pictures:
+        line = json.loads((folder / f"found/{path.stem}.jsonl").read_text())
+        objects = model.predict(path, min_score=0.1)
+        assert [found["category"] for found in line["objects"]] == objects.labels
+        scores = [found["score"] for found in line["objects"]]
+        assert scores == pytest.approx(objects.scores.tolist(), abs=1e-4)
+    assert len((folder / "found/a.jsonl").read_text().splitlines()) == 4
+
+
+def test_predict_with_a_checkpoint_alone(folder):
+    shutil.copy(folder / "runs/fit/checkpoints/last.ckpt", folder / "alone.ckpt")
+    words = ["a.mp4", "run_dir=runs/alone", "stride=0.1", "trainer.accelerator=cpu"]
+    run("predict", "alone.ckpt", *words, cwd=folder)
+    assert len((folder / "runs/alone/predictions/a.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ((), "no videos or images to predict; name files or folders"),
+        (("gone.jpg",), "gone.jpg: no such file or folder"),
+        (("a.mp4", "min_score=80"), "min_score must be in [0, 1], not 80"),
+        (("a.mp4", "min_score=null"), "min_score=None: expected a number in [0, 1]"),
+        (("a.mp4", "stride=0"), "stride must be a number of seconds above 0, not 0"),
+        (("a.mp4", "boxes=full_frame"), "boxes=full_frame is for `predict` of action detection"),
+        (("a.mp4", "data.size=[64,100]"), "size must be multiples of (32, 32), not (64, 100)"),
+        (("camera:0",), "camera:0: live, classes and actions are predicted"),
+        (("a.mp4", "out=."), "out=. holds a.mp4 itself; name another folder"),
+    ],
+)
+def test_what_predict_refuses(folder, words, line):
+    (folder / "a.mp4").touch()
+    output = run("predict", "runs/fit", *words, cwd=folder, code=2)
+    assert line in output
+    assert "Traceback" not in output

@@ -6,15 +6,23 @@ from torch import nn
 from datamodules.errors import DatasetError
 from datamodules.synthetic import write_h264
 from datamodules.video.decoding import VideoFile
+from hiera_video import create_mask_rcnn
 from hiera_video.errors import CheckpointError
-from hiera_video.predicting import persons
+from hiera_video.models.names import IMAGE_MEAN, IMAGE_STD
+from hiera_video.predicting import torchvision_detectors
 from hiera_video.predicting.persons import (
     BoxFile,
+    InstancePersons,
     PersonDetector,
     WholeFrame,
-    load_detector,
     person_source,
 )
+from hiera_video.predicting.torchvision_detectors import load_detector
+from hiera_video.weights.description import Description
+from hiera_video.weights.portable import write_model
+from tests import hall
+from tests.trained_models import write_run
+from tests.white_squares import picture, predictor, write_video
 
 SMALL = "ssdlite320_mobilenet_v3_large"
 
@@ -193,7 +201,7 @@ def test_weights_that_cannot_be_had(tmp_path, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(persons, "download", offline)
+    monkeypatch.setattr(torchvision_detectors, "download", offline)
     with pytest.raises(CheckpointError) as error:
         person_source("detector", SMALL)
     assert asked == ["a79551df"]  # as the name of torchvision's file has it
@@ -203,3 +211,47 @@ def test_weights_that_cannot_be_had(tmp_path, monkeypatch):
     assert "boxes=FILE.csv" in text
     assert "boxes=full_frame" in text
     assert str(tmp_path / "hub/checkpoints") in text
+
+
+def test_persons_of_an_instance_segmentation(tmp_path):
+    source = InstancePersons(predictor(("person", "dog")), 0.5, "RUN")
+    persons = source.in_picture(picture(40))
+    np.testing.assert_allclose(persons.boxes, [[40 / 128, 20 / 64, 56 / 128, 36 / 64]])
+    assert persons.scores == pytest.approx([0.9])
+    another = InstancePersons(predictor(("dog", "person")), 0.5, "RUN")
+    assert len(another.in_picture(picture(40)).boxes) == 0
+    video = write_video(tmp_path / "a.mp4", [10] * 30 + [60] * 30)
+    with VideoFile(video) as file:
+        one, two = source.at(file, source.seconds(str(video), file.duration))
+    assert [part.boxes[0, 0] * 128 for part in (one, two)] == pytest.approx([10, 60], abs=1)
+
+
+def test_an_instance_segmentation_without_persons():
+    with pytest.raises(CheckpointError, match=r"RUN: no class is called 'person', .* square, b"):
+        InstancePersons(predictor(), 0.5, "RUN")
+
+
+def test_a_run_as_boxes(tmp_path):
+    model = create_mask_rcnn("hiera_tiny_224", 2, embed_dim=16, stages=(1, 1, 1, 1), width=8)
+    arguments = {"embed_dim": 16, "stages": [1, 1, 1, 1], "width": 8, "num_classes": 2}
+    description = Description(
+        *("mask_rcnn", "hiera_tiny_224", arguments, ("dog", "person"), None),
+        *(IMAGE_MEAN, IMAGE_STD, "any"),
+    )
+    write_model(tmp_path, model, description._replace(evaluation={"pad": [64, 64]}))
+    for boxes in (tmp_path, tmp_path / "model.json"):
+        source = person_source(str(boxes), min_score=0)
+        assert isinstance(source, InstancePersons)
+        assert source.person == 2
+    actions = hall.predictor()
+    assert actions.persons(tmp_path) is actions.persons(str(tmp_path))  # which is loaded once
+    write_model(tmp_path, model, description)
+    with pytest.raises(CheckpointError, match="does not say what its input is"):
+        person_source(str(tmp_path))
+    write_run(tmp_path / "run")
+    for boxes in (tmp_path / "run", tmp_path / "run/checkpoints/last.ckpt"):
+        with pytest.raises(CheckpointError, match="holds a classifier; give a run of instance"):
+            person_source(str(boxes))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="empty: neither a run"):
+        person_source(str(tmp_path / "empty"))

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiera_video.visualize.boxes import COLOURS, LabelledBox, box_overlay, laid_over
+from hiera_video.visualize.boxes import COLOURS, MASK_ALPHA, LabelledBox, box_overlay, laid_over
 
 SIZES = [(320, 180), (240, 320), (1920, 1080)]
 LABELS = [("walk", 0.97), ("talk to (e.g., self, a person, a group)", 0.51)]
@@ -52,6 +52,19 @@ def test_the_box_is_where_it_should_be_and_the_rest_is_untouched(width, height):
         height // 4 + 20 : height // 2 - 20, width // 4 + 20 : 3 * width // 4 - 20
     ].any()
     assert (picture[height // 4 + 1, width // 2] == COLOURS[0]).all()
+
+
+def test_masks_are_tinted_in_the_colours_of_their_boxes_smaller_ones_on_top():
+    large, small = np.zeros((2, 180, 320), bool)
+    large[40:140, 20:200], small[60:100, 150:190] = True, True
+    people = [
+        LabelledBox((0.45, 0.3, 0.6, 0.6), mask=small),
+        LabelledBox((0, 0, 0.7, 1), (), large),
+    ]
+    overlay = np.asarray(box_overlay(320, 180, people))
+    assert overlay[80, 40].tolist() == [*COLOURS[0], MASK_ALPHA]  # the left one is first
+    assert overlay[80, 170].tolist() == [*COLOURS[1], MASK_ALPHA]
+    assert overlay[20, 300, 3] == 0
 
 
 @settings(max_examples=40, deadline=None)

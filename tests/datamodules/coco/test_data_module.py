@@ -170,7 +170,7 @@ def test_a_bad_picture_is_replaced_and_listed(tmp_path):
     data = started(tmp_path, bad_videos=tmp_path / "bad.csv", max_bad_share=0.5)
     batches = list(data.train_dataloader())
     assert [b["video_id"].tolist() for b in batches] == [[2], [2]]
-    assert "not a readable picture" in (tmp_path / "bad.csv").read_text()
+    assert "not one of the pictures read here" in (tmp_path / "bad.csv").read_text()
     failed = [f for b in data.val_dataloader() for f in b["failed"]]
     assert [f.video_id for f in failed] == [0]
 
@@ -201,10 +201,32 @@ def test_pictures_are_turned_as_their_exif_data_says(tmp_path):
     assert read_picture(str(tmp_path / "grey.png")).shape == (4, 6, 3)
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_check_names_the_pictures_whose_size_training_refuses(tmp_path, orientation):
+    value = content()
+    for i, size in enumerate([(96, 64), (64, 96), (97, 64)]):
+        value["images"][i].update(width=size[0], height=size[1])
+    write(tmp_path, value)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data, refused = module(tmp_path), 0
+    for image in value["images"]:
+        path = data.image_folder("train") / image["file_name"]
+        Image.new("RGB", (96, 64)).save(path, exif=exif)
+        try:
+            read_picture(str(path), (image["width"], image["height"]))
+        except VideoDecodeError:
+            refused += 1
+    assert refused == (2 if orientation == 1 else 1)
+    (diagnosis,) = data.diagnose(["train"])
+    faults = [str(fault) for fault in diagnosis.faults]
+    assert len([fault for fault in faults if " and not " in fault]) == refused, faults
+
+
 def test_missing_pictures_are_counted_and_refused(tmp_path):
     write(tmp_path)
     (tmp_path / "train" / "3.png").unlink()
-    with pytest.raises(DatasetError, match=r"1 of 3 videos are missing, the first in .*3\.png"):
+    with pytest.raises(DatasetError, match=r"1 of 3 images are missing, the first in .*3\.png"):
         started(tmp_path)
     data = started(tmp_path, max_missing_share=0.5, batch_size=2)
     assert len(data.manifests["val"]) == 2

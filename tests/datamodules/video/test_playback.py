@@ -7,7 +7,7 @@ import pytest
 from datamodules.errors import VideoDecodeError
 from datamodules.synthetic import write_h264
 from datamodules.video.decoding import VideoFile
-from datamodules.video.playback import Shown, VideoWriter, play
+from datamodules.video.playback import Shown, VideoWriter, play, play_every
 
 
 def pictures(count, height=48, width=64):
@@ -27,6 +27,19 @@ def test_play_gives_every_frame_once_with_its_time(tmp_path):
     assert np.array_equal([shown.picture for shown in played], expected)
     assert [shown.start for shown in played] == [Fraction(i, 30) for i in range(20)]
     assert [shown.end for shown in played] == [Fraction(i + 1, 30) for i in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "first"),
+    [(0.1, [0, 3, 6, 9, 12, 15, 18]), (0.15, [0, 5, 9, 14, 18]), (0.01, range(20)), (9, [0])],
+)
+def test_the_first_frame_of_each_part(tmp_path, seconds, first):
+    write_h264(tmp_path / "a.mp4", pictures(20))
+    played = list(play(str(tmp_path / "a.mp4")))
+    parts = list(play_every(str(tmp_path / "a.mp4"), seconds))
+    assert [shown.start for shown in parts] == [played[i].start for i in first]
+    assert [shown.end for shown in parts] == [*(p.start for p in parts[1:]), played[-1].end]
+    assert np.array_equal(parts[-1].picture, played[[*first][-1]].picture)
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (47, 63), (2, 1)])
