@@ -57,9 +57,9 @@ class MaskRCNNHiera(Hiera):
 
     The heads follow table 15: two hidden convolutions in the RPN; four with LayerNorm and one fully
     connected layer for boxes; four with LayerNorm for masks. LayerNorm is over the channels of each
-    position. Thresholds and numbers of samples are those of detectron2, which the paper used. Two
-    things differ from it: torchvision's losses of boxes are smooth L1 (beta 1/9), and its RoIAlign
-    samples four fixed points a bin, without the shift by half a pixel.
+    position. Thresholds and numbers of samples are those of detectron2, which the paper used. These
+    things are torchvision's: losses of boxes are smooth L1 (beta 1/9), RoIAlign samples four fixed
+    points a bin, without the shift by half a pixel, and anchors have whole pixels.
 
     Args:
         input_size: ``(height, width)`` in pixels that the position embedding is learned at.
