@@ -80,7 +80,7 @@ class WandbRun(WandbLogger):
 
 
 class MLflowRun(MLFlowLogger):
-    """A run of MLflow; where a number cannot be stored, it is said and the training goes on.
+    """A run of MLflow. If the server fails, the log says so and the training goes on.
 
     Args:
         id_file: has the id of the run; written when it begins.

@@ -122,7 +122,7 @@ class CocoAveragePrecision(Metric):
             boxes: x1, y1, x2, y2 in pixels of the file, float ``(N, 4)``.
             labels: from 1 on, int64 ``(N,)``.
             scores: float ``(N,)``, in descending order.
-            masks: of each.
+            masks: the mask of each.
         """
         picture = self._truth()["images"][image]
         size = picture["height"], picture["width"]
