@@ -188,6 +188,7 @@ class CocoDataModule(AnnotatedVideoDataModule):
 
     def _read(self, name: str) -> Manifest:
         """The pictures of a split; of ``train`` those that have objects."""
+        self.find_class_names()
         manifest = self.list_split(self._named(name), None)
         annotations = manifest.annotations
         if (names := annotations.class_names) != self.class_names or (

@@ -210,6 +210,11 @@ def test_missing_pictures_are_counted_and_refused(tmp_path):
     assert len(data.manifests["val"]) == 2
 
 
+def test_the_training_manifest_needs_no_setup(tmp_path):
+    write(tmp_path)
+    assert len(module(tmp_path).training_manifest()) == 2  # as `doctor` reads it
+
+
 def test_own_files_and_folders(tmp_path):
     file = write(tmp_path)
     file.rename(tmp_path / "mine.json")
