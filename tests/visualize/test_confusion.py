@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import ImageChops
 
+from hiera_video.visualize import confusion
 from hiera_video.visualize.confusion import confusion_picture
 
 
@@ -57,3 +58,17 @@ def test_of_many_classes_the_most_confused_are_shown():
     counts[50, 3] = 1  # "(others)" have a column
     assert confusion_picture(counts, names, most=3).size[0] > most.shape[1]
     assert confusion_picture(counts, names, most=100) == confusion_picture(counts, names)
+
+
+def test_no_picture_has_more_than_a_thousand_classes(monkeypatch):
+    """Of 8,142, the picture would need 24 GB."""
+    shown = []
+
+    def stop(counts):
+        shown.append(counts.shape)
+        raise InterruptedError
+
+    monkeypatch.setattr(confusion, "_colours", stop)
+    with pytest.raises(InterruptedError):
+        confusion_picture(np.eye(3000, 3001, dtype=int), [str(i) for i in range(3000)])
+    assert shown == [(1000, 1000)]
