@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "datamodules.synthetic_actions": "figures folder synthetic",
     "datamodules.ava": "annotated arguments clips manifests preparing video",
     "datamodules.synthetic_ava": "ava synthetic",
-    "datamodules.coco": "annotated arguments clips manifests preparing",
+    "datamodules.coco": "annotated arguments clips manifests preparing video",
     "datamodules.synthetic_coco": "coco synthetic",
     "datamodules": "",
     "hiera_video.errors": "",

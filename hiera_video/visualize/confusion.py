@@ -16,7 +16,7 @@ MOST_CLASSES = 1000  # in a picture: with more, it would fill gigabytes
 
 
 def confusion_picture(
-    counts: np.ndarray, class_names: Sequence[str], most: int = MOST_CLASSES
+    counts: np.ndarray, class_names: Sequence[str], most: int | None = None
 ) -> Image.Image:
     """Paint a confusion matrix: rows are labels, columns predictions, in the order of class ids.
 
@@ -28,13 +28,14 @@ def confusion_picture(
             it is left out if there are none.
         class_names: in the order of the rows.
         most: paint only so many classes, those that are confused most often. A column "(others)"
-            counts what they are taken for besides.
+            counts what they are taken for besides. None: paint all classes, at most 1,000.
 
     Returns:
         RGB, with space for the longest name at the left and on top.
     """
     caption = CAPTION
     shown = list(range(len(counts)))
+    most = min(most or MOST_CLASSES, MOST_CLASSES)
     if most < len(counts):
         caption += f"\nthe {most} of {len(counts)} classes\nthat are confused most"
         shown = _most_confused(counts[:, :-1], most)
