@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from PIL import Image as PillowImage
 
 from datamodules.coco.annotations import faults_of, read_json
 from datamodules.coco.segmentation import draw
-from datamodules.errors import DatasetError, VideoDecodeError
+from datamodules.errors import DatasetError
 from datamodules.preparing.check import Fault
-from datamodules.video.pictures import PictureFile
 
 if TYPE_CHECKING:
     from datamodules.coco.data_module import CocoDataModule
@@ -136,9 +136,9 @@ def _wrong_sizes(content: Mapping[str, Any], folder: Path) -> Iterator[str]:
     """Pictures of another size than the annotation says."""
     for image in _chosen(content["images"]):
         try:
-            with PictureFile(folder / image["file_name"]) as file:
-                size = file.width, file.height
-        except VideoDecodeError:
+            with PillowImage.open(folder / image["file_name"]) as file:
+                size = file.size
+        except OSError:
             continue  # is reported as missing or corrupt
         expected = image["width"], image["height"]
         if size not in (expected, expected[::-1]):
