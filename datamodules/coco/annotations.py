@@ -173,13 +173,12 @@ def faults_of(content: Mapping[str, Any]) -> Iterator[str]:
         elif not all(_is_count(image.get(side)) for side in ("height", "width")):
             yield f"image {image.get('id')} has no height and width in whole pixels"
     yield from _faults_of_ids("annotation", annotations)
-    image_ids = {image.get("id") for image in images}
-    category_ids = {category.get("id") for category in categories}
+    image_ids, category_ids = _ids_of(images), _ids_of(categories)
     for annotation in annotations:
         name = f"annotation {annotation.get('id')}"
-        if (image_id := annotation.get("image_id")) not in image_ids:
+        if not _is_among(image_id := annotation.get("image_id"), image_ids):
             yield f"{name} is of image {image_id!r}, which is not in images"
-        elif (category_id := annotation.get("category_id")) not in category_ids:
+        elif not _is_among(category_id := annotation.get("category_id"), category_ids):
             yield f"{name} is of category {category_id!r}, which is not in categories"
         elif not is_box(annotation.get("bbox")):
             yield f"{name} has no bbox [x, y, width, height]"
@@ -203,9 +202,17 @@ def _faults_of_ids(kind: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[str
         if not isinstance(identity, int) or isinstance(identity, bool):
             yield f"{kind} number {number} has no whole number as id, but {identity!r}"
         elif identity in seen:
-            yield f"{kind} {identity} is there twice"
+            yield f"{kind} {identity} occurs twice"
         else:
             seen.add(identity)
+
+
+def _ids_of(rows: Sequence[Mapping[str, Any]]) -> set[int]:
+    return {row["id"] for row in rows if isinstance(row.get("id"), int)}
+
+
+def _is_among(value: Any, ids: set[int]) -> bool:
+    return isinstance(value, int) and value in ids
 
 
 def _is_count(value: Any) -> bool:

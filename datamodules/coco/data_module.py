@@ -168,14 +168,14 @@ class CocoDataModule(AnnotatedVideoDataModule):
         paths = find_by_path(file, rows)
         missing = [row for row, path in zip(rows, paths, strict=True) if path is None]
         self._note_missing(split, file, missing, len(rows))
-        there = [number for number, path in enumerate(paths) if path is not None]
+        present = [number for number, path in enumerate(paths) if path is not None]
         manifest = make_manifest(
-            [rows[number].video for number in there],
-            [NO_LABEL] * len(there),
+            [rows[number].video for number in present],
+            [NO_LABEL] * len(present),
             annotations.class_names,
             base,
         )
-        table = manifest.table.append_column("image", pa.array(there, pa.int64()))
+        table = manifest.table.append_column("image", pa.array(present, pa.int64()))
         return CocoManifest(table, manifest.class_names, manifest.root, annotations=annotations)
 
     def training_clips(self, manifest: Manifest) -> Any:
@@ -190,6 +190,7 @@ class CocoDataModule(AnnotatedVideoDataModule):
 
     def _read(self, name: str) -> Manifest:
         """The pictures of a split; of ``train`` those that have objects."""
+        self.find_class_names()
         manifest = self.list_split(self._named(name), None)
         annotations = manifest.annotations
         if (names := annotations.class_names) != self.class_names or (

@@ -11,6 +11,7 @@ from datamodules.annotated import AnnotatedVideoDataModule
 from datamodules.errors import DatasetError
 from datamodules.images.folder import ImageFolderDataModule
 from datamodules.manifests.finding import Find, find_by_path
+from datamodules.manifests.labels import distinct_names
 from datamodules.manifests.lists import Row, at, inside, read_text
 
 
@@ -85,8 +86,7 @@ class INaturalistDataModule(AnnotatedImageDataModule):
             names = {int(category["id"]): str(category["name"]) for category in listed}
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(f"{source}: its categories have no id and name ({error})") from None
-        seen = list(names.values())
-        return {i: n if seen.count(n) == 1 else f"{n} ({i})" for i, n in names.items()}
+        return dict(zip(names, distinct_names(names), strict=True))
 
 
 class Places365DataModule(AnnotatedImageDataModule):

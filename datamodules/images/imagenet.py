@@ -3,7 +3,6 @@
 import csv
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from datamodules.errors import DatasetError
 from datamodules.images.folder import ImageFolderDataModule
 from datamodules.manifests.finding import find_by_path
+from datamodules.manifests.labels import distinct_names
 from datamodules.manifests.lists import Row, at, inside, read_text
 from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.splits import class_folders
@@ -26,7 +26,6 @@ TRUTH_FILES = (
     "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt",
 )
 META = "meta.mat"  # beside the devkit's ground truth: it numbers synsets in an order of its own
-NUM_VAL = 50_000
 
 
 class ImageNetDataModule(ImageFolderDataModule):
@@ -120,12 +119,7 @@ class ImageNetDataModule(ImageFolderDataModule):
     def class_names_of(self, synsets: Sequence[str]) -> tuple[str, ...]:
         """Words of synsets; those that several share (crane, maillot) get the synset as well."""
         words = self._words()
-        names = [words.get(synset, synset) for synset in synsets]
-        counts = Counter(names)
-        return tuple(
-            name if counts[name] == 1 else f"{name} ({synset})"
-            for name, synset in zip(names, synsets, strict=True)
-        )
+        return distinct_names({synset: words.get(synset, synset) for synset in synsets})
 
     def _words_file(self) -> Path | None:
         if self.words is not None:

@@ -1,8 +1,10 @@
 """Labels of an annotation as ids of classes, and how many videos each class has."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +35,12 @@ def class_names_of(rows: Sequence[Row], num_classes: int | None = None) -> tuple
         return tuple(map(str, range(num_classes)))
     spelt = {number: label.partition(".")[0] for label, number in sorted(numbers.items())}
     return tuple(spelt[number] for number in sorted(spelt, key=_value))
+
+
+def distinct_names(names: Mapping[Any, str]) -> tuple[str, ...]:
+    """Names of classes by their ids; the id is added to those that several classes share."""
+    counts = Counter(names.values())
+    return tuple(name if counts[name] == 1 else f"{name} ({i})" for i, name in names.items())
 
 
 def label_ids(

@@ -8,7 +8,7 @@ import numpy as np
 
 from datamodules.errors import DatasetError
 from datamodules.manifests.splits import class_folders
-from datamodules.suffixes import VIDEO_SUFFIXES
+from datamodules.suffixes import EITHER, VIDEOS
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 
@@ -26,7 +26,7 @@ def split_folder(
     different splits, the accuracy is too high. Divide such clips by hand.
 
     Args:
-        source: has a folder of videos, at any depth, for each class.
+        source: has a folder of videos, at any depth, for each class; or of pictures.
         target: gets ``train/<class>/*``, ``val/<class>/*`` and ``test/<class>/*``. What an earlier
             call wrote there is replaced.
         shares: of the training, validation and test split. They are scaled to a sum of 1, and each
@@ -51,9 +51,12 @@ def split_folder(
     links: dict[Path, Path] = {}
     counts: dict[str, int] = dict.fromkeys(SPLITS, 0)
     for name in names:
-        videos = sorted(p for p in (source / name).rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+        files = sorted(filter(EITHER.has, (source / name).rglob("*")))
+        videos = list(filter(VIDEOS.has, files)) or files  # pictures may lie beside videos
         if len(videos) < len(SPLITS):
-            raise DatasetError(f"{source / name}: a class needs at least three videos to be split")
+            raise DatasetError(
+                f"{source / name}: a class needs at least three {EITHER.noun} to be split"
+            )
         first = min(max(1, round(cuts[0] * len(videos))), len(videos) - 2)  # of the val split
         second = min(max(first + 1, round(cuts[1] * len(videos))), len(videos) - 1)
         shuffled = [videos[i] for i in rng.permutation(len(videos))]

@@ -27,7 +27,8 @@ def log_picture(
 ) -> None:
     """Log a picture; loggers of numbers alone are passed over.
 
-    A full disk or a service that fails does not end a run: the picture is left out, which is said.
+    A full disk or a service that fails does not end a run: the picture is left out, and the log
+    says so.
 
     Args:
         loggers: of the trainer, in the first process.

@@ -26,8 +26,8 @@ class ReconstructionPictures(Callback):
     prediction alone. The file has a column for each frame; TensorBoard, Weights & Biases and MLflow
     get a GIF that plays the clips side by side. Judge a training by the last row: normalised
     targets give the reconstruction the true mean and deviation of each hidden patch, and even
-    random weights look good with them. A model whose target is no picture (histograms of gradients)
-    is not painted; the log says so.
+    random weights look good with them. If the target is histograms of gradients, these are drawn as
+    stars, those of the clip in a fifth row.
 
     Args:
         folder: where ``step-0001234.png`` is written.
@@ -37,12 +37,6 @@ class ReconstructionPictures(Callback):
 
     def __init__(self, folder: str | Path, num_clips: int = 4, every_n_epochs: int = 1) -> None:
         self.folder, self.num_clips, self.every_n_epochs = Path(folder), num_clips, every_n_epochs
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so if there will be no pictures."""
-        task = cast(PretrainingTask, pl_module)
-        if trainer.is_global_zero and not task.model.target.has_picture:
-            log.info("no reconstructions are painted: the model's target is no picture")
 
     def on_validation_batch_end(
         self,
@@ -60,8 +54,6 @@ class ReconstructionPictures(Callback):
         if batch_idx or trainer.sanity_checking or not trainer.is_global_zero or not due:
             return
         task = cast(PretrainingTask, pl_module)
-        if not task.model.target.has_picture:
-            return
         video = task.normalize(batch["video"][: self.num_clips])
         with trainer.precision_plugin.forward_context():  # in the types of the training
             out = task(video, batch["seed"][: self.num_clips])

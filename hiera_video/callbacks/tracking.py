@@ -6,7 +6,9 @@ on with the same run there.
 
 import logging
 import os
+import posixpath
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -78,7 +80,7 @@ class WandbRun(WandbLogger):
 
 
 class MLflowRun(MLFlowLogger):
-    """A run of MLflow; where a number cannot be stored, it is said and the training goes on.
+    """A run of MLflow. If the server fails, the log says so and the training goes on.
 
     Args:
         id_file: has the id of the run; written when it begins.
@@ -126,9 +128,22 @@ class MLflowRun(MLFlowLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add points to curves; characters that MLflow refuses in their names become ``_``."""
-        allowed = {re.sub("[^a-zA-Z0-9_/. -]", "_", name): metrics[name] for name in metrics}
-        self._unless_given_up(super().log_metrics, allowed, step)
+        """Add points to curves; what MLflow refuses in their names becomes ``_``.
+
+        Lightning would drop all letters but English ones, and with them the classes of others.
+        """
+        from mlflow.entities import Metric  # pyright: ignore[reportMissingImports]
+
+        prefix, now = f"{self._prefix}-" if self._prefix else "", round(1000 * time.time())
+        points = [
+            Metric(_allowed(prefix + name), float(value), now, step or 0)
+            for name, value in metrics.items()
+        ]
+
+        def log_points() -> None:
+            self.experiment.log_batch(self.run_id, metrics=points, **self._log_batch_kwargs)
+
+        self._unless_given_up(log_points)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
@@ -157,6 +172,12 @@ class MLflowRun(MLFlowLogger):
         except MlflowException as error:
             self._gave_up = True
             log.warning(f"MLflow: {_first_line(error)}; its curves end here")
+
+
+def _allowed(name: str) -> str:
+    """A name of a curve as MLflow takes it: with letters of any language, and as a plain path."""
+    name = re.sub(r"[^\w/. -]", "_", name)
+    return name if posixpath.normpath(name) == name else name.replace("/", "_")
 
 
 def _see_that_it_is_installed(package: str) -> None:

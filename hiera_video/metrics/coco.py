@@ -36,7 +36,7 @@ class DetectedMask(NamedTuple):
 def evaluate_detections(
     truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]
 ) -> CocoResults:
-    """Compute the twelve numbers of COCO for boxes, and for masks if detections have any.
+    """Compute the twelve numbers of COCO for boxes, and for masks where all objects have one.
 
     Args:
         truth: content of an annotation file, from `datamodules.coco.annotations.ground_truth`.
@@ -48,7 +48,7 @@ def evaluate_detections(
 
     categories = sorted(truth["categories"], key=lambda category: category["id"])
     kinds = ["box"]
-    if all("segmentation" in row for row in detections):
+    if all(row.get("segmentation") is not None for row in (*detections, *truth["annotations"])):
         kinds.append("mask")
     values, per_class = {}, {}
     for kind in kinds:
@@ -122,7 +122,7 @@ class CocoAveragePrecision(Metric):
             boxes: x1, y1, x2, y2 in pixels of the file, float ``(N, 4)``.
             labels: from 1 on, int64 ``(N,)``.
             scores: float ``(N,)``, in descending order.
-            masks: of each.
+            masks: the mask of each.
         """
         picture = self._truth()["images"][image]
         size = picture["height"], picture["width"]

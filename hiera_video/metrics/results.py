@@ -64,8 +64,8 @@ class Results(NamedTuple):
         of_label = counts.sum(1)
         wrong = counts[:, :-1].copy()
         np.fill_diagonal(wrong, 0)
-        order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSED]
-        pairs = [divmod(int(i), wrong.shape[1]) for i in order]
+        pairs = np.argwhere(wrong)
+        order = np.argsort(-wrong[tuple(pairs.T)], kind="stable")[:MOST_CONFUSED]
         return [
             {
                 "label": self.class_names[label],
@@ -73,8 +73,7 @@ class Results(NamedTuple):
                 "videos": int(wrong[label, predicted]),
                 "share": float(wrong[label, predicted] / of_label[label]),
             }
-            for label, predicted in pairs
-            if wrong[label, predicted]
+            for label, predicted in pairs[order].tolist()
         ]
 
     def missing_views(self) -> list[dict[str, Any]]:

@@ -57,9 +57,9 @@ class MaskRCNNHiera(Hiera):
 
     The heads follow table 15: two hidden convolutions in the RPN; four with LayerNorm and one fully
     connected layer for boxes; four with LayerNorm for masks. LayerNorm is over the channels of each
-    position. Thresholds and numbers of samples are those of detectron2, which the paper used. Two
-    things differ from it: torchvision's losses of boxes are smooth L1 (beta 1/9), and its RoIAlign
-    samples four fixed points a bin, without the shift by half a pixel.
+    position. Thresholds and numbers of samples are those of detectron2, which the paper used. Not
+    so the losses of boxes (smooth L1, beta 1/9), RoIAlign (four fixed points a bin, no shift by
+    half a pixel) and the anchors (of whole pixels), which are torchvision's.
 
     Args:
         input_size: ``(height, width)`` in pixels that the position embedding is learned at.
@@ -184,10 +184,6 @@ class MaskRCNNHiera(Hiera):
         weight = self.patch_embed.proj.weight
         x = self.patch_embed(video.to(autocast_type(weight.device) or weight.dtype))
         return unroll(x + self._positions_at(tokens), unit_grid, self.levels)
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of parameters without weight decay, besides biases and norms (one axis)."""
-        return {"pos_embed"}
 
     def _positions_at(self, tokens: tuple[int, ...]) -> Tensor:
         """The position embedding of a grid, ``(1, H'*W', C)``."""

@@ -1,8 +1,9 @@
 """What a masked autoencoder reconstructs.
 
 A `Target` says how many numbers a patch has (`dim`). When called, it computes them for some patches
-of a video. If they are pixels (`has_picture`), it can paint predictions into a video (`paint`). To
-add a target, write a class and name it in `make_target` and `TARGETS`.
+of a video. If they are pixels, it can paint predictions into a video (`paint`). To add a target,
+write a class and name it in `make_target` and `TARGETS`, and draw it in
+`visualize.reconstruction.reconstruction_pictures`.
 
 Legend: B batch, P patches of a video, M of them predicted, D numbers in a patch, h w a patch.
 """
@@ -25,11 +26,9 @@ class Target(Protocol):
 
     Attributes:
         dim: D.
-        has_picture: whether predictions can be painted.
     """
 
     dim: int
-    has_picture: bool
 
     def __call__(self, video: Tensor, where: Tensor) -> Tensor:
         """Compute the targets of some patches.
@@ -77,8 +76,6 @@ class PixelTarget:
         dim: D. The numbers have the order of the published weights: (h, w, c) for videos, (c, h, w)
             for images.
     """
-
-    has_picture = True
 
     def __init__(
         self, patch_size: tuple[int, int], frame_stride: int | None, in_chans: int, normalized: bool
@@ -170,7 +167,6 @@ class HOGTarget:
         dim: D, 108 for 16x16 pixels. The order is (channel, bin, row of cells, column of cells).
     """
 
-    has_picture = False
     CELL, BINS = 8, 9
 
     def __init__(

@@ -258,7 +258,7 @@ class ActionPredictor:
         size = evaluated_size(width, height, self.clip, self.short_side, self.pad)
         scaled = np.empty((1, len(pictures), *size, 3), np.uint8)
         for picture, out in zip(pictures, scaled[0], strict=True):
-            scale(picture, out)
+            scale(picture, out, self.clip.interpolation)
         return self._scores_in(scaled, [people])[0]
 
     def _scores_in(self, pictures: np.ndarray, people: Sequence[PersonBoxes]) -> list[np.ndarray]:

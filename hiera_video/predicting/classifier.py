@@ -134,7 +134,7 @@ class Predictor:
             ValueError: ``views`` are not positive.
         """
         wanted = self.views if views is None else _checked(views)
-        with VideoFile(video) as file:
+        with open_media(video) as file:
             return views_of_video(self._network, file, self.clip, self.class_names, wanted)
 
     def along(

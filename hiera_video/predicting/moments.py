@@ -85,11 +85,11 @@ def labelled(
     """Persons with their actions by name.
 
     Args:
-        people: N of them.
+        people: N persons.
         scores: of all actions, float32 ``(N, classes)`` in [0, 1].
-        class_names: as in `Moment.labelled`, and so are the others.
-        least: see ``class_names``.
-        top: see ``class_names``.
+        class_names: names of the actions, in the order of their scores.
+        least: score below which an action is left out, in [0, 1].
+        top: at most so many actions of each person; None: no limit.
     """
     persons = []
     for box, person, row in zip(*people, scores, strict=True):

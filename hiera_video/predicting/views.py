@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from datamodules.clips.sampling import covering_size, view_crops
+from datamodules.clips.sampling import view_crops
 from datamodules.clips.videos import ClipFormat, clips_of_views
 from datamodules.video.decoding import VideoFile
+from datamodules.video.pictures import PictureFile
 from hiera_video.metrics.top_classes import Prediction, top_classes
 from hiera_video.predicting.batches import ClipNetwork, batches
 from hiera_video.visualize.views import answers_picture, places_picture
@@ -92,7 +93,7 @@ class VideoViews(NamedTuple):
 
 def views_of_video(
     network: ClipNetwork,
-    file: VideoFile,
+    file: VideoFile | PictureFile,
     clip: ClipFormat,
     class_names: Sequence[str],
     views: tuple[int, int],
@@ -101,7 +102,7 @@ def views_of_video(
 
     Args:
         network: a classifier.
-        file: the video.
+        file: the video, or a picture, which is a video of one frame.
         clip: what the model sees.
         class_names: in the order of the logits.
         views: numbers of temporal and spatial views.
@@ -113,13 +114,14 @@ def views_of_video(
     clips = clips_of_views(file, clip, moments, crops)  # (N * S, T, H, W, 3)
     logits = torch.cat([network.logits(batch) for _, batch in batches(clips)])
     times = np.stack(clip.view_times(file.duration, float(file.rate), moments))  # (N, T)
-    height, width = covering_size(file.width, file.height, clip.width, clip.height)
+    height, width = size = clip.scaled_size(file.width, file.height)
     boxes = np.array(view_crops(width, height, clip.width, clip.height, crops), np.float64)
+    middles = times[:, clip.num_frames // 2]
     return VideoViews(
         file.duration,
         times,
         boxes / [width, height, width, height],
-        file.frames_at(times[:, clip.num_frames // 2], size=(height, width)),
+        file.frames_at(middles, size, interpolation=clip.interpolation),
         clips.reshape(moments, crops, *clip.shape),
         logits.softmax(dim=1).reshape(moments, crops, -1).numpy(),
         class_names,

@@ -1,4 +1,4 @@
-"""Wrongly classified videos, the start of each as a small H.264 file inside the page."""
+"""Wrongly classified videos and pictures, each as a small file inside the page."""
 
 import heapq
 import tempfile
@@ -12,9 +12,11 @@ import numpy as np
 from PIL import Image
 
 from datamodules.errors import VideoDecodeError
+from datamodules.suffixes import PICTURES
+from datamodules.video.pictures import PictureFile
 from datamodules.video.playback import Shown, VideoWriter, play
 from hiera_video.metrics.results import Results
-from hiera_video.reporting.data_uris import data_uri
+from hiera_video.reporting.data_uris import QUALITY, data_uri, encoded
 from hiera_video.results.classification import by_video
 from hiera_video.results.prediction_files import PredictionFile
 
@@ -23,7 +25,7 @@ SIDE = 240  # pixels; the shorter side of a clip is not longer
 RATE = 15  # frames per second, about, at most
 LEAST_GAP = Fraction(9, 10) / RATE  # seconds between frames; times in files are rounded
 CRF = 28
-BUDGET = 12 * 2**20  # bytes of all clips of a page together
+BUDGET = 16 * 2**20  # characters of all clips of a page together
 
 
 class Mistake(NamedTuple):
@@ -49,13 +51,18 @@ class Clip(NamedTuple):
 
     Attributes:
         mistake: what went wrong.
-        uri: the start of the video as a ``data:`` URI; None if it cannot be shown.
+        uri: the start of the video, or the picture, as a ``data:`` URI; None if it cannot be shown.
         problem: why it cannot be shown; empty if it can.
     """
 
     mistake: Mistake
     uri: str | None
     problem: str
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether `uri` is a picture, not a video."""
+        return is_picture_uri(self.uri or "")
 
 
 def worst_mistakes(file: PredictionFile, results: Results, count: int) -> list[Mistake]:
@@ -98,7 +105,7 @@ def playable(
     Args:
         mistakes: whose videos are shown.
         folders: in which a relative path may start, tried in this order.
-        budget: bytes of all files together.
+        budget: characters of all URIs together.
     """
     for mistake in mistakes:
         found = existing(mistake.path, folders)
@@ -106,20 +113,38 @@ def playable(
             yield Clip(mistake, None, "The file is no longer there.")
             continue
         try:
-            content = small_clip(found)
+            uri = small_uri(found)
         except (VideoDecodeError, OSError):
             yield Clip(mistake, None, "The file cannot be read.")
             continue
-        if len(content) > budget:
+        if len(uri) > budget:
             yield Clip(mistake, None, "Left out, so that the page does not get too large.")
             continue
-        budget -= len(content)
-        yield Clip(mistake, data_uri("video/mp4", content), "")
+        budget -= len(uri)
+        yield Clip(mistake, uri, "")
 
 
 def existing(path: str, folders: Sequence[Path]) -> Path | None:
     """The file in the first of the folders that has it; None: in none. A path may be absolute."""
     return next((folder / path for folder in folders if (folder / path).is_file()), None)
+
+
+def small_uri(file: Path) -> str:
+    """A video or a picture, made small, as a ``data:`` URI.
+
+    Raises:
+        VideoDecodeError: the file is damaged.
+    """
+    if not PICTURES.has(file):
+        return data_uri("video/mp4", small_clip(file))
+    with PictureFile(file) as opened:
+        (pixels,) = opened.frames_at([0], min(SIDE, opened.width, opened.height))
+    return data_uri("image/jpeg", encoded(Image.fromarray(pixels), "JPEG", quality=QUALITY))
+
+
+def is_picture_uri(uri: str) -> bool:
+    """Whether what `small_uri` returned is a picture."""
+    return uri.startswith("data:image/")
 
 
 def small_clip(video: Path) -> bytes:

@@ -1,12 +1,11 @@
-"""Videos side by side in a notebook, inside the page itself."""
+"""Videos and pictures side by side in a notebook, inside the page itself."""
 
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from datamodules.errors import VideoDecodeError
-from hiera_video.reporting.clips import existing, small_clip, worst_mistakes
-from hiera_video.reporting.data_uris import data_uri
+from hiera_video.reporting.clips import existing, is_picture_uri, small_uri, worst_mistakes
 from hiera_video.reporting.run_files import PREDICTIONS
 from hiera_video.results.classification import evaluate_file
 from hiera_video.results.prediction_files import PredictionFile
@@ -18,10 +17,11 @@ class Gallery:
     """Videos that play in a notebook, each with a caption below it.
 
     A notebook shows it as the result of a cell. The first seconds of each video are inside the page
-    as a small H.264 file, so they also play where the notebook was exported to HTML.
+    as a small H.264 file, so they also play where the notebook was exported to HTML. Pictures are
+    shown as they are, only smaller.
 
     Args:
-        videos: paths; those beyond the first 24 are left out.
+        videos: paths of videos or pictures; those beyond the first 24 are left out.
         captions: a line for each; none: the folder and the name of each file.
         width: pixels of a video on the page.
 
@@ -74,7 +74,9 @@ def mistakes(test: str | Path, count: int = 8) -> Gallery:
 
 def _element(video: Path) -> str:
     try:
-        uri = data_uri("video/mp4", small_clip(video))
+        uri = small_uri(video)
     except (VideoDecodeError, OSError):
         return f"<p>{escape(str(video))} cannot be read.</p>"
+    if is_picture_uri(uri):
+        return f'<img src="{uri}" style="width:100%">'
     return f'<video src="{uri}" style="width:100%" controls muted autoplay loop></video>'

@@ -30,6 +30,7 @@ class Fit(NamedTuple):
         cut_off: number of pictures with more than 100 detections, of which the best 100 count.
         tiny: number of boxes whose sides are at most 1, which may be shares and not pixels.
         without_mask: number of detections without a mask; with any, masks are not evaluated.
+        objects_without_mask: likewise of objects of the ground truth.
     """
 
     pictures: int
@@ -41,6 +42,7 @@ class Fit(NamedTuple):
     cut_off: int
     tiny: int
     without_mask: int
+    objects_without_mask: int
 
     def describe(self) -> str:
         """The same in words; what is not worth a line is left out."""
@@ -61,8 +63,12 @@ class Fit(NamedTuple):
                 f"pictures with more than {MOST_COUNTED} detections, of which the best count: "
                 f"{self.cut_off:,}"
             )
-        if self.without_mask:
-            lines.append(f"detections without a mask: {self.without_mask:,}")
+        for kind, count in (
+            ("detections", self.without_mask),
+            ("objects", self.objects_without_mask),
+        ):
+            if count:
+                lines.append(f"{kind} without a mask, so that masks are not evaluated: {count:,}")
         return "\n".join(lines)
 
 
@@ -154,4 +160,5 @@ def _fit(
         cut_off=sum(n > MOST_COUNTED for n in per_image.values()),
         tiny=sum(max(row["bbox"][2:]) <= 1 for row in rows),
         without_mask=sum("segmentation" not in row for row in rows),
+        objects_without_mask=sum(a.get("segmentation") is None for a in truth["annotations"]),
     )

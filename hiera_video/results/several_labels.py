@@ -49,7 +49,7 @@ def accuracy_with_several_labels(results: Results, file: Path) -> SeveralLabels:
     """The accuracy of a test on ImageNet's validation pictures by ImageNet-ReaL's labels.
 
     Args:
-        results: of all the pictures that the labels are of, in any order.
+        results: of a test on exactly the pictures that the file has labels of, in any order.
         file: see `read_labels`.
 
     Raises:

@@ -63,7 +63,7 @@ def training_parts(config: str, words: Sequence[str]) -> TrainingParts:
         return TrainingParts(
             task=instantiate(values.task, _convert_="all"),
             batch_size=values.data.batch_size,
-            repeats=values.data.repeats,
+            repeats=values.data.get("repeats", 1),
             accumulate=values.trainer.accumulate_grad_batches,
             precision=str(values.trainer.precision),
             accelerator=str(values.trainer.accelerator),

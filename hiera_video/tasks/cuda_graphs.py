@@ -51,7 +51,7 @@ def check_graphs(mode: str, trainer: Trainer, network: Any, same_shapes: bool) -
     if not records_graphs(mode):
         return
     if not same_shapes:
-        reason = "action detection, where each batch has another number of boxes"
+        reason = "detection, where each batch has another number of boxes"
     elif not isinstance(trainer.strategy, SingleDeviceStrategy):
         reason = f"{type(trainer.strategy).__name__}: it is for one device"
     elif getattr(network, "grad_checkpointing", False):

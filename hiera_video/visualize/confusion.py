@@ -12,6 +12,7 @@ RIGHT, WRONG = np.array([0, 110, 60]), np.array([190, 20, 20])
 GAP = 6
 CAPTION = "rows: label\ncolumns: predicted"
 EVERY = 10  # classes between two lines
+MOST_CLASSES = 1000  # in a picture: with more, it would fill gigabytes
 
 
 def confusion_picture(
@@ -27,14 +28,15 @@ def confusion_picture(
             it is left out if there are none.
         class_names: in the order of the rows.
         most: paint only so many classes, those that are confused most often. A column "(others)"
-            counts what they are taken for besides. None: paint all classes.
+            counts what they are taken for besides. None: paint all classes, at most 1,000.
 
     Returns:
         RGB, with space for the longest name at the left and on top.
     """
     caption = CAPTION
     shown = list(range(len(counts)))
-    if most is not None and most < len(counts):
+    most = min(most or MOST_CLASSES, MOST_CLASSES)
+    if most < len(counts):
         caption += f"\nthe {most} of {len(counts)} classes\nthat are confused most"
         shown = _most_confused(counts[:, :-1], most)
     counts, more_columns = _part(counts, shown)
@@ -65,10 +67,11 @@ def confusion_picture(
 
 def _most_confused(counts: np.ndarray, most: int) -> list[int]:
     """The classes of the most frequent confusions, ascending, of counts ``(classes, classes)``."""
-    wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
-    pairs = np.argsort(-wrong, axis=None, kind="stable")
-    classes = np.stack(np.unravel_index(pairs, wrong.shape), axis=1)  # (pairs, label and predicted)
-    return sorted(list(dict.fromkeys(classes.ravel().tolist()))[:most])
+    pairs = np.argwhere(counts)  # (pairs, label and predicted)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    order = np.argsort(-counts[tuple(pairs.T)], kind="stable")
+    classes = dict.fromkeys([*pairs[order].ravel().tolist(), *range(len(counts))])
+    return sorted(list(classes)[:most])
 
 
 def _part(counts: np.ndarray, shown: list[int]) -> tuple[np.ndarray, list[str]]:

@@ -5,6 +5,7 @@ import inspect
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable, Sequence
 from html import escape
 from importlib.util import find_spec
@@ -84,10 +85,8 @@ class Player:
             "CLIPS": pictures,
             "FRAMES": frames,
         }
-        page = _PAGE
-        for name, text in parts.items():
-            page = page.replace(name, text)
-        return page
+        # In one pass, so that nothing is replaced within a caption.
+        return re.sub("|".join(parts), lambda name: parts[name[0]], _PAGE)
 
     def _repr_html_(self) -> str:
         return self.html()

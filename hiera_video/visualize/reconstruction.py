@@ -82,12 +82,13 @@ def patch_errors(mae: MaskedAutoencoderHiera, out: MAEOutput) -> Tensor:
         out: its output.
 
     Returns:
-        float32 ``(B, *prediction_grid)``, NaN where nothing is predicted; the mean of the others is
-        the loss.
+        float32 ``(B, T', patches high, patches wide)``, NaN where nothing is predicted; the mean of
+        the others is the loss. T' is 1 for images.
     """
     errors = (out.prediction.float() - out.target).square().mean(2)  # (B, M)
     everywhere = errors.new_full((len(errors), mae.num_predictions), float("nan"))
-    return everywhere.scatter(1, predicted_places(out), errors).view(-1, *mae.prediction_grid)
+    grid = mae.prediction_grid[-2:]
+    return everywhere.scatter(1, predicted_places(out), errors).view(len(errors), -1, *grid)
 
 
 def row_captions(mae: MaskedAutoencoderHiera) -> list[str]:

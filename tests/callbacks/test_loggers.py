@@ -190,6 +190,14 @@ def test_mlflow_keeps_its_run(tmp_path):
     assert second.data.params["task.lr"] == "0.1"  # MLflow changes no setting
 
 
+def test_mlflow_gets_the_curves_of_all_classes(tmp_path):
+    pytest.importorskip("mlflow")
+    run = MLflowRun(tmp_path / "mlflow_id.txt", f"file:{tmp_path}/store", experiment_name="colours")
+    run.log_metrics({"val_class/跑步": 0.1, "val_class/走路": 0.2, "val_class/a//b?": 0.3}, 1)
+    metrics = run.experiment.get_run(run.run_id).data.metrics
+    assert metrics == {"val_class/跑步": 0.1, "val_class/走路": 0.2, "val_class_a__b_": 0.3}
+
+
 def test_a_run_that_mlflow_does_not_have_is_one_line(tmp_path):
     pytest.importorskip("mlflow")
     (tmp_path / "id.txt").write_text("0" * 32)

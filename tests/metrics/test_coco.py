@@ -195,6 +195,16 @@ def test_boxes_alone_are_evaluated(tmp_path):
     assert "detections without a mask" in fit.describe()
 
 
+def test_objects_without_masks(tmp_path):
+    truth, detections = random_set(1)
+    del truth["annotations"][0]["segmentation"]
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "found.json").write_text(json.dumps(detections))
+    results, fit = evaluate_files(tmp_path / "truth.json", tmp_path / "found.json")
+    assert list(results.numbers) == ["box"]
+    assert "objects without a mask, so that masks are not evaluated: 1" in fit.describe()
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

@@ -153,3 +153,17 @@ def test_sheet_and_player_show_all_rows_and_the_error(clip):
     assert found.sheet(side=128).size == (100 + 2 * 132, 5 * 132)
     assert found.player().clips.shape == (5, 2, 64, 64, 3)
     assert found.player().captions[-1].startswith("error, up to ")
+
+
+def test_a_picture_is_a_clip_of_one_frame():
+    torch.manual_seed(0)
+    model = Reconstructor(
+        tiny_mae(input_size=(64, 64)), ClipFormat(1, 1, 1, 64, 64), mask_ratio=0.5, device="cpu"
+    )
+    picture = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    found = model.reconstruct(picture)
+    assert found.error.shape == (1, 4, 4)
+    assert np.nanmean(found.error) == pytest.approx(found.loss, rel=1e-5)
+    assert found.heat().shape == (1, 64, 64, 3)
+    assert found.sheet(side=64).width > 64
+    assert len(found.player().clips) == 5

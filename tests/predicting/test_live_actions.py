@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 
 from datamodules.clips.sampling import keyframe_times
 from datamodules.video.decoding import VideoFile
 from datamodules.video.live_source import Opening
+from hiera_video.predicting.actions import ActionPredictor
 from hiera_video.predicting.live_actions import KEPT_SHORT_SIDE, live_actions
-from hiera_video.predicting.persons import BoxFile, PersonBoxes, PersonDetector
-from tests.hall import CLIP, predictor, write_hall
+from hiera_video.predicting.persons import WHOLE, BoxFile, PersonBoxes, PersonDetector, WholeFrame
+from tests.hall import CLIP, Network, predictor, write_hall
 from tests.lamp import write_lamp
 
 THREE = PersonBoxes(
@@ -57,6 +59,22 @@ def test_each_answer_is_that_of_the_clip_around_its_time(hall):
     assert dropped == sorted(dropped)
 
 
+def test_pictures_are_scaled_as_those_of_files(hall):
+    seen = []
+
+    def keep(video, boxes, box_clip):
+        seen.append(video)
+        return torch.zeros(len(boxes), 2)
+
+    clip = CLIP._replace(interpolation="bicubic")
+    model = ActionPredictor(Network(keep), ["one", "two"], clip, device="cpu")
+    with VideoFile(hall / "hall.mp4") as file:
+        model.scores_of_clip(file.frames_at(keyframe_times(2, 4, 2, 30)), WHOLE)
+        list(model.moments(file, WholeFrame(), [2]))
+    live, of_file = seen
+    torch.testing.assert_close(live, of_file)
+
+
 def test_only_good_actions_are_named(hall):
     camera = Opening(str(hall / "hall.mp4"), None, {})
     for answer in live_actions(predictor(), camera, "full_frame", least=0.4, top=1):
@@ -98,7 +116,6 @@ def test_a_file_of_boxes_is_refused(hall):
 
 def test_a_detector_sees_in_pictures_what_it_sees_in_files(hall):
     """Of torchvision's kind: boxes in pixels, labels and scores."""
-    import torch
 
     class Model(torch.nn.Module):
         def forward(self, images):

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from datamodules.clips.videos import ClipFormat
 from datamodules.synthetic import write_h264
@@ -66,6 +67,30 @@ def test_where_and_when_views_are(views):
         whole = views.frames[row.temporal][:, left : left + 64].astype(int)
         seen = views.clips[row.temporal, row.spatial, 2].astype(int)
         assert np.array_equal(seen, whole)
+
+
+def test_views_of_a_part_of_the_short_side(video):
+    """As of pictures: scaled to 80 pixels, of which 64 are cropped."""
+    clip = CLIP._replace(interpolation="bicubic", eval_crop=0.8)
+    predictor = Predictor(tiny_model(), NAMES, clip, (2, 3), device="cpu")
+    views = predictor.view_by_view(video)
+    assert views.frames.shape == (2, 80, 200, 3)
+    for row in views.table():
+        left = (0, 68, 136)[row.spatial]
+        assert row.box == pytest.approx((left / 200, 0.1, (left + 64) / 200, 0.9))
+        whole = views.frames[row.temporal][8:72, left : left + 64]
+        assert np.array_equal(views.clips[row.temporal, row.spatial, 2], whole)
+
+
+def test_the_views_of_a_picture(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    model, clip = tiny_model(input_size=(64, 64)), ClipFormat(1, 1, 1, 64, 64)
+    predictor = Predictor(model, NAMES, clip, (1, 3), device="cpu")
+    views = predictor.view_by_view(tmp_path / "noise.png", views=(1, 3))
+    assert np.array_equal(views.clips[0, :, 0], [pixels[:, x : x + 64] for x in (0, 16, 32)])
+    assert views.average() == predictor.predict(tmp_path / "noise.png", views=(1, 3))
+    assert views.places().width == views.answers().width
 
 
 def test_pictures_show_every_view(views):

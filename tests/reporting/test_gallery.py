@@ -1,13 +1,16 @@
 """Videos to play in a notebook."""
 
 import base64
+import io
 import re
 
 import pytest
 from IPython.core.formatters import HTMLFormatter
+from PIL import Image
 
 from hiera_video.errors import PredictionFileError
 from hiera_video.reporting import Gallery, mistakes
+from hiera_video.reporting.clips import Mistake, playable
 from tests.reporting.runs import CLASSES, EVIL, write_run, write_test, write_videos
 from tests.reporting.test_clips import decoded
 
@@ -32,6 +35,16 @@ def test_a_video_that_cannot_be_read_is_named(tmp_path):
     page = shown(Gallery([tmp_path / "<b>.mp4", tmp_path / "gone.mp4"]))
     assert "&lt;b&gt;.mp4 cannot be read." in page
     assert "gone.mp4 cannot be read." in page
+
+
+def test_pictures_are_shown_too(tmp_path):
+    Image.new("RGB", (600, 480), "red").save(tmp_path / "red.png")
+    page = shown(Gallery([tmp_path / "red.png"], ["red"]))
+    (content,) = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)"', page)
+    with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+        assert picture.size == (300, 240)
+    (clip,) = playable([Mistake("red.png", "red", "blue", 0.9, 0.1)], [tmp_path])
+    assert clip.is_picture
 
 
 def test_captions_and_length():

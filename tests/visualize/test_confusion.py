@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import ImageChops
 
+from hiera_video.visualize import confusion
 from hiera_video.visualize.confusion import confusion_picture
 
 
@@ -57,3 +58,10 @@ def test_of_many_classes_the_most_confused_are_shown():
     counts[50, 3] = 1  # "(others)" have a column
     assert confusion_picture(counts, names, most=3).size[0] > most.shape[1]
     assert confusion_picture(counts, names, most=100) == confusion_picture(counts, names)
+
+
+def test_no_picture_has_more_classes_than_fit_into_memory(monkeypatch):
+    monkeypatch.setattr(confusion, "MOST_CLASSES", 3)
+    counts, names = np.eye(9, 10, dtype=int), [str(i) for i in range(9)]
+    assert confusion_picture(counts, names) == confusion_picture(counts, names, most=3)
+    assert confusion_picture(counts, names, most=8) == confusion_picture(counts, names, most=3)

@@ -24,6 +24,11 @@ def test_a_player_holds_all_frames_and_captions():
             assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), frame)
 
 
+def test_captions_are_shown_as_they_are():
+    caption = "the LAST of 8 FRAMES; CLIPS, PERIOD and ID too"
+    assert Player(np.zeros((1, 2, 4, 4, 3), np.uint8), [caption]).html().count(caption) == 2
+
+
 def test_players_on_one_page_do_not_share_an_id():
     player = Player(np.zeros((1, 1, 4, 4, 3), np.uint8))
     first, second = (re.search(r'id="([^"]+)"', player.html())[1] for _ in range(2))

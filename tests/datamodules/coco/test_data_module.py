@@ -232,6 +232,11 @@ def test_missing_pictures_are_counted_and_refused(tmp_path):
     assert len(data.manifests["val"]) == 2
 
 
+def test_the_training_manifest_needs_no_setup(tmp_path):
+    write(tmp_path)
+    assert len(module(tmp_path).training_manifest()) == 2  # as `doctor` reads it
+
+
 def test_own_files_and_folders(tmp_path):
     file = write(tmp_path)
     file.rename(tmp_path / "mine.json")
@@ -265,7 +270,7 @@ def test_splits_must_have_the_same_categories(tmp_path):
         (lambda v: v["annotations"][1].update(category_id=1), "annotation 2 is of category 1"),
         (lambda v: v["annotations"][1].update(bbox=[1, 2, -3, 4]), "annotation 2 has no bbox"),
         (lambda v: v["annotations"][1].update(bbox=None), "annotation 2 has no bbox"),
-        (lambda v: v["images"][1].update(id=7), "image 7 is there twice"),
+        (lambda v: v["images"][1].update(id=7), "image 7 occurs twice"),
         (lambda v: v["images"][1].update(id="7"), "image number 2 has no whole number as id"),
         (lambda v: v["images"][1].pop("height"), "image 3 has no height and width"),
         (lambda v: v["images"][1].pop("file_name"), "image 3 has no file_name"),
@@ -370,7 +375,7 @@ def test_faults_are_all_listed(tmp_path):
     faults, _ = lines(tmp_path, value)
     assert len(faults) == 3
     value["annotations"][2]["image_id"] = 1
-    value["annotations"][3]["image_id"] = 1
+    value["annotations"][3]["image_id"] = [1]
     assert len(lines(tmp_path, value)[0]) == 2
 
 

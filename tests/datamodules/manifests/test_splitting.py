@@ -35,6 +35,15 @@ def test_each_class_is_divided_and_each_video_comes_once(tmp_path):
     assert sum(map(len, splits.values())) == len(set().union(*splits.values())) == 30
 
 
+def test_pictures_count_where_there_are_no_videos(tmp_path):
+    for i in range(4):
+        for file in (f"videos/{i}.mp4", f"videos/{i}.jpg", f"pictures/{i}.jpg"):
+            (tmp_path / "all" / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "all" / file).touch()
+    assert sum(split_folder(tmp_path / "all", tmp_path / "splits").values()) == 8
+    assert len(list((tmp_path / "splits").rglob("videos/*.jpg"))) == 0
+
+
 def test_the_data_module_reads_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     split_folder(make(Path("clips"), waving=4, clapping=3), "videos")  # relative paths
