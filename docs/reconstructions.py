@@ -1,4 +1,4 @@
-"""Draw the animated reconstructions of the README: columns of videos, a model's reconstructions below.
+"""Draw the animated reconstructions of the README: videos, and below what a model makes of them.
 
 make demo-pretraining, or: python -m hiera_video fit --config demo/actions_pretrain run_dir=RUN
 python -m docs.reconstructions RUN VIDEO...
