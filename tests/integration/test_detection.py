@@ -129,8 +129,8 @@ def test_whole_frames_need_no_boxes(street):
 
 
 def test_a_stream_of_persons_is_answered_as_it_goes_on(trained):
-    ts = write_lamp(trained / "stream.ts", np.arange(30) // 10 == 1, format="mpegts")
-    with stream_server(ts, seconds=3) as address:
+    ts = write_lamp(trained / "stream.ts", np.arange(60) // 10 == 1, format="mpegts")
+    with stream_server(ts, seconds=6) as address:
         words = [address, "boxes=full_frame", "stride=0.2", "along.top=2"]
         output = run(
             *("predict", "--config", "demo/detect", "ckpt_path=runs/fit", *MODEL, *words),
