@@ -146,8 +146,8 @@ def test_a_stream_of_persons_is_answered_as_it_goes_on(trained):
         assert person["box"] == [0, 0, 1, 1]
         assert len(person["actions"]) == 2
         assert f"[0.00 0.00 1.00 1.00: {person['actions'][0]['label']} 0." in line
-    output = predict("camera:73", "boxes=boxes.csv", cwd=trained, code=2)
-    assert "boxes.csv: no such file" in output
+    output = predict("camera:73", "boxes=none.csv", cwd=trained, code=2)
+    assert "none.csv: no such file" in output
 
 
 def test_a_run_alone_is_enough(street):
