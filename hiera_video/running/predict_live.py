@@ -31,7 +31,7 @@ def live_sources(config: DictConfig) -> list[str]:
 def predict_live(config: DictConfig, weights: str, classes: Classes) -> None:
     """Print the classes, or the actions of persons, of a camera or a stream until it ends.
 
-    Ctrl-C ends it, too. The answers are written to the file ``out``, too, as JSON lines.
+    Ctrl-C ends it as well. The file ``out`` gets the same answers as JSON lines.
 
     Args:
         config: the whole configuration; ``stride`` is 1 s if it is null.

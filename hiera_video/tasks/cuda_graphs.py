@@ -1,4 +1,4 @@
-"""Training steps that torch records on CUDA graphs: what they go with, and whose the gradients are.
+"""Training steps recorded on CUDA graphs: what they go with, and whose the gradients are.
 
 A graph writes its outputs, gradients included, to the same memory each time.
 """

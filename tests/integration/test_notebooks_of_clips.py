@@ -1,43 +1,24 @@
 """The notebooks about clips run from start to end, and on a run and videos of one's own."""
 
-import base64
-import io
 import re
 
 import nbformat
 import numpy as np
-from PIL import Image
 
-from tests.integration.test_notebooks import executed, pytestmark  # noqa: F401
-
-
-def shown(notebook, kind):
-    """What the cells show of a kind, such as ``text/html``, in order."""
-    return [
-        output["data"][kind]
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if kind in output.get("data", {})
-    ]
-
-
-def pictures(notebook):
-    return [
-        Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
-        for data in shown(notebook, "image/png")
-    ]
-
-
-def printed(notebook):
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return "".join(output["text"] for output in outputs if output.output_type == "stream")
+from tests.integration.test_notebooks import (
+    executed,  # noqa: F401
+    outputs,
+    pictures,
+    printed,
+    pytestmark,  # noqa: F401
+)
 
 
 def test_finetune_your_own(executed, tmp_path):  # noqa: F811
     notebook = executed("finetune_your_own.ipynb")
     (confusion,) = pictures(notebook)
     assert min(confusion.size) > 6 * 40
-    clips, mistakes, answers = shown(notebook, "text/html")
+    clips, mistakes, answers = outputs(notebook, "text/html")
     assert clips.count("<video") == 6
     assert mistakes.count("<video") == mistakes.count(", predicted: ") > 0
     assert answers.count("<video") >= 8
@@ -46,7 +27,7 @@ def test_finetune_your_own(executed, tmp_path):  # noqa: F811
     accuracy = re.search(r"top1 ([\d.]+)%  top5", text)
     assert accuracy
     assert float(accuracy[1]) > 40  # by chance: 17
-    assert sum("Prediction(label=" in text for text in shown(notebook, "text/plain")) == 1
+    assert sum("Prediction(label=" in text for text in outputs(notebook, "text/plain")) == 1
     assert "(2, 3) [" in text
     assert (tmp_path / "runs/notebooks/finetune_your_own-test/predictions.parquet").exists()
 
@@ -58,7 +39,7 @@ def test_inside_hiera(executed):  # noqa: F811
     assert early.size == last.size == occlusion.size
     assert not np.array_equal(np.asarray(early), np.asarray(last))
     assert min(windows.width, order.width, units.width) > 500
-    (neighbours,) = shown(notebook, "text/html")
+    (neighbours,) = outputs(notebook, "text/html")
     assert neighbours.count("<video") == 6
     assert "(query)" in neighbours
 
