@@ -50,6 +50,18 @@ SHAPES: dict[str, tuple[np.ndarray, bool]] = {
     "window": (_regular(4), True),
 }
 CLASS_NAMES = tuple(SHAPES)
+OPEN = 0.6  # size of what is left open, as a share of the shape's
+
+
+def _area(name: str) -> float:
+    """Area of a shape whose corners are within the unit circle."""
+    corners, is_open = SHAPES[name]
+    (x, y), (next_x, next_y) = corners.T, np.roll(corners, -1, axis=0).T
+    return abs(float((x * next_y - next_x * y).sum())) / 2 * (1 - OPEN**2 * is_open)
+
+
+# All have the area of the smallest, so that a picture's brightness does not tell the class.
+_SHRINK = {name: (min(map(_area, SHAPES)) / _area(name)) ** 0.5 for name in SHAPES}
 
 
 def draw_shape(name: str, rng: np.random.Generator, size: int = 64) -> np.ndarray:
@@ -64,13 +76,13 @@ def draw_shape(name: str, rng: np.random.Generator, size: int = 64) -> np.ndarra
         uint8 ``(size, size, 3)``, RGB.
     """
     corners, is_open = SHAPES[name]
-    radius = size * rng.uniform(0.25, 0.42)
+    radius = size * rng.uniform(0.25, 0.42) * _SHRINK[name]
     centre = size * rng.uniform(0.44, 0.56, 2)  # x, y
     angle = rng.uniform(-TURN, TURN)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     mask = Image.new("L", (size * FINE, size * FINE))
     pen = ImageDraw.Draw(mask)
-    for scale, fill in ((1.0, 255), (0.6, 0))[: 1 + is_open]:
+    for scale, fill in ((1.0, 255), (OPEN, 0))[: 1 + is_open]:
         places = (corners @ turn * radius * scale + centre) * FINE
         pen.polygon([(float(x), float(y)) for x, y in places], fill=fill)
     alpha = np.asarray(mask.reduce(FINE), np.float32)[..., None] / 255  # (size, size, 1)
