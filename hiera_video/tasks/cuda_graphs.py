@@ -67,7 +67,7 @@ def keep_gradients(optimizer: Optimizer) -> None:
     """Set gradients to zero where they are, in memory of their own.
 
     Those of the next batch are then added to them. Were there none, the memory of the graph itself
-    would be taken for the gradients, and the next batch but one would overwrite it.
+    would be taken for the gradients, and the next batch would overwrite it.
 
     Args:
         optimizer: of the parameters.

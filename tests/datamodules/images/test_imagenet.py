@@ -58,13 +58,14 @@ def caffe(root):
 
 
 def devkit(root):
-    scipy = pytest.importorskip("scipy.io")
+    from scipy import io
+
     folder = root / "ILSVRC2012_devkit_t12/data"
     folder.mkdir(parents=True)
     order = [3, 1, 2]  # the devkit's own ids of the synsets
     kind = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O")]
     rows = [(order[i], SYNSETS[i], WORDS[i]) for i in range(3)]
-    scipy.savemat(folder / "meta.mat", {"synsets": np.array(rows, dtype=kind)})
+    io.savemat(folder / "meta.mat", {"synsets": np.array(rows, dtype=kind)})
     text = "".join(f"{order[label]}\n" for label in LABELS)
     (folder / "ILSVRC2012_validation_ground_truth.txt").write_text(text)
 
