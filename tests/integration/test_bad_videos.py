@@ -16,16 +16,17 @@ CLIPS = ["data.num_frames=4", "data.size=[64,64]", "data.eval_batch_size=2", "da
 @pytest.fixture(scope="module")
 def words(workspace, finetuned):
     """Of an evaluation of six videos, the first and the fourth of which are broken."""
-    root = workspace / "data"
-    good = sorted(root.rglob("test/*/*.mp4"))[::4]
-    names = sorted(path.name for path in good[0].parents[1].iterdir())
+    root = workspace / "partly_broken"  # not where other tests look for videos
+    shutil.copytree(next((workspace / "data/synthetic").rglob("test")), root)
+    names = sorted(path.name for path in root.iterdir())
+    good = sorted(root.rglob("*.mp4"))[::4]
     (root / "broken.mp4").write_bytes(b"this is no video")
     (root / "cut off.mp4").write_bytes(good[0].read_bytes()[:300])
     rows = [(path.relative_to(root), names.index(path.parent.name)) for path in good]
     rows[0:0] = [("broken.mp4", 0)]
     rows[3:3] = [("cut off.mp4", 1)]
     (root / "bad.csv").write_text("".join(f"{path},{label}\n" for path, label in rows))
-    lists = ["data=folder", "data.root=data", "data.val=bad.csv", "data.test=bad.csv"]
+    lists = ["data=folder", f"data.root={root}", "data.val=bad.csv", "data.test=bad.csv"]
     weights = f"ckpt_path={finetuned[0]}/checkpoints/last.ckpt"
     return ["--config", "demo/finetune", *lists, weights, *TINY_MODEL, *CLIPS, *TINY_RUN]
 
@@ -69,7 +70,7 @@ def test_validate_counts_them_too(workspace, words):
 
 
 def test_predict_on_two_processes_writes_a_line_for_each_file(workspace, words):
-    files = sorted((workspace / "data").glob("*.mp4"))
+    files = sorted((workspace / "partly_broken").glob("*.mp4"))
     files += sorted((workspace / "data/synthetic").rglob("val/*/*.mp4"))[:5]
     out = workspace / "two.jsonl"
     more = [f"out={out}", "trainer.devices=2", "run_dir=runs/bad-predict", "--", *files]
@@ -82,7 +83,7 @@ def test_predict_on_two_processes_writes_a_line_for_each_file(workspace, words):
 
 def test_predict_fails_where_nothing_can_be_decoded(workspace, words):
     out = f"out={workspace}/none.jsonl"
-    bad = workspace / "data/broken.mp4"
+    bad = workspace / "partly_broken/broken.mp4"
     output = run("predict", *words, out, "run_dir=runs/none", "--", bad, cwd=workspace, code=1)
     assert output.splitlines()[-1] == "hiera-video: none of the videos can be decoded"
     assert json.loads((workspace / "none.jsonl").read_text())["error"]

@@ -93,7 +93,7 @@ def test_reconstructions(executed):
 
 
 def test_reconstructions_of_a_run_of_ones_own(executed, tmp_path, pretrained, workspace):
-    video = next((workspace / "data").rglob("*.mp4"))
+    video = min((workspace / "data/synthetic").rglob("*.mp4"))
     own = {"MODEL": pretrained, "HOG_MODEL": pretrained, "VIDEO": video}
     change(tmp_path, "reconstructions.ipynb", **own)
     notebook = executed("reconstructions.ipynb")
