@@ -104,7 +104,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     """
     with open(run_dir / LOCK, "a+") as file:
         try:
-            _lock(file)
+            take_lock(file)
         except (BlockingIOError, PermissionError) as error:
             file.seek(0)
             raise UsageError(
@@ -124,11 +124,16 @@ def locked(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def _lock(file: IO[str]) -> None:
+def take_lock(file: IO[str]) -> None:
+    """Lock a file for this process, until it closes the file or ends.
+
+    Raises:
+        OSError: another process has the lock, or the file system has no locks.
+    """
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
-        time.sleep(0.2)  # `is_training` may just have looked
+        time.sleep(0.2)  # `is_locked` may just have looked
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -144,13 +149,21 @@ def refuse_earlier_run(run_dir: Path) -> None:
 
 def is_training(run_dir: Path) -> bool:
     """Whether another process trains in the folder of a run, on this machine or on another one."""
+    return bool(is_locked(run_dir / LOCK))
+
+
+def is_locked(path: Path) -> bool | None:
+    """Whether another process, here or on another machine, has locked a file.
+
+    None if that is not known: there is no such file, or the file system has no locks.
+    """
     try:
-        with open(run_dir / LOCK, "r+") as file:
+        with open(path, "r+") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return True
-    except OSError:  # there is no such file, or there are no locks
-        return False
+    except OSError:
+        return None
     return False
 
 

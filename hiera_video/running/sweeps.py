@@ -1,5 +1,6 @@
 """The jobs of a sweep: a record of each, a table of all, and the best of them."""
 
+import contextlib
 import json
 import math
 import signal
@@ -11,10 +12,10 @@ from typing import NamedTuple
 
 from datamodules.files import atomic_file
 from hiera_video.errors import UsageError
-from hiera_video.running.folders import is_run, newest_checkpoint
+from hiera_video.running.folders import is_locked, is_run, newest_checkpoint, take_lock
 
-# In the folder of a sweep: a file for each job, written by its first process. Jobs may run at the
-# same time, on several machines.
+# In the folder of a sweep: a file for each job, written by its first process, and one that this
+# process locks while it runs. Jobs may run at the same time, on several machines.
 RECORDS = ".jobs"
 TABLE = "sweep.json"
 
@@ -41,7 +42,7 @@ class Job:
         number: from 0.
         overrides: ``key=value`` words of this job, including those that all jobs share.
         folder: of its run, relative to that of the sweep.
-        status: running, finished, failed or interrupted; a job that was killed stays at running.
+        status: running, finished, failed, interrupted, or killed: ended without a word.
         reason: why it failed or was interrupted, in one line.
         metric: as in `Score`; None if there is none.
         mode: as in `Score`.
@@ -67,18 +68,25 @@ def recorded(job: Job, sweep: Path) -> Iterator[Job]:
     file = sweep / RECORDS / f"{job.number}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     earlier = Job(**json.loads(file.read_text())) if file.exists() else job
-    _write(file, asdict(job))
-    try:
-        yield job
-        job.status = "finished"
-    except BaseException as error:
-        job.status, job.reason = _ending(error)
-        raise
-    finally:
-        if job.value is not None and not math.isfinite(job.value):
-            job.value = None
-        done = earlier.status == "finished" and job.value is None
-        _write(file, asdict(earlier if done else job))
+    with open(_lock_of(file), "a") as lock:
+        with contextlib.suppress(OSError):  # without locks, a killed job seems to run
+            take_lock(lock)
+        _write(file, asdict(job))
+        try:
+            yield job
+            job.status = "finished"
+        except BaseException as error:
+            job.status, job.reason = _ending(error)
+            raise
+        finally:
+            if job.value is not None and not math.isfinite(job.value):
+                job.value = None
+            done = earlier.status == "finished" and job.value is None
+            _write(file, asdict(earlier if done else job))
+
+
+def _lock_of(record: Path) -> Path:
+    return record.with_suffix(".lock")
 
 
 def _ending(error: BaseException) -> tuple[str, str]:
@@ -115,9 +123,17 @@ def newest_sweep(name: str) -> Path | None:
 
 def jobs_of(sweep: Path) -> list[Job]:
     """The jobs of a sweep that have begun, best first; those without a metric come last."""
-    files = (sweep / RECORDS).glob("[0-9]*.json")
-    jobs = sorted((Job(**json.loads(file.read_text())) for file in files), key=lambda j: j.number)
-    return sorted(jobs, key=_rank)
+    jobs = [_read(file) for file in (sweep / RECORDS).glob("[0-9]*.json")]
+    return sorted(jobs, key=lambda job: (_rank(job), job.number))
+
+
+def _read(record: Path) -> Job:
+    # Asked first: a job that ends after this question has written its record before.
+    ended = is_locked(_lock_of(record)) is False
+    job = Job(**json.loads(record.read_text()))
+    if job.status == "running" and ended:
+        job.status, job.reason = "killed", "its process is gone without a word (out of memory?)"
+    return job
 
 
 def _rank(job: Job) -> float:

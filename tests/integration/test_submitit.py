@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_RUN
-from tests.integration.forked import Command, run
+from tests.integration.forked import Command, run, run_two
 
 pytest.importorskip("submitit")
 WORDS = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_DATA, *TINY_RUN]
@@ -21,8 +21,7 @@ PREEMPTED = ["+callbacks.stop._target_=tests.integration.stopping.TerminateAt"]
 PREEMPTED += ["+callbacks.stop.step=3", "+callbacks.stop.number=12"]
 PATH = {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
 JOB = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "log"}
-JOB |= {"SLURM_NTASKS": "1", "SLURM_JOB_NUM_NODES": "1", "SLURM_NODEID": "0"}
-JOB |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+JOB |= {"SLURM_JOB_NUM_NODES": "1", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
 STUBS = {
     "sbatch": """cp "$1" copy; mv copy script; echo 'Submitted batch job 77'""",
     "srun": "exit 1",
@@ -48,14 +47,24 @@ def weights(run_dir):
     return checkpoint["state_dict"]
 
 
-def on_slurm(*words, cwd, slurm, starts=1, code=0):
+def srun(folder, tasks, cwd, slurm):
+    """Run the tasks of a job at once, as `srun` does; returns what they printed."""
+    job = {"module": "submitit.core._submit", **JOB, **slurm}
+    job |= {"SLURM_NTASKS": f"{tasks}", "SLURM_NTASKS_PER_NODE": f"{tasks}"}
+    ranks = [{"SLURM_PROCID": f"{rank}", "SLURM_LOCALID": f"{rank}"} for rank in range(tasks)]
+    started = [Command(folder, cwd=cwd, **job, **rank) for rank in ranks]
+    return "".join(task.wait(None) for task in started)
+
+
+def on_slurm(*words, cwd, slurm, starts=1, tasks=1, code=0):
     """Run a sweep of one job; returns what its starts printed, and last the sweep itself."""
+    words = [*words, f"hydra.launcher.tasks_per_node={tasks}"]
     sweep = Command(*words, *SWEEP, SLURM, cwd=cwd, **slurm)
     while not (script := cwd / "script").exists():
         time.sleep(0.05)
     (folder,) = re.findall(r"submitit\.core\._submit (\S+)", script.read_text())
-    job = {"module": "submitit.core._submit", **JOB, **slurm}
-    outputs = [Command(folder, cwd=cwd, **job).wait(None) for _ in range(starts)]
+    assert f"--ntasks-per-node={tasks}\n" in script.read_text()
+    outputs = [srun(folder, tasks, cwd, slurm) for _ in range(starts)]
     return [*outputs, sweep.wait(code)]
 
 
@@ -64,9 +73,18 @@ def words(workspace):
     return [*WORDS, f"data.root={workspace}/data/synthetic"]
 
 
-def test_a_preempted_job_of_slurm_is_queued_again_once(words, tmp_path, slurm):
-    run(*words, "run_dir=unbroken", cwd=tmp_path)
-    first, second, _ = on_slurm(*words, *PREEMPTED, cwd=tmp_path, slurm=slurm, starts=2)
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_a_preempted_job_of_slurm_is_queued_again_once(words, tmp_path, slurm, tasks):
+    if tasks == 2:  # each is a process of DDP
+        words += ["trainer=slurm", "trainer.precision=32-true", "trainer.accelerator=cpu"]
+        words += ["data.batch_size=2"]
+    start = {1: run, 2: run_two}[tasks]
+    start(*words, f"trainer.devices={tasks}", "run_dir=unbroken", cwd=tmp_path)
+    if tasks == 2:
+        words.remove("trainer.devices=1")  # SLURM says how many
+    first, second, _ = on_slurm(
+        *(*words, *PREEMPTED), cwd=tmp_path, slurm=slurm, starts=2, tasks=tasks
+    )
     assert (tmp_path / "called").read_text() == "requeue 77\n"
     assert "stopped and saved after step 4" in first
     assert "last.ckpt: step 4, epoch 1, after 4 batches of it" in second

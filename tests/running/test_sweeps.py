@@ -1,7 +1,14 @@
+import errno
+import fcntl
+import time
+from multiprocessing import get_context
+
 import pytest
 
 from hiera_video.errors import UsageError
 from hiera_video.running.sweeps import Job, best_job, jobs_of, recorded, report
+
+Process = get_context("spawn").Process
 
 
 def add(sweep, number, value, mode="max", error: BaseException | None = None):
@@ -45,10 +52,36 @@ def test_a_job_that_is_stopped_is_interrupted(tmp_path, error, reason):
     assert (job.status, job.reason) == ("interrupted", reason)
 
 
-def test_a_job_is_running_until_it_ends(tmp_path, capsys):
-    with recorded(Job(0, [], "0"), tmp_path):
-        report(tmp_path)
+def test_a_job_is_running_until_it_ends_or_is_killed(tmp_path, capsys):
+    process = Process(target=run_forever, args=[tmp_path])
+    process.start()
+    while not [*tmp_path.rglob("0.json")]:
+        time.sleep(0.01)
+    report(tmp_path)
     assert capsys.readouterr().out.splitlines()[2].split() == ["0", "-", "running", "0"]
+    process.kill()
+    process.join()
+    report(tmp_path)
+    row = capsys.readouterr().out.splitlines()[2].split(maxsplit=4)
+    assert row == ["0", "-", "killed", "0", "its process is gone without a word (out of memory?)"]
+    with pytest.raises(UsageError, match="no job of this sweep has finished"):
+        best_job(tmp_path)
+    add(tmp_path, 0, 0.5)
+    assert jobs_of(tmp_path)[0].status == "finished"
+
+
+def run_forever(sweep):
+    with recorded(Job(0, [], "0"), sweep):
+        time.sleep(1000)
+
+
+def test_without_locks_a_killed_job_seems_to_run(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    with recorded(Job(0, [], "0"), tmp_path):
+        assert jobs_of(tmp_path)[0].status == "running"
 
 
 def test_a_finished_job_stays_finished(tmp_path):
