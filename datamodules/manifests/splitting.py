@@ -28,7 +28,7 @@ def split_folder(
     Args:
         source: has a folder of videos, at any depth, for each class; or of pictures.
         target: gets ``train/<class>/*``, ``val/<class>/*`` and ``test/<class>/*``. What an earlier
-            call wrote there is replaced.
+            call of the same source wrote there is replaced.
         shares: of the training, validation and test split. They are scaled to a sum of 1, and each
             split has at least one video of each class.
         seed: of the choice; the same videos and seed give the same splits.
@@ -64,17 +64,22 @@ def split_folder(
         for split, part in zip(SPLITS, parts, strict=True):
             counts[split] += len(part)
             links |= {target / split / video.relative_to(source): video for video in part}
-    _remove_links(target)
+    _remove_links(target, source)
     for link, video in links.items():
         link.parent.mkdir(parents=True, exist_ok=True)
         os.symlink(video, link)
     return counts
 
 
-def _remove_links(target: Path) -> None:
+def _remove_links(target: Path, source: Path) -> None:
     """Remove what an earlier call wrote, with its folders; refuse anything else."""
     earlier = [path for split in SPLITS for path in (target / split).rglob("*")]
-    if files := [path for path in earlier if not path.is_symlink() and not path.is_dir()]:
-        raise DatasetError(f"{min(files)}: not a link of an earlier split; name an empty folder")
+    links = [path for path in earlier if path.is_symlink()]
+    kept = [path for path in earlier if path not in links and not path.is_dir()]
+    kept += [link for link in links if not link.readlink().is_relative_to(source)]
+    if kept:
+        raise DatasetError(
+            f"{min(kept)}: not a link of an earlier split of {source}; name an empty folder"
+        )
     for path in sorted(earlier, reverse=True):  # what is in a folder comes before the folder
         path.unlink() if path.is_symlink() else path.rmdir()

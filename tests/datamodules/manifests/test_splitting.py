@@ -88,7 +88,18 @@ def test_files_of_the_user_are_not_touched(tmp_path):
     mine = tmp_path / "videos/val/waving/0.mp4"
     mine.parent.mkdir(parents=True)
     mine.write_text("waving 0")
-    with pytest.raises(DatasetError, match="waving.*: not a link of an earlier split"):
+    with pytest.raises(DatasetError, match="waving.*: not a link of an earlier split of .*clips"):
         split_folder(source, tmp_path / "videos")
     assert mine.read_text() == "waving 0"
     assert not (tmp_path / "videos/train").exists()
+
+
+def test_links_of_the_user_are_not_touched(tmp_path):
+    source = make(tmp_path / "clips", waving=3)
+    other = make(tmp_path / "other", waving=3)
+    mine = tmp_path / "videos/train/waving/mine.mp4"
+    mine.parent.mkdir(parents=True)
+    mine.symlink_to(other / "waving/0.mp4")
+    with pytest.raises(DatasetError, match="mine.mp4: not a link of an earlier split"):
+        split_folder(source, tmp_path / "videos")
+    assert mine.is_symlink()
