@@ -48,6 +48,12 @@ def test_published_size_and_depth(name):
     check(mae_differences(name))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [256, 448, 1024])
+def test_larger_pictures(side):
+    check(classifier_differences("hiera_base_224", gradients=False, input_size=(side, side)))
+
+
 @pytest.mark.parametrize("heads", [8, 16])
 def test_decoder_heads_of_either_kind(heads):
     kwargs = small("hiera_tiny_16x224")
