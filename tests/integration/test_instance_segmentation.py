@@ -11,7 +11,7 @@ from datamodules.synthetic import write_h264
 from hiera_video import load
 from hiera_video.weights.portable import read_model
 from tests.integration.conftest import TINY_RUN
-from tests.integration.forked import run
+from tests.integration.forked import run, run_two
 
 MODEL = ["model.embed_dim=8", "model.stages=[1,1,1,1]", "model.width=8", "model.box_features=16"]
 DATA = ["data.pictures=[4,2,2]", "data.picture_size=64", "data.size=[64,64]", "data.batch_size=2"]
@@ -38,6 +38,25 @@ def test_evaluate_gives_the_results_of_test(folder):
     for kind in ("box", "mask", "per_class", "objects"):
         assert printed[kind] == results[kind]
     assert "detections in" in run(*words, cwd=folder)
+
+
+def test_two_processes_find_the_same(folder):
+    words = [*WORDS, *TINY_RUN, "trainer.devices=2", "run_dir=runs/two", "ckpt_path=runs/fit"]
+    run_two("test", *words, cwd=folder)
+    one, two = (
+        json.loads((folder / run_dir / "results.json").read_text())
+        for run_dir in ("runs/test", "runs/two")
+    )
+    for kind in ("box", "mask", "per_class", "objects"):
+        assert one[kind] == two[kind]
+    detections = [
+        sorted(json.loads((folder / run_dir / "predictions.json").read_text()), key=str)
+        for run_dir in ("runs/test", "runs/two")
+    ]
+    assert len(detections[0]) == len(detections[1]) > 0
+    train = [w for w in WORDS if not w.startswith("data.batch")]
+    train += [*TINY_RUN, "data.batch_size=1", "trainer.devices=2", "run_dir=runs/ddp"]
+    assert "val/mask_AP" in run_two("fit", *train, cwd=folder)
 
 
 def test_check_finds_nothing_wrong(folder):
