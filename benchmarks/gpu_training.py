@@ -90,7 +90,8 @@ def fit(
             "data.num_frames=4",
             "data.size=[64,64]",
         ]
-        words += ["task.mask_ratio=0.5"] if task == "pretrain" else []
+        if task == "pretrain":
+            words += ["task.mask_ratio=0.5", "model.decoder_depth=1", "model.decoder_embed_dim=32"]
     else:
         words += ["model.name=hiera_base_16x224", f"task.compile={mode or 'null'}"]
         words += ["data.batch_size=16", "data.repeats=2"]

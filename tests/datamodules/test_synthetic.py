@@ -142,6 +142,7 @@ def accuracy_of_a_small_network(gap):
         return (net(test).argmax(1) == answers).double().mean().item()
 
 
+@pytest.mark.slow
 def test_one_frame_does_not_give_the_class_away_but_two_do():
     # Chance is 1/8. Of all frames the first tells most where something grows from some size on. The
     # control, the same network with the change to the frame after next, shows that it would find

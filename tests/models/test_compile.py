@@ -61,6 +61,7 @@ def test_exports_with_any_batch_size():
     torch.testing.assert_close(program.module()(video), model(video))
 
 
+@pytest.mark.slow  # two minutes of g++
 @pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs g++ for a CPU")
 def test_one_graph_with_inductor():
     check(tiny_model(**SMALLEST), "inductor")

@@ -210,6 +210,7 @@ class Rows:
         return {"video": video, "mebibytes": torch.tensor([private_mebibytes()])}
 
 
+@pytest.mark.slow
 def test_a_million_rows_open_quickly_and_cost_a_worker_nothing(tmp_path):
     seconds, worker = {}, {}
     for count in (1_000, 1_000_000):
