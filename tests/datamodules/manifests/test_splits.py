@@ -206,3 +206,10 @@ def test_the_kind_of_files():
     assert kind_of(["a.PNG", "b.jpg"]) is PICTURES
     assert kind_of(["a.mp4", "no suffix"]) is VIDEOS
     assert kind_of(["a.mp4", "a.png"]) is EITHER
+
+
+def test_missing_pictures_of_a_list_are_called_images(tmp_path, caplog):
+    touch(tmp_path / "a.png")
+    source = write(tmp_path / "list.txt", "a.png\nb.png\n")
+    assert len(list_split(source, tmp_path, None)) == 1
+    assert "1 of 2 images are missing, the first in row 2: b.png" in caplog.text
