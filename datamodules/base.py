@@ -391,7 +391,9 @@ class VideoDataModule(LightningDataModule):
         if self.trainer is not None and not self.trainer.is_global_zero:
             return
         for name, manifest in manifests.items():
-            line, warnings = class_report(name, manifest.class_counts(), manifest.class_names)
+            line, warnings = class_report(
+                name, manifest.class_counts(), manifest.class_names, self.media.noun
+            )
             if line:
                 log.info(line)
             for warning in warnings:

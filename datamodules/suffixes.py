@@ -1,6 +1,7 @@
 """Suffixes by which files of videos and of pictures are told apart."""
 
 import os
+from collections.abc import Iterable
 from typing import NamedTuple
 
 VIDEO_SUFFIXES = frozenset(
@@ -36,3 +37,12 @@ class Media(NamedTuple):
 VIDEOS = Media("videos", VIDEO_SUFFIXES)
 PICTURES = Media("images", PICTURE_SUFFIXES)
 EITHER = Media("videos or images", VIDEO_SUFFIXES | PICTURE_SUFFIXES)
+
+
+def kind_of(paths: Iterable[str]) -> Media:
+    """The kind of files that all have: PICTURES by their suffixes, else VIDEOS; EITHER if mixed."""
+    suffixes = tuple(PICTURE_SUFFIXES)
+    pictures = {path.lower().endswith(suffixes) for path in paths}
+    if len(pictures) == 2:
+        return EITHER
+    return PICTURES if True in pictures else VIDEOS

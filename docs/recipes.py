@@ -62,9 +62,10 @@ def row(name: str) -> list[str]:
     stride, sampling = f" x {data['stride']}", data.get("sampling", "clip")
     stride = "" if data["num_frames"] == 1 else stride
     jitter, views = data.get("short_side"), data.get("test_views")
+    side = "" if data["size"] == [224, 224] else f", {data['size'][0]}x{data['size'][1]}"
     return [
         f"`{name}`",
-        model["name"].removeprefix("hiera_").removesuffix("_16x224").removesuffix("_224"),
+        model["name"].removeprefix("hiera_").removesuffix("_16x224").removesuffix("_224") + side,
         f"{data['num_frames']}"
         + {"clip": stride, "spread": f"{stride}, spread", "segments": ""}[sampling],
         f"{task['batch']['global']}",

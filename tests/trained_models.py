@@ -7,6 +7,10 @@ import torch
 from torch import nn
 
 from hiera_video.models.hiera import Hiera
+from hiera_video.models.names import IMAGE_MEAN, IMAGE_STD
+from hiera_video.models.zoo import create_mae, create_model
+from hiera_video.weights.description import Description, to_record
+from tests.models.reference import randomize
 from tests.models.small import TINY, tiny_mae, tiny_model
 
 CLASSES = ["red", "green", "blue", "black", "white"]
@@ -70,3 +74,24 @@ def write_mae_run(folder: Path):
     content = checkpoint(mae, config("create_mae"))
     torch.save(content, folder / "checkpoints" / "last.ckpt")
     return mae
+
+
+def write_image_run(folder: Path, kind: str = "classifier") -> Hiera:
+    """A run folder with a checkpoint of a small model of images, which is returned."""
+    arguments = {**MODEL, "input_size": [64, 64], "mask_unit_size": [4, 4], "q_pool": 2}
+    name, names = "hiera_tiny_224", CLASSES if kind == "classifier" else []
+    if names:
+        model: Hiera = create_model(name, **arguments, num_classes=len(names))
+        arguments["num_classes"] = len(names)
+    else:
+        arguments |= MAE
+        model = create_mae(name, **arguments)
+    randomize(model)
+    clip = {**CLIP, "num_frames": 1, "stride": 1, "fps": 1, "test_views": [1, 1]}
+    description = Description(
+        kind, name, arguments, tuple(names), clip, IMAGE_MEAN, IMAGE_STD, "images/tiny"
+    )
+    (folder / "checkpoints").mkdir(parents=True)
+    content = checkpoint(model, {}, description=to_record(description))
+    torch.save(content, folder / "checkpoints" / "last.ckpt")
+    return model.eval()

@@ -10,6 +10,7 @@ import numpy as np
 
 from datamodules.errors import DatasetError
 from datamodules.manifests.lists import NO_LABEL, Row, at
+from datamodules.suffixes import VIDEOS
 
 _WHOLE = re.compile(r"0*([0-9]+)(?:\.0*)?")  # 7, 007, and the 7.0 of a spreadsheet
 _SHOWN = 5  # class names in a message
@@ -97,13 +98,16 @@ def class_ids(labels: Collection[str], names: Sequence[str]) -> dict[str, int]:
     return {label: id_of[number] for label, number in numbers.items() if number in id_of}
 
 
-def class_report(split: str, counts: np.ndarray, names: Sequence[str]) -> tuple[str, list[str]]:
+def class_report(
+    split: str, counts: np.ndarray, names: Sequence[str], noun: str = VIDEOS.noun
+) -> tuple[str, list[str]]:
     """How many videos the classes of a split have, and what is suspicious about that.
 
     Args:
         split: its name; a class without videos is suspicious in ``train`` alone.
         counts: videos of each class, int ``(classes,)``.
         names: of the classes.
+        noun: what the lines call the files, as in `Media`.
 
     Returns:
         One line on the first, last and smallest class, and warnings, one line each; nothing if
@@ -112,22 +116,22 @@ def class_report(split: str, counts: np.ndarray, names: Sequence[str]) -> tuple[
     if not names or not counts.any():
         return "", []
     if len(names) == 1:
-        line = f"{counts.sum()} videos of one class, {names[0]!r}"
+        line = f"{counts.sum()} {noun} of one class, {names[0]!r}"
     else:
         ends = {"first": 0, "last": -1, "smallest": int(counts.argmin())}
         listed = ", ".join(f"{which} {names[i]!r} {counts[i]}" for which, i in ends.items())
-        line = f"{counts.sum()} videos of {len(names)} classes: {listed}"
+        line = f"{counts.sum()} {noun} of {len(names)} classes: {listed}"
     warnings = []
     empty = [name for name, count in zip(names, counts, strict=True) if not count]
     if empty and split == "train":
         warnings.append(
-            f"{split}: {len(empty)} of {len(names)} classes have no training videos: "
+            f"{split}: {len(empty)} of {len(names)} classes have no training {noun}: "
             f"{_listed(empty)}"
         )
     if len(empty) == len(names) - 1:
         name = names[int(counts.argmax())]
         warnings.append(
-            f"{split}: all videos are of one class, {name!r}; an accuracy means nothing"
+            f"{split}: all {noun} are of one class, {name!r}; an accuracy means nothing"
         )
     spelt: dict[str, str] = {}
     for name in names:

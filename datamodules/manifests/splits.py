@@ -15,7 +15,7 @@ from datamodules.manifests.lists import NO_LABEL, Row, rows_by_video
 from datamodules.manifests.manifest import Manifest, make_manifest
 from datamodules.manifests.parquet import find_manifest, pc, read_manifest
 from datamodules.manifests.text_lists import read_list
-from datamodules.suffixes import VIDEOS, Media
+from datamodules.suffixes import PICTURES, VIDEOS, Media, kind_of
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,8 @@ def list_split(
     manifest = locate(source, root, rows, find_by_path, class_names)
     if manifest.missing:
         missing = missing_videos("", source, root, manifest.missing)
-        message = describe_missing(source, missing, len(rows))
+        noun = kind_of(row.video for row in rows).noun
+        message = describe_missing(source, missing, len(rows), noun)
         if not len(manifest):
             raise DatasetError(f"{message}; is {os.path.abspath(root)} their root?")
         log.warning(message)
@@ -168,6 +169,17 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     return tuple(
         sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     )
+
+
+def media_of_folder(folder: Path) -> Media:
+    """What a folder is taken to hold: PICTURES if some but no video lies below it, else VIDEOS."""
+    found = VIDEOS
+    for _, _, names in os.walk(folder):
+        if any(map(VIDEOS.has, names)):
+            return VIDEOS
+        if found is VIDEOS and any(map(PICTURES.has, names)):
+            found = PICTURES
+    return found
 
 
 def list_videos(

@@ -1,4 +1,4 @@
-"""The command ``check``: find videos that are missing, changed or corrupt, and bad annotations."""
+"""The command ``check``: find files that are missing, changed or corrupt, and bad annotations."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from hiera_video.commands.sources import (
     add_source,
     add_work,
     class_lines,
+    noun_of,
     shared_lines,
     splits,
 )
@@ -27,6 +28,7 @@ class Findings(NamedTuple):
         faults: of videos.
         annotation_faults: of the annotation that the split belongs to.
         remarks: lines about that annotation and about the classes.
+        noun: what messages call the videos.
         manifest: the videos that exist; None if the annotation cannot be read.
     """
 
@@ -34,6 +36,7 @@ class Findings(NamedTuple):
     faults: "list[Fault]"
     annotation_faults: "list[Fault]"
     remarks: list[str]
+    noun: str
     manifest: Any = None
 
 
@@ -49,7 +52,8 @@ def run(words: Sequence[str]) -> None:
     remarks: list[str] = []
     manifests: dict[str, Any] = {}
     for split in splits(arguments):
-        findings, noun = _check_split(split, arguments), split.noun
+        findings = _check_split(split, arguments)
+        noun = findings.noun
         if findings.manifest is not None:
             manifests |= dict.fromkeys(split.uses, findings.manifest)
         videos, faults = videos + findings.videos, faults + len(findings.faults)
@@ -99,17 +103,18 @@ def _check_split(split: Split, arguments: argparse.Namespace) -> Findings:
     missing = [Fault("missing", m.video, f"{m.file}, row {m.row}") for m in split.missing()]
     remarks = [*classes, *(line for diagnosis in diagnoses for line in diagnosis.lines)]
     videos = len(missing) + len(manifest or ())
-    return Findings(videos, missing + corrupt, annotation_faults, remarks, manifest)
+    noun = split.noun or ("videos" if manifest is None else noun_of(manifest))
+    return Findings(videos, missing + corrupt, annotation_faults, remarks, noun, manifest)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "hiera-video check",
         usage="%(prog)s (SOURCE | --config NAME [key=value ...]) [...]",
-        description="List the videos that are missing, changed or corrupt, one per line. The exit "
-        "code is 1 if there are any. Prepared files are compared by size and modification time; "
-        "other files are decoded to the end. For data in AVA's format, check the annotation, too, "
-        "and compare it with the person boxes, to find what would make mAP 0.",
+        description="List the videos or pictures that are missing, changed or corrupt, one per "
+        "line. The exit code is 1 if there are any. Prepared files are compared by size and "
+        "modification time; other files are decoded to the end. For data in AVA's format, check "
+        "the annotation, too, and compare it with the person boxes, to find what would make mAP 0.",
     )
     add_source(parser)
     parser.add_argument("--decode", action="store_true", help="also decode prepared files")

@@ -1,4 +1,4 @@
-"""The command ``embed``: features of videos as files."""
+"""The command ``embed``: features of videos or pictures as files."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,26 +9,29 @@ from hiera_video.terminal import progress_line
 
 
 def run(words: Sequence[str]) -> None:
-    """Write the features of videos.
+    """Write the features of videos or pictures.
 
     Raises:
-        UserError: wrong usage or input (exit code 2), or no video can be read (1).
+        UserError: wrong usage or input (exit code 2), or no file can be read (1).
     """
     arguments = _parser().parse_intermixed_args(_with_flag(words))
     if len(arguments.words) < 2:
-        raise UsageError("expected a RUN and videos: hiera-video embed RUN VIDEO... --out DIR")
+        raise UsageError("expected a RUN and files: hiera-video embed RUN FILE... --out DIR")
     if arguments.out is None:
         raise UsageError("where to? Add --out DIR")
     from datamodules.manifests.splits import list_split, list_videos
+    from datamodules.suffixes import PICTURES, VIDEOS
     from hiera_video.predicting.embed_files import embed_files
     from hiera_video.predicting.embedding import EmbeddingOptions
+    from hiera_video.weights.trained import read_trained
 
     model, *sources = arguments.words
-    videos = list_videos(sources, lambda file: list_split(file, file.parent, None))
+    media = PICTURES if read_trained(model).description.is_of_images else VIDEOS
+    videos = list_videos(sources, lambda file: list_split(file, file.parent, None), media)
     options = EmbeddingOptions(
         arguments.stride, arguments.window, arguments.views, arguments.stage, arguments.pool
     )
-    with progress_line("embed", "videos") as progress:
+    with progress_line("embed", media.noun) as progress:
         target, done, bad = embed_files(
             model,
             videos,
@@ -41,7 +44,7 @@ def run(words: Sequence[str]) -> None:
             patience=arguments.hang_seconds,
             progress=progress,
         )
-    print(f"{done} of {done + bad} videos -> {target}")
+    print(f"{done} of {done + bad} {media.noun} -> {target}")
     if bad:
         print(f"{bad} cannot be read: {arguments.out / 'bad_videos.csv'}")
 
@@ -54,15 +57,16 @@ def _with_flag(words: Sequence[str]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "hiera-video embed",
-        usage="%(prog)s RUN VIDEO_OR_FOLDER_OR_LIST... --out DIR [...]",
-        description="Write features of videos: DIR/embeddings.parquet with the columns path, "
-        "start, end and vector, or DIR/NAME.npz for each video. RUN is a run, a checkpoint, an "
-        "exported folder or a published name. Without --stride, each video has one vector, the "
+        usage="%(prog)s RUN FILE_OR_FOLDER_OR_LIST... --out DIR [...]",
+        description="Write features of videos or pictures: DIR/embeddings.parquet with the columns "
+        "path, start, end and vector, or DIR/NAME.npz for each file. RUN is a run, a checkpoint, "
+        "an exported folder or a published name. In folders, a model of images finds pictures, any "
+        "other finds videos. A picture has one vector, and so has a video without --stride: the "
         "mean over its test views (autoencoders and detectors: of the clip in the middle). An "
         "interrupted command continues when it is started again.",
     )
     add = parser.add_argument
-    add("words", nargs="*", metavar="RUN VIDEO", help="the model, then files, folders and lists")
+    add("words", nargs="*", metavar="RUN FILE", help="the model, then files, folders and lists")
     add("--out", type=Path, metavar="DIR", help="folder to write to")
     add("--stride", type=float, metavar="S", help="one vector for every S seconds")
     add("--window", type=float, metavar="S", help="seconds that each sees; default: as trained")

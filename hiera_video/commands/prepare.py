@@ -1,4 +1,4 @@
-"""The command ``prepare``: probe or transcode a data set once, and write its manifest."""
+"""The command ``prepare``: probe, transcode or resize a data set once, and write its manifest."""
 
 import argparse
 import json
@@ -11,6 +11,7 @@ from hiera_video.commands.sources import (
     add_source,
     add_work,
     class_lines,
+    noun_of,
     shared_lines,
     splits,
 )
@@ -24,7 +25,7 @@ def run(words: Sequence[str]) -> None:
     """Prepare data sets, or merge prepared parts, and print what was found.
 
     Raises:
-        UserError: wrong usage or input (exit code 2), or no video can be decoded (1).
+        UserError: wrong usage or input (exit code 2), or no file can be decoded (1).
     """
     arguments = _parser().parse_intermixed_args(words)
     if arguments.pack and arguments.shard:
@@ -48,19 +49,20 @@ def run(words: Sequence[str]) -> None:
             _prepare_split(split, arguments, encoding, sources): split.name
             for split in splits(arguments)
         }
-    any_good = False
+    any_good, noun = False, "videos"
     for manifest, name in manifests.items():
-        any_good |= _print_summary(manifest)
+        is_good, noun = _print_summary(manifest)
+        any_good |= is_good
         if not arguments.shard:
             prepared = _print_classes(manifest, name)
             if arguments.merge:
                 sources[name] = prepared
         if arguments.pack:
             _pack(manifest, arguments)
-    for line in shared_lines(sources):
+    for line in shared_lines(sources, noun):
         print(line)
     if not any_good:
-        raise UsageError("no video can be decoded", 1)
+        raise UsageError(f"none of the {noun} can be decoded", 1)
 
 
 def _prepare_split(
@@ -72,12 +74,13 @@ def _prepare_split(
     out = arguments.out / split.folder
     source, is_folder = split.source, split.source.is_dir()
     if encoding and is_folder and out.resolve().is_relative_to(source.resolve()):
-        raise UsageError(f"--out {out} lies in {source}, where its new files would count as videos")
+        raise UsageError(
+            f"--out {out} lies in {source}, where its new files would count as originals"
+        )
     in_place = is_folder and out.exists() and source.samefile(out)  # so renew its manifest
     with progress_line(f"list {split.name}", None):
         manifest = (split.list if in_place else split.read)()
-    if "shard" in manifest.table.column_names:
-        raise UsageError(f"{source} is packed; prepare the videos that it was packed from")
+    _check_source(manifest, source, arguments)
     sources |= dict.fromkeys(split.uses, manifest)
     with progress_line(f"prepare {split.name}") as progress:
         return prepare(
@@ -91,6 +94,20 @@ def _prepare_split(
             processes=arguments.processes,
             patience=arguments.hang_seconds,
             progress=progress,
+        )
+
+
+def _check_source(manifest: Any, source: Path, arguments: argparse.Namespace) -> None:
+    """See that files can be prepared as the arguments say."""
+    from datamodules.suffixes import PICTURES
+    from datamodules.video.resizing import QUALITY
+
+    if "shard" in manifest.table.column_names:
+        raise UsageError(f"{source} is packed; prepare the files that it was packed from")
+    of_videos = [name for name in ("gop", "crf") if getattr(arguments, name) is not None]
+    if of_videos and noun_of(manifest) == PICTURES.noun:
+        raise UsageError(
+            f"--{of_videos[0]} is for videos; images are written as JPEG of quality {QUALITY}"
         )
 
 
@@ -111,23 +128,30 @@ def _encoding(arguments: argparse.Namespace) -> Any:
         raise UsageError(str(error)) from error
 
 
-def _print_summary(manifest: Path) -> bool:
-    """Print the summary beside a manifest; returns whether a video, if any, can be decoded."""
+def _print_summary(manifest: Path) -> tuple[bool, str]:
+    """Print the summary beside a manifest.
+
+    Returns:
+        Whether a file, if any, can be decoded; and what messages call the files.
+    """
+    from datamodules.manifests.parquet import read_manifest
     from datamodules.preparing.parts import beside, read_bad
+    from datamodules.suffixes import PICTURES, kind_of
 
     summary = json.loads(beside(manifest, "summary.json").read_text())
-    if not summary["videos"]:  # a part of few videos
-        print(f"{manifest}: no videos in this part")
-        return True
+    kind = kind_of(read_manifest(manifest)[0]["path"].to_pylist())
+    if not summary["videos"]:  # a part of few files
+        print(f"{manifest}: no files in this part")
+        return True, kind.noun
     spacing = summary["keyframe_spacing"]
     keyframes = (
         f"; keyframes up to {spacing['largest'] or 0:.0f} frames apart, "
         f"{spacing['median'] or 0:.0f} in the median video"
     )
-    of_time = bool(summary["rates"]) or not summary["ok"]  # pictures have none
+    of_time = kind is not PICTURES
     hours = f"{summary['hours']:.3g} hours, "
     print(
-        f"{manifest}: {summary['videos']} {'videos' if of_time else 'images'}, {summary['ok']} ok, "
+        f"{manifest}: {summary['videos']} {kind.noun}, {summary['ok']} ok, "
         f"{summary['bad']} bad; {hours * of_time}"
         f"{summary['bytes'] / 1e9:.3g} GB; {', '.join(summary['codecs'])}; "
         f"{', '.join(list(summary['sizes'])[:3])}{keyframes * of_time}"
@@ -137,7 +161,7 @@ def _print_summary(manifest: Path) -> bool:
         for path, reason in rows[:SHOWN]:
             print(f"bad  {path}: {reason}")
         print(f"all {len(rows)} in {file}" if len(rows) > SHOWN else f"listed in {file}")
-    return summary["ok"] > 0
+    return summary["ok"] > 0, kind.noun
 
 
 def _print_classes(manifest: Path, split: str) -> Any:
@@ -189,11 +213,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="decode the first frame only, read the rest")
     add("--retry-bad", action="store_true", help="check files again that were found bad")
     add("--shard", type=_part, metavar="I/N", help="prepare the I-th of N parts, from 1")
-    add("--transcode", action="store_true", help="re-encode every file, for fast random access")
-    add("--short-side", type=int, metavar="PIXELS", help="of transcoded videos; default 256")
-    add("--gop", type=int, metavar="FRAMES", help="between their keyframes; default 32")
-    add("--crf", type=int, metavar="0-51", help="their quality, 0 is best; default 20")
-    add("--pack", action="store_true", help="also pack the videos into tar files in DIR/packed")
+    add(
+        "--transcode",
+        action="store_true",
+        help="write copies that are fast to read: videos re-encoded, images resized",
+    )
+    add("--short-side", type=int, metavar="PIXELS", help="of the copies; default 256")
+    add("--gop", type=int, metavar="FRAMES", help="between keyframes of videos; default 32")
+    add("--crf", type=int, metavar="0-51", help="quality of videos, 0 is best; default 20")
+    add("--pack", action="store_true", help="also pack the files into tar files in DIR/packed")
     add(
         "--pack-mib", type=int, default=1024, metavar="MIB", help="size of a tar file; default 1024"
     )

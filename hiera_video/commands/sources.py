@@ -1,4 +1,4 @@
-"""The videos that ``prepare`` and ``check`` read: a folder, list, manifest or configuration."""
+"""The files that ``prepare`` and ``check`` read: a folder, list, manifest or configuration."""
 
 import argparse
 import math
@@ -39,7 +39,7 @@ class Split(NamedTuple):
         diagnose: returns findings about the annotation.
         uses: names that its videos have in `shared_lines`: all of a split that is to train and to
             evaluate, but one of a split that is for validation and test.
-        noun: what messages call the files.
+        noun: what messages call the files; None: as their suffixes say.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Split(NamedTuple):
     missing: Callable[[], Sequence[Any]] = tuple
     diagnose: Callable[[], Sequence[Any]] = tuple
     uses: Sequence[str] = ()
-    noun: str = "videos"
+    noun: str | None = None
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -91,32 +91,39 @@ def splits(arguments: argparse.Namespace) -> list[Split]:
     if len(arguments.words) != 1:
         raise UsageError("expected one SOURCE (a folder, list or manifest), or --config NAME")
     from datamodules.manifests.parquet import find_manifest
-    from datamodules.manifests.splits import class_folders, split_folders
+    from datamodules.manifests.splits import class_folders, media_of_folder, split_folders
+    from datamodules.suffixes import VIDEOS
 
     source = Path(arguments.words[0]).expanduser()
     folders = [] if not source.is_dir() or find_manifest(source) else split_folders(source)
+    media = media_of_folder(source) if source.is_dir() else VIDEOS
     if not folders:
-        return [_split(source, arguments.root or (source if source.is_dir() else source.parent))]
+        root = arguments.root or (source if source.is_dir() else source.parent)
+        return [_split(source, root, media)]
     if others := sorted(set(class_folders(source)) - {folder.name for folder in folders}):
         print(f"{source} holds splits; left out: {', '.join(others)}")
     names = _class_names(folders[0])
-    return [_split(folder, folder, folder.name, names) for folder in folders]
+    return [_split(folder, folder, media, folder.name, names) for folder in folders]
 
 
 def _split(
-    source: Path, root: Path, folder: str = "", class_names: Sequence[str] | None = None
+    source: Path,
+    root: Path,
+    media: Any,
+    folder: str = "",
+    class_names: Sequence[str] | None = None,
 ) -> Split:
-    """The split in a folder, list or manifest."""
+    """The split in a folder, which is searched for files of a kind, or in a list or manifest."""
     from datamodules.manifests.finding import missing_videos
     from datamodules.manifests.splits import list_split, read_split
 
-    read = cache(partial(read_split, source, root, class_names))
+    read = cache(partial(read_split, source, root, class_names, media))
     return Split(
         source.name,
         source,
         folder,
         read,
-        partial(list_split, source, root, class_names),
+        partial(list_split, source, root, class_names, media),
         lambda: missing_videos(source.name, source, root, read().missing),
         uses=[source.name],
     )
@@ -163,16 +170,24 @@ def _missing(data: Any, split: str) -> list[Any]:
     return [video for video in data.missing if video.split == split]
 
 
-def shared_lines(manifests: Mapping[str, Any], noun: str = "videos") -> list[str]:
-    """Which videos of the training split are in other splits, too."""
+def noun_of(manifest: Any) -> str:
+    """What messages call the files of a manifest: ``videos``, ``images`` or both."""
+    from datamodules.suffixes import kind_of
+
+    return kind_of(manifest.table["path"].to_pylist()).noun
+
+
+def shared_lines(manifests: Mapping[str, Any], noun: str) -> list[str]:
+    """Which files of the training split are in other splits, too."""
     from datamodules.manifests.shared import shared_videos
 
     return [f"warning: {warning}" for warning in shared_videos(manifests, noun)]
 
 
 def class_lines(name: str, manifest: Any) -> list[str]:
-    """How many videos the classes of a split have, and what is suspicious about that."""
+    """How many files the classes of a split have, and what is suspicious about that."""
     from datamodules.manifests.labels import class_report
 
-    line, warnings = class_report(name, manifest.class_counts(), manifest.class_names)
+    counts, names = manifest.class_counts(), manifest.class_names
+    line, warnings = class_report(name, counts, names, noun_of(manifest))
     return [line, *(f"warning: {warning}" for warning in warnings)] if line else []

@@ -1,4 +1,4 @@
-"""Features of many videos into a folder: in several processes, and resumable.
+"""Features of many videos or pictures into a folder: in several processes, and resumable.
 
 Each video is a file of its own as soon as it is done, so a run that is killed goes on where it was.
 The rows of a table come in the order of the videos, whatever the number of processes.
@@ -21,9 +21,11 @@ from datamodules.files import atomic_file, locked_folder
 from datamodules.loading.bad_videos import BadVideos
 from datamodules.loading.file_workers import Lost, work
 from datamodules.manifests.manifest import Manifest
+from datamodules.suffixes import PICTURES, kind_of
 from hiera_video.errors import EmbeddingError, UsageError
 from hiera_video.predicting.embed_worker import EmbedVideo, Video
 from hiera_video.predicting.embedding import EmbeddingOptions
+from hiera_video.predicting.instances import InstancePredictor
 from hiera_video.predicting.load import load
 from hiera_video.results.embedding_files import DTYPES, TABLE, join_table
 
@@ -60,7 +62,7 @@ def embed_files(
     patience: float = 300.0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Embedded:
-    """Write the features of videos; the same call again continues one that was interrupted.
+    """Write features of videos or pictures; the same call again continues an interrupted one.
 
     ``out`` gets ``embeddings.json`` with what was asked for, and either ``embeddings.parquet`` (a
     row for each vector: ``path``, ``start``, ``end``, ``vector``) or a ``NAME.npz`` for each video
@@ -72,7 +74,7 @@ def embed_files(
 
     Args:
         run: what `load` takes.
-        videos: paths that occur several times count once.
+        videos: or pictures; paths that occur several times count once.
         out: the folder, created if it does not exist.
         options: which features.
         format: a name in FORMATS.
@@ -96,6 +98,11 @@ def embed_files(
     processes = gpus or 1 if processes is None else processes
     sources = {videos.path(i): videos.source(i) for i in range(len(videos))}
     model = load(run, "cpu")
+    if isinstance(model, InstancePredictor):
+        raise UsageError(f"{run}: a model of objects has no vector of the whole picture")
+    still = next(filter(PICTURES.has, sources), None) if options.stride is not None else None
+    if still:
+        raise UsageError(f"{still}: a picture has one vector; leave out the stride")
     try:
         for name, names in ((format, FORMATS), (dtype, DTYPES), (device or "cpu", devices)):
             if name not in names:
@@ -211,7 +218,8 @@ def _finish(tasks: Sequence[Video], out: Path, scratch: Path, record: dict[str, 
     written = [task.target for task in tasks if task.target.exists()]
     if not written:
         (out / RECORD).unlink()  # the folder is free for another try
-        raise UsageError(f"none of the {len(tasks)} videos can be read: {out / BAD}", 1)
+        noun = kind_of(task.path for task in tasks).noun
+        raise UsageError(f"none of the {len(tasks)} {noun} can be read: {out / BAD}", 1)
     if record["format"] == "parquet":
         join_table(written, out / TABLE, scratch, record)
 

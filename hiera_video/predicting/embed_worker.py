@@ -90,7 +90,8 @@ class EmbedVideo:
             return
         seconds = {"stride": self.options.stride, "window": self.options.window}
         facts = {name: value for name, value in seconds.items() if value is not None}
-        facts |= {"fps": float(file.rate), "duration": file.duration}
+        if isinstance(file, VideoFile):  # a picture has no time
+            facts |= {"fps": float(file.rate), "duration": file.duration}
         target.parent.mkdir(parents=True, exist_ok=True)
         write_npz(target, self.scratch, path, pieces(), self.dtype, facts)
 

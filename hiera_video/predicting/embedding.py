@@ -61,7 +61,7 @@ class VideoEncoder:
     nothing, the same with its ``encoder_norm``. See `pooled_features`.
 
     Args:
-        network: a `Hiera` of videos, on its device.
+        network: a `Hiera`, on its device.
         clip: what it sees of a video.
         views: numbers of temporal and spatial views of a whole video.
     """
@@ -75,12 +75,12 @@ class VideoEncoder:
         """All features of a video at once.
 
         Args:
-            video: a file.
+            video: a file, also of a picture.
             options: which features.
 
         Returns:
             N parts of the video, one without a stride: ``start`` and ``end`` ``(N,)`` in seconds,
-            ``features`` float32 ``(N, C)`` or, as maps, ``(N, T', H', W', C)``.
+            0 of a picture; ``features`` float32 ``(N, C)`` or, as maps, ``(N, T', H', W', C)``.
 
         Raises:
             VideoDecodeError: the file cannot be read as a video.
@@ -163,7 +163,8 @@ class VideoEncoder:
         temporal, spatial = options.views or (self._views if options.pool else (1, 1))
         clips = clips_of_views(file, self._clip, temporal, spatial)  # (views, T, H, W, 3)
         features = self._features(clips, options).mean(axis=0, keepdims=True)
-        return Embedding(np.zeros(1), np.array([file.duration]), features)
+        seconds = 0.0 if isinstance(file, PictureFile) else file.duration
+        return Embedding(np.zeros(1), np.array([seconds]), features)
 
     def _features(self, clips: np.ndarray, options: EmbeddingOptions) -> np.ndarray:
         """Features of clips uint8 ``(n, T, H, W, 3)``: float32 ``(n, C)`` or maps."""

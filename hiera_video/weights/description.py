@@ -74,6 +74,12 @@ class Description(NamedTuple):
     versions: Mapping[str, str] = {}
     evaluation: Mapping[str, Any] = {}
 
+    @property
+    def is_of_images(self) -> bool:
+        """Whether the model takes pictures: the size of its input has no frames."""
+        size = self.arguments.get("input_size") or MODELS.get(self.name, {}).get("input_size", ())
+        return len(size) == 2
+
 
 def to_record(description: Description) -> dict[str, Any]:
     """A description as plain values of JSON, for ``model.json`` or a checkpoint."""

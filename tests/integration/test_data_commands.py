@@ -270,7 +270,7 @@ def test_doctor_writes_files_where_there_are_none(data, command):
         (["prepare", "videos/train", "--out", "x", "--transcode", "--quick"], "leave out --quick"),
         (
             ["prepare", "videos/train", "--out", "videos/train/x", "--transcode"],
-            "its new files would count as videos",
+            "its new files would count as originals",
         ),
         (["prepare", "videos/train", "--out", "x", "--pack", "--shard", "1/2"], "--pack needs the"),
         (["prepare", "videos/train", "--out", "x", "--pack-url", "s3://x"], "needs --pack"),
@@ -314,7 +314,7 @@ def test_a_place_that_cannot_be_written_to_and_data_without_one_good_video(data,
     (data.parent / "bad").mkdir()
     (data.parent / "bad/x.mp4").touch()
     _, err = command("prepare", "bad", "--out", "x", code=1)
-    assert err.endswith("hiera-video: no video can be decoded\n")
+    assert err.endswith("hiera-video: none of the videos can be decoded\n")
 
 
 def test_help_is_instant(tmp_path):

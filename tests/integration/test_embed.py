@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from hiera_video import load, neighbours
 from tests.integration.forked import run
-from tests.trained_models import write_mae_run, write_run
+from tests.trained_models import write_image_run, write_mae_run, write_run
 from tests.video_files import moving_frames, write_video
 
 
@@ -60,10 +61,27 @@ def test_maps_of_an_autoencoder_as_arrays(folder, tmp_path):
     assert (record["stage"], record["pool"], record["format"]) == (1, False, "npz")
 
 
+def test_pictures_of_a_folder_and_their_neighbours(folder, tmp_path):
+    write_image_run(tmp_path / "images")
+    (tmp_path / "pictures/cats").mkdir(parents=True)
+    for i, frame in enumerate(moving_frames(3, 64, 96)):
+        Image.fromarray(frame).save(tmp_path / f"pictures/cats/{i}.png")
+    Image.fromarray(frame).save(tmp_path / "pictures/again.png")
+    (tmp_path / "pictures/bad.jpg").touch()
+    output = run("embed", "images", "pictures", "--out", "out", cwd=tmp_path)
+    assert "4 of 5 images -> out/embeddings.parquet" in output
+    assert "not decoded: pictures/bad.jpg: the file is empty" in output
+    nearest, *_ = neighbours(tmp_path / "out", 0, count=2)
+    assert (nearest.path, nearest.start, nearest.end) == ("pictures/cats/2.png", 0, 0)
+    assert nearest.similarity == pytest.approx(1, abs=1e-5)
+    output = run("embed", "images", folder / "videos", "--out", "o", cwd=tmp_path, code=2)
+    assert output.endswith("videos: no image files found\n")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["run"], 2, "expected a RUN and videos"),
+        (["run"], 2, "expected a RUN and files"),
         (["run", "videos"], 2, "where to? Add --out DIR"),
         (["gone", "videos", "--out", "o"], 2, "gone: no such run, file or published model"),
         (["hiera_bas_16x224", "videos", "out=o"], 2, "did you mean hiera_base_16x224"),

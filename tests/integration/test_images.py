@@ -123,6 +123,31 @@ def test_pictures_are_checked_and_prepared(folder, finetuned):
     assert "32x32" in output
 
 
+def test_a_folder_of_pictures_without_a_configuration(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (4, 60, 80, 3), np.uint8)
+    for i, name in enumerate(("cat/0.jpg", "cat/1.PNG", "dog/0.webp", "dog/bad.jpg")):
+        file = tmp_path / "pictures" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise[i]).save(file)
+    file.write_bytes(file.read_bytes()[:-500])
+    output = run("check", "pictures", "--processes", "1", cwd=tmp_path, code=1)
+    assert f"corrupt  {file}: image file is truncated" in output
+    assert "pictures: 4 images of 2 classes: first 'cat' 2, last 'dog' 2" in output
+    assert output.endswith("1 of 4 images have faults\n")
+    words = ("prepare", "pictures", "--out", "out", "--transcode", "--processes", "1")
+    output = run(*words, "--short-side", "30", "--pack", cwd=tmp_path)
+    assert "out/manifest.parquet: 4 images, 3 ok, 1 bad; " in output
+    assert "; jpeg; 40x30\n" in output
+    assert (tmp_path / "out/cat/1.PNG.jpg").exists()
+    table = pq.read_table(tmp_path / "out/packed/manifest.parquet").to_pydict()
+    assert table["ok"] == [True, True, True, False]
+    assert (table["width"][:3], table["height"][:3]) == ([40] * 3, [30] * 3)
+    output = run("check", "out/packed", cwd=tmp_path, code=1)
+    assert output.endswith("1 of 4 images have faults\n")
+    output = run(*words[:-2], "--crf", "20", cwd=tmp_path, code=2)
+    assert output.endswith("--crf is for videos; images are written as JPEG of quality 95\n")
+
+
 @pytest.mark.parametrize("layout", ["timm", "transformers"])
 def test_an_export_opens_in_another_library_and_comes_back(folder, finetuned, layout):
     """The demo's network has small mask units, which other libraries' cannot have."""

@@ -10,17 +10,22 @@ import textwrap
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from PIL import Image
 
 from datamodules.errors import DatasetError
 from datamodules.files import locked_folder
 from datamodules.manifests.splits import make_manifest
 from hiera_video import load
 from hiera_video.errors import EmbeddingError, UsageError
+from hiera_video.models.names import IMAGE_MEAN, IMAGE_STD
 from hiera_video.predicting.embed_files import embed_files
+from hiera_video.predicting.embed_worker import EmbedVideo, Video
 from hiera_video.predicting.embedding import EmbeddingOptions
 from tests.models.conftest import _one_thread  # noqa: F401
-from tests.trained_models import write_mae_run, write_run
+from tests.trained_models import write_image_run, write_mae_run, write_run
 from tests.video_files import moving_frames, write_video
+from tests.white_squares import predictor
 
 STRIDE = EmbeddingOptions(stride=0.5)
 NAMES = ["a/0.mp4", "a/bad.mp4", "b/0.mp4", "b/1.mp4", "c.mp4"]
@@ -218,4 +223,64 @@ def test_wrong_options_are_refused_before_anything_is_written(
 ):
     with pytest.raises(UsageError, match=message):
         embed_files(data / "run", listed(data), tmp_path / "out", options, **more)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Pictures of 96 by 64 pixels, the third of which is none."""
+    folder = tmp_path_factory.mktemp("pictures")
+    files = [folder / name for name in ("a/0.png", "a/1.webp", "b/bad.jpg", "b/0.png")]
+    for i, frame in enumerate(moving_frames(4, 64, 96)):
+        files[i].parent.mkdir(exist_ok=True)
+        Image.fromarray(frame).save(files[i], lossless=True)
+    files[2].write_text("no picture")
+    return files
+
+
+def manifest_of(files):
+    return make_manifest(map(str, files), [-1] * len(files), ())
+
+
+def expected_vectors(model, files):
+    """Of pictures whose middle square is what the model sees, in plain arithmetic."""
+    crops = [np.asarray(Image.open(file).crop((16, 0, 80, 64))) for file in files]
+    pixels = torch.from_numpy((np.stack(crops) / 255 - IMAGE_MEAN) / IMAGE_STD)  # (n, H, W, 3)
+    norm = model.norm if hasattr(model, "head") else model.encoder_norm
+    with torch.no_grad():
+        maps = model.forward_features(pixels.permute(0, 3, 1, 2).float())  # (n, H', W', C)
+        return norm(maps.mean(dim=(1, 2))).numpy()
+
+
+def test_pictures_have_one_vector_each_and_no_time(pictures, tmp_path):
+    model = write_image_run(tmp_path / "run")
+    table = tmp_path / "out/embeddings.parquet"
+    assert embed_files(tmp_path / "run", manifest_of(pictures), tmp_path / "out") == (table, 3, 1)
+    paths, start, end, vectors = columns(tmp_path / "out")
+    good = [file for file in pictures if file.name != "bad.jpg"]
+    assert paths == [*map(str, good)]
+    assert [*start, *end] == [0] * 6
+    np.testing.assert_allclose(vectors, expected_vectors(model, good), atol=1e-4)
+    bad = (tmp_path / "out/bad_videos.csv").read_text().splitlines()
+    assert bad[1].startswith(f'{pictures[2]},"not one of the pictures read here')
+
+
+def test_arrays_of_pictures_from_an_autoencoder(pictures, tmp_path):
+    model = write_image_run(tmp_path / "run", "masked_autoencoder")
+    words = (str(tmp_path / "run"), EmbeddingOptions(), "npz", "float32", "cpu", 1, tmp_path)
+    path, target = str(pictures[3]), tmp_path / "0.npz"
+    assert EmbedVideo(*words)(Video(path, path, target), lambda: None) is None
+    with np.load(target) as arrays:
+        assert sorted(arrays.files) == ["end", "feats", "path", "start"]
+        expected = expected_vectors(model, [pictures[3]])
+        np.testing.assert_allclose(arrays["feats"], expected, atol=1e-4)
+
+
+def test_what_pictures_cannot_have_is_refused(pictures, monkeypatch, tmp_path):
+    write_image_run(tmp_path / "run")
+    with pytest.raises(UsageError, match="0.png: a picture has one vector; leave out the stride"):
+        embed_files(tmp_path / "run", manifest_of(pictures), tmp_path / "out", STRIDE)
+    monkeypatch.setattr("hiera_video.predicting.embed_files.load", lambda *_: predictor())
+    with pytest.raises(UsageError, match="a model of objects has no vector"):
+        embed_files("any", manifest_of(pictures), tmp_path / "out")
     assert not (tmp_path / "out").exists()

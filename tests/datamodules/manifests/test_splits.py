@@ -7,7 +7,14 @@ import pytest
 from datamodules.errors import DatasetError
 from datamodules.manifests.lists import NO_LABEL
 from datamodules.manifests.parquet import ManifestMetadata, write_manifest
-from datamodules.manifests.splits import list_split, list_videos, read_split, split_folders
+from datamodules.manifests.splits import (
+    list_split,
+    list_videos,
+    media_of_folder,
+    read_split,
+    split_folders,
+)
+from datamodules.suffixes import EITHER, PICTURES, VIDEOS, kind_of
 
 
 def videos_of(sources):
@@ -182,3 +189,27 @@ def test_a_manifest_to_predict(tmp_path):
     assert len(videos_of([tmp_path])) == 1
     with pytest.raises(DatasetError, match="its videos are packed; predict them alone"):
         videos_of([file, b])
+
+
+def test_a_folder_holds_pictures_if_there_is_no_video(tmp_path):
+    assert media_of_folder(tmp_path) is VIDEOS
+    touch(tmp_path / "a/notes.txt")
+    assert media_of_folder(tmp_path) is VIDEOS
+    touch(tmp_path / "a/b/0.JPEG")
+    assert media_of_folder(tmp_path) is PICTURES
+    touch(tmp_path / "c.mp4")
+    assert media_of_folder(tmp_path) is VIDEOS
+
+
+def test_the_kind_of_files():
+    assert kind_of([]) is VIDEOS
+    assert kind_of(["a.PNG", "b.jpg"]) is PICTURES
+    assert kind_of(["a.mp4", "no suffix"]) is VIDEOS
+    assert kind_of(["a.mp4", "a.png"]) is EITHER
+
+
+def test_missing_pictures_of_a_list_are_called_images(tmp_path, caplog):
+    touch(tmp_path / "a.png")
+    source = write(tmp_path / "list.txt", "a.png\nb.png\n")
+    assert len(list_split(source, tmp_path, None)) == 1
+    assert "1 of 2 images are missing, the first in row 2: b.png" in caplog.text
