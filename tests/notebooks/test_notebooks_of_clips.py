@@ -4,17 +4,15 @@ import re
 
 import nbformat
 import numpy as np
+import pytest
 
-from tests.integration.test_notebooks import (
-    executed,  # noqa: F401
-    outputs,
-    pictures,
-    printed,
-    pytestmark,  # noqa: F401
-)
+from tests.notebooks.conftest import outputs, pictures, printed
+
+# The kernel's own sockets and event loop, not ours.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 
-def test_finetune_your_own(executed, tmp_path):  # noqa: F811
+def test_finetune_your_own(executed, tmp_path):
     notebook = executed("finetune_your_own.ipynb")
     (confusion,) = pictures(notebook)
     assert min(confusion.size) > 6 * 40
@@ -32,7 +30,7 @@ def test_finetune_your_own(executed, tmp_path):  # noqa: F811
     assert (tmp_path / "runs/notebooks/finetune_your_own-test/predictions.parquet").exists()
 
 
-def test_inside_hiera(executed):  # noqa: F811
+def test_inside_hiera(executed):
     notebook = executed("inside_hiera.ipynb")
     stages, early, last, occlusion, windows, order, units = pictures(notebook)
     assert stages.size == (100 + 3 * (128 + 4), 5 * (128 + 4))
@@ -44,7 +42,7 @@ def test_inside_hiera(executed):  # noqa: F811
     assert "(query)" in neighbours
 
 
-def test_inside_a_model_of_ones_own(executed, tmp_path, finetuned, workspace):  # noqa: F811
+def test_inside_a_model_of_ones_own(executed, tmp_path, finetuned, workspace):
     """Only the first cell of code is changed."""
     file = tmp_path / "notebooks/inside_hiera.ipynb"
     notebook = nbformat.read(file, as_version=4)
