@@ -209,7 +209,7 @@ class PictureFile:
         x1, y1, x2, y2 = crop
         if image.size == (self.width, self.height):
             out = np.empty((*size, 3), np.uint8)
-            scale(np.array(image)[y1:y2, x1:x2], out, interpolation)
+            scale(np.array(image.crop(crop)), out, interpolation)
             return out
         across, down = image.width / self.width, image.height / self.height
         box = (x1 * across, y1 * down, x2 * across, y2 * down)
