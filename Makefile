@@ -29,8 +29,10 @@ demo-pretraining: $(VENV)/installed
 demo-scratch: $(VENV)/installed
 	$(BIN)/python benchmarks/demo.py --scratch
 
-# Two halves at once, for two cores; what the one in the background prints comes at the end.
+# Two halves at once, for two cores; what the one in the background prints comes at the end. Threads
+# of both on the same core would wait for one another.
 HALF := tests/integration tests/tasks
+test: export OMP_NUM_THREADS := 1
 test: $(VENV)/installed
 	@$(BIN)/python -m pytest $(HALF) > $(VENV)/half.log 2>&1 & other=$$!; \
 	$(BIN)/python -m pytest $(HALF:%=--ignore=%); one=$$?; \
