@@ -74,10 +74,11 @@ def split_folder(
 def _remove_links(target: Path, source: Path) -> None:
     """Remove what an earlier call wrote, with its folders; refuse anything else."""
     earlier = [path for split in SPLITS for path in (target / split).rglob("*")]
-    links = [path for path in earlier if path.is_symlink()]
-    kept = [path for path in earlier if path not in links and not path.is_dir()]
-    kept += [link for link in links if not link.readlink().is_relative_to(source)]
-    if kept:
+
+    def is_ours(path: Path) -> bool:
+        return path.readlink().is_relative_to(source) if path.is_symlink() else path.is_dir()
+
+    if kept := [path for path in earlier if not is_ours(path)]:
         raise DatasetError(
             f"{min(kept)}: not a link of an earlier split of {source}; name an empty folder"
         )

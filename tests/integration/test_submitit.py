@@ -82,9 +82,8 @@ def test_a_preempted_job_of_slurm_is_queued_again_once(words, tmp_path, slurm, t
     start(*words, f"trainer.devices={tasks}", "run_dir=unbroken", cwd=tmp_path)
     if tasks == 2:
         words.remove("trainer.devices=1")  # SLURM says how many
-    first, second, _ = on_slurm(
-        *(*words, *PREEMPTED), cwd=tmp_path, slurm=slurm, starts=2, tasks=tasks
-    )
+    words += PREEMPTED
+    first, second, _ = on_slurm(*words, cwd=tmp_path, slurm=slurm, starts=2, tasks=tasks)
     assert (tmp_path / "called").read_text() == "requeue 77\n"
     assert "stopped and saved after step 4" in first
     assert "last.ckpt: step 4, epoch 1, after 4 batches of it" in second
