@@ -1,8 +1,8 @@
-"""A data set in COCO's format that writes itself: pictures of textured shapes with exact masks.
+"""A data set in COCO's format that writes itself: pictures of shapes with exact masks.
 
-Discs, squares and triangles lie on a textured background and cover each other in part. The masks of
-those that are not covered are polygons (discs: run lengths), the others run lengths of what is
-seen. A few pictures are empty. A few shapes are annotated as a crowd.
+Discs, squares and triangles lie on a faintly textured background and cover each other in part. The
+masks of those that are not covered are polygons (discs: run lengths), the others run lengths of
+what is seen. A few pictures are empty. A few shapes are annotated as a crowd.
 """
 
 import json
@@ -19,7 +19,7 @@ from datamodules.coco.segmentation import draw_polygon
 from datamodules.synthetic import described_folder, paint, texture, write_once
 
 CATEGORIES = {3: "disc", 7: "square", 12: "triangle"}  # with gaps, as COCO's
-VERSION = 1  # of what `render_picture` draws; a new version makes a new data set
+VERSION = 2  # of what `render_picture` draws; a new version makes a new data set
 SPLITS = ("train", "val", "test")
 CORNERS = {"square": 4, "triangle": 3}
 
@@ -27,6 +27,7 @@ _EMPTY = 0.05  # share of pictures without shapes
 _CROWD = 0.03  # share of shapes that are annotated as a crowd
 _MOST_SHAPES = 4
 _RADIUS = (0.1, 0.22)  # of a shape, as a share of the picture's side
+_CONTRAST = 0.25  # of textures: with 1, edges of a texture hide those of the shapes
 _LEAST_SEEN = 0.4  # share of a shape that others leave uncovered, or it is not drawn
 
 
@@ -55,7 +56,7 @@ def render_picture(rng: np.random.Generator, size: int) -> tuple[np.ndarray, lis
         uint8 ``(size, size, 3)``, and the annotations of its shapes, without ids.
     """
     grid = np.arange(size, dtype=np.float32) + 0.5
-    picture = 0.4 * paint(texture(*np.meshgrid(grid / 8, grid / 8), rng), rng)
+    picture = 0.4 * _painted(grid / 8, rng)  # (size, size, 3)
     shapes: list[Shape] = []
     seen: list[np.ndarray] = []
     count = 0 if rng.random() < _EMPTY else int(rng.integers(1, _MOST_SHAPES + 1))
@@ -65,12 +66,17 @@ def render_picture(rng: np.random.Generator, size: int) -> tuple[np.ndarray, lis
         if any(m.sum() < _LEAST_SEEN * s.mask.sum() for m, s in zip(left, shapes, strict=True)):
             continue
         shapes, seen = [*shapes, shape], [*left, shape.mask]
-        u, v = np.meshgrid(grid / 4, grid / 4)
-        picture[shape.mask] = paint(texture(u, v, rng), rng)[shape.mask]
+        picture[shape.mask] = _painted(grid / 4, rng)[shape.mask]
     picture = picture + 0.02 * rng.standard_normal(picture.shape, np.float32)
     pixels = (picture.clip(0, 1) * 255).round().astype(np.uint8)
     pairs = zip(shapes, seen, strict=True)
     return pixels, [_annotation(shape, mask, rng) for shape, mask in pairs]
+
+
+def _painted(grid: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A texture in two colours at the coordinates ``grid`` ``(n,)`` of both axes: ``(n, n, 3)``."""
+    pattern = texture(*np.meshgrid(grid, grid), rng)
+    return paint(0.5 + _CONTRAST * (pattern - 0.5), rng)
 
 
 def _random_shape(rng: np.random.Generator, size: int) -> Shape:

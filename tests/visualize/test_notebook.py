@@ -4,6 +4,7 @@ import json
 import re
 import sys
 
+import ipywidgets
 import numpy as np
 import pytest
 from PIL import Image
@@ -54,11 +55,10 @@ def test_without_ipywidgets_the_defaults_are_drawn(monkeypatch):
 
 
 def test_a_slider_draws_anew(monkeypatch):
-    widgets = pytest.importorskip("ipywidgets")
     made, drawn = [], []
-    slider = widgets.SelectionSlider
+    slider = ipywidgets.SelectionSlider
     monkeypatch.setattr(
-        widgets, "SelectionSlider", lambda **k: made.append(slider(**k)) or made[-1]
+        ipywidgets, "SelectionSlider", lambda **k: made.append(slider(**k)) or made[-1]
     )
 
     def draw(ratio=0.5, seed=1):
