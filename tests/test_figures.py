@@ -32,7 +32,7 @@ def test_the_map_of_the_page_on_saliency_is_drawn():
 
 
 def test_the_reconstructions_of_the_readme_are_drawn(tmp_path):
-    write_mae_run(tmp_path / "run")
+    write_mae_run(tmp_path / "run", mask_ratio=0.5)
     video = tmp_path / "video.mp4"
     write_video(video, moving_frames(12))
     moving = reconstructions.animated(tmp_path / "run", [video, video])

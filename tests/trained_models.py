@@ -67,11 +67,11 @@ def write_run(folder: Path, name: str = "last", **task: Any) -> Hiera:
     return model
 
 
-def write_mae_run(folder: Path):
+def write_mae_run(folder: Path, **task: Any):
     """A run folder with a checkpoint of a masked autoencoder, which is returned."""
     mae = tiny_mae().eval()
     (folder / "checkpoints").mkdir(parents=True)
-    content = checkpoint(mae, config("create_mae"))
+    content = checkpoint(mae, config("create_mae", **task))
     torch.save(content, folder / "checkpoints" / "last.ckpt")
     return mae
 
