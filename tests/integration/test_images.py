@@ -13,7 +13,8 @@ from tests.integration.conftest import TINY_RUN
 from tests.integration.forked import run
 
 DATA = ["data.images=[24,8,16]", "data.batch_size=8", "data.eval_batch_size=8"]
-MODEL = ["model.embed_dim=8", "model.stages=[1,1,1,1]"]
+DATA += ["data.image_size=64", "data.size=[64,64]"]
+MODEL = ["model.input_size=[64,64]", "model.embed_dim=8", "model.stages=[1,1,1,1]"]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_features_saliency_and_the_probe_work(folder, pretrained, finetuned):
         assert predictor.saliency(first, method=method).map.shape == (1, 64, 64)
     output = run(
         *("test", "--config", "imagenet/probe", "data=shapes", f"task.init_from={pretrained}"),
-        *("+model.input_size=[64,64]", "+model.mask_unit_size=[4,4]", "+model.q_pool=2"),
+        *("+model.mask_unit_size=[4,4]", "+model.q_pool=2"),
         *(f"+{word}" for word in MODEL),
         *("+model.num_heads=1", "model.name=hiera_tiny_224", "run_dir=runs/probed"),
         *("trainer.accelerator=cpu", "trainer.precision=32-true", "task.k=3", *DATA),
@@ -104,8 +105,8 @@ def test_features_saliency_and_the_probe_work(folder, pretrained, finetuned):
 def test_another_size_at_test_time(folder, finetuned):
     run(
         *("test", "--config", "demo/images_finetune", f"task.init_from={finetuned}"),
-        *("model.input_size=[96,96]", "data.size=[96,96]", "run_dir=runs/larger", *MODEL, *DATA),
-        *("trainer.accelerator=cpu",),
+        *(*MODEL, *DATA, "model.input_size=[96,96]", "data.size=[96,96]"),
+        *("run_dir=runs/larger", "trainer.accelerator=cpu"),
         cwd=folder,
     )
     assert json.loads((folder / "runs/larger/results.json").read_text())["videos"] == 16

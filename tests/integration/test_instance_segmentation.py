@@ -123,7 +123,7 @@ def test_predict_with_a_checkpoint_alone(folder):
         (("a.mp4", "min_score=null"), "min_score=None: expected a number in [0, 1]"),
         (("a.mp4", "stride=0"), "stride must be a number of seconds above 0, not 0"),
         (("a.mp4", "boxes=full_frame"), "boxes=full_frame is for `predict` of action detection"),
-        (("a.mp4", "data.size=[64,100]"), "size must be multiples of (32, 32), not (64, 100)"),
+        (("a.mp4", "data.size=[64,100]"), "size must be multiples of (16, 16), not (64, 100)"),
         (("camera:0",), "camera:0: live, classes and actions are predicted"),
         (("a.mp4", "out=."), "out=. holds a.mp4 itself; name another folder"),
     ],
