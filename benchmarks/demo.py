@@ -6,6 +6,7 @@ With --scratch, the same fine-tuning and test from random weights, to compare wi
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -15,10 +16,17 @@ RUNS = Path("runs/demo", time.strftime("%Y%m%d-%H%M%S"))
 
 
 def command(*words: str) -> float:
-    """Run one command of the suite; returns its seconds."""
+    """Run one command of the suite; returns its seconds, or exits with its code if it fails."""
     print("\n$ python -m hiera_video", *words, flush=True)
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "hiera_video", *words], check=True)
+    # Ctrl-C reaches the command, too, which saves and says how to go on.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        code = subprocess.run([sys.executable, "-m", "hiera_video", *words]).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if code:
+        sys.exit(code)
     return time.perf_counter() - start
 
 

@@ -107,7 +107,7 @@ def list_split(
     if source.is_dir():
         return _read_class_folders(source, class_names, media)
     if not source.exists():
-        raise DatasetError(f"{source}: no such folder or file; set data.root and the split's name")
+        raise DatasetError(_describe_absent(source))
     rows = read_list(source, root)
     rows_by_video(source, rows)  # see that none has two labels; a list may repeat a video
     manifest = locate(source, root, rows, find_by_path, class_names)
@@ -242,6 +242,17 @@ def _report_skipped(folder: Path, videos: Iterable[str]) -> None:
         log.warning(f"{folder}: {files} skipped, such as {min(skipped)}")
 
 
+def _describe_absent(source: Path) -> str:
+    """What is wrong with a split that is not there, and what to do."""
+    root = source.parent
+    if not root.exists():
+        return f"{root}: no such folder; set data.root"
+    text = f"{source}: no such folder or file; set data.root and the split's name"
+    if root.is_dir() and class_folders(root):
+        text += f"; if {root} holds a folder for each class, datamodules.split_folder splits it"
+    return text
+
+
 def _read_class_folders(folder: Path, class_names: Sequence[str] | None, media: Media) -> Manifest:
     """Files of a folder with one folder per class; unlabelled if it holds none but such files."""
     folder = Path(os.path.abspath(folder))
@@ -257,7 +268,7 @@ def _read_class_folders(folder: Path, class_names: Sequence[str] | None, media: 
     if unknown := [name for name in folders if name not in names]:
         raise DatasetError(
             f"{folder / unknown[0]}: not one of the {len(names)} known classes; "
-            "remove the folder or extend data.class_names"
+            "rename the folder, or extend data.class_names"
         )
     if not folders and (flat := [str(path) for path in _files_below(folder, media)]):
         _report_skipped(folder, flat)

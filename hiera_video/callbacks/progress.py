@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -96,7 +96,7 @@ class ProgressLines(Stopwatch):
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         numbers = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        text = "  ".join(f"{name} {value.item():.4f}" for name, value in sorted(numbers.items()))
+        text = listed({name: value.item() for name, value in sorted(numbers.items())})
         log.info(f"epoch {trainer.current_epoch + 1} done  {text}")
 
     def on_exception(
@@ -119,3 +119,11 @@ def _clock(seconds: float) -> str:
     minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     return f"{hours}:{m:02d}:{s:02d}"
+
+
+def listed(metrics: Mapping[str, float]) -> str:
+    """Names and values in one line, accuracies in percent."""
+    return "  ".join(
+        f"{name} {value:.2%}" if "top" in name or "accuracy" in name else f"{name} {value:.4f}"
+        for name, value in metrics.items()
+    )

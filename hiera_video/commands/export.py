@@ -190,5 +190,5 @@ def _check_onnx() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            f"--format onnx needs more packages ({error.name}): pip install hiera-video[export]"
+            "--format onnx needs more packages: in the checkout, pip install '.[export]'"
         ) from error

@@ -155,7 +155,9 @@ def _library() -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise UsageError("the hub needs another package: pip install hiera-video[hub]") from error
+        raise UsageError(
+            "the hub needs another package: in the checkout, pip install '.[hub]'"
+        ) from error
     if not sys.stderr.isatty():
         huggingface_hub.utils.disable_progress_bars()
     return huggingface_hub

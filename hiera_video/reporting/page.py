@@ -1,5 +1,6 @@
 """The page of a run: one HTML file that asks for nothing else."""
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -91,6 +92,7 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
+    environment.filters["quoted"] = lambda word: shlex.quote(str(word))
     return environment.get_template("page.html")
 
 

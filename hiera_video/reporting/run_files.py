@@ -140,18 +140,20 @@ def evaluation_in(folder: Path, run: Path) -> Evaluation:
 def evaluations_of(run: Path) -> Iterator[Evaluation]:
     """The evaluations of a run's checkpoints, the newest first.
 
-    They lie in the run's own folder or in one beside it. Each names the weights that it tested by
-    path, size and time, so a run that was moved since is found, too.
+    They lie in the run's own folder, or in one in it or beside it. Each names the weights that it
+    tested by path, size and time, so a run that was moved since is found, too.
     """
-    files = [run / RESULTS, *run.absolute().parent.glob(f"*/{RESULTS}")]
-    present = {file.absolute(): file.stat().st_mtime for file in files if file.is_file()}
+    run_folder = run.absolute()
+    beside = run_folder.parent.glob(f"*/{RESULTS}")
+    files = [run_folder / RESULTS, *run_folder.glob(f"*/{RESULTS}"), *beside]
+    present = {file: file.stat().st_mtime for file in files if file.is_file()}
     for file in sorted(present, key=lambda file: present[file], reverse=True):
         results = _json(file)
         if not isinstance(results, dict):
             continue
         unchanged = _stamp(results) in _stamps(run)
         ours = Path(_path_of(results)).parent == (run / "checkpoints").resolve()
-        if unchanged or ours or file.parent == run.absolute():
+        if unchanged or ours or file.parent == run_folder:
             yield Evaluation(file.parent, results, unchanged)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import shlex
 import signal
 import sys
 import time
@@ -24,6 +25,7 @@ from hiera_video.callbacks.averaging import AveragedWeights
 from hiera_video.callbacks.hyperparameters import Hyperparameters
 from hiera_video.callbacks.pictures import showing
 from hiera_video.callbacks.predictions import PredictionLines
+from hiera_video.callbacks.progress import listed
 from hiera_video.callbacks.recovery import ContinueEpoch, SaveOnSigterm
 from hiera_video.callbacks.run_record import RunRecord
 from hiera_video.errors import UsageError
@@ -220,6 +222,11 @@ def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
         raise UsageError(
             f"trainer.precision={precision} needs a GPU; on a CPU use bf16-mixed or 32-true"
         )
+    if fits and precision.startswith("bf16") and device == "cpu":
+        log.warning(
+            f"{precision} on a CPU: a step may take minutes on one without instructions for "
+            "bfloat16; trainer=cpu computes in float32"
+        )
     mode = check_mode(config.task.get("compile"))
     if fits and records_graphs(mode) and device == "cpu":
         raise UsageError(f"task.compile={mode} needs a GPU; on a CPU use task.compile=default")
@@ -261,7 +268,7 @@ def _call(
             savers[0].restore_handlers()
             log.info(
                 f"stopped and saved after step {trainer.global_step}; to go on: "
-                f"hiera-video fit resume={trainer.default_root_dir}"
+                f"hiera-video fit {shlex.quote(f'resume={trainer.default_root_dir}')}"
             )
             try:
                 if trainer.is_global_zero:
@@ -299,12 +306,8 @@ def _report(
             temporary.write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")
     if results is not None:
         log.info(results.describe())
-    shown = "  ".join(
-        f"{name} {value:.2%}" if "top" in name else f"{name} {value:.4f}"
-        for name, value in metrics.items()
-        if not name.startswith("train/grad")
-    )
-    log.info(f"{config.command} {config.name} took {seconds:.0f} s  {shown}")
+    shown = listed({k: v for k, v in metrics.items() if not k.startswith("train/grad")})
+    log.info(f"{config.command} {config.name} took {seconds:.0f} s  {shown}".rstrip())
     log.info(f"results in {config.out if config.command == 'predict' else config.run_dir}")
 
 

@@ -114,7 +114,7 @@ def _missing_group(error: MissingConfigException) -> str:
     options = [name for name in error.options if not name.startswith("_")]
     hint = did_you_mean(wanted.rpartition("/")[2], options)
     if wanted.startswith("hydra/launcher/submitit"):
-        hint = ": pip install 'hiera-video[slurm]' brings it"
+        hint = ": in the checkout, pip install '.[slurm]' brings it"
     return f"no configuration {wanted!r}{hint or '; there are ' + ', '.join(options)}"
 
 

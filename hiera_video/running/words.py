@@ -261,4 +261,6 @@ def _meaningless(command: str, word: str) -> str:
         return f"{word!r} is a run: continue it with `fit resume={word}`"
     if command != "fit":
         return f"{word}: no such run folder or checkpoint"
+    if word in configurations():
+        return f"{word!r} is a configuration: --config {word}"
     return f"{word!r} is neither key=value nor a flag"

@@ -79,7 +79,8 @@ class ClassificationTask(VideoTask):
             self.class_names = names
         if not self.class_names:
             raise MisconfigurationException(
-                "no class names: neither the data nor a checkpoint has any; set task.class_names"
+                "no class names: neither the data nor a checkpoint has any; put the videos into a "
+                "folder for each class, or list them with their labels"
             )
         if names and names != self.class_names:
             raise MisconfigurationException(

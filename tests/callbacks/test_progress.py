@@ -4,7 +4,7 @@ import logging
 import re
 from contextlib import contextmanager
 
-from hiera_video.callbacks.progress import ProgressLines
+from hiera_video.callbacks.progress import ProgressLines, listed
 from hiera_video.tasks.pretraining import PretrainingTask
 from tests.fake_videos import ColourVideos
 from tests.models.small import tiny_mae
@@ -50,3 +50,8 @@ def test_a_validation_within_a_training_is_counted(monkeypatch):
     trainer.fit(task(), datamodule=ColourVideos(val="10", eval_batch_size=4))
     # The numbers of the validation come in the place of a last line.
     assert shown == 2 * [("validate", "batches", done, 3) for done in (1, 2)]
+
+
+def test_accuracies_are_in_percent():
+    numbers = {"val/loss": 0.5, "val/mean_class_accuracy": 1 / 3, "val/top1": 0.25}
+    assert listed(numbers) == "val/loss 0.5000  val/mean_class_accuracy 33.33%  val/top1 25.00%"

@@ -246,4 +246,4 @@ def test_offline_and_without_the_library(hub, command, run, monkeypatch):
             assert (code, "http://127.0.0.1:9 cannot be reached" in text) == (1, True), text
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     code, text = command("hub", "pull", "me/model")
-    assert (code, "pip install hiera-video[hub]" in text) == (2, True), text
+    assert (code, "pip install '.[hub]'" in text) == (2, True), text

@@ -197,6 +197,6 @@ def test_wrong_usage(export, tmp_path, monkeypatch):
     assert export("run", "--format", "safetensors", "--out", "empty")[0] == 0
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     code, line = export("run", "--format", "onnx")
-    assert (code, "pip install hiera-video[export]" in line) == (2, True), line
+    assert (code, "pip install '.[export]'" in line) == (2, True), line
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     assert export_command.LIMIT == 1e-3

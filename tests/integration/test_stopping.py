@@ -39,16 +39,17 @@ def test_sigterm_saves_and_resume_ends_bit_for_bit_the_same(workspace, unbroken,
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(workspace, unbroken):
-    words = [*WORDS, "run_dir=runs/interrupted"]
+    words = [*WORDS, "run_dir=runs/by hand"]
     stop = ["+callbacks.stop._target_=tests.integration.stopping.TerminateAt"]
     stop += ["+callbacks.stop.step=3", "+callbacks.stop.number=2"]
     output = run(*words, *stop, cwd=workspace, code=130, PYTHONPATH=str(ROOT))
     assert "Ctrl-C: the step under way is completed and saved" in output
     # The callback comes last, so the signal is seen at the end of the next step.
-    assert "stopped and saved after step 4; to go on: hiera-video fit resume=" in output
+    assert "stopped and saved after step 4; to go on: hiera-video fit 'resume=" in output
+    assert "runs/by hand'" in output  # to paste into a shell
     assert "Traceback" not in output
-    run("fit", "resume=runs/interrupted", "callbacks.stop=null", cwd=workspace)
-    resumed = torch.load(workspace / "runs/interrupted/checkpoints/last.ckpt", weights_only=True)
+    run("fit", "resume=runs/by hand", "callbacks.stop=null", cwd=workspace)
+    resumed = torch.load(workspace / "runs/by hand/checkpoints/last.ckpt", weights_only=True)
     for key, value in unbroken["state_dict"].items():
         assert torch.equal(resumed["state_dict"][key], value), key
 

@@ -19,6 +19,7 @@ FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
         (["fit"], "fit needs --config"),
         (["fitt", "--config", "demo/pretrain"], "no command 'fitt'; did you mean fit"),
         (["fit", "--config", "demo/pretrain", "nonsense"], "'nonsense' is neither key=value"),
+        (["fit", "demo/clips"], "'demo/clips' is a configuration: --config demo/clips"),
         (["fit", "--config", "demo/pretrain", "data.batch_sise=3"], "did you mean data.batch_size"),
         (["fit", "--config", "demo/pretrain", "batch_size=3"], "did you mean data.batch_size"),
         (["fit", "--config", "demo/pretrain", "data=foldr"], "did you mean folder"),

@@ -128,9 +128,11 @@ def test_a_pretraining_shows_at_most_four_pictures(tmp_path):
 
 
 def test_an_empty_run_says_what_is_missing(tmp_path):
-    (tmp_path / "metrics").mkdir()
-    text = text_of(page_of(tmp_path))
-    assert "This run has not been tested." in text
+    run = tmp_path / "my run"
+    (run / "metrics").mkdir(parents=True)
+    text = text_of(page_of(run))
+    words = f"hiera-video test '{run}' 'run_dir={run}/test' does so"
+    assert f"This run has not been tested. {words}" in " ".join(html.unescape(text).split())
     assert "This run has logged no numbers" in text
     assert "This run has not logged its speed." in text
     assert "There is no config.yaml" in text

@@ -63,6 +63,12 @@ def test_tests_of_a_run_are_those_of_its_checkpoints(run):
     assert found.weights == "best.ckpt"
 
 
+def test_a_test_in_the_folder_of_the_run_is_found(run):
+    write_test(run, run / "test", ["a", "b"], [0, 1], [0, 2])
+    (found,) = evaluations_of(run)
+    assert found.folder == run / "test"
+
+
 def test_a_moved_run_and_one_that_trained_on_are_recognised(run, tmp_path):
     add_test(run, "test-1")
     moved = shutil.move(run.parent, tmp_path / "elsewhere") / "fit-1"

@@ -150,10 +150,16 @@ def test_a_folder_of_splits_is_not_one_of_classes(tmp_path, files, splits):
 
 
 def test_missing_empty_and_binary_sources(tmp_path):
-    with pytest.raises(DatasetError, match="no such folder or file"):
+    with pytest.raises(DatasetError, match="split's name$"):
         read_split(tmp_path / "train", tmp_path, None)
+    with pytest.raises(DatasetError, match="clips: no such folder; set data.root$"):
+        read_split(tmp_path / "clips" / "train", tmp_path / "clips", None)
+    touch(tmp_path / "clips/wave/a.mp4")
+    with pytest.raises(DatasetError, match="train: no such .* datamodules.split_folder splits it$"):
+        read_split(tmp_path / "clips" / "train", tmp_path / "clips", None)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="no videos"):
-        read_split(tmp_path, tmp_path, None)
+        read_split(tmp_path / "empty", tmp_path, None)
     (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(DatasetError, match="not a readable text file"):
         read_split(tmp_path / "x.csv", tmp_path, None)
