@@ -246,7 +246,7 @@ def _describe_absent(source: Path) -> str:
     """What is wrong with a split that is not there, and what to do."""
     root, advice = source.parent, "set data.root and the split's name"
     if not root.exists():
-        return f"{root}: no such folder; {advice}"
+        return f"{source}: there is no {root}; {advice}"
     text = f"{source}: no such folder or file; {advice}"
     if root.is_dir() and class_folders(root):
         text += f"; if {root} holds a folder for each class, datamodules.split_folder splits it"
