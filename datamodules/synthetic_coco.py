@@ -27,7 +27,7 @@ _EMPTY = 0.05  # share of pictures without shapes
 _CROWD = 0.03  # share of shapes that are annotated as a crowd
 _MOST_SHAPES = 4
 _RADIUS = (0.1, 0.22)  # of a shape, as a share of the picture's side
-_CONTRAST = 0.25  # of textures: with 1, edges of a texture hide those of the shapes
+_CONTRAST = 0.25  # of textures; the stronger, the slower a small network learns
 _LEAST_SEEN = 0.4  # share of a shape that others leave uncovered, or it is not drawn
 
 

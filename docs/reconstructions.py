@@ -2,6 +2,9 @@
 
 python -m hiera_video fit --config demo/actions_pretrain run_dir=RUN
 python -m docs.reconstructions RUN VIDEO...
+
+The README's videos are the first ones in the test split of raise_arms, kick_left, bow_right, squat,
+windmill_left and jump.
 """
 
 import argparse

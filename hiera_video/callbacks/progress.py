@@ -122,7 +122,7 @@ def _clock(seconds: float) -> str:
 
 
 def listed(metrics: Mapping[str, float]) -> str:
-    """Names and values in one line, accuracies in percent."""
+    """Names and values in one line; accuracies, shares in [0, 1], are shown in percent."""
     return "  ".join(
         f"{name} {value:.2%}" if "top" in name or "accuracy" in name else f"{name} {value:.4f}"
         for name, value in metrics.items()

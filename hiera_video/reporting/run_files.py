@@ -147,11 +147,12 @@ def evaluations_of(run: Path) -> Iterator[Evaluation]:
     beside = run_folder.parent.glob(f"*/{RESULTS}")
     files = [run_folder / RESULTS, *run_folder.glob(f"*/{RESULTS}"), *beside]
     present = {file: file.stat().st_mtime for file in files if file.is_file()}
+    stamps = _stamps(run)
     for file in sorted(present, key=lambda file: present[file], reverse=True):
         results = _json(file)
         if not isinstance(results, dict):
             continue
-        unchanged = _stamp(results) in _stamps(run)
+        unchanged = _stamp(results) in stamps
         ours = Path(_path_of(results)).parent == (run / "checkpoints").resolve()
         if unchanged or ours or file.parent == run_folder:
             yield Evaluation(file.parent, results, unchanged)

@@ -1,6 +1,7 @@
 """Translate our command line, ``fit --config demo/pretrain data.seed=1``, to Hydra's and back."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -258,7 +259,7 @@ def _meaningless(command: str, word: str) -> str:
     if command == "predict":
         return f"{word}: no such file or folder"
     if _exists(word) and is_run(Path(word)):
-        return f"{word!r} is a run: continue it with `fit resume={word}`"
+        return f"{word!r} is a run: continue it with `fit {shlex.quote(f'resume={word}')}`"
     if command != "fit":
         return f"{word}: no such run folder or checkpoint"
     if word in configurations():

@@ -80,7 +80,7 @@ class ClassificationTask(VideoTask):
         if not self.class_names:
             raise MisconfigurationException(
                 "no class names: neither the data nor a checkpoint has any; put the videos into a "
-                "folder for each class, or list them with their labels"
+                "folder for each class, list them with their labels, or set task.class_names"
             )
         if names and names != self.class_names:
             raise MisconfigurationException(
