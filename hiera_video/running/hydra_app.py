@@ -26,6 +26,7 @@ from hiera_video.running.folders import (
     refuse_earlier_run,
     remove_failed_start,
 )
+from hiera_video.running.lasting import lasting_imports
 from hiera_video.running.sweeps import Job, recorded, report
 from hiera_video.running.usage_errors import explained
 from hiera_video.running.words import HydraCall
@@ -173,7 +174,8 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
 
     launcher = {name: os.environ.get(name) for name in DDP_VARIABLES}
     try:
-        from hiera_video.running.run import run  # imports torch and Lightning: only now
+        with lasting_imports():
+            from hiera_video.running.run import run  # imports torch and Lightning: only now
 
         with _record(hydra_config) as job, explained(call):
             score = run(config)

@@ -33,7 +33,7 @@ def test_finetune_your_own(executed, tmp_path):
 def test_inside_hiera(executed):
     notebook = executed("inside_hiera.ipynb")
     stages, early, last, occlusion, windows, order, units = pictures(notebook)
-    assert stages.size == (100 + 3 * (128 + 4), 5 * (128 + 4))
+    assert stages.size == (100 + 2 * (128 + 4), 5 * (128 + 4))
     assert early.size == last.size == occlusion.size
     assert not np.array_equal(np.asarray(early), np.asarray(last))
     assert min(windows.width, order.width, units.width) > 500
