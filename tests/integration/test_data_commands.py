@@ -309,7 +309,7 @@ def test_wrong_shards_and_options(data, command):
 
 def test_a_place_that_cannot_be_written_to_and_data_without_one_good_video(data, command):
     (data.parent / "file").touch()
-    _, err = command("prepare", "videos/train", "--out", "file/x", code=1)
+    _, err = command("prepare", "videos/train", "--out", "file/x", code=2)
     assert err == "hiera-video: file/x: Not a directory\n"
     (data.parent / "bad").mkdir()
     (data.parent / "bad/x.mp4").touch()
