@@ -20,6 +20,7 @@ from datamodules.clips.videos import (
     EvaluationViews,
     TrainingClips,
 )
+from datamodules.counting import counted
 from datamodules.errors import DatasetError
 from datamodules.loading.bad_videos import BadVideos
 from datamodules.loading.loader import EpochSampler, Loader
@@ -382,8 +383,9 @@ class VideoDataModule(LightningDataModule):
             return manifest
         usable = manifest.without_bad()
         if left_out := len(manifest) - len(usable):
-            noun = self.media.noun
-            log.warning(f"{left_out} of {len(manifest)} training {noun} are bad and left out")
+            files = counted(len(manifest), f"training {self.media.noun}")
+            verb = "is" if left_out == 1 else "are"
+            log.warning(f"{left_out} of {files} {verb} bad and left out")
         return usable
 
     def _describe(self, manifests: Mapping[str, Manifest]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
+from datamodules.counting import counted
+
 
 @contextmanager
 def progress_line(name: str, unit: str | None = "files") -> Iterator[Callable[[int, int], None]]:
@@ -16,6 +18,7 @@ def progress_line(name: str, unit: str | None = "files") -> Iterator[Callable[[i
     Args:
         name: of the work.
         unit: of its amount; None: nothing can be counted, and only that the work goes on is shown.
+            Its rate is shown, too, unless it is ``seconds``, those of the clock.
 
     Yields:
         A function of the amounts done and in total, to be called as the work proceeds; without a
@@ -42,6 +45,8 @@ def progress_line(name: str, unit: str | None = "files") -> Iterator[Callable[[i
         TextColumn(f"{{task.fields[rate]:.1f}} {unit}/s"),
         TimeRemainingColumn(),
     )
+    if unit == "seconds":
+        columns = (*columns[:3], TextColumn(unit))
     if unit is None:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -79,7 +84,8 @@ class _Lines:
             end = f"{timedelta(seconds=round((total - done) / rate))} left"
         else:
             end = f"took {timedelta(seconds=round(seconds))}"
-        _say(f"{self._name}: {done} of {total} {self._unit}, {rate:.1f} a second, {end}")
+        speed = "" if self._unit == "seconds" else f"{rate:.1f} a second, "
+        _say(f"{self._name}: {done} of {counted(total, self._unit)}, {speed}{end}")
 
 
 @contextmanager

@@ -9,7 +9,9 @@ from hiera_video.errors import as_user_error
 
 
 def fault(number, *names):
-    return as_user_error(OSError(number, os.strerror(number), *names))
+    error = as_user_error(OSError(number, os.strerror(number), *names))
+    assert error is not None
+    return error
 
 
 @pytest.mark.parametrize(

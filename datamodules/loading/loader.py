@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from datamodules.clips.items import ClipDataset, Item, NothingToLearn
+from datamodules.counting import counted
 from datamodules.errors import DatasetError, TooManyBadVideos, VideoDecodeError
 from datamodules.loading.bad_videos import BadVideos, Failure
 from datamodules.loading.item_workers import Workers, check_frames
@@ -68,7 +69,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
     ) -> None:
         if length < world_size:
             raise DatasetError(
-                f"{length} videos are too few for {world_size} processes; lower trainer.devices"
+                f"{counted(length, 'videos')}: too few for {world_size} processes; lower "
+                "trainer.devices"
             )
         self.length, self.training, self.seed = length, training, seed
         self.rank, self.world_size = rank, world_size

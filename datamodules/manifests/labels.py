@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.counting import counted
 from datamodules.errors import DatasetError
 from datamodules.manifests.lists import NO_LABEL, Row, at
 from datamodules.suffixes import VIDEOS
@@ -116,11 +117,11 @@ def class_report(
     if not names or not counts.any():
         return "", []
     if len(names) == 1:
-        line = f"{counts.sum()} {noun} of one class, {names[0]!r}"
+        line = f"{counted(counts.sum(), noun)} of one class, {names[0]!r}"
     else:
         ends = {"first": 0, "last": -1, "smallest": int(counts.argmin())}
         listed = ", ".join(f"{which} {names[i]!r} {counts[i]}" for which, i in ends.items())
-        line = f"{counts.sum()} {noun} of {len(names)} classes: {listed}"
+        line = f"{counted(counts.sum(), noun)} of {len(names)} classes: {listed}"
     warnings = []
     empty = [name for name, count in zip(names, counts, strict=True) if not count]
     if empty and split == "train":
