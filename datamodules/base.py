@@ -20,7 +20,6 @@ from datamodules.clips.videos import (
     EvaluationViews,
     TrainingClips,
 )
-from datamodules.counting import counted
 from datamodules.errors import DatasetError
 from datamodules.loading.bad_videos import BadVideos
 from datamodules.loading.loader import EpochSampler, Loader
@@ -33,6 +32,7 @@ from datamodules.manifests.range_cache import RangeCache
 from datamodules.manifests.shared import shared_videos
 from datamodules.manifests.splits import list_videos, read_split
 from datamodules.suffixes import VIDEOS, Media
+from datamodules.wording import counted
 
 log = logging.getLogger(__name__)
 

@@ -1,14 +1,15 @@
 """Text for people at a terminal: progress of long work, hints for misspelt names."""
 
-import difflib
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
-from datamodules.counting import counted
+from datamodules.wording import counted, did_you_mean
+
+__all__ = ["did_you_mean", "progress_line"]
 
 
 @contextmanager
@@ -106,9 +107,3 @@ def _under_way(name: str) -> Iterator[Callable[[int, int], None]]:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """``; did you mean ...?`` with up to three similar names; "" if no name is similar."""
-    near = difflib.get_close_matches(word, list(names), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else ""

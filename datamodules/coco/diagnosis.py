@@ -9,10 +9,10 @@ import numpy as np
 
 from datamodules.coco.annotations import faults_of, read_json
 from datamodules.coco.segmentation import draw
-from datamodules.counting import counted
 from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.preparing.check import Fault
 from datamodules.video.pictures import PictureFile
+from datamodules.wording import counted
 
 if TYPE_CHECKING:
     from datamodules.coco.data_module import CocoDataModule

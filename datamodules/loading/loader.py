@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from datamodules.clips.items import ClipDataset, Item, NothingToLearn
-from datamodules.counting import counted
 from datamodules.errors import DatasetError, TooManyBadVideos, VideoDecodeError
 from datamodules.loading.bad_videos import BadVideos, Failure
 from datamodules.loading.item_workers import Workers, check_frames
 from datamodules.manifests.storage import traffic
+from datamodules.wording import counted
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.counting import counted
 from datamodules.errors import DatasetError
 from datamodules.manifests.lists import Row, at
 from datamodules.suffixes import VIDEO_SUFFIXES, VIDEOS
+from datamodules.wording import counted
 
 # Takes an annotation file (for messages) and its rows; returns each row's video, None if missing.
 Find = Callable[[Path, Sequence[Row]], list[str | None]]

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.counting import counted
 from datamodules.errors import DatasetError
 from datamodules.manifests.lists import NO_LABEL, Row, at
 from datamodules.suffixes import VIDEOS
+from datamodules.wording import counted, did_you_mean
 
 _WHOLE = re.compile(r"0*([0-9]+)(?:\.0*)?")  # 7, 007, and the 7.0 of a spreadsheet
 _SHOWN = 5  # class names in a message
@@ -71,7 +71,7 @@ def label_ids(
         raise DatasetError(
             f"{at(source, unknown.number)}: label {unknown.label!r} is not one of the "
             f"{len(names)} known classes ({_listed(names)}) or their ids; correct it, or set "
-            "data.class_names to all classes"
+            f"data.class_names to all classes{did_you_mean(unknown.label, names)}"
         )
     return [ids[row.label] for row in rows], names
 

@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable, Mapping
 from functools import cache
 
-from datamodules.counting import counted
 from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.parquet import pc
 from datamodules.manifests.splits import TRAINING_FOLDERS
 from datamodules.suffixes import VIDEOS
+from datamodules.wording import counted
 
 _SHOWN = 3  # paths in a message
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from datamodules.counting import counted
+from datamodules.wording import counted
 from hiera_video.commands.sources import (
     Split,
     add_source,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.counting import counted
+from datamodules.wording import counted
 from hiera_video.commands.sources import CORES
 from hiera_video.errors import UsageError
 from hiera_video.terminal import progress_line

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from datamodules.counting import counted
+from datamodules.wording import counted
 from hiera_video.errors import UsageError
 from hiera_video.terminal import progress_line
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from datamodules.counting import counted
+from datamodules.wording import counted
 from hiera_video.commands.training_memory import GIB, USABLE, training_memory
 from hiera_video.running.training_parts import training_parts
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.counting import counted
+from datamodules.wording import counted
 from hiera_video.commands.sources import (
     Split,
     add_source,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datamodules.counting import counted
+from datamodules.wording import counted
 from hiera_video.metrics.multi_view import Outcomes
 
 MOST_CONFUSED = 20

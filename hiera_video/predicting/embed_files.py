@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from datamodules.counting import counted
 from datamodules.files import atomic_file, locked_folder
 from datamodules.loading.bad_videos import BadVideos
 from datamodules.loading.file_workers import Lost, work
 from datamodules.manifests.manifest import Manifest
 from datamodules.suffixes import PICTURES, kind_of
+from datamodules.wording import counted
 from hiera_video.errors import EmbeddingError, UsageError
 from hiera_video.predicting.embed_worker import EmbedVideo, Video
 from hiera_video.predicting.embedding import EmbeddingOptions

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datamodules.counting import counted
+from datamodules.wording import counted
 from hiera_video.metrics.ava_results import METRIC as MAP
 from hiera_video.metrics.results import METRICS, Results
 from hiera_video.reporting.clips import Clip, playable, worst_mistakes

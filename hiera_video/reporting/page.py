@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from datamodules.counting import counted
+from datamodules.wording import counted
 from hiera_video.reporting import facts
 from hiera_video.reporting.curves import LEARNING, SPEED, charts, other_charts
 from hiera_video.reporting.data_uris import picture_uri

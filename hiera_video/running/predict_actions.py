@@ -7,7 +7,7 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
-from datamodules.counting import counted
+from datamodules.wording import counted
 from hiera_video.errors import UsageError
 from hiera_video.predicting.action_files import check_request, predict_files
 from hiera_video.predicting.actions import ActionPredictor

@@ -6,7 +6,7 @@ from pathlib import Path
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
-from datamodules.counting import counted
+from datamodules.wording import counted
 from hiera_video.errors import UsageError
 from hiera_video.predicting.along_files import AlongOptions, check_along, predict_along
 from hiera_video.predicting.classifier import Predictor

@@ -6,8 +6,8 @@ from pathlib import Path
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
-from datamodules.counting import counted
 from datamodules.suffixes import EITHER
+from datamodules.wording import counted
 from hiera_video.errors import UsageError
 from hiera_video.predicting.instance_files import check_instances, predict_instances
 from hiera_video.predicting.instances import InstancePredictor

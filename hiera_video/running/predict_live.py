@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
-from datamodules.counting import counted
 from datamodules.video.live_source import is_live
+from datamodules.wording import counted
 from hiera_video.errors import UsageError
 from hiera_video.predicting.action_files import record_of
 from hiera_video.predicting.along import top_of

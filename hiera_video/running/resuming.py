@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from datamodules.counting import counted
+from datamodules.wording import counted
 from hiera_video.errors import CheckpointError, UsageError
 from hiera_video.running.choices import check_checkpoint
 from hiera_video.tasks.lightning_private import Position

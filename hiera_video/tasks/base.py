@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torchmetrics import Metric
 
-from datamodules.counting import counted
+from datamodules.wording import counted
 from hiera_video.augment.pipeline import Augmentation
 from hiera_video.models.compiling import compile_network
 from hiera_video.models.sharding import (

@@ -316,7 +316,7 @@ def test_a_sound_annotation_is_described(tmp_path):
     faults, described = lines(tmp_path, content())
     assert not faults
     assert described == [
-        "train: 3 pictures, 1 of them without objects; 3 objects and 1 crowds of 2 categories"
+        "train: 3 pictures, 1 of them without objects; 3 objects and 1 crowd of 2 categories"
     ]
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from datamodules.counting import counted
+from datamodules.wording import counted, did_you_mean
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,9 @@ def test_one_of_them_is_singular(plural, singular):
 
 def test_large_numbers_may_be_grouped():
     assert counted(1000, "videos", ",") == "1,000 videos"
+
+
+def test_a_name_that_differs_in_case_alone_is_meant():
+    assert did_you_mean("RUN", ["Run", "Ruin", "Walk"]) == "; did you mean Run?"
+    assert did_you_mean("RUIM", ["Run", "Ruin", "Walk"]) == "; did you mean Ruin or Run?"
+    assert did_you_mean("xyz", ["Run", "Walk"]) == ""
