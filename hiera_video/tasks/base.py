@@ -363,8 +363,8 @@ class VideoTask(EvaluatedTask):
             )
         if warmup >= steps:
             log.warning(
-                f"task.warmup_epochs={self.warmup_epochs:g} is {warmup} of {steps} steps: the "
-                "learning rate never falls"
+                f"task.warmup_epochs={self.warmup_epochs:g} is {warmup} of "
+                f"{counted(steps, 'steps')}: the learning rate never falls"
             )
         floor, start = self.min_lr / self.lr, self.warmup_lr / self.lr
         return {
