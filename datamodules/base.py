@@ -32,6 +32,7 @@ from datamodules.manifests.range_cache import RangeCache
 from datamodules.manifests.shared import shared_videos
 from datamodules.manifests.splits import list_videos, read_split
 from datamodules.suffixes import VIDEOS, Media
+from datamodules.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -382,8 +383,9 @@ class VideoDataModule(LightningDataModule):
             return manifest
         usable = manifest.without_bad()
         if left_out := len(manifest) - len(usable):
-            noun = self.media.noun
-            log.warning(f"{left_out} of {len(manifest)} training {noun} are bad and left out")
+            files = counted(len(manifest), f"training {self.media.noun}")
+            verb = "is" if left_out == 1 else "are"
+            log.warning(f"{left_out} of {files} {verb} bad and left out")
         return usable
 
     def _describe(self, manifests: Mapping[str, Manifest]) -> None:

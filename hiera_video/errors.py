@@ -1,5 +1,6 @@
 """Errors that a user can fix. A command prints each as one line, without a traceback."""
 
+import errno
 import re
 import sys
 
@@ -21,6 +22,12 @@ __all__ = [
 
 # What Gloo says of a process of the run that does not answer.
 SILENT_PROCESS = re.compile("Timed out waiting|timeout caused pair closure")
+# What the file system answers to a path that cannot be used, whenever it is tried. With any other
+# answer, such as a full disk, the work itself has failed.
+WRONG_PATH = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+}
 
 
 class UsageError(UserError):
@@ -71,10 +78,11 @@ def as_user_error(error: BaseException) -> UserError | None:
     if isinstance(error, BrokenPipeError):  # whoever read the output has had enough
         return None
     if isinstance(error, OSError) and (error.filename is not None or error.strerror):
-        # A fault of the disk. Of the two names in a rename, the second one is the user's.
+        # Of the two names in a rename, the second one is the user's.
         file = error.filename2 or error.filename
         where = f"{file}: " if file is not None else ""
-        return UsageError(f"{where}{error.strerror or error}", 1)
+        code = 2 if file is not None and error.errno in WRONG_PATH else 1
+        return UsageError(f"{where}{error.strerror or error}", code)
     if isinstance(error, _misconfiguration()):
         return UsageError(str(error).strip().splitlines()[-1])
     return None

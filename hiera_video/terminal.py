@@ -1,12 +1,15 @@
 """Text for people at a terminal: progress of long work, hints for misspelt names."""
 
-import difflib
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+
+from datamodules.wording import counted, did_you_mean
+
+__all__ = ["did_you_mean", "progress_line"]
 
 
 @contextmanager
@@ -16,6 +19,7 @@ def progress_line(name: str, unit: str | None = "files") -> Iterator[Callable[[i
     Args:
         name: of the work.
         unit: of its amount; None: nothing can be counted, and only that the work goes on is shown.
+            Its rate is shown, too, unless it is ``seconds``, those of the clock.
 
     Yields:
         A function of the amounts done and in total, to be called as the work proceeds; without a
@@ -42,6 +46,8 @@ def progress_line(name: str, unit: str | None = "files") -> Iterator[Callable[[i
         TextColumn(f"{{task.fields[rate]:.1f}} {unit}/s"),
         TimeRemainingColumn(),
     )
+    if unit == "seconds":
+        columns = (*columns[:3], TextColumn(unit))
     if unit is None:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -79,7 +85,8 @@ class _Lines:
             end = f"{timedelta(seconds=round((total - done) / rate))} left"
         else:
             end = f"took {timedelta(seconds=round(seconds))}"
-        _say(f"{self._name}: {done} of {total} {self._unit}, {rate:.1f} a second, {end}")
+        speed = "" if self._unit == "seconds" else f"{rate:.1f} a second, "
+        _say(f"{self._name}: {done} of {counted(total, self._unit)}, {speed}{end}")
 
 
 @contextmanager
@@ -100,9 +107,3 @@ def _under_way(name: str) -> Iterator[Callable[[int, int], None]]:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """``; did you mean ...?`` with up to three similar names; "" if no name is similar."""
-    near = difflib.get_close_matches(word, list(names), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -15,6 +15,7 @@ BELOW_RUNNING = (
 )
 # What each room may import, below it in the house. `datamodules` stands for all of its rooms.
 MAY_IMPORT = {
+    "datamodules.wording": "",
     "datamodules.errors": "",
     "datamodules.files": "",
     "datamodules.lazy": "",
@@ -63,6 +64,7 @@ MAY_IMPORT = {
 }
 # Whoever wants to, may import these.
 LEAVES = {
+    "datamodules.wording",
     "datamodules.errors",
     "datamodules.files",
     "datamodules.lazy",

@@ -26,6 +26,12 @@ def test_a_log_gets_a_line_every_ten_seconds_with_the_time_left(capsys, monkeypa
     ]
 
 
+def test_seconds_of_the_clock_have_no_rate(capsys):
+    with progress_line("measure", "seconds") as show:
+        show(1, 1)
+    assert capsys.readouterr().err == "measure: 1 of 1 second, took 0:00:00\n"
+
+
 def test_work_that_cannot_be_counted_is_said_if_it_takes_long(capsys):
     with progress_line("read", None):
         pass

@@ -12,6 +12,7 @@ from datamodules.coco.segmentation import draw
 from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.preparing.check import Fault
 from datamodules.video.pictures import PictureFile
+from datamodules.wording import counted
 
 if TYPE_CHECKING:
     from datamodules.coco.data_module import CocoDataModule
@@ -60,9 +61,9 @@ def _counts(content: Mapping[str, Any]) -> Iterator[str]:
     crowds = sum(bool(a.get("iscrowd")) for a in annotations)
     with_objects = {a["image_id"] for a in annotations if not a.get("iscrowd")}
     yield (
-        f"{len(images)} pictures, {len(images) - len(with_objects)} of them without objects; "
-        f"{len(annotations) - crowds} objects and {crowds} crowds of "
-        f"{len(content['categories'])} categories"
+        f"{counted(len(images), 'pictures')}, {len(images) - len(with_objects)} of them without "
+        f"objects; {counted(len(annotations) - crowds, 'objects')} and "
+        f"{counted(crowds, 'crowds')} of {counted(len(content['categories']), 'categories')}"
     )
     used = Counter(a["category_id"] for a in annotations if not a.get("iscrowd"))
     if unused := [c["name"] for c in content["categories"] if not used[c["id"]]]:

@@ -24,6 +24,7 @@ from datamodules.errors import DatasetError, TooManyBadVideos, VideoDecodeError
 from datamodules.loading.bad_videos import BadVideos, Failure
 from datamodules.loading.item_workers import Workers, check_frames
 from datamodules.manifests.storage import traffic
+from datamodules.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
     ) -> None:
         if length < world_size:
             raise DatasetError(
-                f"{length} videos are too few for {world_size} processes; lower trainer.devices"
+                f"{counted(length, 'videos')}: too few for {world_size} processes; lower "
+                "trainer.devices"
             )
         self.length, self.training, self.seed = length, training, seed
         self.rank, self.world_size = rank, world_size

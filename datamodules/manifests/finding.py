@@ -10,6 +10,7 @@ from typing import NamedTuple
 from datamodules.errors import DatasetError
 from datamodules.manifests.lists import Row, at
 from datamodules.suffixes import VIDEO_SUFFIXES, VIDEOS
+from datamodules.wording import counted
 
 # Takes an annotation file (for messages) and its rows; returns each row's video, None if missing.
 Find = Callable[[Path, Sequence[Row]], list[str | None]]
@@ -44,7 +45,8 @@ def describe_missing(
 ) -> str:
     """How many videos are missing, of how many rows, and the first of them."""
     return (
-        f"{file}: {len(missing)} of {rows} {noun} are missing, the first in row "
+        f"{file}: {len(missing)} of {counted(rows, noun)} "
+        f"{'is' if len(missing) == 1 else 'are'} missing, the first in row "
         f"{missing[0].row}: {missing[0].video}"
     )
 

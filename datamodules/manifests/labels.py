@@ -11,6 +11,7 @@ import numpy as np
 from datamodules.errors import DatasetError
 from datamodules.manifests.lists import NO_LABEL, Row, at
 from datamodules.suffixes import VIDEOS
+from datamodules.wording import counted, did_you_mean
 
 _WHOLE = re.compile(r"0*([0-9]+)(?:\.0*)?")  # 7, 007, and the 7.0 of a spreadsheet
 _SHOWN = 5  # class names in a message
@@ -70,7 +71,7 @@ def label_ids(
         raise DatasetError(
             f"{at(source, unknown.number)}: label {unknown.label!r} is not one of the "
             f"{len(names)} known classes ({_listed(names)}) or their ids; correct it, or set "
-            "data.class_names to all classes"
+            f"data.class_names to all classes{did_you_mean(unknown.label, names)}"
         )
     return [ids[row.label] for row in rows], names
 
@@ -116,11 +117,11 @@ def class_report(
     if not names or not counts.any():
         return "", []
     if len(names) == 1:
-        line = f"{counts.sum()} {noun} of one class, {names[0]!r}"
+        line = f"{counted(counts.sum(), noun)} of one class, {names[0]!r}"
     else:
         ends = {"first": 0, "last": -1, "smallest": int(counts.argmin())}
         listed = ", ".join(f"{which} {names[i]!r} {counts[i]}" for which, i in ends.items())
-        line = f"{counts.sum()} {noun} of {len(names)} classes: {listed}"
+        line = f"{counted(counts.sum(), noun)} of {len(names)} classes: {listed}"
     warnings = []
     empty = [name for name, count in zip(names, counts, strict=True) if not count]
     if empty and split == "train":

@@ -8,6 +8,7 @@ from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.parquet import pc
 from datamodules.manifests.splits import TRAINING_FOLDERS
 from datamodules.suffixes import VIDEOS
+from datamodules.wording import counted
 
 _SHOWN = 3  # paths in a message
 
@@ -36,7 +37,8 @@ def shared_videos(manifests: Mapping[str, Manifest], noun: str = VIDEOS.noun) ->
         if shared := [path for path in paths if file_of(path) in trained_on]:
             first = [os.path.relpath(path, manifest.root or "/") for path in shared[:_SHOWN]]
             warnings.append(
-                f"{len(shared)} of the {len(paths)} {noun} of {name} are in {training}, too: "
+                f"{len(shared)} of the {counted(len(paths), noun)} of {name} "
+                f"{'is' if len(shared) == 1 else 'are'} in {training}, too: "
                 f"{', '.join(first)}{', ...' if len(shared) > _SHOWN else ''}; leave them out of "
                 f"one of the two, or the numbers of {name} will be too good"
             )

@@ -16,6 +16,7 @@ from datamodules.manifests.manifest import Manifest, make_manifest
 from datamodules.manifests.parquet import find_manifest, pc, read_manifest
 from datamodules.manifests.text_lists import read_list
 from datamodules.suffixes import PICTURES, VIDEOS, Media, kind_of
+from datamodules.wording import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -268,7 +269,7 @@ def _read_class_folders(folder: Path, class_names: Sequence[str] | None, media: 
     if unknown := [name for name in folders if name not in names]:
         raise DatasetError(
             f"{folder / unknown[0]}: not one of the {len(names)} known classes; "
-            "rename the folder, or extend data.class_names"
+            f"rename the folder, or extend data.class_names{did_you_mean(unknown[0], names)}"
         )
     if not folders and (flat := [str(path) for path in _files_below(folder, media)]):
         _report_skipped(folder, flat)

@@ -12,6 +12,7 @@ import numpy as np
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from datamodules.wording import counted
 from hiera_video.errors import PredictionFileError
 from hiera_video.metrics.top_classes import top_classes
 from hiera_video.results.prediction_files import FailedVideo, Header, Rows, stamped
@@ -64,7 +65,8 @@ class PredictionTable(Callback):
         videos = len(datamodule.manifests["test"])
         datamodule.leave_out("test", done[: max(0, videos - trainer.world_size)])
         if len(done) and trainer.is_global_zero:
-            log.info(f"{len(done)} of {videos} videos were evaluated before")
+            verb = "was" if len(done) == 1 else "were"
+            log.info(f"{len(done)} of {counted(videos, 'videos')} {verb} evaluated before")
 
     def _done(self, header: Header) -> np.ndarray:
         """Ids of the videos in the parts, int64; takes the folder's lock."""

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from datamodules.wording import counted
 from hiera_video.commands.sources import (
     Split,
     add_source,
@@ -67,11 +68,14 @@ def run(words: Sequence[str]) -> None:
         print(remark)
     if annotation_faults:
         raise UsageError(
-            f"{faults} of {videos} {noun} and {len(annotation_faults)} annotations have faults", 1
+            f"{faults} of {counted(videos, noun)} and "
+            f"{counted(len(annotation_faults), 'annotations')} have faults",
+            1,
         )
     if faults:
-        raise UsageError(f"{faults} of {videos} {noun} have faults", 1)
-    print(f"{videos} {noun}, no faults")
+        verb = "has" if faults == 1 else "have"
+        raise UsageError(f"{faults} of {counted(videos, noun)} {verb} faults", 1)
+    print(f"{counted(videos, noun)}, no faults")
 
 
 def _check_split(split: Split, arguments: argparse.Namespace) -> Findings:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from datamodules.wording import counted
 from hiera_video.commands.sources import CORES
 from hiera_video.errors import UsageError
 from hiera_video.terminal import progress_line
@@ -44,11 +45,12 @@ def run(words: Sequence[str]) -> None:
     spacing = "one of each segment" if clip.sampling == "segments" else f"stride {clip.step:g}"
     print(f"{arguments.config}: {files}")
     print(
-        f"clips of {clip.num_frames} frames, {spacing}, {clip.width}x{clip.height}, "
+        f"clips of {counted(clip.num_frames, 'frames')}, {spacing}, {clip.width}x{clip.height}, "
         f"{data.repeats} of each opened file"
     )
     print(
-        f"one worker: {one_worker:.1f} clips a second; {CORES} workers: {all_cores:.1f} (measured)"
+        f"one worker: {one_worker:.1f} clips a second; {counted(CORES, 'workers')}: "
+        f"{all_cores:.1f} (measured)"
     )
     print("\nclips / s  workers")
     for rate in [target] if target else RATES:
@@ -89,7 +91,9 @@ def _sample(data: Any, count: int, folder: Path) -> str:
     exists = source is not None and source.exists()
     if exists or data.unit != "videos":  # keyframes need their annotation
         manifest = data.training_manifest()
-        files = f"{min(count, len(manifest))} of the {len(manifest)} {data.unit} of {source}"
+        files = (
+            f"{min(count, len(manifest))} of the {counted(len(manifest), data.unit)} of {source}"
+        )
     else:
         paths = [folder / f"{i}.mp4" for i in range(2)]
         with progress_line("write videos", None):

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from datamodules.wording import counted
 from hiera_video.errors import UsageError
 from hiera_video.terminal import progress_line
 
@@ -44,7 +45,7 @@ def run(words: Sequence[str]) -> None:
             patience=arguments.hang_seconds,
             progress=progress,
         )
-    print(f"{done} of {done + bad} {media.noun} -> {target}")
+    print(f"{done} of {counted(done + bad, media.noun)} -> {target}")
     if bad:
         print(f"{bad} cannot be read: {arguments.out / 'bad_videos.csv'}")
 

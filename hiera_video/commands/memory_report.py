@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from datamodules.wording import counted
 from hiera_video.commands.training_memory import GIB, USABLE, training_memory
 from hiera_video.running.training_parts import training_parts
 
@@ -44,19 +45,22 @@ def memory_report(config: str, words: Sequence[str], memory: float | None, devic
     of = f", one of {devices} devices" if devices > 1 else ""
     of += ", sharded" if parts.sharded else ""
     lines = [
-        f"memory in training, {batch} x {repeats} clips, {parts.precision}{of} (estimated):",
+        f"memory in training, {batch} x {counted(repeats, 'clips')}, {parts.precision}{of} "
+        "(estimated):",
         *(f"{size / GIB:9.2f} GiB  {name}" for size, name in rows),
     ]
+    assumed = ""
     if memory is None:
         gpu = torch.cuda.is_available()
         memory = torch.cuda.get_device_properties(0).total_memory / GIB if gpu else CARD
+        assumed = "" if gpu else " (assumed; set --memory)"
+    device = f"{USABLE:.0%} of {memory:.4g} GiB{assumed}"
     largest = estimate.most_clips(memory * GIB) // repeats
     checkpoints = parts.task.model.grad_checkpointing
-    return "\n".join([*lines, _verdict(batch, largest, memory, checkpoints)])
+    return "\n".join([*lines, _verdict(batch, largest, device, checkpoints)])
 
 
-def _verdict(batch: int, largest: int, memory: float, checkpoints: bool) -> str:
-    device = f"{USABLE:.0%} of {memory:.4g} GiB"
+def _verdict(batch: int, largest: int, device: str, checkpoints: bool) -> str:
     if batch <= largest:
         return f"data.batch_size={batch} fits into {device}; the largest that fits is {largest}"
     advice = f"data.batch_size={largest} fits" if largest else "not even 1 fits"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from datamodules.wording import counted
 from hiera_video.commands.sources import (
     Split,
     add_source,
@@ -145,13 +146,13 @@ def _print_summary(manifest: Path) -> tuple[bool, str]:
         return True, kind.noun
     spacing = summary["keyframe_spacing"]
     keyframes = (
-        f"; keyframes up to {spacing['largest'] or 0:.0f} frames apart, "
+        f"; keyframes up to {counted(round(spacing['largest'] or 0), 'frames')} apart, "
         f"{spacing['median'] or 0:.0f} in the median video"
     )
     of_time = kind is not PICTURES
     hours = f"{summary['hours']:.3g} hours, "
     print(
-        f"{manifest}: {summary['videos']} {kind.noun}, {summary['ok']} ok, "
+        f"{manifest}: {counted(summary['videos'], kind.noun)}, {summary['ok']} ok, "
         f"{summary['bad']} bad; {hours * of_time}"
         f"{summary['bytes'] / 1e9:.3g} GB; {', '.join(summary['codecs'])}; "
         f"{', '.join(list(summary['sizes'])[:3])}{keyframes * of_time}"

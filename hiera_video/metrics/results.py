@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from datamodules.wording import counted
 from hiera_video.metrics.multi_view import Outcomes
 
 MOST_CONFUSED = 20
@@ -97,10 +98,10 @@ class Results(NamedTuple):
         summary = self.summary()
         lines = [
             "  ".join(f"{name} {summary[name]:.2%}" for name in METRICS if name in summary)
-            + f"  ({summary['videos']} videos, {self.outcomes.groups[-1].name} views)"
+            + f"  ({counted(summary['videos'], 'videos')}, {self.outcomes.groups[-1].name} views)"
         ]
         if summary["unlabelled"]:
-            lines.append(f"not counted: {summary['unlabelled']} videos without a label")
+            lines.append(f"not counted: {counted(summary['unlabelled'], 'videos')} without a label")
         if summary["failed"]:
             lines.append(f"could not be decoded, counted as wrong: {_few(summary['failed'])}")
         if unpredicted := summary["without_prediction"]:
@@ -113,8 +114,8 @@ class Results(NamedTuple):
         worst = sorted(summary["per_class"].items(), key=lambda item: item[1])[:SHOWN]
         lines.append("lowest classes: " + ", ".join(f"{name} {value:.0%}" for name, value in worst))
         lines += [
-            f"most confused: {pair['label']} as {pair['predicted']}, {pair['videos']} videos, "
-            f"{pair['share']:.0%} of the class"
+            f"most confused: {pair['label']} as {pair['predicted']}, "
+            f"{counted(pair['videos'], 'videos')}, {pair['share']:.0%} of the class"
             for pair in summary["confused"][:SHOWN]
         ]
         return "\n".join(lines)

@@ -95,7 +95,7 @@ def _predict_file(
         rows = stack.enter_context(open(table, "wb"))
         json_lines = stack.enter_context(open(lines, "w", encoding="utf-8"))
         film = stack.enter_context(Film(file, film_path))
-        show = stack.enter_context(progress_line(name, "seconds"))
+        show = stack.enter_context(progress_line(name, "seconds of video"))
         moments = chain(predictor.moments(file, persons, seconds), [None])
         for done, (moment, following) in enumerate(pairwise(moments), 1):
             assert moment is not None

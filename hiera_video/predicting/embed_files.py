@@ -22,6 +22,7 @@ from datamodules.loading.bad_videos import BadVideos
 from datamodules.loading.file_workers import Lost, work
 from datamodules.manifests.manifest import Manifest
 from datamodules.suffixes import PICTURES, kind_of
+from datamodules.wording import counted
 from hiera_video.errors import EmbeddingError, UsageError
 from hiera_video.predicting.embed_worker import EmbedVideo, Video
 from hiera_video.predicting.embedding import EmbeddingOptions
@@ -219,7 +220,7 @@ def _finish(tasks: Sequence[Video], out: Path, scratch: Path, record: dict[str, 
     if not written:
         (out / RECORD).unlink()  # the folder is free for another try
         noun = kind_of(task.path for task in tasks).noun
-        raise UsageError(f"none of the {len(tasks)} {noun} can be read: {out / BAD}", 1)
+        raise UsageError(f"0 of {counted(len(tasks), noun)} can be read: {out / BAD}", 1)
     if record["format"] == "parquet":
         join_table(written, out / TABLE, scratch, record)
 

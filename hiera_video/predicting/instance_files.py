@@ -130,7 +130,7 @@ def _write_video(
         lines, film_path = (stack.enter_context(atomic_file(out / f"{name}{s}")) for s in VIDEO)
         json_lines = stack.enter_context(open(lines, "w", encoding="utf-8"))
         film = stack.enter_context(Film(file, film_path))
-        show = stack.enter_context(progress_line(name, "seconds"))
+        show = stack.enter_context(progress_line(name, "seconds of video"))
         total = math.ceil(file.duration)
         for shown in frames_of(video, stride):
             objects = predictor.in_picture(shown.picture, min_score)

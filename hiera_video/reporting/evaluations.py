@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from datamodules.wording import counted
 from hiera_video.metrics.ava_results import METRIC as MAP
 from hiera_video.metrics.results import METRICS, Results
 from hiera_video.reporting.clips import Clip, playable, worst_mistakes
@@ -139,17 +140,17 @@ def _classification(evaluation: Evaluation) -> Part:
 def _notes(results: Mapping[str, Any]) -> list[str]:
     notes = []
     if count := results.get("unlabelled"):
-        notes.append(f"{count:,} videos without a label are not counted.")
+        notes.append(f"{counted(count, 'videos', ',')} without a label: not counted.")
     for key, fault in (
-        ("failed", "could not be decoded and count as wrong"),
-        ("without_prediction", "have no finite probabilities and count as wrong"),
+        ("failed", "that could not be decoded, counted as wrong"),
+        ("without_prediction", "without finite probabilities, counted as wrong"),
     ):
         if paths := results.get(key):
-            notes.append(f"{len(paths):,} videos {fault}: {_few(paths)}.")
+            notes.append(f"{counted(len(paths), 'videos', ',')} {fault}: {_few(paths)}.")
     if lacking := results.get("missing_views"):
         names = [str(video.get("path")) for video in lacking]
-        notes.append(f"{len(lacking):,} videos lack views and are judged by the others: "
-                     f"{_few(names)}.")  # fmt: skip
+        notes.append(f"{counted(len(lacking), 'videos', ',')} without some of the views, judged by "
+                     f"the others: {_few(names)}.")  # fmt: skip
     return notes
 
 

@@ -1,5 +1,6 @@
 """The configuration and the environment of a run, as rows for people."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -50,9 +51,9 @@ def of_start(start: Mapping[str, Any]) -> list[Row]:
 
 
 def command_of(start: Mapping[str, Any]) -> str:
-    """The command line of a start; the program's path is shortened to ``hiera-video``."""
+    """The command line of a start, for a shell; the program's path becomes ``hiera-video``."""
     words = start.get("argv")
-    return " ".join(["hiera-video", *map(str, words[1:])]) if isinstance(words, list) else ""
+    return shlex.join(["hiera-video", *map(str, words[1:])]) if isinstance(words, list) else ""
 
 
 def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -10,13 +10,16 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from datamodules.wording import counted
 from hiera_video.reporting import facts
 from hiera_video.reporting.curves import LEARNING, SPEED, charts, other_charts
 from hiera_video.reporting.data_uris import picture_uri
 from hiera_video.reporting.evaluations import WORST, percent, summary_of, with_predictions
 from hiera_video.reporting.run_files import (
+    BAD_VIDEOS,
     Curve,
     Evaluation,
+    bad_videos_of,
     curves_of,
     reconstructions_of,
     starts_of,
@@ -25,6 +28,7 @@ from hiera_video.results.prediction_files import Progress
 
 HERE = Path(__file__).parent  # has the template and the style sheet
 MOST_PICTURES = 4  # reconstructions, from the first to the last
+MOST_BAD = 10  # videos that could not be decoded
 KINDS = {
     "PretrainingTask": "pretraining",
     "ClassificationTask": "classification",
@@ -61,7 +65,7 @@ def page(
     folders = [Path.cwd(), *run.absolute().parents]
     parts = [summary_of(evaluation) for evaluation in evaluations]
     parts[:1] = [with_predictions(part, clips, folders, progress) for part in parts[:1]]
-    pictures = reconstructions_of(run)
+    pictures, bad = reconstructions_of(run), bad_videos_of(run)
     return _template().render(
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         name=config.get("name") or run.absolute().name,
@@ -75,6 +79,10 @@ def page(
         learning=charts(curves, LEARNING),
         speed=charts(curves, SPEED),
         others=other_charts(curves),
+        bad=bad[:MOST_BAD],
+        more_bad=len(bad) > MOST_BAD,
+        num_bad=counted(len(bad), "videos", ","),
+        bad_file=run / BAD_VIDEOS,
         facts=facts.of_config(config),
         config_text=config_text,
         start=facts.of_start(starts[-1]) if starts else [],

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from hiera_video.errors import UsageError
 
 RESULTS, PREDICTIONS = "results.json", "predictions.parquet"
+BAD_VIDEOS = "bad_videos.csv"
 OF_A_RUN = ("config.yaml", "run.json", "metrics", "reconstructions", RESULTS)
 
 
@@ -120,6 +121,16 @@ def reconstructions_of(folder: Path) -> list[tuple[int, Path]]:
         if (match := re.fullmatch(r"step-(\d+)", file.stem))
     }
     return sorted(pictures.items())
+
+
+def bad_videos_of(folder: Path) -> list[tuple[str, str]]:
+    """Paths of the videos that a run could not decode, and reasons; empty if it lists none."""
+    file = folder / BAD_VIDEOS
+    if not file.is_file():
+        return []
+    with open(file, newline="", encoding="utf-8", errors="replace") as lines:
+        return [(row["path"], row.get("reason") or "") for row in csv.DictReader(lines)
+                if row.get("path")]  # fmt: skip
 
 
 def evaluation_in(folder: Path, run: Path) -> Evaluation:

@@ -30,8 +30,10 @@ def parts() -> dict[str, Path]:
 def overview() -> str:
     """The names of all configurations, a paragraph for each of their folders."""
     lines = ["configurations, for example --config demo/pretrain:"]
-    for folder, names in groupby(configurations(), lambda name: name.partition("/")[0]):
-        words = " ".join(name.partition("/")[2] for name in names)
-        indent = f"  {folder + '/':14s}"
+    names = [name.partition("/") for name in configurations()]
+    width = 2 + max(len(folder) for folder, *_ in names)  # with its slash and a blank
+    for folder, group in groupby(names, lambda parts: parts[0]):
+        words = " ".join(name for *_, name in group)
+        indent = f"  {folder + '/':{width}s}"
         lines += wrap(words, 96, initial_indent=indent, subsequent_indent=" " * len(indent))
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
+from omegaconf.errors import InterpolationResolutionError
 
 from hiera_video.errors import UsageError, UserError
 from hiera_video.running.compose import prepare, register_resolvers
@@ -108,7 +109,10 @@ class OwnFolder(Callback):
         """
         if config.command != "fit" or not _is_first():
             return
-        folder = Path(config.hydra.run.dir)
+        try:
+            folder = Path(config.hydra.run.dir)
+        except InterpolationResolutionError:
+            return  # it cannot be made: Hydra is going to meet the same error
         try:
             with contextlib.suppress(OSError):  # Hydra is going to meet the same error
                 folder.mkdir(parents=True, exist_ok=True)

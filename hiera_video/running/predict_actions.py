@@ -7,6 +7,7 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
+from datamodules.wording import counted
 from hiera_video.errors import UsageError
 from hiera_video.predicting.action_files import check_request, predict_files
 from hiera_video.predicting.actions import ActionPredictor
@@ -54,7 +55,7 @@ def predict_actions(config: DictConfig, weights: str, classes: Classes) -> None:
     done = predict_files(predictor, persons, videos, out, config.min_action_score)
     if not done:
         raise UsageError("none of the videos could be used", 1)
-    log.info(f"{len(done)} of {len(videos)} videos, results in {out}")
+    log.info(f"{len(done)} of {counted(len(videos), 'videos')}, results in {out}")
 
 
 def action_predictor(config: DictConfig, weights: str, classes: Classes) -> ActionPredictor:

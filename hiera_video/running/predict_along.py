@@ -6,6 +6,7 @@ from pathlib import Path
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
+from datamodules.wording import counted
 from hiera_video.errors import UsageError
 from hiera_video.predicting.along_files import AlongOptions, check_along, predict_along
 from hiera_video.predicting.classifier import Predictor
@@ -46,11 +47,11 @@ def predict_classes_along(config: DictConfig, weights: str, classes: Classes) ->
         check_along(predictor, videos, out, options)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    log.info(f"predict {config.name} along {len(videos)} videos -> {out}")
+    log.info(f"predict {config.name} along {counted(len(videos), 'videos')} -> {out}")
     done = predict_along(predictor, videos, out, options)
     if not done:
         raise UsageError("none of the videos could be used", 1)
-    log.info(f"{len(done)} of {len(videos)} videos, results in {out}")
+    log.info(f"{len(done)} of {counted(len(videos), 'videos')}, results in {out}")
 
 
 def class_predictor(config: DictConfig, weights: str, classes: Classes) -> Predictor:

@@ -7,6 +7,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
 from datamodules.suffixes import EITHER
+from datamodules.wording import counted
 from hiera_video.errors import UsageError
 from hiera_video.predicting.instance_files import check_instances, predict_instances
 from hiera_video.predicting.instances import InstancePredictor
@@ -49,7 +50,7 @@ def predict_objects(config: DictConfig, weights: str, classes: Classes) -> None:
     done = predict_instances(predictor, files, out, *options)
     if not done:
         raise UsageError("none of the files could be used", 1)
-    log.info(f"{len(done)} of {len(files)} files, results in {out}")
+    log.info(f"{len(done)} of {counted(len(files), 'files')}, results in {out}")
 
 
 def _predictor(config: DictConfig, weights: str, classes: Classes) -> InstancePredictor:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig
 
 from datamodules.video.live_source import is_live
+from datamodules.wording import counted
 from hiera_video.errors import UsageError
 from hiera_video.predicting.action_files import record_of
 from hiera_video.predicting.along import top_of
@@ -74,7 +75,7 @@ def predict_live(config: DictConfig, weights: str, classes: Classes) -> None:
             print(json.dumps(record, ensure_ascii=False), file=file, flush=True)
             line = f"{answer.time:.2f} s  {answer.words}  {latency} ms  {dropped} dropped"
             print(line, flush=True)
-    log.info(f"{count} answers, {dropped} frames dropped; results in {out}")
+    log.info(f"{counted(count, 'answers')}, {counted(dropped, 'frames')} dropped; results in {out}")
 
 
 class _Answer(NamedTuple):

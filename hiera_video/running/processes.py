@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 
+import torch
 from lightning import Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -18,6 +19,24 @@ from hiera_video.tasks.sharded_strategy import ShardedStrategy
 log = logging.getLogger(__name__)
 
 ONE_MODEL_A_DEVICE = (SingleDeviceStrategy, DDPStrategy)
+
+
+def check_accelerator(config: DictConfig) -> None:
+    """Refuse to compute on a GPU where there is none, which Lightning would say without a remedy.
+
+    Raises:
+        UsageError: ``trainer.accelerator`` names a GPU that PyTorch does not find.
+    """
+    accelerator = str(config.trainer.get("accelerator"))
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(accelerator, True):
+        return
+    built = torch.backends.cuda.is_built() or accelerator == "mps"
+    reason = "" if built else ", as it is a build for the CPU alone"
+    raise UsageError(
+        f"trainer.accelerator={accelerator}: PyTorch finds no GPU on this machine{reason}; use "
+        "trainer=cpu (with a RUN: trainer.accelerator=cpu)"
+    )
 
 
 def check_strategy_name(config: DictConfig) -> None:

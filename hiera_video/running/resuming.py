@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from datamodules.wording import counted
 from hiera_video.errors import CheckpointError, UsageError
 from hiera_video.running.choices import check_checkpoint
 from hiera_video.tasks.lightning_private import Position
@@ -48,21 +49,22 @@ def is_finished(config: DictConfig, position: Position, path: Path) -> bool:
     epochs, steps = (math.inf if most in (None, -1) else most for most in (epochs, steps))
     if position.epochs > epochs:
         raise UsageError(
-            f"{path} has had {position.epochs} epochs, more than trainer.max_epochs={epochs}; "
-            "raise task.epochs.count"
+            f"{path} has had {counted(position.epochs, 'epochs')}, more than "
+            f"trainer.max_epochs={epochs}; raise task.epochs.count"
         )
     finished = position.epochs == epochs or (position.step >= steps and not position.validates)
     if finished:
         log.info(
-            f"{path} is of a run that is finished: {position.epochs} epochs, {position.step} "
-            "steps; to train on, raise task.epochs.count, trainer.max_epochs or trainer.max_steps"
+            f"{path} is of a run that is finished: {counted(position.epochs, 'epochs')}, "
+            f"{counted(position.step, 'steps')}; to train on, raise task.epochs.count, "
+            "trainer.max_epochs or trainer.max_steps"
         )
     return finished
 
 
 def where(position: Position) -> str:
     """Where a run goes on, in words."""
-    within = f", after {position.batches} batches of it" if position.batches else ""
+    within = f", after {counted(position.batches, 'batches')} of it" if position.batches else ""
     validates = ", with a validation" if position.validates else ""
     return f"step {position.step}, epoch {position.epochs + 1}{within}{validates}"
 

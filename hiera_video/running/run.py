@@ -46,6 +46,7 @@ from hiera_video.running.predict_along import predict_classes_along
 from hiera_video.running.predict_instances import finds_objects, predict_objects
 from hiera_video.running.predict_live import live_sources, predict_live
 from hiera_video.running.processes import (
+    check_accelerator,
     check_processes,
     check_strategy,
     check_strategy_name,
@@ -75,6 +76,7 @@ def run(config: DictConfig) -> Score | None:
     """
     # Everything that can be checked without data is checked first.
     check_values(config)
+    check_accelerator(config)
     check_strategy_name(config)
     _quiet_lightning()
     torch.set_float32_matmul_precision("high")

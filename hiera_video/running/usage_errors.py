@@ -11,7 +11,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
 from hiera_video.errors import SILENT_PROCESS, LostProcess, UsageError, UserError, as_user_error
@@ -52,6 +52,11 @@ def explain(error: BaseException, call: HydraCall) -> UserError | None:
         return UsageError(_instantiation(error))
     if isinstance(error, MissingConfigException):
         return UsageError(_missing_group(error))
+    cause: BaseException | None = error
+    while isinstance(cause, InterpolationResolutionError):
+        cause = cause.__context__
+    if isinstance(cause, OSError):  # as the folder of the run cannot be made
+        return as_user_error(cause)
     if isinstance(error, (ConfigCompositionException, OmegaConfBaseException)):
         return UsageError(_wrong_key(error, call))
     if isinstance(error, OverrideParseException):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torchmetrics import Metric
 
+from datamodules.wording import counted
 from hiera_video.augment.pipeline import Augmentation
 from hiera_video.models.compiling import compile_network
 from hiera_video.models.sharding import (
@@ -351,18 +352,19 @@ class VideoTask(EvaluatedTask):
         warmup = round(self.budget.in_passes(self.warmup_epochs, repeats) * steps_a_pass)
         if trainer.is_global_zero:
             log.info(
-                f"a step is {videos} videos, {videos * repeats} clips: {trainer.world_size} "
-                f"processes x {accumulate} batches x {batch_size} videos x {repeats} clips"
+                f"a step is {counted(videos, 'videos')}, {counted(videos * repeats, 'clips')}: "
+                f"{counted(trainer.world_size, 'processes')} x {counted(accumulate, 'batches')} x "
+                f"{counted(batch_size, 'videos')} x {counted(repeats, 'clips')}"
             )
             log.info(
-                f"learning rate {self.lr * factor:.3g} ({self.lr:g} x {factor:g}); {steps} steps "
-                f"of which {warmup} warm up, {steps_a_pass} a pass over the videos; "
-                f"{steps * videos * repeats:.4g} clips in all"
+                f"learning rate {self.lr * factor:.3g} ({self.lr:g} x {factor:g}); "
+                f"{counted(steps, 'steps')} of which {warmup} warm up, {steps_a_pass} a pass over "
+                f"the videos; {steps * videos * repeats:.4g} clips in all"
             )
         if warmup >= steps:
             log.warning(
-                f"task.warmup_epochs={self.warmup_epochs:g} is {warmup} of {steps} steps: the "
-                "learning rate never falls"
+                f"task.warmup_epochs={self.warmup_epochs:g} is {warmup} of "
+                f"{counted(steps, 'steps')}: the learning rate never falls"
             )
         floor, start = self.min_lr / self.lr, self.warmup_lr / self.lr
         return {

@@ -12,6 +12,10 @@ RIGHT, WRONG = np.array([0, 110, 60]), np.array([190, 20, 20])
 GAP = 6
 CAPTION = "rows: label\ncolumns: predicted"
 EVERY = 10  # classes between two lines
+MOST_NUMBERS = 20  # classes up to which cells have their numbers
+SIZES = range(14, 8, -1)  # pixels of their digits; the largest that fits
+SCALE, BAR, MOST_BAR = "share of the row", 8, 140  # its title, height and greatest width, in pixels
+TICKS = {"0": 0.0, "50": 0.5, "100%": 1.0}
 MOST_CLASSES = 1000  # in a picture: with more, it would fill gigabytes
 
 
@@ -21,7 +25,8 @@ def confusion_picture(
     """Paint a confusion matrix: rows are labels, columns predictions, in the order of class ids.
 
     Cells are green on the diagonal and red elsewhere. The depth of their colour is the square root
-    of their share of the row's videos, so that few confused videos are visible, too.
+    of their share of the row's videos, so that few confused videos are visible, too; a scale shows
+    it. The cells of at most 20 classes have their numbers, if these fit.
 
     Args:
         counts: int ``(classes, classes + 1)``. The last column counts videos without a prediction;
@@ -47,8 +52,10 @@ def confusion_picture(
     headings = [*names, *more_columns]
     caption_font = ImageFont.load_default(12)
     widths = [font.getlength(name) for name in [*names, *headings]]
-    widths += [caption_font.getlength(line) for line in caption.splitlines()]
-    margin = int(max(widths)) + 2 * GAP
+    widths += [caption_font.getlength(line) for line in [*caption.splitlines(), SCALE]]
+    scale = _scale(min(int(max(widths)), MOST_BAR), caption_font)
+    below_caption = 2 * GAP + 16 * len(caption.splitlines())
+    margin = max(int(max(widths)) + 2 * GAP, below_caption + scale.height + GAP)
 
     cells = _colours(counts).repeat(cell, 0).repeat(cell, 1)
     lines = np.arange(EVERY, rows, EVERY) * cell
@@ -61,6 +68,9 @@ def confusion_picture(
         draw.text((margin - GAP, middle), name, "black", font, anchor="rm")
     picture.paste(_turned(headings, margin, cell, font), (margin, 0))
     draw.text((GAP, GAP), caption, "black", caption_font)
+    picture.paste(scale, (GAP, below_caption))
+    if rows <= MOST_NUMBERS:
+        _write_numbers(draw, counts, margin, cell)
     draw.rectangle((margin, margin, margin + columns * cell, margin + rows * cell), outline="black")
     return picture
 
@@ -86,10 +96,42 @@ def _part(counts: np.ndarray, shown: list[int]) -> tuple[np.ndarray, list[str]]:
 def _colours(counts: np.ndarray) -> np.ndarray:
     """Colours of the cells, uint8 ``(classes, columns, 3)``, for counts ``(classes, columns)``."""
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    depth = np.sqrt(share)[..., None]
-    diagonal = np.eye(*counts.shape, dtype=bool)[..., None]
-    colour = np.where(diagonal, RIGHT, WRONG)
-    return (255 - depth * (255 - colour)).round().astype(np.uint8)
+    return _shade(share, np.eye(*counts.shape, dtype=bool))
+
+
+def _shade(share: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The colours of shares of a row, uint8 ``(..., 3)``: green where they are right, else red."""
+    colour = np.where(right[..., None], RIGHT, WRONG)
+    return (255 - np.sqrt(share)[..., None] * (255 - colour)).round().astype(np.uint8)
+
+
+def _scale(width: int, font: Any) -> Image.Image:
+    """The colours of the shares from 0 to 1, those that are right above those that are wrong."""
+    share = np.linspace(0, 1, width - 2)[None].repeat(2, 0)  # (2, width - 2)
+    bars = _shade(share, np.array([[True], [False]])).repeat(BAR, 0)
+    picture = Image.new("RGB", (width, 34 + 2 * BAR), "white")
+    draw = ImageDraw.Draw(picture)
+    draw.text((0, 0), SCALE, "black", font)
+    draw.rectangle((0, 16, width - 1, 17 + 2 * BAR), outline="grey")
+    picture.paste(Image.fromarray(bars), (1, 17))
+    for text, place in TICKS.items():
+        x, length = place * (width - 1), font.getlength(text)
+        draw.text((np.clip(x - length / 2, 0, width - length), 19 + 2 * BAR), text, "black", font)
+    return picture
+
+
+def _write_numbers(draw: Any, counts: np.ndarray, margin: int, cell: int) -> None:
+    """Write the numbers of cells above 0 into them, unless one does not fit."""
+    longest = max(map(str, counts.ravel().tolist()), key=len)
+    fonts = (ImageFont.load_default(size) for size in SIZES)
+    font = next((font for font in fonts if font.getlength(longest) <= cell - 4), None)
+    if font is None:
+        return
+    bright = _colours(counts) @ [0.299, 0.587, 0.114] > 115  # (classes, columns)
+    for row, column in np.argwhere(counts).tolist():
+        x, y = (margin + i * cell + cell // 2 for i in (column, row))
+        colour = "black" if bright[row, column] else "white"
+        draw.text((x, y), str(counts[row, column]), colour, font, anchor="mm")
 
 
 def _turned(names: list[str], length: int, cell: int, font: Any) -> Image.Image:

@@ -1,6 +1,7 @@
 """What `doctor` prints of memory."""
 
 import pytest
+import torch
 
 from hiera_video.commands.memory_report import memory_report
 
@@ -28,6 +29,13 @@ def test_each_part_and_the_largest_batch():
     warning = report("folder/pretrain", *words).splitlines()[-1]
     assert warning.startswith(f"WARNING: data.batch_size={most + 1} does not fit into 90% of 40")
     assert f"; data.batch_size={most} fits. model.grad_checkpointing=true saves" in warning
+
+
+def test_the_memory_of_a_gpu_that_is_not_here_is_said_to_be_assumed(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "fits into 90% of 80 GiB (assumed; set --memory); " in report(
+        "demo/pretrain", memory=None
+    )
 
 
 def test_a_device_that_is_too_small():

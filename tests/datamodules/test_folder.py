@@ -153,31 +153,31 @@ def test_classes_are_counted_and_what_is_suspicious_is_said(root, tmp_path, capl
     assert said(f"class;file\nb;{b}\na;{a}\n") == [("INFO", train), ("INFO", val)]
     assert said(f"{b}\n{a}\n", val=None) == []
     line, none, one, _ = said(f"{a},a\n", class_names=["a", "b"])
-    assert line[1] == "train: 1 videos of 2 classes: first 'a' 1, last 'b' 0, smallest 'b' 0"
+    assert line[1] == "train: 1 video of 2 classes: first 'a' 1, last 'b' 0, smallest 'b' 0"
     assert none == ("WARNING", "train: 1 of 2 classes have no training videos: b")
     assert one == ("WARNING", "train: all videos are of one class, 'a'; an accuracy means nothing")
     assert said(f"{a},Walk\n{b},walk\n", val=None)[1:] == [
         ("WARNING", "train: the classes 'Walk' and 'walk' differ only in case")
     ]
-    assert said(f"{a},a\n", val=None)[0] == ("INFO", "train: 1 videos of one class, 'a'")
+    assert said(f"{a},a\n", val=None)[0] == ("INFO", "train: 1 video of one class, 'a'")
 
 
 def test_a_video_in_two_splits_is_said_before_training(root, caplog):
     (root / "train.csv").write_text("train/a/0.mp4,a\nval/b/2.mp4,b\n")
     loaded(root, "fit", train="train.csv", val="val", batch_size=1)
     (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert warning.startswith("1 of the 3 videos of val are in train, too: b/2.mp4; ")
+    assert warning.startswith("1 of the 3 videos of val is in train, too: b/2.mp4; ")
 
 
 def test_listed_videos_that_do_not_exist_are_found_before_training(root, tmp_path, caplog):
     (root / "some.txt").write_text("train/a/0.mp4 1\nval/b/2.mp4 2\ngone/x.mp4 3\n")
     options = {"train": "some.txt", "val": None, "batch_size": 1}
     options["missing_videos"] = tmp_path / "missing.csv"
-    message = r"some.txt: 1 of 3 videos are missing, the first in row 3: gone/x.mp4 \(33.3%, and"
+    message = r"some.txt: 1 of 3 videos is missing, the first in row 3: gone/x.mp4 \(33.3%, and"
     with pytest.raises(DatasetError, match=message):
         loaded(root, "fit", **options)
     data = loaded(root, "fit", max_missing_share=0.4, **options)
-    assert "1 of 3 videos are missing" in caplog.text
+    assert "1 of 3 videos is missing" in caplog.text
     assert len(data.manifests["train"]) == 2
     assert data.class_names == ("1", "2", "3")
     assert (tmp_path / "missing.csv").read_text().splitlines()[1:] == [

@@ -88,7 +88,7 @@ def test_fit_test_and_predict(kinetics, caplog):
     data = module(kinetics, repeats=2, max_missing_share=0.1, num_classes=2)
     with caplog.at_level(logging.WARNING):
         data.setup("fit")
-    assert "1 of 11 videos are missing, the first in row 12: train/gone_000001_000011" in (
+    assert "1 of 11 videos is missing, the first in row 12: train/gone_000001_000011" in (
         caplog.text
     )
     assert data.class_names == ("eating 'übung', quick", "jumping (high)")
@@ -229,7 +229,7 @@ def test_missing_videos_are_listed_and_too_many_are_an_error(tmp_path):
     file = tmp_path / "lists/missing.csv"
     rows, data = listed(tmp_path, missing_videos=file)
     assert len(rows) == 19
-    with pytest.raises(DatasetError, match=r"1 of 2 videos are missing, the first in row 2: ") as e:
+    with pytest.raises(DatasetError, match=r"1 of 2 videos is missing, the first in row 2: ") as e:
         data.list_split("val", ["a"])
     assert str(e.value).endswith(f"(50.0%, and data.max_missing_share=0.05); listed in {file}")
     with open(file, newline="") as opened:

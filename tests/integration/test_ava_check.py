@@ -62,7 +62,7 @@ def test_it_names_all_faults_and_says_what_is_there_nevertheless(check, root):
     assert lines[2].endswith("row 5: action id 99 is not in the label map")
     assert lines[2].startswith("wrong  ")
     assert any("keyframes of the ground truth that have person boxes" in line for line in lines)
-    assert "2 of 3 videos and 1 annotations have faults" in errors
+    assert "2 of 3 videos and 1 annotation have faults" in errors
 
 
 def test_the_test_split_is_diagnosed_with_its_own_boxes(check, root):
@@ -72,7 +72,7 @@ def test_the_test_split_is_diagnosed_with_its_own_boxes(check, root):
     )
     assert lines[0].startswith(f"wrong  {root / 'other.csv'}, row 1: expected a person score")
     assert {line.split(":")[0] for line in lines[1:]} == {"val", "test"}
-    assert "0 of 2 videos and 1 annotations have faults" in errors
+    assert "0 of 2 videos and 1 annotation have faults" in errors
     lines, _ = check("data.test=val", "data.person_boxes={val:persons.csv,test:persons.csv}")
     assert not any(line.startswith("test:") for line in lines)
 
@@ -88,7 +88,7 @@ def test_without_any_video_there_still_is_a_diagnosis(check, root):
         f"wrong  {truth}: 2 of 2 videos are missing, the first in row 1: videos/a",
     ]
     assert "val: videos that are missing: 2: a, b" in lines
-    assert "2 of 2 videos and 1 annotations have faults" in errors
+    assert "2 of 2 videos and 1 annotation have faults" in errors
 
 
 def test_a_fault_that_all_see_is_named_once(check, root):

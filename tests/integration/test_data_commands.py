@@ -85,7 +85,7 @@ def test_a_configuration_is_prepared_checked_and_read(data, command):
         "warning: test: all videos are of one class, 'walk'; an accuracy means nothing",
         shared,
     ]
-    assert err == "hiera-video: 1 of 11 videos have faults\n"
+    assert err == "hiera-video: 1 of 11 videos has faults\n"
     before = (data.parent / "ready/train/manifest.parquet").read_bytes()
     out, err = command("prepare", *CONFIG, "data.root=videos", "--out", "ready")
     assert err == ""
@@ -115,7 +115,7 @@ def test_a_published_annotation_is_prepared_checked_and_read(data, command, capl
     out, _ = command("prepare", *words, "--out", "ready")
     assert "ready/train/manifest.parquet: 17 videos, 17 ok, 0 bad" in out
     assert "ready/val/manifest.parquet: 2 videos, 2 ok" in out
-    assert "1 of 18 videos are missing" in caplog.text
+    assert "1 of 18 videos is missing" in caplog.text
     listed = (data.parent / "ready/missing_videos.csv").read_text().splitlines()
     file = "k400/annotations/kinetics-400_train.csv"
     assert listed[1:] == [f"train,train/walk0_000000_000010,{file},12"]
@@ -155,7 +155,7 @@ def test_folders_lists_and_manifests(data, command):
     (data / "train/jump/0.mp4").unlink()
     out, err = command("check", "videos/train", code=1)
     assert out.splitlines()[0] == f"missing  {data}/train/jump/0.mp4"
-    assert err.splitlines()[-1] == "hiera-video: 1 of 5 videos have faults"
+    assert err.splitlines()[-1] == "hiera-video: 1 of 5 videos has faults"
 
 
 def test_a_folder_of_splits_is_prepared_and_checked_split_by_split(data, command):
@@ -172,7 +172,7 @@ def test_a_folder_of_splits_is_prepared_and_checked_split_by_split(data, command
     for source in ("videos", "ready"):
         out, err = command("check", source, code=1)
         assert f"corrupt  {data}/val/walk/broken.mp4: " in out
-        assert err.splitlines()[-1] == "hiera-video: 1 of 9 videos have faults"
+        assert err.splitlines()[-1] == "hiera-video: 1 of 9 videos has faults"
     command("prepare", "videos", "--out", "videos", "--quick")  # in place
     assert (data / "train/manifest.parquet").exists()
 
@@ -193,9 +193,9 @@ def test_what_a_list_names_is_looked_for_before_anything_is_decoded(data, comman
     (data / "list.csv").write_text(f"# mine\nlabel,filename\nrun,gone.mp4\n{rows}")
     out, err = command("check", "videos/list.csv", code=1)
     assert out.splitlines()[0] == "missing  gone.mp4: videos/list.csv, row 3"
-    assert err.splitlines()[-1] == "hiera-video: 1 of 3 videos have faults"
+    assert err.splitlines()[-1] == "hiera-video: 1 of 3 videos has faults"
     out, _ = command("prepare", "videos/list.csv", "--out", "ready")
-    assert "1 of 3 videos are missing, the first in row 3: gone.mp4" in caplog.text
+    assert "1 of 3 videos is missing, the first in row 3: gone.mp4" in caplog.text
     assert "list.csv: 2 videos of 2 classes: first 'run' 0, last 'walk' 2, smallest 'run' 0" in out
     words = ("--config", "folder/finetune", "data.root=videos", "data.train=list.csv")
     out, _ = command("check", *words, "data.val=null", "data.test=null", code=1)
@@ -309,7 +309,7 @@ def test_wrong_shards_and_options(data, command):
 
 def test_a_place_that_cannot_be_written_to_and_data_without_one_good_video(data, command):
     (data.parent / "file").touch()
-    _, err = command("prepare", "videos/train", "--out", "file/x", code=1)
+    _, err = command("prepare", "videos/train", "--out", "file/x", code=2)
     assert err == "hiera-video: file/x: Not a directory\n"
     (data.parent / "bad").mkdir()
     (data.parent / "bad/x.mp4").touch()

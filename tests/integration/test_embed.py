@@ -92,7 +92,7 @@ def test_pictures_of_a_folder_and_their_neighbours(folder, tmp_path):
         (["run", "videos", "--out", "o", "--stride", "0"], 2, "stride must be a positive"),
         (["run", "videos", "--out", "o", "--processes", "0"], 2, "must be positive"),
         (["run", "videos", "--out", "bad.mp4"], 2, "bad.mp4 is a file; name a folder"),
-        (["run", "bad.mp4", "--out", "o"], 1, "none of the 1 videos can be read"),
+        (["run", "bad.mp4", "--out", "o"], 1, "0 of 1 video can be read"),
         (["run", "videos", "--out", "o", "--format", "csv"], 2, "invalid choice: 'csv'"),
     ],
 )

@@ -134,7 +134,7 @@ def test_a_folder_of_pictures_without_a_configuration(tmp_path):
     output = run("check", "pictures", "--processes", "1", cwd=tmp_path, code=1)
     assert f"corrupt  {file}: image file is truncated" in output
     assert "pictures: 4 images of 2 classes: first 'cat' 2, last 'dog' 2" in output
-    assert output.endswith("1 of 4 images have faults\n")
+    assert output.endswith("1 of 4 images has faults\n")
     words = ("prepare", "pictures", "--out", "out", "--transcode", "--processes", "1")
     output = run(*words, "--short-side", "30", "--pack", cwd=tmp_path)
     assert "out/manifest.parquet: 4 images, 3 ok, 1 bad; " in output
@@ -144,7 +144,7 @@ def test_a_folder_of_pictures_without_a_configuration(tmp_path):
     assert table["ok"] == [True, True, True, False]
     assert (table["width"][:3], table["height"][:3]) == ([40] * 3, [30] * 3)
     output = run("check", "out/packed", cwd=tmp_path, code=1)
-    assert output.endswith("1 of 4 images have faults\n")
+    assert output.endswith("1 of 4 images has faults\n")
     output = run(*words[:-2], "--crf", "20", cwd=tmp_path, code=2)
     assert output.endswith("--crf is for videos; images are written as JPEG of quality 95\n")
 

@@ -69,7 +69,7 @@ def test_plain_environment_variables(workspace, unbroken):
         for rank in range(2)
     ]
     outputs = [command.wait() for command in commands]
-    assert "2 processes x 1 batches x 2 videos" in outputs[0]
+    assert "2 processes x 1 batch x 2 videos" in outputs[0]
     assert_same_weights("plain", unbroken, workspace)
 
 

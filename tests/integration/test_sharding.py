@@ -60,7 +60,7 @@ HALF = [*AUTOENCODER, "trainer.precision=bf16-mixed", "trainer.num_sanity_val_st
 def test_two_sharded_processes_train_as_one(name, config, tolerance, workspace):
     fit(config, f"{name}-one", workspace, trainer="default")
     output = fit(config, f"{name}-two", workspace, processes=2)
-    assert "2 processes x 1 batches x 2 videos" in output
+    assert "2 processes x 1 batch x 2 videos" in output
     expected, actual = curve(f"{name}-one", workspace), curve(f"{name}-two", workspace)
     assert len(expected) == 12
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)

@@ -65,7 +65,7 @@ def test_accumulated_batches_make_the_same_step(workspace):
     run(*words, "run_dir=runs/at-once", cwd=workspace)
     words += ["data.batch_size=5", "task.batch.global=10"]
     output = run(*words, "run_dir=runs/accumulated", cwd=workspace)
-    assert "a step is 10 videos, 10 clips: 1 processes x 2 batches x 5 videos x 1 clips" in output
+    assert "a step is 10 videos, 10 clips: 1 process x 2 batches x 5 videos x 1 clip" in output
     once, accumulated = (checkpoint(workspace, n) for n in ("at-once", "accumulated"))
     assert once["global_step"] == accumulated["global_step"] == 4
     for key, value in once["state_dict"].items():

@@ -200,7 +200,7 @@ def test_two_videos_of_one_name_are_refused(data, tmp_path):
 
 def test_none_can_be_read(data, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(UsageError, match="none of the 2 videos can be read") as error:
+    with pytest.raises(UsageError, match="0 of 2 videos can be read") as error:
         embed_files(data / "run", listed(data, ["a/bad.mp4", "gone.mp4"]), out)
     assert error.value.exit_code == 1
     assert len((out / "bad_videos.csv").read_text().splitlines()) == 3

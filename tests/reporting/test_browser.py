@@ -13,6 +13,10 @@ PLAYED = """Promise.all([...document.querySelectorAll("video")].map(async video 
     while (video.currentTime < 0.2) await new Promise(done => setTimeout(done, 20));
     return video.readyState >= 2 && video.videoWidth > 0;
 }))"""
+# Tables that are wider than their place; a confusion matrix may be, its names stay in view.
+CUT_OFF = """[...document.querySelectorAll(".box")]
+    .filter(box => box.querySelector("table:not(.matrix)") && box.scrollWidth > box.clientWidth)
+    .map(box => box.getAttribute("aria-label"))"""
 # Contrast of every word with what is behind it, by WCAG 2; the least one.
 CONTRAST = """(() => {
     const light = c => c.map(v => v / 255)
@@ -43,6 +47,8 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     run = write_run(folder / "fit")
     write_reconstructions(run, [100, 200])
+    bad = [f"{'a-long-folder/' * 9}{i}.mp4,Invalid data found when processing input" for i in "ab"]
+    (run / "bad_videos.csv").write_text("\n".join(["path,reason", *bad]))
     videos = write_videos(folder / "videos", 3)
     write_test(run, folder / "test", videos, [0, 1, 1], [0, 2, 2])
     names = tuple(f"a long name of a class, number {i}" for i in range(30))
@@ -68,6 +74,7 @@ def test_the_page_is_whole_in_a_browser(browser, page, name, width, dark):
     assert browser.evaluate(PICTURES)
     assert browser.evaluate("document.images.length") == (2 if name == "few" else 3)
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate(CUT_OFF) == []
     if name == "few":
         assert browser.evaluate(PLAYED) == [True, True]
     assert browser.evaluate(CONTRAST) >= 4.5

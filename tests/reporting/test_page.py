@@ -93,6 +93,27 @@ def test_results_without_predictions_are_shown(run):
     assert "There is no predictions.parquet beside these results" in text
 
 
+def test_bad_videos_are_listed_with_their_reasons(run):
+    assert "cannot be decoded" not in text_of(page_of(run))
+    file = run / "bad_videos.csv"
+    file.write_text(f'path,reason\na/{EVIL}.mp4,"Invalid data, at 3 s"\n')
+    text = text_of(page_of(run))
+    assert "1 video: replaced by others in training" in text
+    assert f"The list is {file}. Video Reason a/{EVIL}.mp4 Invalid data, at 3 s" in text
+    file.write_text("path,reason\n" + "".join(f"{i}.mp4,cut off\n" for i in range(11)))
+    text = text_of(page_of(run))
+    assert "11 videos: replaced by others in training, counted as wrong in a test. " in text
+    assert f"{file}; these are its first 10. Video Reason 0.mp4 cut off" in text
+    assert "9.mp4" in text
+    assert "10.mp4" not in text
+
+
+def test_commands_can_be_pasted_into_a_shell(run):
+    start = {"argv": ["x/__main__.py", "fit", "data.root=my videos", "data.size=[8,8]"]}
+    (run / "run.json").write_text(json.dumps([start]))
+    assert "hiera-video fit 'data.root=my videos' 'data.size=[8,8]'" in text_of(page_of(run))
+
+
 def test_changed_weights_are_told(run):
     add_test(run)
     (run / "checkpoints/best.ckpt").write_bytes(b"later weights")

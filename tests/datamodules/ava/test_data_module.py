@@ -326,7 +326,7 @@ def test_missing_videos(root, caplog):
     with caplog.at_level(logging.WARNING):
         data = make(root, max_missing_share=0.5)
         data.setup("test")
-    assert "1 of 2 videos are missing" in caplog.text
+    assert "1 of 2 videos is missing" in caplog.text
     assert set(data.manifests["test"].table["keyframe"].to_pylist()) == {1, 2}
     assert len(data.ground_truth("test").video) == len(TRUTH)
 
@@ -335,7 +335,7 @@ def test_a_video_to_train_and_to_validate_is_said(root, caplog):
     write(root, "ava_train_v2.2.csv", TRUTH[:2])
     make(root).setup("fit")
     (warning,) = [record.message for record in caplog.records]
-    assert warning.startswith("1 of the 2 videos of val are in train, too: videos/a.mp4; leave")
+    assert warning.startswith("1 of the 2 videos of val is in train, too: videos/a.mp4; leave")
 
 
 def test_person_boxes_of_other_videos_are_left_out(root, caplog):
@@ -428,7 +428,7 @@ def test_all_videos_are_missing(root):
 
 def test_names_that_no_file_can_have_are_missing(root):
     write(root, "ava_val_v2.2.csv", [*TRUTH, f"{'x' * 300},2,{RED},12,0"])
-    with pytest.raises(DatasetError, match="1 of 3 videos are missing, the first in row 5"):
+    with pytest.raises(DatasetError, match="1 of 3 videos is missing, the first in row 5"):
         make(root).setup("test")
 
 

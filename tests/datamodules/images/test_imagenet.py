@@ -121,7 +121,7 @@ def test_a_missing_validation_picture_is_counted(root, caplog):
     (root / "val/ILSVRC2012_val_00000002.JPEG").unlink()
     data = module(root, max_missing_share=0.5)
     assert labels(data) == [2, 1, 1]
-    assert "1 of 4 images are missing" in caplog.text
+    assert "1 of 4 images is missing" in caplog.text
 
 
 @pytest.mark.parametrize(

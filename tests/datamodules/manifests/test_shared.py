@@ -25,7 +25,7 @@ def test_how_many_which_and_where(videos):
     train = split(videos, "pool/a.mp4", "pool/b.mp4", "pool/a.mp4")
     val = split(videos, "pool/c.mp4", "pool/b.mp4", "pool/b.mp4")
     (warning,) = shared_videos({"train": train, "val": val, "test": split(videos, "pool/c.mp4")})
-    assert warning.startswith("1 of the 2 videos of val are in train, too: pool/b.mp4; leave")
+    assert warning.startswith("1 of the 2 videos of val is in train, too: pool/b.mp4; leave")
     many = split(videos, *(f"{i}.mp4" for i in range(9)))
     (warning,) = shared_videos({"train": many, "test": many})
     assert "9 of the 9 videos of test are in train, too: 0.mp4, 1.mp4, 2.mp4, ...; " in warning

@@ -1,0 +1,39 @@
+"""What of a trainer is refused before it is made."""
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from hiera_video.errors import UsageError
+from hiera_video.running.processes import check_accelerator
+
+
+def check(accelerator):
+    check_accelerator(OmegaConf.create({"trainer": {"accelerator": accelerator}}))
+
+
+def machine_with(monkeypatch, cuda=False, mps=False, build=True):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: build)
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps"])
+def test_a_gpu_that_is_not_there_is_refused_with_the_remedy(monkeypatch, accelerator):
+    machine_with(monkeypatch)
+    with pytest.raises(UsageError, match=rf"^trainer.accelerator={accelerator}: .*use trainer=cpu"):
+        check(accelerator)
+
+
+def test_a_build_without_cuda_is_named(monkeypatch):
+    machine_with(monkeypatch, build=False)
+    with pytest.raises(UsageError, match="finds no GPU on this machine, as it is a build for the"):
+        check("gpu")
+
+
+def test_what_is_there_passes(monkeypatch):
+    machine_with(monkeypatch, mps=True)
+    for accelerator in ("gpu", "mps", "cpu", "auto", "tpu"):  # others are Lightning's to refuse
+        check(accelerator)
+    with pytest.raises(UsageError, match="cuda"):
+        check("cuda")
