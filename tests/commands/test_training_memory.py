@@ -142,7 +142,9 @@ def test_estimate_of_a_mask_rcnn_is_within_15_percent_of_what_is_allocated(
     assert estimate.peak(PICTURES) == pytest.approx(measured, rel=0.15)
 
 
-@pytest.mark.parametrize(("checkpointing", "gib"), [(False, 2.82), (True, 1.09)])
+@pytest.mark.parametrize(
+    ("checkpointing", "gib"), [(False, 2.82), pytest.param(True, 1.09, marks=pytest.mark.slow)]
+)
 def test_memory_of_a_picture_of_coco(checkpointing, gib):
     """As docs/coco.md states it; no global block keeps 4,096 x 4,096 attention weights."""
     words = [f"model.grad_checkpointing={checkpointing}"]
