@@ -34,6 +34,7 @@ def memory_report(config: str, words: Sequence[str], memory: float | None, devic
             accumulates=parts.sharded and parts.accumulates(devices),
             bucket_view=parts.bucket_view,
             gpu=parts.accelerator != "cpu",
+            size=parts.size,
         )
     except Exception as error:  # a task or network of the user's own may do anything on meta
         reason = " ".join(str(error).split()) or type(error).__name__

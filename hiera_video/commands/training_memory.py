@@ -24,7 +24,7 @@ fragmented memory take, so only `USABLE` of a device's memory is planned for.
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -34,10 +34,12 @@ from torch import Tensor, nn
 from hiera_video.errors import UsageError
 from hiera_video.models.activations import Activations, activations
 from hiera_video.models.hiera import Hiera
+from hiera_video.models.mask_rcnn import MaskRCNNHiera
 from hiera_video.models.network_input import takes_images
 from hiera_video.models.sharding import products
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.detection import DetectionTask, action_loss
+from hiera_video.tasks.instance_segmentation import InstanceSegmentationTask
 from hiera_video.tasks.pretraining import PretrainingTask
 
 GIB = 2**30
@@ -52,6 +54,7 @@ PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
     "16-true": (torch.float16, None),
 }
 BOXES = 4  # of a keyframe, for detection
+OBJECTS = 7  # of a picture, as in COCO; their masks are part of the input
 MOST_CLIPS = 1_000_000
 
 
@@ -64,7 +67,7 @@ class TrainingMemory(NamedTuple):
         optimizer: its state.
         average: of the weights; 0 if there is none.
         gathered: weights that sharding gathers at a time; 0 without sharding.
-        input: of one clip as uint8.
+        input: of one clip as uint8, with the masks of its objects.
         activations: of a batch, with its normalised clips.
     """
 
@@ -107,6 +110,7 @@ def training_memory(
     accumulates: bool = False,
     bucket_view: bool = False,
     gpu: bool = True,
+    size: Sequence[int] | None = None,
 ) -> TrainingMemory:
     """Estimate the memory of a training.
 
@@ -119,6 +123,7 @@ def training_memory(
         accumulates: several batches make a step.
         bucket_view: DDP keeps gradients in its buckets alone.
         gpu: the devices are GPUs, not CPUs.
+        size: height and width of pictures in pixels, for a network that takes any.
 
     Raises:
         UsageError: another kind of task, a network of the user's own, or a precision that is not
@@ -143,13 +148,17 @@ def training_memory(
             part.to(autocast)
     frames = (1,) if takes_images(network) else ()
     clip = (network.in_chans, *frames, *network.input_size)  # (3, T, H, W)
+    masks = 0
+    if isinstance(network, MaskRCNNHiera):
+        clip = (network.in_chans, *(size or network.input_size))  # (3, H, W)
+        masks = OBJECTS * math.prod(clip[1:])
     return TrainingMemory(
         weights=weights // share,
         gradients=gradients * (2 if buckets else 1) // (1 if accumulates else share),
         optimizer=optimizer // share,
         average=weights // share if averages else 0,
         gathered=gathered,
-        input=math.prod(clip),
+        input=math.prod(clip) + masks,
         activations=activations(network, loss, clip, autocast, gpu),
     )
 
@@ -163,6 +172,8 @@ def _loss(task: Any) -> Callable[[Tensor], Tensor]:
             return lambda video: _cross_entropy(task(video))
         case DetectionTask():
             return lambda video: _loss_of_boxes(task, video)
+        case InstanceSegmentationTask():
+            return lambda images: _loss_of_objects(task.model, images)
     raise UsageError(f"what {type(task).__name__} computes is not known here")
 
 
@@ -178,6 +189,41 @@ def _loss_of_boxes(task: DetectionTask, video: Tensor) -> Tensor:
     clip = _indices(len(video)).repeat_interleave(BOXES, output_size=BOXES * len(video))  # (N,)
     logits = task(video, torch.empty(len(clip), 4, device="meta"), clip)  # (N, classes)
     return action_loss(logits, torch.empty_like(logits, dtype=torch.float32))
+
+
+def _loss_of_objects(model: MaskRCNNHiera, images: Tensor) -> Tensor:
+    """The loss of a Mask R-CNN that finds as many boxes and objects as it learns from at most."""
+    from torchvision.models.detection.rpn import concat_box_prediction_layers
+
+    maps, rpn, heads = model.pyramid(images), model.rpn, model.roi_heads
+    scores, offsets = concat_box_prediction_layers(*rpn.head(list(maps.values())))
+    anchors = _indices(len(images) * rpn.fg_bg_sampler.batch_size_per_image)
+    losses = [_l1(scores[anchors]), _l1(offsets[anchors])]
+    boxes = heads.fg_bg_sampler.batch_size_per_image
+    objects = int(boxes * heads.fg_bg_sampler.positive_fraction)
+    x = _features(heads.box_roi_pool, maps, len(images) * boxes)
+    losses += [_l1(x) for x in heads.box_predictor(heads.box_head(x))]
+    x = _features(heads.mask_roi_pool, maps, len(images) * objects)
+    masks = heads.mask_predictor(heads.mask_head(x))  # (objects, classes, 28, 28)
+    index = _indices(len(masks))
+    return torch.stack([*losses, _l1(masks[index, index])]).sum()
+
+
+def _features(pool: Any, maps: dict[str, Tensor], boxes: int) -> Tensor:
+    """Features of so many boxes, each map's share the same."""
+    from torchvision.ops import roi_align
+
+    parts = torch.empty(boxes, 5, device="meta").tensor_split(len(pool.maps))
+    return torch.cat(
+        [
+            roi_align(maps[name], rows, pool.output_size, 1.0, 0, aligned=True)
+            for name, rows in zip(pool.maps, parts, strict=True)
+        ]
+    )
+
+
+def _l1(x: Tensor) -> Tensor:
+    return F.l1_loss(x, torch.empty_like(x))
 
 
 def _bytes(tensors: list[Tensor]) -> int:

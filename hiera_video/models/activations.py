@@ -27,7 +27,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from hiera_video.models.blocks import HieraBlock
 
-HALF_PRECISION = (F.linear, F.conv2d, F.conv3d, torch.matmul, Tensor.matmul, torch.bmm)
+HALF_PRECISION = (
+    *(F.linear, F.conv2d, F.conv3d, F.conv_transpose2d),
+    *(torch.matmul, Tensor.matmul, torch.bmm),
+)
 FUSED_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 # Two batches tell what all others need. With a single clip, some copies would be views.
 BATCHES = (2, 3)
@@ -88,7 +91,8 @@ def _live_bytes(
     kernels = DeviceKernels(autocast, gpu)
     ignored = [*network.parameters(), *network.buffers(), *gradients]
     with LiveBytes(ignored) as live, kernels.within(network):
-        value = loss(torch.empty(shape, device="meta"))
+        with kernels:
+            value = loss(torch.empty(shape, device="meta"))
         kernels.copies = None  # autocast ends; each block that is recomputed makes its own
         value.backward()
     network.zero_grad()
@@ -162,7 +166,7 @@ class DeviceKernels(TorchFunctionMode):
 
     @contextmanager
     def within(self, network: nn.Module) -> Iterator[None]:
-        """Enter the mode whenever the network runs, or one of its blocks.
+        """Enter the mode whenever a block of the network runs.
 
         Checkpointing runs blocks again in the backward pass, and there a mode that was entered
         before does not hold.
@@ -176,7 +180,7 @@ class DeviceKernels(TorchFunctionMode):
 
         hooks = []
         for module in network.modules():
-            if module is network or isinstance(module, HieraBlock):
+            if isinstance(module, HieraBlock):
                 hooks.append(module.register_forward_pre_hook(enter))
                 # Also after an exception: recomputing a block stops once it has all it needs.
                 hooks.append(module.register_forward_hook(leave, always_call=True))

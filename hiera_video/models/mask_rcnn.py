@@ -1,7 +1,7 @@
 """Instance segmentation: a Mask R-CNN on the maps of a Hiera, all four stages by way of an FPN.
 
 Hiera, section 5 and table 15, after Li et al., "Exploring Plain Vision Transformer Backbones for
-Object Detection", 2022 (ViTDet). The detector is made of torchvision's parts.
+Object Detection", 2022 (ViTDet). The detector is made of torchvision's modules.
 
 Legend: B pictures, C channels, H W pixels, H' W' a map of tokens, N instances of one picture.
 """
@@ -57,9 +57,8 @@ class MaskRCNNHiera(Hiera):
 
     The heads follow table 15: two hidden convolutions in the RPN; four with LayerNorm and one fully
     connected layer for boxes; four with LayerNorm for masks. LayerNorm is over the channels of each
-    position. Thresholds and numbers of samples are those of detectron2, which the paper used. Not
-    so the losses of boxes (smooth L1, beta 1/9), RoIAlign (four fixed points a bin, no shift by
-    half a pixel) and the anchors (of whole pixels), which are torchvision's.
+    position. Thresholds, numbers of samples, anchors, losses, RoIAlign and the weights that layers
+    start from are those of detectron2, which the paper used (see `models.mask_rcnn_parts`).
 
     Args:
         input_size: ``(height, width)`` in pixels that the position embedding is learned at.
@@ -110,7 +109,9 @@ class MaskRCNNHiera(Hiera):
         self.stage_norms = nn.ModuleList(layer_norm(dim) for dim in self.stage_dims[:-1])
         self.fpn = _feature_pyramid(self.stage_dims, width)
         self.rpn = _proposals(width)
-        self.roi_heads = _heads(num_classes + 1, width, box_features, box_samples, min_score)
+        self.roi_heads = _heads(
+            num_classes + 1, width, box_features, box_samples, min_score, self.patch_stride[0]
+        )
         # Under autocast these would be bfloat16, in which boxes are off by several pixels.
         for module in (self.rpn.head, self.roi_heads.box_predictor, self.roi_heads.mask_predictor):
             module.register_forward_hook(_to_float32)
@@ -254,11 +255,12 @@ def _feature_pyramid(dims: Sequence[int], width: int) -> nn.Module:
 
 def _proposals(width: int) -> Any:
     """The RPN."""
-    from torchvision.models.detection.anchor_utils import AnchorGenerator
-    from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+    from torchvision.models.detection.rpn import RPNHead
 
-    anchors = AnchorGenerator(tuple((side,) for side in ANCHORS), (RATIOS,) * len(ANCHORS))
-    return RegionProposalNetwork(
+    from hiera_video.models.mask_rcnn_parts import Anchors, ProposalNetwork
+
+    anchors = Anchors(tuple((side,) for side in ANCHORS), (RATIOS,) * len(ANCHORS))
+    return ProposalNetwork(
         anchors,
         RPNHead(width, len(RATIOS), conv_depth=2),
         fg_iou_thresh=0.7,
@@ -271,16 +273,18 @@ def _proposals(width: int) -> Any:
     )
 
 
-def _heads(outputs: int, width: int, features: int, samples: int, min_score: float) -> Any:
+def _heads(
+    outputs: int, width: int, features: int, samples: int, min_score: float, stride: int
+) -> Any:
     """The heads of boxes and masks, with so many classes, the background included."""
     from torchvision.models.convnext import LayerNorm2d  # over the channels of each position
     from torchvision.models.detection import faster_rcnn, mask_rcnn
-    from torchvision.models.detection.roi_heads import RoIHeads
-    from torchvision.ops import MultiScaleRoIAlign
+
+    from hiera_video.models.mask_rcnn_parts import Heads, RoIPool
 
     norm, maps, convolutions = partial(LayerNorm2d, eps=1e-6), ["0", "1", "2", "3"], [width] * 4
-    return RoIHeads(
-        box_roi_pool=MultiScaleRoIAlign(maps, 7, sampling_ratio=2),
+    return Heads(
+        box_roi_pool=RoIPool(maps, 7, stride),
         box_head=faster_rcnn.FastRCNNConvFCHead((width, 7, 7), convolutions, [features], norm),
         box_predictor=faster_rcnn.FastRCNNPredictor(features, outputs),
         fg_iou_thresh=0.5,
@@ -291,7 +295,7 @@ def _heads(outputs: int, width: int, features: int, samples: int, min_score: flo
         score_thresh=min_score,
         nms_thresh=0.5,
         detections_per_img=DETECTIONS,
-        mask_roi_pool=MultiScaleRoIAlign(maps, 14, sampling_ratio=2),
+        mask_roi_pool=RoIPool(maps, 14, stride),
         mask_head=mask_rcnn.MaskRCNNHeads(width, convolutions, 1, norm),
         mask_predictor=mask_rcnn.MaskRCNNPredictor(width, width, outputs),
     )

@@ -22,6 +22,7 @@ class TrainingParts(NamedTuple):
         bucket_view: whether DDP keeps gradients in its buckets alone.
         sharded: whether the devices share weights, gradients and the optimiser's state.
         averages: whether the device holds a moving average of the weights.
+        size: height and width, as ``data.size``; None: the data has no such setting.
     """
 
     task: Any
@@ -33,6 +34,7 @@ class TrainingParts(NamedTuple):
     bucket_view: bool
     sharded: bool
     averages: bool
+    size: Sequence[int] | None
 
     def accumulates(self, devices: int) -> bool:
         """Whether several batches make a step on so many devices.
@@ -70,4 +72,5 @@ def training_parts(config: str, words: Sequence[str]) -> TrainingParts:
             bucket_view=bool(options.get("gradient_as_bucket_view")),
             sharded=str(options.get("_target_")).endswith(".ShardedStrategy"),
             averages=ema.get("decay") is not None and ema.get("device") != "cpu",
+            size=OmegaConf.select(values, "data.size"),
         )

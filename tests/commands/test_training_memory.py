@@ -6,10 +6,18 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hiera_video import create_detector, create_mae, create_model
-from hiera_video.commands.training_memory import USABLE, training_memory
+from hiera_video import create_detector, create_mae, create_mask_rcnn, create_model
+from hiera_video.augment import Augmentation
+from hiera_video.commands.training_memory import GIB, OBJECTS, USABLE, training_memory
 from hiera_video.errors import UsageError
-from hiera_video.tasks import ClassificationTask, DetectionTask, PretrainingTask, ProbingTask
+from hiera_video.running.training_parts import training_parts
+from hiera_video.tasks import (
+    ClassificationTask,
+    DetectionTask,
+    InstanceSegmentationTask,
+    PretrainingTask,
+    ProbingTask,
+)
 from tests.allocations import most_allocated
 from tests.fake_videos import ColourVideos
 from tests.models.conftest import _one_thread  # noqa: F401
@@ -26,6 +34,7 @@ SMALL = {
 }
 DECODER = {"decoder_embed_dim": 64, "decoder_depth": 2, "decoder_num_heads": 4}
 CLIPS = 12
+PICTURES, PICTURE, SAMPLES = 2, (64, 96), 24  # of boxes; a quarter are objects
 
 
 def classification(**model):
@@ -41,6 +50,39 @@ def pretraining(**model):
 def detection(**model):
     create = partial(create_detector, "hiera_tiny_16x224", **SMALL, **model)
     return DetectionTask(create)
+
+
+def instances(**model):
+    heads = {"width": 24, "box_features": 48, "box_samples": SAMPLES}
+    encoder = {**SMALL, "input_size": (64, 64), "embed_dim": 16}
+    create = partial(create_mask_rcnn, "hiera_tiny_224", num_classes=3, **encoder, **heads, **model)
+    augment = Augmentation(horizontal_flip=False)
+    return InstanceSegmentationTask(create, class_names=NAMES, augment=augment)
+
+
+class ManyObjects(BoxData):
+    """Some batches of pictures, each with as many objects as a step learns from."""
+
+    batch_size, category_ids, class_names = PICTURES, (1, 2, 3), NAMES
+
+    def __init__(self):
+        count = OBJECTS * PICTURES
+        boxes = torch.tensor([[4.0, 8, 64, 48]]).repeat(count, 1)
+        super().__init__(
+            {
+                "video": torch.zeros(PICTURES, 3, 1, *PICTURE, dtype=torch.uint8),
+                "seed": torch.arange(PICTURES),
+                "picture_size": torch.tensor([PICTURE] * PICTURES),
+                "boxes": boxes + torch.arange(count)[:, None] % OBJECTS * 2,
+                "box_clip": torch.arange(PICTURES).repeat_interleave(OBJECTS),
+                "box_labels": torch.ones(count, dtype=torch.int64),
+                "masks": torch.full((count, PICTURE[0], PICTURE[1] // 8), 255, dtype=torch.uint8),
+                "failed": [],
+            }
+        )
+
+    def train_dataloader(self):
+        return DataLoader([self.batch] * 4, batch_size=None, collate_fn=dict)
 
 
 class ManyBoxes(BoxData):
@@ -88,6 +130,27 @@ def test_estimate_is_within_15_percent_of_what_is_allocated(
     task = make(grad_checkpointing=checkpointing)
     measured = measured_peak(task, data_for(task), tmp_path, precision=precision)
     assert estimate.peak(CLIPS) == pytest.approx(measured, rel=0.15)
+
+
+@pytest.mark.parametrize(("precision", "checkpointing"), [("32-true", False), ("bf16-mixed", True)])
+def test_estimate_of_a_mask_rcnn_is_within_15_percent_of_what_is_allocated(
+    precision, checkpointing, tmp_path
+):
+    make = partial(instances, grad_checkpointing=checkpointing)
+    estimate = training_memory(make(), precision, gpu=False, size=PICTURE)
+    measured = measured_peak(make(), ManyObjects(), tmp_path, precision=precision)
+    assert estimate.peak(PICTURES) == pytest.approx(measured, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("checkpointing", "gib"), [(False, 2.82), pytest.param(True, 1.09, marks=pytest.mark.slow)]
+)
+def test_memory_of_a_picture_of_coco(checkpointing, gib):
+    """As docs/coco.md states it; no global block keeps 4,096 x 4,096 attention weights."""
+    words = [f"model.grad_checkpointing={checkpointing}"]
+    parts = training_parts("coco/base", words)
+    memory = training_memory(parts.task, parts.precision, size=parts.size)
+    assert (memory.peak(3) - memory.peak(2)) / GIB == pytest.approx(gib, abs=0.01)
 
 
 @pytest.mark.gpu
