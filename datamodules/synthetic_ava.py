@@ -71,11 +71,14 @@ class Shapes(NamedTuple):
         boxes: box of each shape at each keyframe: x1, y1, x2, y2 as fractions of the picture,
             float64 ``(shapes, seconds - 1, 4)``.
         actions: names of the actions of each shape at each keyframe.
+        masks: the pixels of each shape at each keyframe, bool
+            ``(shapes, seconds - 1, size, size)``. Shapes do not cover each other.
     """
 
     frames: np.ndarray
     boxes: np.ndarray
     actions: list[list[list[str]]]
+    masks: np.ndarray
 
 
 def random_motion(seconds: int, rng: np.random.Generator) -> Motion:
@@ -101,16 +104,18 @@ def render_shapes(rng: np.random.Generator, seconds: int, size: int) -> Shapes:
     picture = np.repeat(0.45 * paint(still, rng)[None], num_frames, axis=0)  # (T, size, size, 3)
     cells = rng.permutation(4)[: rng.integers(2, 5)]
     boxes, actions = [], []
-    for cell in cells.tolist():
+    masks = np.zeros((len(cells), seconds - 1, size, size), bool)
+    for mask, cell in zip(masks, cells.tolist(), strict=True):
         motion = random_motion(seconds + 1, rng)
         left, top = cell % 2 * size // 2, cell // 2 * size // 2
         window = slice(top, top + size // 2), slice(left, left + size // 2)
         alpha = _draw(picture[:, *window], motion, rng)
         keyframes = alpha[FPS * np.arange(1, seconds)] > 0.5
+        mask[:, *window] = keyframes
         boxes.append([_box(shape, left, top, size) for shape in keyframes])
         actions.append([motion.actions(second) for second in range(1, seconds)])
     frames = (picture.clip(0, 1) * 255).round().astype(np.uint8)
-    return Shapes(frames, np.array(boxes), actions)
+    return Shapes(frames, np.array(boxes), actions, masks)
 
 
 def _draw(picture: np.ndarray, motion: Motion, rng: np.random.Generator) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Features of many videos or pictures into a folder: in several processes, and resumable.
 
-Each video is a file of its own as soon as it is done, so a run that is killed goes on where it was.
-The rows of a table come in the order of the videos, whatever the number of processes.
+Each video is a file of its own as soon as it is done, as are some pictures together, so a run that
+is killed goes on where it was. The rows of a table come in the order of the videos, and are the
+same bit for bit, whatever the number of processes.
 """
 
 import csv
@@ -9,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from datamodules.manifests.manifest import Manifest
 from datamodules.suffixes import PICTURES, kind_of
 from datamodules.wording import counted
 from hiera_video.errors import EmbeddingError, UsageError
-from hiera_video.predicting.embed_worker import EmbedVideo, Video
+from hiera_video.predicting.embed_worker import EmbedGroup, Group, Video, grouped
 from hiera_video.predicting.embedding import EmbeddingOptions
 from hiera_video.predicting.instances import InstancePredictor
 from hiera_video.predicting.load import load
@@ -120,18 +121,20 @@ def embed_files(
     with locked_folder(out / SCRATCH) as scratch:
         names = _npz_names([*sources]) if format == "npz" else map("{:08d}.part".format, count())
         folder = out if format == "npz" else scratch
-        tasks = [
+        files = [
             Video(path, source, folder / name)
             for (path, source), name in zip(sources.items(), names, strict=False)
         ]
-        _begin(out / RECORD, record, [out / TABLE, *(task.target for task in tasks)])
+        groups = list(grouped(files, share_parts=format == "parquet"))
+        targets = [file.target for file in files] + [g.part for g in groups if g.part is not None]
+        _begin(out / RECORD, record, [out / TABLE, *targets])
         if format == "npz" or not (out / TABLE).exists():
-            one = EmbedVideo(str(run), options, format, dtype, device, processes, scratch)
-            _work(one, tasks, out / BAD, processes, patience, progress)
-            _finish(tasks, out, scratch, record)
+            function = EmbedGroup(str(run), options, format, dtype, device, processes, scratch)
+            _work(function, groups, out / BAD, processes, patience, progress)
+            _finish(groups, out, scratch, record)
         shutil.rmtree(scratch)
     bad = _count_bad(out / BAD)
-    return Embedded(out / TABLE if format == "parquet" else out, len(tasks) - bad, bad)
+    return Embedded(out / TABLE if format == "parquet" else out, len(files) - bad, bad)
 
 
 def _record(
@@ -196,31 +199,53 @@ def _npz_names(paths: Sequence[str]) -> Iterable[str]:
 
 
 def _work(
-    function: EmbedVideo,
-    tasks: Sequence[Video],
+    function: EmbedGroup,
+    groups: Sequence[Group],
     bad_file: Path,
     processes: int,
     patience: float,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Embed the videos that have no file yet, and list those that cannot be read."""
-    todo = [task for task in tasks if not task.target.exists()]
+    """Embed the files that have no features yet, and list those that cannot be read."""
+    todo = [group for group in groups if group.missing()]
+    total = sum(len(group.files) for group in groups)
+    done = total - sum(len(group.files) for group in todo)
     bad_file.unlink(missing_ok=True)
     bad = BadVideos(bad_file)
-    results = work(function, todo, processes=processes, patience=patience)
-    for done, (task, failure) in enumerate(results, 1 + len(tasks) - len(todo)):
-        if failure is not None:
-            bad.note(task.path, failure.reason if isinstance(failure, Lost) else failure)
-        progress(done, len(tasks))
+    for group, failures in _results(function, todo, processes, patience):
+        for file in group.files:
+            if file.path in failures:
+                bad.note(file.path, failures[file.path])
+            done += 1
+            progress(done, total)
 
 
-def _finish(tasks: Sequence[Video], out: Path, scratch: Path, record: dict[str, Any]) -> None:
+def _results(
+    function: EmbedGroup, todo: Sequence[Group], processes: int, patience: float
+) -> Iterator[tuple[Group, dict[str, str]]]:
+    """Each group, when it is written, with the files that cannot be read and the reasons."""
+    lost: list[Group] = []  # with one that hung or ended its process: which of them is found out
+    for group, result in work(function, todo, processes=processes, patience=patience):
+        if not isinstance(result, Lost):
+            yield group, result
+        elif len(group.files) > 1:
+            if group.part is not None:
+                group.part.unlink(missing_ok=True)  # an earlier call's, and not of all files
+            lost += group.one_by_one()
+        else:
+            yield group, {file.path: result.reason for file in group.files}
+    if lost:
+        yield from _results(function, lost, processes, patience)
+
+
+def _finish(groups: Sequence[Group], out: Path, scratch: Path, record: dict[str, Any]) -> None:
     """See that there is something, and join the parts of a table."""
-    written = [task.target for task in tasks if task.target.exists()]
+    written = [path for group in groups for path in group.written()]
     if not written:
         (out / RECORD).unlink()  # the folder is free for another try
-        noun = kind_of(task.path for task in tasks).noun
-        raise UsageError(f"0 of {counted(len(tasks), noun)} can be read: {out / BAD}", 1)
+        paths = [file.path for group in groups for file in group.files]
+        counts = counted(len(paths), kind_of(paths).noun)
+        raise UsageError(f"0 of {counts} can be read: {out / BAD}", 1)
     if record["format"] == "parquet":
         join_table(written, out / TABLE, scratch, record)
 

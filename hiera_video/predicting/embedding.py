@@ -1,6 +1,7 @@
 """Features of videos from the encoder of any model that `load` gives."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,6 +118,35 @@ class VideoEncoder:
             )
             yield Embedding(start, end, self._features(clips, options))
 
+    def clips_of(self, file: VideoFile | PictureFile, options: EmbeddingOptions) -> np.ndarray:
+        """The clips whose features are averaged to those of a whole file, without a stride.
+
+        Returns:
+            uint8 ``(views, T, H, W, 3)``.
+
+        Raises:
+            VideoDecodeError: the file is damaged.
+        """
+        return clips_of_views(file, self._clip, *self._views_of(options))
+
+    def together(
+        self, clips: Iterable[np.ndarray], options: EmbeddingOptions
+    ) -> Iterator[np.ndarray]:
+        """Features of whole files; several files share a pass of the network if they fit into it.
+
+        Args:
+            clips: of each file, as `clips_of` gives them.
+            options: which features.
+
+        Yields:
+            Those of the next n files, in their order: float32 ``(n, C)``, or maps
+            ``(n, T', H', W', C)``.
+        """
+        clips, count = iter(clips), math.prod(self._views_of(options))
+        while group := list(islice(clips, max(1, CLIPS_AT_ONCE // count))):
+            features = self._features([clip for views in group for clip in views], options)
+            yield features.reshape(len(group), count, *features.shape[1:]).mean(axis=1)
+
     def stages(self, video: str | Path, second: float | None = None) -> StageMaps:
         """The maps of all stages for one clip of a video, from one pass.
 
@@ -160,14 +190,18 @@ class VideoEncoder:
 
     def _whole(self, file: VideoFile | PictureFile, options: EmbeddingOptions) -> Embedding:
         """One row for the whole video."""
-        temporal, spatial = options.views or (self._views if options.pool else (1, 1))
-        clips = clips_of_views(file, self._clip, temporal, spatial)  # (views, T, H, W, 3)
-        features = self._features(clips, options).mean(axis=0, keepdims=True)
+        (features,) = self.together([self.clips_of(file, options)], options)
         seconds = 0.0 if isinstance(file, PictureFile) else file.duration
         return Embedding(np.zeros(1), np.array([seconds]), features)
 
-    def _features(self, clips: np.ndarray, options: EmbeddingOptions) -> np.ndarray:
-        """Features of clips uint8 ``(n, T, H, W, 3)``: float32 ``(n, C)`` or maps."""
+    def _views_of(self, options: EmbeddingOptions) -> Sequence[int]:
+        """Numbers of temporal and spatial views of a whole file."""
+        return options.views or (self._views if options.pool else (1, 1))
+
+    def _features(
+        self, clips: Sequence[np.ndarray] | np.ndarray, options: EmbeddingOptions
+    ) -> np.ndarray:
+        """Features of n clips, each uint8 ``(T, H, W, 3)``: float32 ``(n, C)`` or maps."""
         model: Any = self._network.network
         stage = None if options.stage is None else options.stage - 1
         compute = pooled_features if options.pool else feature_map

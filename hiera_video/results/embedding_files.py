@@ -72,18 +72,40 @@ def write_table_part(
     Raises:
         EmbeddingError: a feature is not finite, or too large for the type.
     """
+    write_table_rows(target, scratch, (([path] * len(p.start), p) for p in pieces), dtype)
+
+
+def write_table_rows(
+    target: Path, scratch: Path, pieces: Iterable[tuple[Sequence[str], Embedding]], dtype: str
+) -> None:
+    """The same for rows of several files.
+
+    Args:
+        target: as in `write_table_part`.
+        scratch: as there.
+        pieces: the path and the features of each row, at least one piece.
+        dtype: as there.
+
+    Raises:
+        EmbeddingError: as there.
+    """
     with atomic_file(target, scratch) as temporary, ExitStack() as stack:
         writer = None
-        for piece in pieces:
-            stored = _stored(piece, path, dtype)
+        for paths, piece in pieces:
+            stored = _stored(piece, paths, dtype)
             shape = stored.shape[1:]
             values = pa.array(stored.reshape(-1))
             vector = pa.FixedSizeListArray.from_arrays(values, math.prod(shape))
-            columns = [pa.array([path] * len(stored)), pa.array(piece.start), pa.array(piece.end)]
+            columns = [pa.array(paths), pa.array(piece.start), pa.array(piece.end)]
             table = pa.table([*columns, vector], names=["path", "start", "end", "vector"])
             table = table.replace_schema_metadata({"shape": json.dumps(shape)})
             writer = writer or stack.enter_context(_writer(temporary, table.schema))
             writer.write_table(table)
+
+
+def paths_in(part: Path) -> set[str]:
+    """The files whose rows are in what `write_table_part` or `write_table_rows` wrote."""
+    return set(pq.read_table(part, columns=["path"])["path"].to_pylist())
 
 
 def join_table(
@@ -143,7 +165,7 @@ def write_npz(
     # The header of an array says how many rows follow, so they wait in a file of their own.
     with atomic_file(target, scratch) as temporary, TemporaryFile(dir=scratch) as rows:
         for piece in pieces:
-            stored = _stored(piece, path, dtype)
+            stored = _stored(piece, [path] * len(piece.start), dtype)
             rows.write(stored.tobytes())
             # Not as arrays: kept between the large ones of the network, they fragment memory.
             start += piece.start.tolist()
@@ -212,14 +234,15 @@ def _npz_blocks(paths: Iterable[Path]) -> Iterator[Block]:
         first += len(start)
 
 
-def _stored(piece: Embedding, path: str, dtype: str) -> np.ndarray:
-    """The features of a piece in the type of the file."""
+def _stored(piece: Embedding, paths: Sequence[str], dtype: str) -> np.ndarray:
+    """The features of a piece, whose rows are of these files, in the type of the file."""
     with np.errstate(over="ignore"):  # is found below
         stored = piece.features.astype(dtype)
     finite = np.isfinite(stored).reshape(len(stored), -1).all(axis=1)
     if not finite.all():
-        worst = np.abs(piece.features[~finite]).max()
-        where = f"{path}, second {piece.start[~finite][0]:g}"
+        row = int(finite.argmin())
+        worst = np.abs(piece.features[row]).max()
+        where = f"{paths[row]}, second {piece.start[row]:g}"
         if not np.isfinite(worst):
             raise EmbeddingError(f"{where}: the model computes numbers that are not finite")
         raise EmbeddingError(f"{where}: {dtype} cannot hold {worst:g}; use float32")

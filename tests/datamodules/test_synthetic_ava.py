@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+import torch
+from torchvision.ops import masks_to_boxes
 
 from datamodules.synthetic_ava import (
     ACTIONS,
@@ -130,6 +132,14 @@ def test_shapes_stay_within_their_cells_and_their_boxes_within_the_picture():
         for boxes in shapes.boxes:
             low, high = np.floor(boxes[:, :2] * 2), np.ceil(boxes[:, 2:] * 2)
             np.testing.assert_array_equal(high - low, 1)
+
+
+def test_masks_fill_their_boxes_and_do_not_meet():
+    shapes = render_shapes(np.random.default_rng(1), 3, 64)
+    assert shapes.masks.sum(axis=0).max() == 1
+    masks = torch.from_numpy(shapes.masks).flatten(0, 1)  # (shapes * seconds, 64, 64)
+    corners = masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1])  # the last pixel is inside
+    np.testing.assert_array_equal(corners / 64, shapes.boxes.reshape(-1, 4))
 
 
 @pytest.mark.parametrize(

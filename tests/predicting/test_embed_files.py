@@ -15,12 +15,13 @@ from PIL import Image
 
 from datamodules.errors import DatasetError
 from datamodules.files import locked_folder
+from datamodules.loading.file_workers import Lost
 from datamodules.manifests.splits import make_manifest
 from hiera_video import load
 from hiera_video.errors import EmbeddingError, UsageError
 from hiera_video.models.names import IMAGE_MEAN, IMAGE_STD
 from hiera_video.predicting.embed_files import embed_files
-from hiera_video.predicting.embed_worker import EmbedVideo, Video
+from hiera_video.predicting.embed_worker import EmbedGroup, Group, Video
 from hiera_video.predicting.embedding import EmbeddingOptions
 from tests.models.conftest import _one_thread  # noqa: F401
 from tests.trained_models import write_image_run, write_mae_run, write_run
@@ -269,11 +270,122 @@ def test_arrays_of_pictures_from_an_autoencoder(pictures, tmp_path):
     model = write_image_run(tmp_path / "run", "masked_autoencoder")
     words = (str(tmp_path / "run"), EmbeddingOptions(), "npz", "float32", "cpu", 1, tmp_path)
     path, target = str(pictures[3]), tmp_path / "0.npz"
-    assert EmbedVideo(*words)(Video(path, path, target), lambda: None) is None
+    assert EmbedGroup(*words)(Group((Video(path, path, target),)), lambda: None) == {}
     with np.load(target) as arrays:
         assert sorted(arrays.files) == ["end", "feats", "path", "start"]
         expected = expected_vectors(model, [pictures[3]])
         np.testing.assert_allclose(arrays["feats"], expected, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory):
+    """A run and 35 pictures, more than share a group; the sixth is none. And their vectors."""
+    folder = tmp_path_factory.mktemp("album")
+    model = write_image_run(folder / "run")
+    files = [folder / f"pictures/{i:02d}.png" for i in range(35)]
+    files[0].parent.mkdir()
+    for file, frame in zip(files, moving_frames(35, 64, 96), strict=True):
+        Image.fromarray(frame).save(file)
+    expected = dict(zip(map(str, files), expected_vectors(model, files), strict=True))
+    files[5].write_text("no picture")
+    return folder / "run", files, expected
+
+
+def work_here(function, items, **_):
+    """Like `file_workers.work`, in this process."""
+    for item in items:
+        yield item, function(item, lambda: None)
+
+
+@pytest.fixture(scope="module")
+def album_table(album, tmp_path_factory):
+    """What is written of the pictures if a later group is done first, as by other processes."""
+    run, files, expected = album
+    out, seen = tmp_path_factory.mktemp("out"), []
+    with pytest.MonkeyPatch.context() as patch:
+        name = "hiera_video.predicting.embed_files.work"
+        patch.setattr(name, lambda function, items, **_: work_here(function, items[::-1]))
+        progress = lambda *counts: seen.append(counts)  # noqa: E731
+        assert embed_files(run, manifest_of(files), out, progress=progress)[1:] == (34, 1)
+    assert seen == [(i, 35) for i in range(1, 36)]
+    paths, _, _, vectors = columns(out)
+    assert paths == [path for path in expected if not path.endswith("05.png")]
+    for path, vector in zip(paths, vectors, strict=True):
+        np.testing.assert_allclose(vector, expected[path], atol=1e-4)
+        np.testing.assert_allclose(vector, load(run, "cpu").embed(path).features[0], atol=1e-5)
+    (bad,) = (out / "bad_videos.csv").read_text().splitlines()[1:]
+    assert bad.startswith(f"{files[5]},")
+    return columns(out)
+
+
+def test_pictures_in_groups_go_on_after_a_stop(album, album_table, monkeypatch, tmp_path):
+    run, files, expected = album
+    monkeypatch.setattr("hiera_video.predicting.embed_files.work", work_here)
+
+    def stop(done, total):
+        if done == 33:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_files(run, manifest_of(files), tmp_path / "out", progress=stop)
+    parts = [*(tmp_path / "out/.embed.unfinished").glob("*.part")]
+    stamps = [part.stat().st_mtime_ns for part in parts]
+    assert len(parts) == 2
+
+    def unchanged(done, total):
+        assert [part.stat().st_mtime_ns for part in parts] == stamps
+
+    assert embed_files(run, manifest_of(files), tmp_path / "out", progress=unchanged).bad == 1
+    for mine, other in zip(columns(tmp_path / "out"), album_table, strict=True):
+        np.testing.assert_array_equal(mine, other)
+    with pytest.raises(KeyboardInterrupt):
+        embed_files(run, manifest_of(files), tmp_path / "again", progress=stop)
+    before = files[5].read_bytes()
+    Image.open(files[4]).save(files[5])
+    try:
+        assert embed_files(run, manifest_of(files), tmp_path / "again")[1:] == (35, 0)
+    finally:
+        files[5].write_bytes(before)
+    paths, *_, vectors = columns(tmp_path / "again")
+    assert paths == [*expected]
+    np.testing.assert_allclose(vectors[5], vectors[4], atol=1e-5)
+
+
+def test_arrays_of_pictures_in_groups(album, album_table, monkeypatch, tmp_path):
+    run, files, _ = album
+    monkeypatch.setattr("hiera_video.predicting.embed_files.work", work_here)
+    assert embed_files(run, manifest_of(files), tmp_path, format="npz")[1:] == (34, 1)
+    for path, vector in zip(album_table[0], album_table[3], strict=True):
+        with np.load(tmp_path / f"{os.path.basename(path)[:2]}.npz") as arrays:
+            np.testing.assert_array_equal(arrays["feats"], vector[None])
+            assert str(arrays["path"]) == path
+    before = (tmp_path / "03.npz").read_bytes()
+    (tmp_path / "03.npz").unlink()
+    stamp = (tmp_path / "04.npz").stat().st_mtime_ns
+    assert embed_files(run, manifest_of(files), tmp_path, format="npz")[1:] == (34, 1)
+    assert (tmp_path / "03.npz").read_bytes() == before
+    assert (tmp_path / "04.npz").stat().st_mtime_ns == stamp
+
+
+def test_of_a_group_only_the_picture_that_ends_its_process_is_bad(album, monkeypatch, tmp_path):
+    run, files, expected = album
+
+    def work(function, items, **_):
+        for item in items:
+            crashes = str(files[7]) in [file.path for file in item.files]
+            yield item, Lost("the decoder ended") if crashes else function(item, lambda: None)
+
+    monkeypatch.setattr("hiera_video.predicting.embed_files.work", work)
+    seen = []
+    progress = lambda *counts: seen.append(counts)  # noqa: E731
+    assert embed_files(run, manifest_of(files[:9]), tmp_path, progress=progress)[1:] == (7, 2)
+    assert seen == [(i, 9) for i in range(1, 10)]
+    paths, *_, vectors = columns(tmp_path)
+    assert paths == [str(file) for i, file in enumerate(files[:9]) if i not in (5, 7)]
+    for path, vector in zip(paths, vectors, strict=True):
+        np.testing.assert_allclose(vector, expected[path], atol=1e-4)
+    bad = (tmp_path / "bad_videos.csv").read_text().splitlines()
+    assert bad[2] == f"{files[7]},the decoder ended"
 
 
 def test_what_pictures_cannot_have_is_refused(pictures, monkeypatch, tmp_path):
