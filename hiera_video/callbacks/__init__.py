@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hiera_video.callbacks.detections import DetectionTable
     from hiera_video.callbacks.hyperparameters import Hyperparameters
     from hiera_video.callbacks.instances import InstanceFile
+    from hiera_video.callbacks.last_checkpoint import LastCheckpoint
     from hiera_video.callbacks.learning_rate import LearningRate
     from hiera_video.callbacks.logged_steps import LogLastStep
     from hiera_video.callbacks.metrics_file import Curves, MetricsFile
@@ -32,6 +33,7 @@ __getattr__, __dir__, __all__ = public_names(
         "detections": ["DetectionTable"],
         "hyperparameters": ["Hyperparameters"],
         "instances": ["InstanceFile"],
+        "last_checkpoint": ["LastCheckpoint"],
         "learning_rate": ["LearningRate"],
         "logged_steps": ["LogLastStep"],
         "metrics_file": ["Curves", "MetricsFile"],
