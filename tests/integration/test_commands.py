@@ -167,7 +167,7 @@ def test_help_is_instant_and_lists_commands_and_configs(tmp_path):
         "predict",
         "models",
         "demo/pretrain",
-        "  folder/       finetune pretrain probe",
+        "  folder/          finetune pretrain probe",
     ):
         assert word in output
     assert conftest.run("--version", cwd=tmp_path).startswith("hiera-video ")

@@ -105,7 +105,7 @@ def test_the_whole_recipe_of_finetuning_trains(workspace, pretrained):
         "run_dir=runs/recipe",
         cwd=workspace,
     )
-    assert "a step is 8 videos, 16 clips: 1 processes x 2 batches x 4 videos x 2 clips" in output
+    assert "a step is 8 videos, 16 clips: 1 process x 2 batches x 4 videos x 2 clips" in output
     assert "learning rate 0.00035 (0.0007 x 0.5)" in output
     (file,) = (workspace / "runs/recipe/metrics").rglob("metrics.csv")
     rows = list(csv.DictReader(file.read_text().splitlines()))
