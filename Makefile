@@ -31,7 +31,7 @@ demo-scratch: $(VENV)/installed
 
 # Two halves at once, for two cores; what the one in the background prints comes at the end. Threads
 # of both on the same core would wait for one another.
-HALF := tests/integration tests/tasks
+HALF := tests/integration
 test: export OMP_NUM_THREADS := 1
 test: $(VENV)/installed
 	@$(BIN)/python -m pytest $(HALF) > $(VENV)/half.log 2>&1 & other=$$!; \

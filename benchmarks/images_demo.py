@@ -3,6 +3,7 @@
 Every step is the command that a user would type; it is printed before it runs.
 """
 
+import os
 from pathlib import Path
 
 from benchmarks.demo import RUNS, command, finetune_and_test
@@ -10,6 +11,8 @@ from benchmarks.demo import RUNS, command, finetune_and_test
 
 def main() -> None:
     """Run the demo and say what lies where."""
+    # Threads gain nothing in a network so small, and would wait for the loader's process.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     pretrained, folder = RUNS / "images-pretrain", RUNS / "images-finetune"
     seconds = command("fit", "--config", "demo/images_pretrain", f"run_dir={pretrained}")
     extra = f"task.init_from={pretrained}/checkpoints/last.ckpt"
