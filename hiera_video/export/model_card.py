@@ -11,6 +11,42 @@ from hiera_video.weights.portable import CREATE
 from hiera_video.weights.trained import NON_COMMERCIAL
 from hiera_video.weights.transformers_folder import ARCHITECTURES
 
+# The template of all cards.
+CARD = """\
+{front_matter}
+
+# {source}
+
+{summary}
+
+## Use
+
+```python
+{load}
+```
+
+{input}
+
+{checked}## Data
+
+{data}
+
+## Recipe
+
+{recipe}
+
+## Metrics
+
+{metrics}
+
+## Licence
+
+{licence}
+
+## Versions
+
+{versions}
+"""
 LICENCES = {
     NON_COMMERCIAL: (
         "CC-BY-NC-4.0: not for commercial use. Their training started from weights that Meta "
@@ -94,21 +130,20 @@ def model_card(
         checked: says how far a graph's numbers are from those of PyTorch.
     """
     training = description.training
-    parts = [
-        _front_matter(description),
-        f"# {description.source}\n\n{_summary(description)}",
-        f"## Use\n\n```python\n{load}\n```",
-        f"{_input(description)}",
-        _section("Data", _table(training.get("data"))),
-        _section("Recipe", _steps(training) + _table(training.get("recipe"))),
-        _section("Metrics", _metrics(training.get("validation"), results)),
-        f"## Licence\n\n{LICENCES.get(description.licence, description.licence)}",
+    return CARD.format(
+        front_matter=_front_matter(description),
+        source=description.source,
+        summary=_summary(description),
+        load=load,
+        input=_input(description),
+        checked=f"{checked.strip()}\n\n" if checked else "",
+        data=_known(_table(training.get("data"))),
+        recipe=_known(_steps(training) + _table(training.get("recipe"))),
+        metrics=_metrics(training.get("validation"), results).strip(),
+        licence=LICENCES.get(description.licence, description.licence),
         # Exports of version 0.1 have the versions in the training.
-        _section("Versions", _table(description.versions or training.get("versions"))),
-    ]
-    if checked:
-        parts.insert(4, checked)
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+        versions=_known(_table(description.versions or training.get("versions"))),
+    )
 
 
 def licence_name(licence: str | None) -> str | None:
@@ -232,8 +267,8 @@ def _metrics(validation: Any, test: Measured | None) -> str:
     return text
 
 
-def _section(title: str, text: str) -> str:
-    return f"## {title}\n\n{text.strip() or 'Unknown.'}"
+def _known(text: str) -> str:
+    return text.strip() or "Unknown."
 
 
 def _table(values: Any) -> str:
