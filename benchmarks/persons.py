@@ -2,8 +2,8 @@
 
 The shapes of `demo/detect` stand for persons. A small Mask R-CNN learns them from single pictures,
 in COCO's format with exact masks; then `predict boxes=RUN` finds who is there and what they do. The
-other row of the table has the boxes of the annotation. Every step is a command that a user would
-type; it is printed before it runs.
+other row of the table has the boxes of the annotation. Trainings and predictions are commands that
+a user would type; they are printed before they run.
 """
 
 import argparse
@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torchvision.ops import box_iou
 
+from benchmarks.demo import command
+from datamodules.clips.boxes import intersection_over_union
 from datamodules.coco.rle import encode, to_text
 from datamodules.synthetic_ava import OFFSET, SPLITS, SyntheticAVADataModule, render_shapes
 from datamodules.video.decoding import VideoFile
@@ -93,12 +93,12 @@ def found_and_right(
 
     Args:
         truth: boxes of each keyframe, float ``(N, 4)``.
-        detected: the same, the best first; other keyframes do not count.
+        detected: the same; other keyframes do not count.
     """
     right = total = 0
     for key, boxes in truth.items():
         ours = detected.get(key, np.zeros((0, 4)))
-        overlaps = box_iou(torch.from_numpy(ours), torch.from_numpy(boxes)).numpy()
+        overlaps = intersection_over_union(ours[:, None], boxes[None])  # (ours, boxes)
         total += len(ours)
         for row in overlaps:
             best = int(row.argmax())
@@ -117,19 +117,10 @@ def boxes_of(file: Path, offset: int = 0) -> dict[tuple[str, int], np.ndarray]:
     return {key: np.array(list(boxes)) for key, boxes in rows.items()}
 
 
-def command(*words: str | Path, output: bool = False) -> str:
-    """Run one command of the suite; returns what it prints, if that is asked for."""
-    print("\n$ python -m hiera_video", *words, flush=True)
-    start, pipe = time.perf_counter(), subprocess.PIPE if output else None
-    program = [sys.executable, "-m", "hiera_video", *map(str, words)]
-    done = subprocess.run(program, check=True, stdout=pipe, text=True)
-    print(f"took {time.perf_counter() - start:.0f} s", flush=True)
-    return done.stdout or ""
-
-
 def predicted(run: str, boxes: Path | str, videos: Sequence[Path], out: Path, least: float) -> Path:
     """The csv of all actions in the videos of persons who score at least ``least``."""
-    command("predict", run, *videos, f"boxes={boxes}", f"out={out}", f"persons.min_score={least}")
+    words = [f"boxes={boxes}", f"out={out}", f"persons.min_score={least}"]
+    command("predict", run, *map(str, videos), *words)
     file = out / "all.csv"
     file.write_text("".join((out / f"{video.stem}.csv").read_text() for video in videos))
     return file
@@ -178,7 +169,8 @@ def main() -> None:
         )
         words = ["evaluate", "--task", "ava", "--ground-truth", shifted, "--predictions", result]
         words += ["--labels", annotations / data.label_map, "--json"]
-        text = command(*words, output=True)
+        program = [sys.executable, "-m", "hiera_video", *map(str, words)]
+        text = subprocess.check_output(program, text=True)
         scores = json.loads(text[text.index("{") : text.rindex("}") + 1])
         table.append((name, *found_and_right(truth, boxes_of(result)), scores["mAP@0.5IOU"]))
     print(f"\n{'boxes':<18} {'recall':>8} {'precision':>10} {'mAP':>8}")

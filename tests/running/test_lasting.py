@@ -1,4 +1,4 @@
-"""What is imported is kept from the garbage collector, and nothing else."""
+"""The garbage collector leaves out what is imported, and is on again afterwards."""
 
 import gc
 
