@@ -39,7 +39,7 @@ PARTS: list[Part] = [
     ("inference base", 60, partial(inference, size="base")),
     ("pretraining images", 150, partial(pretraining, model="hiera_base_224", batch=128)),
     ("finetuning", 90, gpu_models.finetuning),
-    ("training", 150, gpu_training.training),
+    ("training", 300, gpu_training.training),
     ("inference large", 60, partial(inference, size="large")),
     ("batch 1", 60, partial(inference, size="base", batch=1)),
     ("tests", 120, lambda setting: [tests(setting)]),

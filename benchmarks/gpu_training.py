@@ -1,9 +1,11 @@
 """What `gpu.py` measures of whole trainings: video files in, steps out, through the commands."""
 
+import csv
 import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -17,7 +19,14 @@ CLASSES = 8
 # Of Lightning's profile: name, mean seconds, calls, total seconds.
 PROFILED = re.compile(r"^\|\s+(\S.*?)\s+\|\s+([\d.e-]+)\s+\|\s+(\d+)\s+\|\s+([\d.e-]+)\s+\|")
 PROFILER = "lightning.pytorch.profilers.SimpleProfiler"
-RATE = re.compile(r"step (\d+)/\d+ .*?([\d.]+) clips/s(?:, (\d+) % waiting)?(?:\s+([\d.]+) GiB)?")
+CLIPS = 32  # of a step
+# Of the training's own log, a value for each quarter of its steps.
+LOGGED = {
+    "clips_per_s": "speed/clips_per_second",
+    "waiting": "speed/waits_for_data",
+    "mfu": "speed/mfu",
+    "peak_gib": "memory/peak_gib",
+}
 
 
 def videos(folder: Path, files: int, copies: int, seconds: int) -> Path:
@@ -42,13 +51,16 @@ def videos(folder: Path, files: int, copies: int, seconds: int) -> Path:
 
 
 def training(setting: Setting) -> Iterator[dict[str, Any]]:
-    """Pretrain and fine-tune from files, with bf16 and fp16: clips/s, share of waiting, memory."""
+    """Pretrain and fine-tune from files, with bf16 and fp16: clips/s, share of waiting, MFU.
+
+    Each reads every video as often as its recipe repeats it.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if setting.tiny:
             root, workers, steps = videos(folder, CLASSES, 4, 2), 2, 4
         else:
-            root, workers, steps = videos(folder, 32, 60, 10), 16, 60
+            root, workers, steps = videos(folder, 32, 60, 10), 16, 200
         for task, precision, mode in (
             ("finetune", "bf16-mixed", "reduce-overhead"),
             ("pretrain", "bf16-mixed", "reduce-overhead"),
@@ -68,7 +80,7 @@ def fit(
     workers: int,
     steps: int,
 ) -> dict[str, Any]:
-    """Run one training and read its log and its profile."""
+    """Run one training and read its metrics and its profile."""
     run = root.parent / f"{task}-{precision}"
     words = [
         f"--config=folder/{task}",
@@ -77,7 +89,7 @@ def fit(
         f"data.num_workers={workers}",
         f"trainer.precision={precision}",
         f"trainer.max_steps={steps}",
-        f"callbacks.progress.every_n_steps={steps // 4}",
+        f"trainer.log_every_n_steps={steps // 4}",
         "trainer.limit_val_batches=0",
         f"trainer.profiler={{_target_: {PROFILER}, dirpath: {root.parent}, filename: {run.name}}}",
     ]
@@ -94,25 +106,25 @@ def fit(
             words += ["task.mask_ratio=0.5", "model.decoder_depth=1", "model.decoder_embed_dim=32"]
     else:
         words += ["model.name=hiera_base_16x224", f"task.compile={mode or 'null'}"]
-        words += ["data.batch_size=16", "data.repeats=2"]
+        words += [f"data.batch_size={CLIPS // (4 if task == 'pretrain' else 2)}"]
         if task == "finetune":
             words += ["task.augment.rand_augment={_target_: hiera_video.augment.RandAugment}"]
+    start = time.monotonic()
     process = subprocess.run(
         [sys.executable, "-m", "hiera_video", "fit", *words], capture_output=True, text=True
     )
-    text = process.stdout + process.stderr
     result: dict[str, Any] = {"training": task, "precision": precision, "compile": mode}
+    result["seconds"] = round(time.monotonic() - start)
     if process.returncode:
+        text = process.stdout + process.stderr
         return result | {"exit": process.returncode, "output": text.splitlines()[-8:]}
-    rates = [m for line in text.splitlines() if (m := RATE.search(line))]
+    with (run / "metrics/version_0/metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name, column in LOGGED.items():
+        result[name] = [round(float(row[column]), 3) for row in rows if row.get(column)]
     report = (root.parent / f"fit-{run.name}.txt").read_text().splitlines()
     profile = {m[1]: float(m[4]) for line in report if (m := PROFILED.match(line))}
-    batch = profile.get("run_training_batch", 0.0)
-    waiting = profile.get("[_TrainingEpochLoop].train_dataloader_next", 0.0)
     return result | {
-        "clips_per_s": [float(m[2]) for m in rates],
-        "waiting_percent": [int(m[3] or 0) for m in rates],
-        "peak_gib": float(rates[-1][4]) if rates and rates[-1][4] else None,
-        "seconds_waiting": waiting,
-        "seconds_training": batch,
+        "seconds_waiting": profile.get("[_TrainingEpochLoop].train_dataloader_next", 0.0),
+        "seconds_training": profile.get("run_training_batch", 0.0),
     }

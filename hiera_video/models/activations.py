@@ -10,11 +10,13 @@ tensors differ from those of a CPU or GPU, and `DeviceKernels` makes them alike:
 - Autocast does not know the meta device. Its casts are made here: matrix products, convolutions and
   attention in half precision, and on a GPU LayerNorm in float32.
 
-What kernels use inside is not seen, such as the workspace of a convolution.
+Of what kernels use inside, the sums of `attention_sums` count; the workspace of a convolution, for
+one, does not.
 """
 
+import math
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -32,6 +34,9 @@ HALF_PRECISION = (
     *(torch.matmul, Tensor.matmul, torch.bmm),
 )
 FUSED_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+# Flash attention pads what it sums up to multiples of these numbers of queries and channels.
+TILE = 128, 32
 # Two batches tell what all others need. With a single clip, some copies would be views.
 BATCHES = (2, 3)
 
@@ -90,7 +95,7 @@ def _live_bytes(
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     kernels = DeviceKernels(autocast, gpu)
     ignored = [*network.parameters(), *network.buffers(), *gradients]
-    with LiveBytes(ignored) as live, kernels.within(network):
+    with LiveBytes(ignored, attention_sums if gpu else None) as live, kernels.within(network):
         with kernels:
             value = loss(torch.empty(shape, device="meta"))
         kernels.copies = None  # autocast ends; each block that is recomputed makes its own
@@ -104,13 +109,17 @@ class LiveBytes(TorchDispatchMode):
 
     Args:
         ignored: tensors that do not count, nor do views of them.
+        inside: bytes that an operation also holds while it runs; None: none does.
 
     Attributes:
-        history: the bytes after each operation.
+        history: the bytes after each operation, with those inside.
     """
 
-    def __init__(self, ignored: Iterable[Tensor]) -> None:
+    def __init__(
+        self, ignored: Iterable[Tensor], inside: Callable[[Any, Any], int] | None = None
+    ) -> None:
         super().__init__()
+        self._inside = inside
         self.history: list[int] = []
         self._bytes = 0
         self._seen = weakref.WeakSet(tensor.untyped_storage() for tensor in ignored)
@@ -121,7 +130,7 @@ class LiveBytes(TorchDispatchMode):
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
                 self._count(tensor.untyped_storage())
-        self.history.append(self._bytes)
+        self.history.append(self._bytes + (self._inside(func, args) if self._inside else 0))
         return result
 
     def _count(self, storage: torch.UntypedStorage) -> None:
@@ -133,6 +142,24 @@ class LiveBytes(TorchDispatchMode):
 
     def _free(self, size: int) -> None:
         self._bytes -= size
+
+
+def attention_sums(func: Any, args: Sequence[Any]) -> int:
+    """Bytes of the float32 gradients of queries that flash attention sums up in half precision.
+
+    They matter where there are few queries: those of a window of 16 take the room of 128.
+
+    Args:
+        func: any operation.
+        args: its arguments.
+    """
+    if func is not ATTENTION_BACKWARD:
+        return 0
+    query = args[1]  # (rows, heads, queries, c)
+    if query.dtype == torch.float32:
+        return 0
+    padded = (math.ceil(n / tile) * tile for n, tile in zip(query.shape[2:], TILE, strict=True))
+    return math.prod((*query.shape[:2], *padded)) * torch.float32.itemsize
 
 
 class DeviceKernels(TorchFunctionMode):

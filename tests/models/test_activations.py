@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from hiera_video.models.activations import activations
+from hiera_video.models.activations import activations, attention_sums
 from hiera_video.models.zoo import create_model
 from tests.models.small import TINY
 
@@ -106,3 +107,22 @@ def test_attention_keeps_no_matrix_of_weights():
     counted = activations(network, lambda tokens: network(tokens).sum(), (4096, 16))
     matrix = 4096 * 4096 * 4
     assert int(counted.per_clip.max()) < matrix / 10
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [(torch.bfloat16, 6 * 4 * 128 * 96 * 4), (torch.float32, 0)]
+)
+def test_sums_of_attention_are_padded_to_tiles(dtype, expected):
+    """16 queries of 72 channels take the room of 128 queries of 96 channels, in float32."""
+    query = torch.empty(6, 4, 16, 72, dtype=dtype, device="meta", requires_grad=True)
+    sizes = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            sizes.append(attention_sums(func, args))
+            return func(*args, **(kwargs or {}))
+
+    with Sizes():
+        out = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, query, query)[0]
+        out.sum().backward()
+    assert max(sizes) == sum(sizes) == expected

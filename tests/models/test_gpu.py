@@ -12,6 +12,8 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.timeout(120, method="thread"),  # says where it hangs; nothing else would end it
     pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores"),
+    # To make code, torch looks at the gradient of each input, that of a block too.
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
     pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"),  # torch's own use of it
 ]
 

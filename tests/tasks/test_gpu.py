@@ -6,12 +6,15 @@ import pytest
 import torch
 from lightning import Callback
 
+from hiera_video import create_detector
 from hiera_video.augment import Augmentation, Mixing, RandAugment, RandomErasing
 from hiera_video.tasks.classification import ClassificationTask
+from hiera_video.tasks.detection import DetectionTask
 from hiera_video.tasks.pretraining import PretrainingTask
 from tests.fake_videos import ColourVideos
-from tests.models.small import tiny_mae, tiny_model
+from tests.models.small import TINY, tiny_mae, tiny_model
 from tests.quick_trainer import quick_trainer
+from tests.tasks.boxes import BoxData
 
 pytestmark = [
     pytest.mark.gpu,
@@ -20,6 +23,8 @@ pytestmark = [
     # To make code, torch looks at the gradient of each input, that of a block too.
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
     pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype"),
+    # The thread of the backward pass has used no device yet; torch then gives it one.
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS, but there was no current CUDA"),
     pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"),  # torch's own use of it
 ]
 
@@ -49,7 +54,7 @@ class NoWaiting(Callback):
         self.first, self.checked = first, 0
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if batch_idx >= self.first:
+        if trainer.global_step >= self.first:
             torch.cuda.set_sync_debug_mode("error")
             self.checked += 1
 
@@ -76,6 +81,23 @@ def test_no_step_waits_for_the_device(kind, precision, compiled):
         log_every_n_steps=100,
     )
     trainer.fit(TASKS[kind](compile=compiled), datamodule=ColourVideos(batch_size=2))
+    assert trainer.callback_metrics["train/loss"].isfinite()
+    assert watch.checked
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_no_step_of_a_detector_of_actions_waits_for_the_device(compiled):
+    create = partial(on_host, create_detector, name="hiera_tiny_16x224", **TINY)
+    watch = NoWaiting()
+    trainer = quick_trainer(
+        accelerator="gpu",
+        precision="bf16-mixed",
+        max_epochs=8,  # of one batch each
+        limit_val_batches=0,
+        callbacks=[watch],
+        log_every_n_steps=100,
+    )
+    trainer.fit(DetectionTask(create, compile=compiled), datamodule=BoxData())
     assert trainer.callback_metrics["train/loss"].isfinite()
     assert watch.checked
 
