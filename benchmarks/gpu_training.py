@@ -60,7 +60,7 @@ def training(setting: Setting) -> Iterator[dict[str, Any]]:
         if setting.tiny:
             root, workers, steps = videos(folder, CLASSES, 4, 2), 2, 4
         else:
-            root, workers, steps = videos(folder, 32, 60, 10), 16, 200
+            root, workers, steps = videos(folder, 32, 60, 10), 16, 120
         for task, precision, mode in (
             ("finetune", "bf16-mixed", "reduce-overhead"),
             ("pretrain", "bf16-mixed", "reduce-overhead"),

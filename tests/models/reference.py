@@ -4,8 +4,10 @@
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +34,27 @@ VIDEO = {
 }
 
 
+@contextmanager
+def unset_weights() -> Iterator[None]:
+    """Large networks are created in half the time, but their weights are yet to be set."""
+    with ExitStack() as patches:
+        for name in ("trunc_normal_", "kaiming_uniform_", "uniform_"):
+            patches.enter_context(mock.patch.object(nn.init, name, lambda tensor, *_, **__: tensor))
+        yield
+
+
 def classifiers(name: str, **overrides: Any) -> tuple[Hiera, nn.Module]:
     """Ours and the reference, with the same random weights."""
-    return _same_weights(create_model(name, **overrides), initial_classifier(name, **overrides))
+    with unset_weights():
+        models = create_model(name, **overrides), initial_classifier(name, **overrides)
+    return _same_weights(*models)
 
 
 def autoencoders(name: str, **overrides: Any) -> tuple[MaskedAutoencoderHiera, nn.Module]:
     """Ours and the reference, with the same random weights and the paper's decoder heads."""
-    return _same_weights(create_mae(name, **overrides), initial_autoencoder(name, **overrides))
+    with unset_weights():
+        models = create_mae(name, **overrides), initial_autoencoder(name, **overrides)
+    return _same_weights(*models)
 
 
 def initial_classifier(name: str, **overrides: Any) -> nn.Module:
