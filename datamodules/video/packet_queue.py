@@ -34,6 +34,7 @@ class PacketQueue:
         self._ended = False  # nothing is left to be read
         self._queue: deque[Any] = deque()
         self._bytes = 0
+        self._asked: Sequence[int] = ()  # ticks, when the next two were found
         self._visible: set[int] = set()  # starts of the queued frames that are asked for
         self._visible_end: int | None = None  # the last of these; any later frame may be next
 
@@ -53,11 +54,16 @@ class PacketQueue:
             far: a tick that is this far from the one before it is left for later.
         """
         near = next((i for i in range(1, len(ticks)) if ticks[i] - ticks[i - 1] > far), len(ticks))
+        known = self._asked[-len(ticks) :] == ticks  # the rest of what was asked for before
         while not self._ended and self._bytes < _READ_AHEAD_BYTES:
             dts = self._queue[-1].dts if self._queue else None
             if dts is not None and dts - self.lag > ticks[near - 1]:
                 break
             self._read()
+            known = False
+        if known:
+            return
+        self._asked = ticks
         starts = sorted(p.pts for p in self._queue if p.pts is not None)
         reached = {bisect_right(starts, tick) for tick in ticks} - {0}
         self._visible = {starts[i - 1] for i in reached}
