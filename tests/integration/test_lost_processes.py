@@ -48,7 +48,7 @@ def test_one_process_fails_and_the_other_ends(hook, step, rank, workspace, tmp_p
 @pytest.mark.parametrize(
     ("rank", "hook", "step", "stands"),
     [
-        (1, "on_train_batch_end", 2, "after step 2"),
+        pytest.param(1, "on_train_batch_end", 2, "after step 2", marks=pytest.mark.slow),
         (0, "on_validation_batch_start", 6, "after step 6"),
     ],
 )

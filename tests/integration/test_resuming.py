@@ -82,13 +82,12 @@ def packed(workspace, whole):
     [
         ("plain", 6),
         ("packed", 7),
-        ("accumulating", 8),
         ("two processes", 6),
         *(
             pytest.param(variant, batch, marks=pytest.mark.slow)
             for variant, batches in {
                 "plain": (1, 2, 5, 7, 11),
-                "accumulating": (2, 4, 5, 6, 10),
+                "accumulating": (2, 4, 5, 6, 8, 10),
                 "two processes": (1, 5, 7, 11),
             }.items()
             for batch in batches

@@ -55,7 +55,11 @@ HALF = [*AUTOENCODER, "trainer.precision=bf16-mixed", "trainer.num_sanity_val_st
 
 @pytest.mark.parametrize(
     ("name", "config", "tolerance"),
-    [("classifier", CLASSIFIER, 1e-4), ("autoencoder", AUTOENCODER, 1e-4), ("half", HALF, 5e-3)],
+    [
+        ("classifier", CLASSIFIER, 1e-4),
+        ("autoencoder", AUTOENCODER, 1e-4),
+        pytest.param("half", HALF, 5e-3, marks=pytest.mark.slow),
+    ],
 )
 def test_two_sharded_processes_train_as_one(name, config, tolerance, workspace):
     fit(config, f"{name}-one", workspace, trainer="default")

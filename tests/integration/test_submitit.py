@@ -73,7 +73,7 @@ def words(workspace):
     return [*WORDS, f"data.root={workspace}/data/synthetic"]
 
 
-@pytest.mark.parametrize("tasks", [1, 2])
+@pytest.mark.parametrize("tasks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_preempted_job_of_slurm_is_queued_again_once(words, tmp_path, slurm, tasks):
     if tasks == 2:  # each is a process of DDP
         words += ["trainer=slurm", "trainer.precision=32-true", "trainer.accelerator=cpu"]
