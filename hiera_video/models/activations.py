@@ -147,8 +147,8 @@ class LiveBytes(TorchDispatchMode):
 def attention_sums(func: Any, args: Sequence[Any]) -> int:
     """Bytes of the float32 gradients of queries that flash attention sums up in half precision.
 
-    They matter where there are few queries: those of a window of 16 take the room of 128. A batch of
-    more windows than `attend` takes at once needs less than that.
+    They matter where there are few queries: those of a window of 16 take the room of 128. A batch
+    of more windows than `attend` takes at once needs less than that.
 
     Args:
         func: any operation.

@@ -54,6 +54,7 @@ def test_training_and_its_test(kind, options, tmp_path):
     words = [*words_of(kind), "trainer.accelerator=gpu", *options]
     on_gpu("fit", *words, *TRAINING, "run_dir=runs/fit", cwd=tmp_path)
     assert (tmp_path / "runs/fit/checkpoints/last.ckpt").exists()
+    assert json.loads((tmp_path / "runs/fit/run.json").read_text())[0]["gpus"]
     if "pretrain" not in kind:
         on_gpu("test", "runs/fit", "run_dir=runs/test", cwd=tmp_path)
         assert results(tmp_path / "runs/test")
