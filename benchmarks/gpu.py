@@ -44,7 +44,7 @@ PARTS: list[Part] = [
     ("batch 1", 60, partial(inference, size="base", batch=1)),
     ("tests", 300, lambda setting: [tests(setting)]),
     ("pretraining large", 90, partial(pretraining, model="hiera_large_16x224", batch=32)),
-    ("inference huge", 60, partial(inference, size="huge")),
+    ("inference huge", 120, partial(inference, size="huge")),
 ]
 
 
