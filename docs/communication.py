@@ -32,10 +32,8 @@ NAMES = {"ddp": "DDP", "fsdp2": "FSDP2", "hybrid": "hybrid (not supported)"}
 NOT_POSSIBLE = "not possible"
 MEASURED = {"pretrain": 487, "finetune": 275}  # clips/s: base, compiled, on an H200; benchmarks/
 DECODED = 20  # clips per CPU second of the loader; docs/data.md
-ONE_FILE = {
-    2: 1.33,
-    4: 1.75,
-}  # cost of several clips of a file, in clips of a file each; docs/data.md
+# Cost of several clips of a file, in clips of a file each; docs/data.md.
+ONE_FILE = {2: 1.33, 4: 1.75}
 SHAPE = (3, 16, 224, 224)
 HEADER = (
     "task", "model", "strategy", "GPUs", "batches x clips of a GPU", "compute (ms)",

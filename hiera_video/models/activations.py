@@ -35,7 +35,8 @@ HALF_PRECISION = (
 )
 FUSED_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
-# Flash attention pads what it sums up to multiples of these numbers of queries and channels.
+# FlashAttention 2 pads what its backward pass sums up to multiples of these numbers of queries and
+# channels (`dq_accum` in its `mha_bwd`).
 TILE = 128, 32
 # Two batches tell what all others need. With a single clip, some copies would be views.
 BATCHES = (2, 3)
@@ -145,7 +146,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 def attention_sums(func: Any, args: Sequence[Any]) -> int:
-    """Bytes of the float32 gradients of queries that flash attention sums up in half precision.
+    """Bytes of the float32 gradients of queries that FlashAttention 2 sums up in half precision.
 
     They matter where there are few queries: those of a window of 16 take the room of 128. A batch
     of more windows than `attend` takes at once needs less than that.
@@ -153,6 +154,9 @@ def attention_sums(func: Any, args: Sequence[Any]) -> int:
     Args:
         func: any operation.
         args: its arguments.
+
+    Returns:
+        The bytes; 0 for another operation, and in float32, for which it is not made.
     """
     if func is not ATTENTION_BACKWARD:
         return 0
