@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
+
+import hiera_video.models.window_attention  # noqa: F401  has operations that are counted
 
 GIB = 2**30
 
@@ -104,7 +110,12 @@ def interleave(contenders: list[Contender], rounds: int, calls: int, deadline: f
 
 def count_flops(work: Callable[[], Any]) -> int:
     """Floating point operations of a call, two for each multiply-add of its matrix products."""
-    with FlopCounterMode(display=False) as counter:
+    ours = torch.ops.hiera_video
+    formulas = {
+        ours.attend_windows: lambda q, k, v, **_: sdpa_flop_count(q, k, v),
+        ours.attend_windows_backward: lambda *s, **_: sdpa_backward_flop_count(s[3], *s[:3]),
+    }
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         work()
     return counter.get_total_flops()
 

@@ -27,6 +27,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from hiera_video.models import window_attention
 from hiera_video.models.blocks import HieraBlock
 
 HALF_PRECISION = (
@@ -148,8 +149,9 @@ class LiveBytes(TorchDispatchMode):
 def attention_sums(func: Any, args: Sequence[Any]) -> int:
     """Bytes of the float32 gradients of queries that FlashAttention 2 sums up in half precision.
 
-    They matter where there are few queries: those of a window of 16 take the room of 128. A batch
-    of more windows than `attend` takes at once needs less than that.
+    They matter where there are few queries: 16 of them take the room of 128. A batch of more rows
+    than `attend` takes at once needs less than that. Windows have kernels of their own, which sum
+    up nothing in memory.
 
     Args:
         func: any operation.
@@ -160,8 +162,9 @@ def attention_sums(func: Any, args: Sequence[Any]) -> int:
     """
     if func is not ATTENTION_BACKWARD:
         return 0
-    query = args[1]  # (rows, heads, queries, c)
-    if query.dtype == torch.float32:
+    query, key = args[1:3]  # (rows, heads, queries or keys, c)
+    (queries, channels), keys = query.shape[2:], key.shape[2]
+    if query.dtype == torch.float32 or window_attention.fits(queries, keys, channels):
         return 0
     padded = (math.ceil(n / tile) * tile for n, tile in zip(query.shape[2:], TILE, strict=True))
     return math.prod((*query.shape[:2], *padded)) * torch.float32.itemsize

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from hiera_video.models.architecture import BlockShape
 from hiera_video.models.token_order import pool, windows
+from hiera_video.models.window_attention import attend_windows, takes
 
-CUDA_GRID = 65535  # most rows that a fused attention kernel takes at once
+CUDA_GRID = 65535  # most rows that a fused attention kernel of torch takes at once
 
 
 class PatchEmbed(nn.Module):
@@ -169,6 +170,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Returns:
         ``(rows, heads, queries, c)``.
     """
+    if takes(q, k):
+        return attend_windows(q, k, v)
     if q.is_cuda and len(q) > CUDA_GRID:
         parts = zip(*(t.split(CUDA_GRID) for t in (q, k, v)), strict=True)
         return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])

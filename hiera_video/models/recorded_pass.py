@@ -47,7 +47,10 @@ class RecordedPass:
             torch.is_autocast_enabled("cuda"),
             cache_enabled=False,
         )
-        with context, torch.enable_grad(), torch.cuda.stream(stream):
+        # What warming up draws at random would be missing from the first replay: a run that goes on
+        # from a checkpoint records at another step than one that was not stopped.
+        same_draws = torch.random.fork_rng([torch.cuda.current_device()])
+        with same_draws, context, torch.enable_grad(), torch.cuda.stream(stream):
             for _ in range(WARM_UPS):
                 outputs = tree_flatten(work(*self.inputs))[0]
                 ones = torch.ones_like(outputs[0])

@@ -144,6 +144,7 @@ def test_cpu_and_gpu_agree(semantics):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("rand_augment", [None, RandAugment(probability=1.0)])
 def test_the_host_never_waits_for_the_gpu(rand_augment):
     augmentation = Augmentation(rand_augment=rand_augment, erasing=RandomErasing(1.0)).cuda()

@@ -72,10 +72,11 @@ def initial_autoencoder(name: str, **overrides: Any) -> nn.Module:
 
 def randomize(model: nn.Module, seed: int = 0) -> None:
     """Weights at which every part of the model matters; the initial head is nearly zero."""
-    generator = torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
+            noise = torch.randn(parameter.shape, generator=generator, device=device)
             if "pos_embed" in name or name == "mask_token":
                 parameter.copy_(0.5 * noise)
             elif parameter.ndim > 1:

@@ -110,11 +110,16 @@ def test_attention_keeps_no_matrix_of_weights():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "expected"), [(torch.bfloat16, 6 * 4 * 128 * 96 * 4), (torch.float32, 0)]
+    ("tokens", "dtype", "expected"),
+    [
+        (18, torch.bfloat16, 6 * 4 * 128 * 96 * 4),
+        (18, torch.float32, 0),
+        (16, torch.bfloat16, 0),  # a window, which has a kernel of its own
+    ],
 )
-def test_sums_of_attention_are_padded_to_tiles(dtype, expected):
-    """16 queries of 72 channels take the room of 128 queries of 96 channels, in float32."""
-    query = torch.empty(6, 4, 16, 72, dtype=dtype, device="meta", requires_grad=True)
+def test_sums_of_attention_are_padded_to_tiles(tokens, dtype, expected):
+    """18 queries of 72 channels take the room of 128 queries of 96 channels, in float32."""
+    query = torch.empty(6, 4, tokens, 72, dtype=dtype, device="meta", requires_grad=True)
     sizes = []
 
     class Sizes(TorchDispatchMode):

@@ -5,8 +5,16 @@ import copy
 import pytest
 import torch
 
+from hiera_video.models.blocks import attend
 from hiera_video.models.compiling import compile_blocks
+from hiera_video.models.window_attention import takes
 from tests.models.reference import autoencoders, classifiers, difference, make_video
+from tests.models.test_window_attention import (
+    WINDOWS,
+    compare,
+    outputs_and_gradients,
+    queries_keys_values,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -68,3 +76,17 @@ def test_compiled_gradients(create):
         out.square().mean().backward()
     for (name, a), b in zip(ours.named_parameters(), compiled.parameters(), strict=True):
         torch.testing.assert_close(b.grad, a.grad, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 4e-3), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_attention_in_windows(window, dtype, tolerance):
+    compare(window, dtype, tolerance, "cuda")
+
+
+def test_compiled_attention_in_windows():
+    tensors = queries_keys_values((16, 16, 2, 96, 66_000), torch.bfloat16, "cuda")
+    assert takes(*tensors[:2])
+    eager = outputs_and_gradients(attend, tensors)
+    compiled = outputs_and_gradients(torch.compile(attend, fullgraph=True), tensors)
+    torch.testing.assert_close(compiled, eager, rtol=0, atol=0)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiera_video.models.token_order import join_units, pool, reroll, unroll, windows
+from tests.allocations import most_allocated
 
 VIDEO = ((2, 3, 2), ((1, 2, 2), (1, 2, 2), (1, 2, 2), (1, 1, 1)))
 IMAGE = ((3, 2), ((2, 2), (2, 2), (1, 1)))
@@ -46,6 +47,35 @@ def test_unroll_puts_each_token_where_counting_says(grid, levels):
     for i, coordinates in enumerate(itertools.product(*map(range, size))):
         unit, inside = place(coordinates, grid, levels)
         assert torch.equal(units[:, unit, inside], x[:, i])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_equal_maxima_share_the_gradient_of_pooling(dtype):
+    """As those of `amax` do; bfloat16 has many, and 300 of zero are more than a byte counts."""
+    generator = torch.Generator().manual_seed(0)
+    for x, stride in (
+        (torch.randn(2, 3, 32, 2, 5, generator=generator).to(dtype), 4),
+        (torch.zeros(1, 1, 600, 2, dtype=dtype), 300),
+    ):
+        x.requires_grad_()
+        expected = x.unflatten(2, (stride, -1)).amax(2)
+        grad = torch.randn(expected.shape, generator=generator).to(dtype)
+        out = pool(x, stride)
+        assert torch.equal(out, expected)
+        (a,), (b,) = (torch.autograd.grad(y, x, grad) for y in (out, expected))
+        assert torch.equal(a, b)
+
+
+def test_pooling_counts_equal_maxima_in_few_bytes(tmp_path):
+    """Where `amax` alone takes 8 bytes for each number, more than all tensors here have."""
+    x = torch.randn(2, 64, 64, 96).bfloat16().requires_grad_()
+    grad = torch.randn(2, 64, 16, 96).bfloat16()
+
+    def peak(pool):
+        return most_allocated(lambda: torch.autograd.grad(pool(x), x, grad), tmp_path)
+
+    amax = peak(lambda x: x.unflatten(2, (4, -1)).amax(2))
+    assert peak(lambda x: pool(x, 4)) < amax - 5 * x.numel()
 
 
 @LAYOUTS

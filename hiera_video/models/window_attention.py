@@ -1,0 +1,85 @@
+"""Attention within short windows in half precision on a GPU.
+
+The fused kernels of torch take a tile of 64 or 128 queries for each window, which one of 16 tokens
+leaves nearly empty. The kernels here take several windows at once.
+"""
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TRITON = find_spec("triton") is not None  # comes with torch for CUDA on Linux
+LONGEST = 64  # keys of a window
+WIDEST = 128  # channels of a head
+
+
+def takes(q: Tensor, k: Tensor) -> bool:
+    """Whether `attend_windows` computes attention with these queries and keys."""
+    half = q.dtype in (torch.bfloat16, torch.float16)
+    return q.is_cuda and half and fits(q.shape[2], k.shape[2], q.shape[3]) and is_able()
+
+
+def fits(queries: int, keys: int, channels: int) -> bool:
+    """Whether `attend_windows` is made for windows of this size and heads of so many channels."""
+    powers_of_two = all(n & (n - 1) == 0 for n in (queries, keys))
+    return powers_of_two and queries <= keys <= min(4 * queries, LONGEST) and channels <= WIDEST
+
+
+@torch.compiler.assume_constant_result
+def is_able() -> bool:
+    """Whether Triton is there, and makes code for this GPU."""
+    return TRITON and torch.cuda.get_device_capability() >= (8, 0)
+
+
+@torch.library.custom_op("hiera_video::attend_windows", mutates_args=())
+def attend_windows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention in windows that `takes` accepts.
+
+    Args:
+        q: ``(windows, heads, queries, c)``, float16 or bfloat16 like the others.
+        k: ``(windows, heads, keys, c)``.
+        v: ``(windows, heads, keys, c)``.
+
+    Returns:
+        ``(windows, heads, queries, c)``.
+    """
+    from hiera_video.models import window_kernels  # where there is no GPU, Triton may be missing
+
+    return window_kernels.attend(q, k, v)
+
+
+@torch.library.custom_op("hiera_video::attend_windows_backward", mutates_args=())
+def attend_windows_backward(
+    q: Tensor, k: Tensor, v: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `attend_windows` with respect to `q`, `k` and `v`."""
+    from hiera_video.models import window_kernels
+
+    return window_kernels.attend_backward(q, k, v, grad)
+
+
+@attend_windows.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    from hiera_video.models import window_kernels
+
+    return window_kernels.result(q)
+
+
+@attend_windows_backward.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    from hiera_video.models import window_kernels
+
+    return window_kernels.result(q), window_kernels.result(k), window_kernels.result(v)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return attend_windows_backward(*ctx.saved_tensors, grad)
+
+
+attend_windows.register_autograd(_backward, setup_context=_save)
