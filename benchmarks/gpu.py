@@ -57,7 +57,7 @@ def tests(setting: Setting) -> dict[str, Any]:
     if setting.device == "cpu":
         command += ["--collect-only"]
     elif importlib.util.find_spec("xdist"):
-        command += ["-n", "8", "-p", "no:benchmark"]
+        command += ["-n", str(max(1, (os.cpu_count() or 1) - 1)), "-p", "no:benchmark"]
     process = subprocess.run(command, capture_output=True, text=True)
     return {"exit": process.returncode, "output": process.stdout.splitlines()[-60:]}
 
@@ -103,16 +103,19 @@ def record(result: Any) -> dict[str, Any]:
     return {"title": result.title, "reference": result.reference, "rows": rows}
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """All results as tables."""
+def markdown(results: dict[str, Any], only: str = "") -> str:
+    """The results as tables, of all parts or of one."""
     lines = [", ".join(f"{key} {value}" for key, value in results["machine"].items()), ""]
     ceiling = 0.0
     for name, part in results["parts"].items():
+        if name == "ceilings" and part["results"]:
+            ceiling = part["results"][0]["flops"]
+        if only not in ("", name):
+            continue
         lines += [f"## {name} ({part['seconds']:.0f} s)", ""]
         if part["error"]:
             lines += [part["error"], ""]
         for result in part["results"]:
-            ceiling = result.get("flops", ceiling)
             lines += table(result, ceiling) if "rows" in result else [f"- {json.dumps(result)}"]
         lines.append("")
     return "\n".join(lines)
@@ -205,7 +208,7 @@ def main() -> None:
         results["parts"][name] = run((name, limit, function), setting, folder)
         stem.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
         stem.with_suffix(".md").write_text(markdown(results))
-        print(markdown({**results, "parts": {name: results["parts"][name]}}), flush=True)
+        print(markdown(results, name), flush=True)
 
 
 if __name__ == "__main__":
