@@ -8,6 +8,9 @@ Legend: a tile is the tokens of the windows of a program, its rows, by the chann
 filled up to a power of two. Names in capitals are known when a kernel is compiled.
 """
 
+# In kernels, everything is Triton's, of whose types type checkers know little.
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 from typing import Any
 
 import torch
@@ -32,14 +35,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         As `result` makes it from `q`.
     """
     out = result(q)
-    _launch(_attend, q, k, v, out)
+    _launch(attend_tile, q, k, v, out)
     return out
 
 
 def attend_backward(q: Tensor, k: Tensor, v: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `attend` with respect to `q`, `k` and `v`; `grad` is that of its output."""
     gradients = result(q), result(k), result(v)
-    _launch(_attend_backward, q, k, v, grad, *gradients)
+    _launch(attend_tile_backward, q, k, v, grad, *gradients)
     return gradients
 
 
@@ -74,13 +77,14 @@ def _launch(kernel: Any, *tensors: Tensor) -> None:
 
 
 @triton.jit
-def _attend(
+def attend_tile(
     q, k, v, out,
     q_strides, k_strides, v_strides, out_strides,
     total, scale,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, WINDOWS: tl.constexpr,
     CHANNELS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
+    """What `attend` computes, for the windows of a program."""
     queries = _load(q, q_strides, total, QUERIES, WINDOWS, CHANNELS, WIDTH)
     keys = _load(k, k_strides, total, KEYS, WINDOWS, CHANNELS, WIDTH)
     values = _load(v, v_strides, total, KEYS, WINDOWS, CHANNELS, WIDTH)
@@ -90,13 +94,14 @@ def _attend(
 
 
 @triton.jit
-def _attend_backward(
+def attend_tile_backward(
     q, k, v, grad, grad_q, grad_k, grad_v,
     q_strides, k_strides, v_strides, grad_strides, grad_q_strides, grad_k_strides, grad_v_strides,
     total, scale,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, WINDOWS: tl.constexpr,
     CHANNELS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
+    """What `attend_backward` computes, for the windows of a program."""
     queries = _load(q, q_strides, total, QUERIES, WINDOWS, CHANNELS, WIDTH)
     keys = _load(k, k_strides, total, KEYS, WINDOWS, CHANNELS, WIDTH)
     values = _load(v, v_strides, total, KEYS, WINDOWS, CHANNELS, WIDTH)

@@ -13,7 +13,8 @@ from torch import nn
 from hiera_video.models import blocks, window_attention
 from hiera_video.models.zoo import create_model
 
-pytest.importorskip("triton")  # comes with torch, except on macOS and Windows
+triton = pytest.importorskip("triton")  # comes with torch, except on macOS and Windows
+window_kernels = pytest.importorskip("hiera_video.models.window_kernels")
 SOURCE = Path(__file__).parents[2]
 # Queries, keys, heads, channels and number of windows, which seldom fill the last program.
 WINDOWS = [
@@ -69,8 +70,9 @@ def test_kernels_compute_attention():
         """
 import torch
 from hiera_video.models.window_attention import attend_windows
-from tests.models.test_window_attention import WINDOWS, compare, queries_keys_values
+from tests.models.test_window_attention import WINDOWS, compare, network, queries_keys_values
 
+network()
 for window in WINDOWS:
     compare(window, torch.float32, 2e-6)
     compare(window, torch.float16, 4e-3)
@@ -82,16 +84,12 @@ assert v.grad.sum() > 0
     )
 
 
-def test_a_network_computes_the_same_with_them():
-    interpreted("from tests.models.test_window_attention import network; network()")
-
-
 def network():
     """Logits and gradients of a network with and without the kernels, also when it is compiled."""
     torch.manual_seed(0)
     few = {"stages": (1, 1, 1, 1), "embed_dim": 16, "num_classes": 5}
-    model = create_model("hiera_tiny_16x224", input_size=(4, 64, 64), **few)
-    video = torch.randn(2, 3, 4, 64, 64)
+    model = create_model("hiera_tiny_16x224", input_size=(4, 32, 32), **few)
+    video = torch.randn(2, 3, 4, 32, 32)
 
     def run():
         model.zero_grad()
@@ -109,9 +107,25 @@ def network():
     blocks.takes = takes
     torch.testing.assert_close(run(), expected, rtol=1e-4, atol=1e-6)
     assert set(sizes) >= {(64, 64), (16, 64), (4, 16)}
-    for block in model.blocks:
-        block.compile(backend="aot_eager", fullgraph=True)
+    model.blocks[1].compile(backend="aot_eager", fullgraph=True)  # it pools, within windows
     torch.testing.assert_close(run(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_kernels_compile_for_a_gpu():
+    """In bfloat16, which the interpreter does not know; an A100 need not be there for it."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    constants = {"QUERIES": 16, "KEYS": 16, "WINDOWS": 4, "CHANNELS": 96, "WIDTH": 128}
+    for kernel in (window_kernels.attend_tile, window_kernels.attend_tile_backward):
+        types = {
+            name: ("i32",) * 3 if name.endswith("strides") else "*bf16" for name in kernel.arg_names
+        }
+        types |= {"total": "i32", "scale": "fp32"} | dict.fromkeys(constants, "constexpr")
+        source = ASTSource(kernel, types, constexprs=constants)
+        code = triton.compile(source, target=GPUTarget("cuda", 80, 32))
+        assert "mma.sync" in code.asm["ptx"]  # tensor cores
+        assert code.metadata.shared < 99 * 1024  # what a program may have on the smallest such GPU
 
 
 @pytest.mark.parametrize(
