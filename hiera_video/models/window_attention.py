@@ -4,11 +4,15 @@ The fused kernels of torch take a tile of 64 or 128 queries for each window, whi
 leaves nearly empty. The kernels here take several windows at once.
 """
 
+import logging
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 TRITON = find_spec("triton") is not None  # comes with torch for CUDA on Linux
 LONGEST = 64  # keys of a window
@@ -30,7 +34,29 @@ def fits(queries: int, keys: int, channels: int) -> bool:
 @torch.compiler.assume_constant_result
 def is_able() -> bool:
     """Whether Triton is there, and makes code for this GPU."""
-    return TRITON and torch.cuda.get_device_capability() >= (8, 0)
+    return TRITON and torch.cuda.get_device_capability() >= (8, 0) and builds()
+
+
+@cache
+def builds(device: str = "cuda") -> bool:
+    """Whether Triton can build a kernel and start it, which it tries; a warning says why not.
+
+    Args:
+        device: where it starts.
+    """
+    try:
+        from hiera_video.models import window_kernels
+
+        tokens = torch.zeros(1, 1, 16, 16, dtype=torch.bfloat16, device=device)
+        window_kernels.attend(tokens, tokens, tokens)
+    except Exception as error:  # of Triton, of the compiler that it runs, or of the system
+        log.warning(
+            "attention in windows takes PyTorch's kernels, which are slower, as Triton cannot build "
+            "its own; it needs a C compiler and the headers of Python (%s)",
+            " ".join(str(error).split()) or type(error).__name__,
+        )
+        return False
+    return True
 
 
 @torch.library.custom_op("hiera_video::attend_windows", mutates_args=())

@@ -158,6 +158,7 @@ def test_what_is_taken(monkeypatch, dtype, capability, triton, takes):
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(window_attention, "TRITON", triton)
+    monkeypatch.setattr(window_attention, "builds", lambda: True)
     q = torch.empty(3, 2, 16, 96, dtype=dtype)
     assert window_attention.takes(q, q) == takes
 
@@ -167,10 +168,19 @@ def test_a_cpu_computes_windows_as_ever():
     assert not window_attention.takes(q, q)
 
 
+def test_where_triton_cannot_build_pytorch_takes_its_place(caplog):
+    """Here it finds no GPU; on a small container, no C compiler."""
+    assert not window_attention.builds.__wrapped__("cpu")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "needs a C compiler and the headers of Python (" in record.message
+
+
 def test_asking_for_the_gpu_breaks_no_compiled_code(monkeypatch):
-    """The answer becomes a constant of the code."""
+    """The answer, for which something may have to run, becomes a constant of the code."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
     monkeypatch.setattr(window_attention, "TRITON", True)
+    monkeypatch.setattr(window_attention, "builds", lambda: bool(torch.ones(2).sum() == 2))
 
     class Asking(nn.Module):
         def forward(self, x):
