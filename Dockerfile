@@ -3,10 +3,11 @@
 FROM nvidia/cuda:12.8.1-runtime-ubuntu24.04
 
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# A C compiler and Python's headers are what Triton builds kernels with.
 # Versions of Ubuntu's packages are those of the release that the base names.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 python3-venv \
+    && apt-get install -y --no-install-recommends gcc libc6-dev python3 python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /opt/hiera-video

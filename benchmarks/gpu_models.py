@@ -123,7 +123,7 @@ def inference(setting: Setting, size: str, batch: int = 32) -> Iterator[Table]:
     """Logits of a batch, with weights in bfloat16."""
     name, items = f"hiera_{size}_16x224", setting.batch(batch)
     with torch.no_grad():
-        with torch.device(setting.device):  # which draws the weights of huge in no time
+        with torch.device(setting.device):  # a CPU takes long to draw the weights of huge
             ours, published = classifiers(name, **setting.overrides(name))
         ours = ours.to(setting.device, torch.bfloat16).eval()
         # In evaluation the published code gives probabilities; nothing in it is random here.

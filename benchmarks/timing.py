@@ -13,7 +13,7 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-import hiera_video.models.window_attention  # noqa: F401  has operations that are counted
+import hiera_video.models.window_attention  # noqa: F401  registers operations counted below
 
 GIB = 2**30
 
@@ -113,7 +113,9 @@ def count_flops(work: Callable[[], Any]) -> int:
     ours = torch.ops.hiera_video
     formulas = {
         ours.attend_windows: lambda q, k, v, **_: sdpa_flop_count(q, k, v),
-        ours.attend_windows_backward: lambda *s, **_: sdpa_backward_flop_count(s[3], *s[:3]),
+        ours.attend_windows_backward: lambda q, k, v, grad, **_: sdpa_backward_flop_count(
+            grad, q, k, v
+        ),
     }
     with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         work()

@@ -151,7 +151,7 @@ def attention_sums(func: Any, args: Sequence[Any]) -> int:
 
     They matter where there are few queries: 16 of them take the room of 128. A batch of more rows
     than `attend` takes at once needs less than that. Windows have kernels of their own, which sum
-    up nothing in memory.
+    up nothing in memory; where these do not run (`window_attention.takes`), more is needed.
 
     Args:
         func: any operation.

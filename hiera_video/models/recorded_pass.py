@@ -47,8 +47,8 @@ class RecordedPass:
             torch.is_autocast_enabled("cuda"),
             cache_enabled=False,
         )
-        # What warming up draws at random would be missing from the first replay: a run that goes on
-        # from a checkpoint records at another step than one that was not stopped.
+        # Warming up must not use up random numbers: a run that goes on from a checkpoint records at
+        # another step than one that was not stopped, and would then draw others.
         same_draws = torch.random.fork_rng([torch.cuda.current_device()])
         with same_draws, context, torch.enable_grad(), torch.cuda.stream(stream):
             for _ in range(WARM_UPS):

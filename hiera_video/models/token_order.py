@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 Shape = Sequence[int]
 
@@ -87,7 +86,7 @@ def pool(x: Tensor, stride: int) -> Tensor:
     if stride == 1:
         return x
     x = x.unflatten(2, (stride, -1))  # (B, U, stride, L/stride, ...)
-    if torch.compiler.is_compiling():  # then torch's own backward pass is as good
+    if torch.compiler.is_compiling():  # compiled code stores no counts
         return x.amax(dim=2)
     return _Largest.apply(x)  # type: ignore[return-value]
 
@@ -98,14 +97,17 @@ class _Largest(torch.autograd.Function):
     The gradient is the same: shared equally by all that are the largest.
     """
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        largest = x.amax(dim=2)
-        ctx.save_for_backward(x, largest)
-        return largest
+    generate_vmap_rule = True
 
     @staticmethod
-    @once_differentiable
+    def forward(x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return x.amax(dim=2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, largest = ctx.saved_tensors
         is_largest = x == largest.unsqueeze(2)  # (B, U, stride, L/stride, ...)

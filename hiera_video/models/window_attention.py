@@ -27,32 +27,28 @@ def takes(q: Tensor, k: Tensor) -> bool:
 
 def fits(queries: int, keys: int, channels: int) -> bool:
     """Whether `attend_windows` is made for windows of this size and heads of so many channels."""
-    powers_of_two = all(n & (n - 1) == 0 for n in (queries, keys))
+    powers_of_two = all(n > 0 and n & (n - 1) == 0 for n in (queries, keys))
     return powers_of_two and queries <= keys <= min(4 * queries, LONGEST) and channels <= WIDEST
 
 
 @torch.compiler.assume_constant_result
 def is_able() -> bool:
-    """Whether Triton is there, and makes code for this GPU."""
-    return TRITON and torch.cuda.get_device_capability() >= (8, 0) and builds()
+    """Whether Triton is there, and makes code for the current GPU, of NVIDIA."""
+    nvidia = torch.version.hip is None  # the kernels have run on no other
+    return TRITON and nvidia and torch.cuda.get_device_capability() >= (8, 0) and builds()
 
 
 @cache
-def builds(device: str = "cuda") -> bool:
-    """Whether Triton can build a kernel and start it, which it tries; a warning says why not.
-
-    Args:
-        device: where it starts.
-    """
+def builds() -> bool:
+    """Whether Triton can build what starts its kernels; a warning says why not."""
     try:
-        from hiera_video.models import window_kernels
+        from triton.runtime import driver
 
-        tokens = torch.zeros(1, 1, 16, 16, dtype=torch.bfloat16, device=device)
-        window_kernels.attend(tokens, tokens, tokens)
+        _ = driver.active.utils  # is built now, if no earlier process has left it in the cache
     except Exception as error:  # of Triton, of the compiler that it runs, or of the system
         log.warning(
-            "attention in windows takes PyTorch's kernels, which are slower, as Triton cannot build "
-            "its own; it needs a C compiler and the headers of Python (%s)",
+            "attention in windows takes PyTorch's kernels, which are slower, as Triton cannot "
+            "build its own; it needs a C compiler and the headers of Python (%s)",
             " ".join(str(error).split()) or type(error).__name__,
         )
         return False
@@ -61,7 +57,7 @@ def builds(device: str = "cuda") -> bool:
 
 @torch.library.custom_op("hiera_video::attend_windows", mutates_args=())
 def attend_windows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Scaled dot-product attention in windows that `takes` accepts.
+    """Scaled dot-product attention in windows that `takes` accepts, differentiable once.
 
     Args:
         q: ``(windows, heads, queries, c)``, float16 or bfloat16 like the others.

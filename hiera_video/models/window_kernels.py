@@ -2,7 +2,8 @@
 
 A program attends in several windows at once, so that its matrix products have the size that tensor
 cores want; products between different windows are left out of the softmax. It reads and writes each
-token once, and no program shares a window with another.
+token once, and no program shares a window with another. Weights between windows are zero, but zero
+times infinity is NaN: a window with numbers that are not finite makes those of its program NaN.
 
 Legend: a tile is the tokens of the windows of a program, its rows, by the channels of one head,
 filled up to a power of two. Names in capitals are known when a kernel is compiled.
@@ -19,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 TILE = 64  # keys that a program looks at: several short windows, or a long one
-LEAST = 16  # rows and columns of the smallest matrix product
+LEAST = 16  # columns of the smallest matrix product
 WARPS = 4
 
 
@@ -57,10 +58,10 @@ def result(like: Tensor) -> Tensor:
 
 def _launch(kernel: Any, *tensors: Tensor) -> None:
     """Start a kernel on tensors, the first of which are queries and keys."""
-    # Only the gradient of a sum and the like have other strides.
+    # Only gradients such as that of a sum have other strides.
     tensors = tuple(t if t.stride(3) == 1 else t.contiguous() for t in tensors)
     (total, heads, queries, channels), keys = tensors[0].shape, tensors[1].shape[2]
-    windows = max(1, TILE // keys, LEAST // queries)
+    windows = TILE // keys  # at least 16 queries, as there is one for each 4 keys
     with torch.cuda.device_of(tensors[0]):
         kernel[triton.cdiv(total, windows), heads](
             *tensors,
@@ -76,7 +77,7 @@ def _launch(kernel: Any, *tensors: Tensor) -> None:
         )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total"])  # one kernel for batches of all sizes
 def attend_tile(
     q, k, v, out,
     q_strides, k_strides, v_strides, out_strides,
@@ -93,7 +94,7 @@ def attend_tile(
     _store(out, attended, out_strides, total, QUERIES, WINDOWS, CHANNELS, WIDTH)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total"])
 def attend_tile_backward(
     q, k, v, grad, grad_q, grad_k, grad_v,
     q_strides, k_strides, v_strides, grad_strides, grad_q_strides, grad_k_strides, grad_v_strides,
@@ -164,5 +165,5 @@ def _tile(
     window = tl.program_id(0) * WINDOWS + token // LENGTH
     # 64 bits: a tensor may have more numbers than 32 bits count.
     start = window.to(tl.int64) * strides[0] + token % LENGTH * strides[2]
-    places = (start + tl.program_id(1) * strides[1])[:, None] + channel[None, :]
+    places = (start + tl.program_id(1).to(tl.int64) * strides[1])[:, None] + channel[None, :]
     return places, (window < total)[:, None] & (channel < CHANNELS)[None, :]

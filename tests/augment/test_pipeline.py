@@ -152,8 +152,8 @@ def test_the_host_never_waits_for_the_gpu(rand_augment):
     target = torch.eye(64, device="cuda")
     draw, mix = augmentation.draw(seed, SIZE), mixing.draw(seed, SIZE)
     augmentation(video, draw)  # kernels load
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         mixing(augmentation(video, draw), target, mix)
     finally:
         torch.cuda.set_sync_debug_mode("default")
