@@ -44,7 +44,8 @@ def builds() -> bool:
     try:
         from triton.runtime import driver
 
-        _ = driver.active.utils  # is built now, if no earlier process has left it in the cache
+        active: Any = driver.active
+        _ = active.utils  # is built now, if no earlier process has left it in the cache
     except Exception as error:  # of Triton, of the compiler that it runs, or of the system
         log.warning(
             "attention in windows takes PyTorch's kernels, which are slower, as Triton cannot "
