@@ -31,11 +31,15 @@ def fits(queries: int, keys: int, channels: int) -> bool:
     return powers_of_two and queries <= keys <= min(4 * queries, LONGEST) and channels <= WIDEST
 
 
-@torch.compiler.assume_constant_result
 def is_able() -> bool:
     """Whether Triton is there, and makes code for the current GPU, of NVIDIA."""
     nvidia = torch.version.hip is None  # the kernels have run on no other
     return TRITON and nvidia and torch.cuda.get_device_capability() >= (8, 0) and builds()
+
+
+# The answer is a constant of compiled code. `torch.compiler.assume_constant_result` says so by the
+# same mark, but imports the whole compiler for it, which takes seconds.
+is_able._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 @cache
