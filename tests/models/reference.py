@@ -72,7 +72,8 @@ def initial_autoencoder(name: str, **overrides: Any) -> nn.Module:
 
 def randomize(model: nn.Module, seed: int = 0) -> None:
     """Weights at which every part of the model matters; the initial head is nearly zero."""
-    device = "cuda" if next(model.parameters()).is_cuda else "cpu"  # also for weights on meta
+    kind = next(model.parameters()).device.type
+    device = kind if kind == "cuda" else "cpu"  # also for weights on meta
     generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
