@@ -15,12 +15,17 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 TRITON = find_spec("triton") is not None  # comes with torch for CUDA on Linux
-LONGEST = 64  # keys of a window
+LONGEST = 64  # keys of a window; no more than `window_kernels.TILE`
 WIDEST = 128  # channels of a head
 
 
 def takes(q: Tensor, k: Tensor) -> bool:
-    """Whether `attend_windows` computes attention with these queries and keys."""
+    """Whether `attend_windows` computes attention with these queries and keys.
+
+    Args:
+        q: ``(windows, heads, queries, c)``.
+        k: ``(windows, heads, keys, c)``, of the same type.
+    """
     half = q.dtype in (torch.bfloat16, torch.float16)
     return q.is_cuda and half and fits(q.shape[2], k.shape[2], q.shape[3]) and is_able()
 
@@ -81,7 +86,14 @@ def attend_windows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def attend_windows_backward(
     q: Tensor, k: Tensor, v: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `attend_windows` with respect to `q`, `k` and `v`."""
+    """Gradients of `attend_windows` with respect to `q`, `k` and `v`, of their shapes and types.
+
+    Args:
+        q: as in `attend_windows`.
+        k: likewise.
+        v: likewise.
+        grad: of its output, of the same shape and type.
+    """
     from hiera_video.models import window_kernels
 
     return window_kernels.attend_backward(q, k, v, grad)

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 64  # keys that a program looks at: several short windows, or a long one
+TILE = 64  # keys that a program looks at: several short windows, or one of the longest
 LEAST = 16  # columns of the smallest matrix product
 WARPS = 4
 
