@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiera_video.models.architecture import BlockShape
+from hiera_video.models.on_cpu import in_float32, in_parts, is_emulated, takes_parts
 from hiera_video.models.token_order import pool, windows
 from hiera_video.models.window_attention import attend_windows, takes
 
@@ -40,6 +41,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         """Convolve ``(B, 3, T, H, W)`` to tokens ``(B, T'*H'*W', C)`` in raster order."""
+        if is_emulated(self.proj, video):
+            return in_float32(self.proj, video).flatten(2).transpose(1, 2)
         wide = any(k > 2 * s for k, s in zip(self.proj.kernel_size, self.proj.stride, strict=True))
         # A CPU in float32 is quicker with the three channels of the pixels; meta counts as one.
         if wide or (video.device.type in ("cpu", "meta") and video.dtype == torch.float32):
@@ -224,6 +227,11 @@ class HieraBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``(B, U, L, dim)`` to ``(B, U, L/q_stride, dim_out)``."""
+        if self.attn.windowed and not self.training and takes_parts(x):
+            return in_parts(self._transform, x)
+        return self._transform(x)
+
+    def _transform(self, x: Tensor) -> Tensor:
         normed = self.norm1(x)
         if self.proj is not None:
             x = self.proj(normed)
