@@ -16,7 +16,8 @@ from tests.models.windows import WINDOWS, compare, outputs_and_gradients, querie
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.timeout(120, method="thread"),  # says where it hangs; nothing else would end it
+    # Says where it hangs; nothing else would end it. Compiling takes minutes on busy cores.
+    pytest.mark.timeout(300, method="thread"),
     pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores"),
     # To make code, torch looks at the gradient of each input, that of a block too.
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
@@ -128,8 +129,7 @@ def test_recording_uses_up_no_random_numbers():
         return (video * weight * kept).sum(), kept
 
     torch.manual_seed(0)
-    _, expected = work(video)
+    expected = work(video)[1]
     torch.manual_seed(0)
     recorded = RecordedPass(work, [weight], [video])
-    _, kept = recorded(video)
-    assert torch.equal(kept, expected)
+    assert torch.equal(recorded(video)[1], expected)
