@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiera_video.models.architecture import BlockShape
-from hiera_video.models.on_cpu import in_float32, in_parts, is_emulated, takes_parts
+from hiera_video.models.on_cpu import Linear, in_parts, is_emulated, linear, takes_parts
 from hiera_video.models.token_order import pool, windows
 from hiera_video.models.window_attention import attend_windows, takes
 
+CONVOLVE = {2: F.conv2d, 3: F.conv3d}
 CUDA_GRID = 65535  # most rows that a fused attention kernel of torch takes at once
 
 
@@ -41,13 +42,20 @@ class PatchEmbed(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         """Convolve ``(B, 3, T, H, W)`` to tokens ``(B, T'*H'*W', C)`` in raster order."""
-        if is_emulated(self.proj, video):
-            return in_float32(self.proj, video).flatten(2).transpose(1, 2)
+        if is_emulated(video, self.proj.weight):
+            return self._convolve_in_float32(video).flatten(2).transpose(1, 2)
         wide = any(k > 2 * s for k, s in zip(self.proj.kernel_size, self.proj.stride, strict=True))
         # A CPU in float32 is quicker with the three channels of the pixels; meta counts as one.
         if wide or (video.device.type in ("cpu", "meta") and video.dtype == torch.float32):
             return self.proj(video).flatten(2).transpose(1, 2)
         return self._convolve_cells(video).flatten(2).transpose(1, 2)
+
+    def _convolve_in_float32(self, video: Tensor) -> Tensor:
+        """The same convolution, to ``(B, C, T', H', W')`` of the type of the video."""
+        proj = self.proj
+        bias = None if proj.bias is None else proj.bias.float()
+        arguments = video.float(), proj.weight.float(), bias, proj.stride, proj.padding
+        return CONVOLVE[len(proj.stride)](*arguments).to(video.dtype)
 
     def _convolve_cells(self, video: Tensor) -> Tensor:
         """The same convolution, to ``(B, C, T', H', W')``, without its slow three channels.
@@ -67,7 +75,7 @@ class PatchEmbed(nn.Module):
         weight = F.pad(self.proj.weight, [m for margin in margins[::-1] for m in (0, margin)])
         shape = [n for s in stride for n in (2, s)]
         weight = _numbers_last(weight.reshape(*weight.shape[:2], *shape), axes)
-        convolve = {2: F.conv2d, 3: F.conv3d}[axes]
+        convolve = CONVOLVE[axes]
         # Numbers are last in memory and second in shape: what torch calls channels last.
         return convolve(cells.movedim(-1, 1), weight.movedim(-1, 1), self.proj.bias)
 
@@ -90,7 +98,7 @@ class PatchEmbed(nn.Module):
         for a, (k, s) in enumerate(zip(self.proj.kernel_size, self.proj.stride, strict=True)):
             pixels = pixels.unfold(3 + a, k, s)  # (B, 3, K, t, h, w, kt, kh, kw) at last
         pixels = pixels.movedim(1, axes + 2).flatten(axes + 2)  # (B, K, t, h, w, 3*kt*kh*kw)
-        return F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
+        return linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
 
     def _pixels_seen(self, video: Tensor, kept: Tensor, unit_grid: tuple[int, ...]) -> Tensor:
         """The pixels that the kernel sees of each kept unit, ``(B, 3, K, T, H, W)``.
@@ -148,8 +156,8 @@ class MaskUnitAttention(nn.Module):
     def __init__(self, dim: int, dim_out: int, heads: int, q_stride: int, windowed: bool) -> None:
         super().__init__()
         self.heads, self.q_stride, self.windowed = heads, q_stride, windowed
-        self.qkv = nn.Linear(dim, 3 * dim_out)
-        self.proj = nn.Linear(dim_out, dim_out)
+        self.qkv = Linear(dim, 3 * dim_out)
+        self.proj = Linear(dim_out, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend: ``(B, U, L, dim)`` to ``(B, U, L/q_stride, dim_out)``."""
@@ -175,6 +183,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     if takes(q, k):
         return attend_windows(q, k, v)
+    if is_emulated(q, k, v):
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
     if q.is_cuda and len(q) > CUDA_GRID:
         parts = zip(*(t.split(CUDA_GRID) for t in (q, k, v)), strict=True)
         return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
@@ -191,8 +201,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., dim)`` to the same shape."""
@@ -223,7 +233,7 @@ class HieraBlock(nn.Module):
         self.attn = MaskUnitAttention(dim, dim_out, shape.heads, shape.q_stride, shape.windowed)
         self.norm2 = layer_norm(dim_out)
         self.mlp = Mlp(dim_out, int(dim_out * mlp_ratio))
-        self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
+        self.proj = Linear(dim, dim_out) if dim != dim_out else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``(B, U, L, dim)`` to ``(B, U, L/q_stride, dim_out)``."""
@@ -261,7 +271,7 @@ class Head(nn.Module):
     def __init__(self, dim: int, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.projection = nn.Linear(dim, num_classes)
+        self.projection = Linear(dim, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify ``(B, dim)``: logits ``(B, classes)``."""

@@ -17,7 +17,6 @@ from torch.utils.checkpoint import checkpoint
 
 from hiera_video.models.architecture import block_shapes, geometry
 from hiera_video.models.blocks import Head, HieraBlock, PatchEmbed, autocast_type, layer_norm
-from hiera_video.models.on_cpu import in_float32, is_emulated
 from hiera_video.models.token_order import join_units, reroll, unroll
 
 
@@ -251,7 +250,7 @@ class Hiera(nn.Module):
         """
         if self.grad_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, x, use_reentrant=False)  # type: ignore[return-value]
-        return in_float32(block, x) if is_emulated(block, x) else block(x)
+        return block(x)
 
     def unit_maps(self, x: Tensor, stage: int) -> Tensor:
         """Put the tokens of a stage ``(B, K, L, C)`` in raster order: ``(B, K, t, h, w, C)``."""

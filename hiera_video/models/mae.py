@@ -16,6 +16,7 @@ from hiera_video.models.architecture import BlockShape
 from hiera_video.models.blocks import HieraBlock, layer_norm
 from hiera_video.models.hiera import Hiera, learned
 from hiera_video.models.masks import check_num_kept, num_kept, random_units
+from hiera_video.models.on_cpu import Linear, linear
 from hiera_video.models.targets import make_target
 from hiera_video.models.token_order import join_units, take, unroll
 
@@ -94,7 +95,7 @@ class MaskedAutoencoderHiera(Hiera):
         self.multi_scale_fusion_heads = nn.ModuleList(
             self._fusion_head(stage, dim) for stage in range(q_pool)
         )
-        self.decoder_embed = nn.Linear(dim, decoder_embed_dim)
+        self.decoder_embed = Linear(dim, decoder_embed_dim)
         self.mask_token = learned(1, decoder_embed_dim)
         self.decoder_pos_embed = learned(self.num_predictions, decoder_embed_dim)
         shape = BlockShape(0, decoder_embed_dim, decoder_embed_dim, heads, 1, windowed=False)
@@ -102,7 +103,7 @@ class MaskedAutoencoderHiera(Hiera):
             HieraBlock(shape, mlp_ratio) for _ in range(decoder_depth)
         )
         self.decoder_norm = layer_norm(decoder_embed_dim)
-        self.decoder_pred = nn.Linear(decoder_embed_dim, self.target.dim)
+        self.decoder_pred = Linear(decoder_embed_dim, self.target.dim)
         self.apply(_init_weights)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))  # as a linear map
 
@@ -294,7 +295,7 @@ class MaskedAutoencoderHiera(Hiera):
         weight = conv.weight.flatten(2).transpose(1, 2)  # (C, S, C'), S in raster order
         weight = unroll(weight, [1] * len(self.unit_grid), self.levels[stage : self.q_pool])
         x = x.unflatten(2, (weight.shape[2], -1)).transpose(2, 3)  # (B, K, L, S, C')
-        return F.linear(x.flatten(3), weight.flatten(1), conv.bias)
+        return linear(x.flatten(3), weight.flatten(1), conv.bias)
 
 
 def predicted_places(out: MAEOutput) -> Tensor:

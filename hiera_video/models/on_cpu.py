@@ -1,16 +1,19 @@
-"""Quicker ways for a CPU to compute the same in inference.
+"""Quicker ways for a CPU to compute the same.
 
-Other devices do not take them, nor does code that `torch.compile` or `torch.export` makes.
+Other devices do not take them, nor does code that `torch.compile`, `torch.export` or
+`torch.jit.trace` makes, which is for batches of any size and for any processor.
 """
 
 from collections.abc import Callable
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Tokens that go through a block of windows at once: what it makes of them stays in the caches.
-TOKENS = 2048
+# Tokens for each thread that go through a block of windows at once: what it makes of them stays in
+# the caches.
+TOKENS = 1024
 # Of these types, which instructions of an x86 processor take their products; without, each product
 # is emulated, which takes several times as long as in float32.
 INSTRUCTIONS = {
@@ -20,41 +23,50 @@ INSTRUCTIONS = {
 
 
 def takes_parts(x: Tensor) -> bool:
-    """Whether windows ``(B, U, L, C)`` should go through a block by `in_parts`."""
-    return _infers(x) and x.numel() > TOKENS * x.shape[-1]
+    """Whether windows ``(B, U, L, C)`` should go through a block by `in_parts`: in inference."""
+    return _runs(x) and not torch.is_grad_enabled() and x.numel() > _tokens() * x.shape[-1]
 
 
 def in_parts(block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Take windows through a block a few at a time.
 
     Args:
-        block: maps ``(1, n, L, C)`` to ``(1, n, L', C')``, each of n windows by itself.
+        block: maps ``(1, n, L, C)`` to ``(1, n, L', C')``, each of n windows by itself. Hooks on
+            modules within it see these parts.
         x: ``(B, U, L, C)``.
 
     Returns:
         ``(B, U, L', C')``.
     """
-    rows = x.flatten(0, 1).split(max(1, TOKENS // x.shape[2]))  # (n, L, C) each
-    return torch.cat([block(part[None])[0] for part in rows]).unflatten(0, x.shape[:2])
+    parts = x.flatten(0, 1).split(max(1, _tokens() // x.shape[2]))  # (n, L, C) each
+    return torch.cat([block(part[None])[0] for part in parts]).unflatten(0, x.shape[:2])
 
 
-def is_emulated(module: nn.Module, x: Tensor) -> bool:
-    """Whether a CPU emulates products of this type, so that `in_float32` is quicker.
-
-    Args:
-        module: whose weights have the type of `x`.
-        x: its input.
-    """
-    if x.dtype not in INSTRUCTIONS or not _infers(x) or torch.is_autocast_enabled("cpu"):
-        return False
-    plain = all(type(p) is nn.Parameter for p in module.parameters())  # not sharded
-    return plain and emulates(x.dtype)
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`torch.nn.functional.linear`, in float32 where a CPU would emulate its products."""
+    if not is_emulated(x, weight):
+        return F.linear(x, weight, bias)
+    return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
 
 
-def in_float32(module: nn.Module, x: Tensor) -> Tensor:
-    """Run a module with float32 copies of its weights, and round its output to the type of `x`."""
-    weights = {name: p.float() for name, p in module.named_parameters()}
-    return torch.func.functional_call(module, weights, (x.float(),)).to(x.dtype)
+class Linear(nn.Linear):
+    """`torch.nn.Linear` that computes by `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ``(..., in_features)`` to ``(..., out_features)``."""
+        return linear(input, self.weight, self.bias)
+
+
+def is_emulated(*tensors: Tensor) -> bool:
+    """Whether a CPU emulates products of tensors of this type; not if they are wrapped."""
+    dtype = tensors[0].dtype
+    return (
+        dtype in INSTRUCTIONS
+        and all(type(t) in (Tensor, nn.Parameter) and t.dtype == dtype for t in tensors)
+        and _runs(tensors[0])
+        and not torch.is_autocast_enabled("cpu")
+        and emulates(dtype)
+    )
 
 
 @cache
@@ -62,9 +74,13 @@ def emulates(dtype: torch.dtype) -> bool:
     """Whether this processor has no instructions for products of a type of `INSTRUCTIONS`."""
     abilities = torch.cpu.get_capabilities()
     is_x86 = abilities.get("architecture") == "x86_64"
-    return is_x86 and not any(abilities.get(name) for name in INSTRUCTIONS[dtype])
+    return is_x86 and all(abilities.get(name) is False for name in INSTRUCTIONS[dtype])
 
 
-def _infers(x: Tensor) -> bool:
-    compiling = torch.compiler.is_compiling()
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and not compiling
+def _runs(x: Tensor) -> bool:
+    tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    return x.device.type == "cpu" and not tracing and not torch.compiler.is_compiling()
+
+
+def _tokens() -> int:
+    return TOKENS * torch.get_num_threads()

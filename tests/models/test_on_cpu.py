@@ -1,11 +1,14 @@
 """What a CPU computes in inference by other ways is what it would compute without them."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from hiera_video.models import blocks, hiera, on_cpu
+from hiera_video.models import blocks, on_cpu
 from tests.models.reference import difference, make_video
-from tests.models.small import tiny_model
+from tests.models.small import tiny_mae, tiny_model
 
 BF16 = torch.bfloat16
 
@@ -28,81 +31,126 @@ def processor(monkeypatch):
 
 
 @pytest.fixture
-def noted(monkeypatch):
-    """Names of the ways that were taken, and shapes of what took them."""
-    calls = []
-    ways = {"in_parts": on_cpu.in_parts, "in_float32": on_cpu.in_float32}
-    for name, way in ways.items():
+def parts(monkeypatch):
+    """Shapes of the windows that go through a block in parts."""
+    shapes = []
 
-        def note(work, x, name=name, way=way):
-            calls.append((name, tuple(x.shape)))
-            return way(work, x)
+    def note(block, x):
+        shapes.append(tuple(x.shape))
+        return on_cpu.in_parts(block, x)
 
-        monkeypatch.setattr(blocks, name, note)
-        monkeypatch.setattr(hiera, name, note, raising=False)
-    return calls
+    monkeypatch.setattr(blocks, "in_parts", note)
+    return shapes
+
+
+@pytest.fixture
+def tokens(monkeypatch):
+    """Sets how many tokens go through a block at once."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    return lambda number: monkeypatch.setattr(on_cpu, "TOKENS", number // 2)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("tokens", [1, 100, 128, 700, 10_000])
-def test_windows_in_parts(model, noted, monkeypatch, tokens):
+@pytest.mark.parametrize("number", [2, 100, 128, 700, 10_000])
+def test_windows_in_parts(model, parts, tokens, number):
     video = make_video(model, 3)
-    monkeypatch.setattr(on_cpu, "TOKENS", 10**9)
+    tokens(10**9)
     expected = model(video)
-    assert noted == []
-    monkeypatch.setattr(on_cpu, "TOKENS", tokens)
+    assert parts == []
+    tokens(number)
     torch.testing.assert_close(model(video), expected, rtol=1e-5, atol=1e-6)
     # What stage 1 and both transitions take: 8 units in a clip.
     shapes = [(3, 8, 64, 16), (3, 8, 64, 16), (3, 8, 16, 32)]
-    shapes = [shape for shape in shapes if 24 * shape[2] > tokens]
-    assert [shape for _, shape in noted] == shapes
+    assert parts == [shape for shape in shapes if 24 * shape[2] > number]
 
 
-def test_training_and_compiled_code_take_all_windows_at_once(model, noted, monkeypatch):
-    monkeypatch.setattr(on_cpu, "TOKENS", 1)
+def test_training_and_compiled_code_take_all_windows_at_once(model, parts, tokens):
+    tokens(2)
     video = make_video(model, 1)
     model(video)  # with gradients
     with torch.no_grad():
         model.train()(video)  # drop path is drawn for a clip, not for a window
         torch.export.export(model.eval(), (video,))
-    assert noted == []
+    assert parts == []
 
 
 @torch.no_grad()
-def test_emulated_products_are_taken_in_float32(model, noted, processor):
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of checks of the shape
+def test_a_trace_takes_other_batches(model, tokens):
+    tokens(2)
+    traced = torch.jit.trace(model, make_video(model, 1))
+    video = make_video(model, 3)
+    torch.testing.assert_close(traced(video), model(video))  # pyright: ignore[reportCallIssue]
+
+
+EMULATING = {name: False for names in on_cpu.INSTRUCTIONS.values() for name in names}
+
+
+@pytest.mark.parametrize("dtype", [BF16, torch.float16])
+@pytest.mark.parametrize("create", [tiny_model, tiny_mae])
+def test_emulated_products_are_taken_in_float32(create, dtype, processor):
+    model = create()
     video = make_video(model, 2)
+    arguments = {} if create is tiny_model else {"mask": torch.tensor([[0, 3, 5], [1, 2, 7]])}
+
+    def run(video):
+        out = model(video, **arguments)
+        return out if create is tiny_model else out.prediction
+
+    expected = run(video)
+    model, video = model.to(dtype), video.to(dtype)
+    seen = set()
+
+    class Products(TorchDispatchMode):
+        """Notes the types that products are taken in."""
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if any(word in str(function) for word in ("mm", "convolution", "attention")):
+                seen.update(a.dtype for a in args if isinstance(a, torch.Tensor))
+            return function(*args, **(kwargs or {}))
+
+    for native, products in ((True, dtype), (False, torch.float32)):
+        processor(architecture="x86_64", **{**EMULATING, "amx_bf16": native, "amx_fp16": native})
+        seen.clear()
+        with Products():
+            out = run(video)
+        assert seen == {products}
+        assert out.dtype == dtype
+        assert difference(out.float(), expected) < 0.03
+    out.float().square().mean().backward()
+    assert all(p.grad.dtype == dtype for p in model.parameters() if p.grad is not None)
+
+
+@torch.no_grad()
+def test_threads_share_a_model(model, processor):
+    processor(architecture="x86_64", **EMULATING)
+    model, video = model.to(BF16), make_video(model, 2).to(BF16)
     expected = model(video)
-    model, video = model.to(BF16), video.to(BF16)
-    processor(architecture="x86_64", amx_bf16=True)
-    model(video)
-    assert noted == []
-    processor(architecture="x86_64", amx_bf16=False, avx512_bf16=False)
-    logits, tokens = model(video), model.embed(video)
-    assert [name for name, _ in noted] == ["in_float32"] * (2 + len(model.blocks))
-    assert logits.dtype == tokens.dtype == BF16
-    assert difference(logits.float(), expected) < 0.02
-    found = model.run_block(model.blocks[0], tokens)
-    model.float()  # its weights stay the rounded ones
-    assert torch.equal(found, model.blocks[0](tokens.float()).to(BF16))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(torch.no_grad()(model), [video] * 20))
+    assert all(torch.equal(out, expected) for out in found)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("dtype", "abilities", "emulated"),
     [
-        (BF16, {"architecture": "x86_64", "avx512_f": True}, True),
-        (BF16, {"architecture": "x86_64", "avx512_bf16": True}, False),
-        (torch.float16, {"architecture": "x86_64", "amx_bf16": True}, True),
-        (torch.float16, {"architecture": "x86_64", "amx_fp16": True}, False),
-        (torch.float32, {"architecture": "x86_64"}, False),
+        (BF16, {}, True),
+        (BF16, {"amx_fp16": True}, True),
+        (BF16, {"avx512_bf16": True}, False),
+        (BF16, {"amx_bf16": None}, False),  # a version of torch that does not say
         (BF16, {"architecture": "aarch64"}, False),
+        (torch.float16, {"amx_bf16": True}, True),
+        (torch.float16, {"amx_fp16": True}, False),
+        (torch.float32, {}, False),
     ],
 )
 def test_what_is_emulated(processor, dtype, abilities, emulated):
-    processor(**abilities)
-    linear, x = torch.nn.Linear(2, 2).to(dtype), torch.ones(1, 2, dtype=dtype)
-    assert on_cpu.is_emulated(linear, x) == emulated
+    processor(**{"architecture": "x86_64", **EMULATING, **abilities})
+    x, weight = torch.ones(1, 2, dtype=dtype), torch.nn.Parameter(torch.ones(2, 2, dtype=dtype))
+    assert on_cpu.is_emulated(x, weight) == emulated
+    assert not on_cpu.is_emulated(x, weight.double())
+    assert not on_cpu.is_emulated(x.to("meta"), weight)
     with torch.autocast("cpu", BF16):
-        assert not on_cpu.is_emulated(linear, x)
-    with torch.enable_grad():
-        assert not on_cpu.is_emulated(linear, x)
+        assert not on_cpu.is_emulated(x, weight)
