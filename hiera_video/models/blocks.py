@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiera_video.models.architecture import BlockShape
-from hiera_video.models.on_cpu import Linear, in_parts, is_emulated, linear, takes_parts
+from hiera_video.models.on_cpu import apply, in_parts, is_emulated, linear, takes_parts
 from hiera_video.models.token_order import pool, windows
 from hiera_video.models.window_attention import attend_windows, takes
 
@@ -156,18 +156,18 @@ class MaskUnitAttention(nn.Module):
     def __init__(self, dim: int, dim_out: int, heads: int, q_stride: int, windowed: bool) -> None:
         super().__init__()
         self.heads, self.q_stride, self.windowed = heads, q_stride, windowed
-        self.qkv = Linear(dim, 3 * dim_out)
-        self.proj = Linear(dim_out, dim_out)
+        self.qkv = nn.Linear(dim, 3 * dim_out)
+        self.proj = nn.Linear(dim_out, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend: ``(B, U, L, dim)`` to ``(B, U, L/q_stride, dim_out)``."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, U, L, 3, heads, c)
+        qkv = apply(self.qkv, x).unflatten(-1, (3, self.heads, -1))  # (B, U, L, 3, heads, c)
         q, k, v = qkv.unbind(3)
         q = pool(q, self.q_stride)
         # Fused kernels want four axes, so a window becomes a row of the batch.
         out = attend(*(windows(t, self.windowed) for t in (q, k, v)))  # (rows, heads, tokens, c)
         out = out.transpose(1, 2).reshape(*q.shape[:3], -1)  # (B, U, L/q_stride, dim_out)
-        return self.proj(out)
+        return apply(self.proj, out)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -201,12 +201,12 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = Linear(dim, hidden)
-        self.fc2 = Linear(hidden, dim)
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., dim)`` to the same shape."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return apply(self.fc2, F.gelu(apply(self.fc1, x)))
 
 
 class HieraBlock(nn.Module):
@@ -233,7 +233,7 @@ class HieraBlock(nn.Module):
         self.attn = MaskUnitAttention(dim, dim_out, shape.heads, shape.q_stride, shape.windowed)
         self.norm2 = layer_norm(dim_out)
         self.mlp = Mlp(dim_out, int(dim_out * mlp_ratio))
-        self.proj = Linear(dim, dim_out) if dim != dim_out else None
+        self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``(B, U, L, dim)`` to ``(B, U, L/q_stride, dim_out)``."""
@@ -244,7 +244,7 @@ class HieraBlock(nn.Module):
     def _transform(self, x: Tensor) -> Tensor:
         normed = self.norm1(x)
         if self.proj is not None:
-            x = self.proj(normed)
+            x = apply(self.proj, normed)
         x = pool(x, self.q_stride) + self._drop(self.attn(normed))
         return x + self._drop(self.mlp(self.norm2(x)))
 
@@ -271,14 +271,14 @@ class Head(nn.Module):
     def __init__(self, dim: int, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.projection = Linear(dim, num_classes)
+        self.projection = nn.Linear(dim, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify ``(B, dim)``: logits ``(B, classes)``."""
         if self.training or autocast_type(x.device) is None:
-            return self.projection(self.dropout(x))
+            return apply(self.projection, self.dropout(x))
         with torch.autocast(x.device.type, enabled=False):
-            return self.projection(x.to(self.projection.weight.dtype))
+            return apply(self.projection, x.to(self.projection.weight.dtype))
 
 
 def layer_norm(dim: int) -> nn.LayerNorm:

@@ -16,7 +16,7 @@ from hiera_video.models.architecture import BlockShape
 from hiera_video.models.blocks import HieraBlock, layer_norm
 from hiera_video.models.hiera import Hiera, learned
 from hiera_video.models.masks import check_num_kept, num_kept, random_units
-from hiera_video.models.on_cpu import Linear, linear
+from hiera_video.models.on_cpu import apply, linear
 from hiera_video.models.targets import make_target
 from hiera_video.models.token_order import join_units, take, unroll
 
@@ -95,7 +95,7 @@ class MaskedAutoencoderHiera(Hiera):
         self.multi_scale_fusion_heads = nn.ModuleList(
             self._fusion_head(stage, dim) for stage in range(q_pool)
         )
-        self.decoder_embed = Linear(dim, decoder_embed_dim)
+        self.decoder_embed = nn.Linear(dim, decoder_embed_dim)
         self.mask_token = learned(1, decoder_embed_dim)
         self.decoder_pos_embed = learned(self.num_predictions, decoder_embed_dim)
         shape = BlockShape(0, decoder_embed_dim, decoder_embed_dim, heads, 1, windowed=False)
@@ -103,7 +103,7 @@ class MaskedAutoencoderHiera(Hiera):
             HieraBlock(shape, mlp_ratio) for _ in range(decoder_depth)
         )
         self.decoder_norm = layer_norm(decoder_embed_dim)
-        self.decoder_pred = Linear(decoder_embed_dim, self.target.dim)
+        self.decoder_pred = nn.Linear(decoder_embed_dim, self.target.dim)
         self.apply(_init_weights)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))  # as a linear map
 
@@ -147,7 +147,7 @@ class MaskedAutoencoderHiera(Hiera):
             places = torch.cat([where, _true_places(~hidden, num_seen)], dim=1)
             x = self.decode(x, kept, places)[:, : where.shape[1]]  # (B, M, C)
             hidden = torch.zeros_like(hidden).scatter(1, where, True)
-        prediction = self.decoder_pred(self.decoder_norm(x))  # (B, M, D)
+        prediction = apply(self.decoder_pred, self.decoder_norm(x))  # (B, M, D)
         target = self.target(video, where)  # (B, M, D)
         loss = F.mse_loss(prediction.float(), target)
         return MAEOutput(loss, prediction, target, unit_mask, hidden)
@@ -181,7 +181,7 @@ class MaskedAutoencoderHiera(Hiera):
         Returns:
             The decoder's tokens, ``(B, N, C)``, in the order of `places`; ``(B, P, C)`` of all.
         """
-        x = self.decoder_embed(x).to(self.mask_token.dtype)
+        x = apply(self.decoder_embed, x).to(self.mask_token.dtype)
         index = kept.reshape(*kept.shape, *[1] * (x.ndim - 2)).expand_as(x)
         units = self.mask_token.reshape([1] * (x.ndim - 1) + [-1])
         units = units.expand(len(x), self.num_units, *x.shape[2:])  # (B, U, t, h, w, C)

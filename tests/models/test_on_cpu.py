@@ -122,6 +122,18 @@ def test_emulated_products_are_taken_in_float32(create, dtype, processor):
     assert all(p.grad.dtype == dtype for p in model.parameters() if p.grad is not None)
 
 
+def test_a_layer_that_was_replaced_is_called(processor):
+    class Doubled(torch.nn.Linear):
+        def forward(self, input):
+            return 2 * super().forward(input)
+
+    processor(architecture="x86_64", **EMULATING)
+    layer, doubled = torch.nn.Linear(2, 2).to(BF16), Doubled(2, 2).to(BF16)
+    doubled.load_state_dict(layer.state_dict())
+    x = torch.ones(1, 2, dtype=BF16)
+    torch.testing.assert_close(on_cpu.apply(doubled, x), 2 * on_cpu.apply(layer, x))
+
+
 @torch.no_grad()
 def test_threads_share_a_model(model, processor):
     processor(architecture="x86_64", **EMULATING)
