@@ -42,7 +42,7 @@ PARTS: list[Part] = [
     ("training", 300, gpu_training.training),
     ("inference large", 60, partial(inference, size="large")),
     ("batch 1", 60, partial(inference, size="base", batch=1)),
-    ("tests", 300, lambda setting: [tests(setting)]),
+    ("tests", 360, lambda setting: [tests(setting)]),
     ("pretraining large", 90, partial(pretraining, model="hiera_large_16x224", batch=32)),
     ("inference huge", 120, partial(inference, size="huge")),
 ]

@@ -43,7 +43,16 @@ def in_parts(block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`torch.nn.functional.linear`, in float32 where a CPU would emulate its products."""
+    """`torch.nn.functional.linear`, in float32 where a CPU would emulate its products.
+
+    Args:
+        x: ``(..., n)``.
+        weight: ``(m, n)``, of the same type.
+        bias: ``(m,)``, likewise.
+
+    Returns:
+        ``(..., m)``, of the type of `x`.
+    """
     if not is_emulated(x, weight):
         return F.linear(x, weight, bias)
     return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
@@ -52,7 +61,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def apply(layer: nn.Linear, x: Tensor) -> Tensor:
     """Call a layer; where a CPU would emulate its products, compute it by `linear`, without hooks.
 
-    Not if another kind of layer has taken its place, such as a quantised one or one with adapters.
+    A layer of another kind that has taken its place, quantised or with adapters, is always called.
+
+    Args:
+        layer: maps n channels to m.
+        x: ``(..., n)``.
+
+    Returns:
+        ``(..., m)``.
     """
     if type(layer) is nn.Linear and is_emulated(x, layer.weight):
         return linear(x, layer.weight, layer.bias)
@@ -64,8 +80,8 @@ def is_emulated(*tensors: Tensor) -> bool:
     dtype = tensors[0].dtype
     return (
         dtype in INSTRUCTIONS
-        and all(type(t) in (Tensor, nn.Parameter) and t.dtype == dtype for t in tensors)
         and _runs(tensors[0])
+        and all(type(t) in (Tensor, nn.Parameter) and t.dtype == dtype for t in tensors)
         and not torch.is_autocast_enabled("cpu")
         and emulates(dtype)
     )
@@ -80,8 +96,10 @@ def emulates(dtype: torch.dtype) -> bool:
 
 
 def _runs(x: Tensor) -> bool:
+    if x.device.type != "cpu":  # first, as it costs other devices the least time of the host
+        return False
     tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-    return x.device.type == "cpu" and not tracing and not torch.compiler.is_compiling()
+    return not tracing and not torch.compiler.is_compiling()
 
 
 def _tokens() -> int:

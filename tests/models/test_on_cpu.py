@@ -1,4 +1,4 @@
-"""What a CPU computes in inference by other ways is what it would compute without them."""
+"""What a CPU computes by quicker ways is what it would compute without them."""
 
 from concurrent.futures import ThreadPoolExecutor
 
