@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from datamodules.ava.box_table import keyframe_keys
-from hiera_video.metrics.ava import AVAMeanAveragePrecision, sorted_boxes
+from hiera_video.metrics.ava import AVAMeanAveragePrecision
+from hiera_video.metrics.ava_boxes import sorted_boxes
 from hiera_video.results.ava import evaluate_files
 from hiera_video.results.ava_csv import write_ava_csv
 

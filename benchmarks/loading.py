@@ -28,7 +28,8 @@ import torch
 from datamodules import ClipFormat, make_manifest
 from datamodules.clips.items import Item
 from datamodules.clips.videos import TrainingClips
-from datamodules.loading.loader import EpochSampler, Loader
+from datamodules.loading.loader import Loader
+from datamodules.loading.sampler import EpochSampler
 from hiera_video.commands.decode_rate import write_kinetics_like
 
 

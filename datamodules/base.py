@@ -1,15 +1,9 @@
-"""The base of all data modules: splits, clips, loaders and the position in the training data."""
+"""The base of all data modules: clips, loaders and the position in the training data."""
 
-import logging
-import os
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from lightning import LightningDataModule
 
 from datamodules.arguments import check_positive, check_range, check_short_side, check_whole
 from datamodules.clips.items import ClipDataset
@@ -20,28 +14,18 @@ from datamodules.clips.videos import (
     EvaluationViews,
     TrainingClips,
 )
-from datamodules.errors import DatasetError
 from datamodules.loading.bad_videos import BadVideos
-from datamodules.loading.loader import EpochSampler, Loader
-from datamodules.manifests.finding import MissingVideo
-from datamodules.manifests.labels import class_report
-from datamodules.manifests.lists import read_text
+from datamodules.loading.loader import Loader
+from datamodules.loading.sampler import EpochSampler
 from datamodules.manifests.manifest import Manifest
-from datamodules.manifests.parquet import find_manifest
 from datamodules.manifests.range_cache import RangeCache
-from datamodules.manifests.shared import shared_videos
-from datamodules.manifests.splits import list_videos, read_split
-from datamodules.suffixes import VIDEOS, Media
-from datamodules.wording import counted
-
-log = logging.getLogger(__name__)
+from datamodules.splits import SplitDataModule
 
 
-class VideoDataModule(LightningDataModule):
+class VideoDataModule(SplitDataModule):
     """Videos in splits, as random clips to train on and as views to evaluate.
 
-    A subclass implements `list_split`, which reads a split. Where `prepare` wrote a manifest for a
-    split, every data module reads that instead.
+    A subclass implements `list_split`, which reads a split.
 
     A batch is a dict with ``video`` uint8 ``(B, 3, T, H, W)``, and ``seed``, ``video_id`` and
     ``label`` (-1 = unknown) int64 ``(B,)``; in evaluation also ``view`` int64 ``(B,)``. For all
@@ -94,14 +78,7 @@ class VideoDataModule(LightningDataModule):
             `RangeCache`. None: no copies are kept.
         cache_gib: greatest size of these copies, in GiB.
         seed: seed of the order and of every random choice.
-
-    Attributes:
-        unit: what a row of the training manifest is, in the plural.
-        media: the kind of file that folders are searched for, and what messages call it.
     """
-
-    unit: str = "videos"
-    media: Media = VIDEOS
 
     def __init__(
         self,
@@ -137,7 +114,6 @@ class VideoDataModule(LightningDataModule):
         cache_gib: float = 100.0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
         check_positive(num_frames=num_frames, stride=stride, fps=fps, batch_size=batch_size)
         check_positive(repeats=repeats, eval_batch_size=eval_batch_size)
         check_positive(decode_timeout=decode_timeout, cache_gib=cache_gib)
@@ -164,12 +140,9 @@ class VideoDataModule(LightningDataModule):
                 raise ValueError(
                     f"{name} must be [temporal, spatial], each at least 1, not {views}"
                 )
-        self.root = Path(root).expanduser()
-        self.splits = {"train": train, "val": val, "test": test}
-        self.predict_sources = tuple(predict)
-        if isinstance(class_names, str | Path):
-            class_names = _read_class_names(self.root / class_names)
-        self.class_names = None if class_names is None else tuple(class_names)
+        cache = None if cache_dir is None else RangeCache(cache_dir, cache_gib)
+        splits = {"train": train, "val": val, "test": test}
+        super().__init__(root, splits, predict, class_names, cache)
         self.clip = ClipFormat(
             num_frames, stride, fps, *size, sampling, interpolation, float(eval_crop)
         )
@@ -180,89 +153,9 @@ class VideoDataModule(LightningDataModule):
         lists = (None if file is None else Path(file) for file in (bad_videos, killed_videos))
         self.bad_videos = BadVideos(*lists)
         self.max_bad_share, self.stop_on_kill = max_bad_share, stop_on_kill
-        self._cache = None if cache_dir is None else RangeCache(cache_dir, cache_gib)
-        self.manifests: dict[str, Manifest] = {}
-        self.missing: list[MissingVideo] = []  # in the splits listed so far
         self._left_out: dict[str, np.ndarray] = {}  # by split: ids not to evaluate
         self._train_loader: Loader | None = None
         self._position: dict[str, int] | None = None  # where a resumed run continues
-
-    @abstractmethod
-    def list_split(self, split: str, class_names: Sequence[str] | None) -> Manifest:
-        """List the videos of a split, whether or not it was prepared.
-
-        Args:
-            split: as the configuration names it, or an absolute path.
-            class_names: the known classes in the order of their ids; None: take this split's.
-
-        Raises:
-            DatasetError: the split is missing, empty or wrong; names the file and the row.
-        """
-
-    def source_of(self, split: str) -> Path:
-        """The folder or file that `list_split` reads, which may not exist."""
-        return self.root / split
-
-    def source(self, name: str) -> Path:
-        """The folder or file from which `read_split` reads ``train``, ``val`` or ``test``."""
-        return self._prepared(name) or self.source_of(self._named(name))
-
-    def read_split(self, name: str) -> Manifest:
-        """The videos of ``train``, ``val`` or ``test``, from a manifest of `prepare` if possible.
-
-        Raises:
-            DatasetError: the split is null, missing, empty or wrong.
-        """
-        if prepared := self._prepared(name):
-            return read_split(prepared, self.root, self.class_names, self.media)
-        return self.list_split(self._named(name), self.class_names)
-
-    def prepared_name(self, name: str) -> str:
-        """The folder of the manifest that `prepare` writes for a split, relative to ``--out``."""
-        split = self._named(name)
-        # A split's name also works below another root; an absolute path or one with .. does not.
-        return name if os.path.isabs(split) or ".." in Path(split).parts else split
-
-    def find_class_names(self) -> None:
-        """If the class names are not known, set them to those of the first split that exists."""
-        if self.class_names is None:
-            first = next((name for name, split in self.splits.items() if split), "train")
-            self.class_names = self.list_class_names(first) or None
-
-    def list_class_names(self, name: str) -> tuple[str, ...]:
-        """Classes of a split in the order of their ids; empty if it has no labels."""
-        return self._manifest(name).class_names
-
-    def training_manifest(self) -> Manifest:
-        """What `fit` trains on: the rows of ``train`` that are not known to be bad, read once.
-
-        Raises:
-            DatasetError: the split is null, missing, empty or wrong.
-        """
-        return self._manifest("train")
-
-    def diagnose(self, splits: Sequence[str]) -> Sequence[Any]:
-        """What `check` reports about the annotation, besides faults of the videos; here nothing.
-
-        Args:
-            splits: those of ``train``, ``val`` and ``test`` that share a source.
-
-        Returns:
-            Objects with ``faults`` and ``lines`` for people (`datamodules.ava.diagnosis`).
-        """
-        return ()
-
-    def setup(self, stage: str) -> None:
-        """Read the class names, then the splits that ``stage`` needs."""
-        if self._cache is not None and (self.trainer is None or self.trainer.local_rank == 0):
-            self._cache.sweep()
-        if stage == "predict":
-            self._manifest("predict")
-            return
-        needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]
-        self.find_class_names()
-        used = [name for name in needed if self.splits[name] is not None or name != "val"]
-        self._describe({name: self._manifest(name) for name in used})
 
     def views(self, split: str) -> tuple[int, int]:
         """Temporal and spatial views of a split's videos in the trainer's current stage."""
@@ -336,73 +229,6 @@ class VideoDataModule(LightningDataModule):
         """
         self._left_out[split] = video_ids
 
-    def _named(self, name: str) -> str:
-        split = self.splits[name]
-        if split is None:
-            raise DatasetError(f"data.{name} is null: there is no such split in {self.root}")
-        return split
-
-    def _prepared(self, name: str) -> Path | None:
-        """The file or folder with the manifest that `prepare` wrote for a split, if it did."""
-        places = (self.root / self._named(name), self.root / self.prepared_name(name))
-        return next((place for place in places if find_manifest(place)), None)
-
-    def _manifest(self, name: str) -> Manifest:
-        if name not in self.manifests:
-            manifest = self._read_once(name)
-            if self._cache is not None:
-                manifest = replace(manifest, cache=self._cache)
-            self.manifests[name] = manifest
-        return self.manifests[name]
-
-    def _read_once(self, name: str) -> Manifest:
-        """Read a split in the main process and send it to the others: all have the same rows."""
-        trainer = self.trainer
-        if trainer is None or trainer.world_size == 1:
-            return self._read(name)
-        result: Any = None
-        if trainer.is_global_zero:
-            try:
-                result = self._read(name)
-            except Exception as error:  # raised in all processes, or the others would wait
-                result = error
-        result = trainer.strategy.broadcast(result)
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    def _read(self, name: str) -> Manifest:
-        if name == "predict":
-            return list_videos(
-                self.predict_sources,
-                lambda file: self.list_split(os.path.abspath(file), None),
-                self.media,
-            )
-        manifest = self.read_split(name)
-        if name != "train":  # evaluation counts bad videos as wrong
-            return manifest
-        usable = manifest.without_bad()
-        if left_out := len(manifest) - len(usable):
-            files = counted(len(manifest), f"training {self.media.noun}")
-            verb = "is" if left_out == 1 else "are"
-            log.warning(f"{left_out} of {files} {verb} bad and left out")
-        return usable
-
-    def _describe(self, manifests: Mapping[str, Manifest]) -> None:
-        """Log how many videos the classes of splits have, and what is suspicious about them."""
-        if self.trainer is not None and not self.trainer.is_global_zero:
-            return
-        for name, manifest in manifests.items():
-            line, warnings = class_report(
-                name, manifest.class_counts(), manifest.class_names, self.media.noun
-            )
-            if line:
-                log.info(line)
-            for warning in warnings:
-                log.warning(warning)
-        for warning in shared_videos(manifests, self.media.noun):
-            log.warning(warning)
-
     def _loader(
         self,
         dataset: ClipDataset,
@@ -431,10 +257,3 @@ class VideoDataModule(LightningDataModule):
             max_bad_share=self.max_bad_share,
             stop_on_kill=self.stop_on_kill,
         )
-
-
-def _read_class_names(file: Path) -> tuple[str, ...]:
-    names = tuple(line.strip() for line in read_text(file).split("\n") if line.strip())
-    if not names or len(set(names)) < len(names):
-        raise DatasetError(f"{file}: expected one class name a line, each only once")
-    return names

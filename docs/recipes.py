@@ -3,11 +3,12 @@
 python docs/recipes.py            # after a configuration was changed
 """
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from hiera_video.running.compose import register_resolvers
 from hiera_video.running.configurations import conf_dir, configurations
@@ -41,12 +42,17 @@ def recipes() -> list[str]:
     ]
 
 
-def composed(name: str) -> dict[str, Any]:
-    """A configuration with its values, as `fit` sees it before anything is set."""
+@cache
+def configuration(name: str) -> DictConfig:
+    """A configuration as `fit` sees it before anything is set, with its references."""
     register_resolvers()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose(f"experiment/{name}", ["++command=fit", "run_dir=runs/any", "out=any"])
-    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+        return compose(f"experiment/{name}", ["++command=fit", "run_dir=runs/any", "out=any"])
+
+
+def composed(name: str) -> dict[str, Any]:
+    """The same with the values that references stand for."""
+    return OmegaConf.to_container(configuration(name), resolve=True)  # type: ignore[return-value]
 
 
 def row(name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Order, seeds and batches: the loader that every data module shares.
+"""The loader that every data module shares.
 
 The order of an epoch depends only on (seed, epoch), and the randomness of a sample only on (seed,
 epoch, index, repeat). So results do not depend on the number of workers, and a run that stopped
@@ -9,105 +9,25 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
 
 from datamodules.clips.items import ClipDataset, Item, NothingToLearn
 from datamodules.errors import DatasetError, TooManyBadVideos, VideoDecodeError
 from datamodules.loading.bad_videos import BadVideos, Failure
-from datamodules.loading.item_workers import Workers, check_frames
+from datamodules.loading.batch import Batch, gather, join_items
+from datamodules.loading.item_workers import Workers
+from datamodules.loading.sampler import EpochSampler
 from datamodules.manifests.storage import traffic
-from datamodules.wording import counted
 
 log = logging.getLogger(__name__)
 
-Batch = dict[str, Any]
-
 _ATTEMPTS = 2  # at a video that costs a worker; memory or the network may have been at fault
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields this process's (epoch, index) pairs.
-
-    Process ``rank`` of ``world_size`` takes every ``world_size``-th entry of the epoch's order. In
-    training, the remainder, which differs in each epoch, is left out, so that all processes make
-    equally many steps. In evaluation, nothing is left out and nothing is repeated.
-
-    Args:
-        length: number of samples.
-        training: draw a new order each epoch.
-        seed: seed of the order.
-        rank: number of this process.
-        world_size: number of processes.
-        done: in evaluation, indices that have been seen before and are left out.
-
-    Attributes:
-        epoch: the current epoch; set by the trainer. Evaluation is the same in every epoch.
-        used: in training, samples of this epoch that all processes together have already had.
-        left: in evaluation, the indices that are not done, int64 ``(n,)``, ascending.
-
-    Raises:
-        DatasetError: there are fewer samples than processes.
-    """
-
-    def __init__(
-        self,
-        length: int,
-        *,
-        training: bool,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        done: Sequence[int] | np.ndarray = (),
-    ) -> None:
-        if length < world_size:
-            raise DatasetError(
-                f"{counted(length, 'videos')}: too few for {world_size} processes; lower "
-                "trainer.devices"
-            )
-        self.length, self.training, self.seed = length, training, seed
-        self.rank, self.world_size = rank, world_size
-        if not training:
-            self.left = np.setdiff1d(np.arange(length), np.asarray(done, np.int64))
-        self.epoch = 0
-        self.used = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch; nothing changes if it is the current one."""
-        if epoch != self.epoch:
-            self.epoch, self.used = epoch, 0
-
-    def __len__(self) -> int:
-        if self.training:
-            return self.length // self.world_size
-        return len(range(self.rank, len(self.left), self.world_size))
-
-    def order(self) -> np.ndarray:
-        """All indices of this epoch in order, int64 ``(n,)``; the same in all processes."""
-        if not self.training:
-            return self.left
-        return np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-
-    def positions(self) -> range:
-        """Positions in `order` of the samples that this process has yet to see."""
-        end = 0 if self.training else len(self.left)
-        if self.training:
-            whole = self.length // self.world_size * self.world_size
-            # After a run on another number of processes, the rest need not divide evenly.
-            rest = whole - self.used
-            end = self.used + rest // self.world_size * self.world_size
-        return range(self.used + self.rank, end, self.world_size)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order, epoch = self.order(), self.epoch if self.training else 0
-        return ((epoch, int(order[position])) for position in self.positions())
 
 
 class Loader:
@@ -370,58 +290,3 @@ class _Timed(Iterator[Batch]):
             return next(self._batches)
         finally:
             self._loader.waited = time.perf_counter() - start
-
-
-def gather(
-    items: Iterable[Item], shape: tuple[int, ...], pin_memory: bool = False
-) -> tuple[list[Item], Tensor]:
-    """Copy the clips of items to one place.
-
-    Args:
-        items: each with ``video`` uint8 ``(n, T, H, W, 3)``, which is copied before the next item
-            is taken.
-        shape: shape of all their clips together, ``(B, T, H, W, 3)``, if none are missing.
-        pin_memory: see `Loader`.
-
-    Returns:
-        The items, with ``clips``, their number of clips, in place of ``video``; and all clips,
-        uint8 ``(clips, T, H, W, 3)``.
-    """
-    frames = torch.empty(shape, dtype=torch.uint8, pin_memory=pin_memory)
-    counted, clips = [], 0
-    for item in items:
-        video = item.pop("video")
-        check_frames(video, shape[1:], len(frames) - clips)
-        frames[clips : clips + len(video)] = video
-        counted.append(item | {"clips": len(video)})
-        clips += len(video)
-    return counted, frames[:clips]
-
-
-def join_items(items: list[Item], frames: Tensor) -> Batch:
-    """Make a batch of items: their tensors are joined along the first axis.
-
-    ``failed`` is a list. ``box_clip``, the index of each box's clip, refers to the clips of the
-    item in an item, and to the clips of the batch in the batch.
-
-    Args:
-        items: with ``clips``, the number of clips of each.
-        frames: the clips of all items, uint8 ``(B, T, H, W, 3)``.
-
-    Returns:
-        The batch, with ``video`` uint8 ``(B, 3, T, H, W)``: a view with channels last in memory, as
-        moving the axes copies nothing.
-    """
-    columns: dict[str, list[Any]] = {}
-    clips = 0
-    for item in items:
-        for key, value in item.items():
-            columns.setdefault(key, []).append(value + clips if key == "box_clip" else value)
-        clips += item["clips"]
-    del columns["clips"]
-    batch: Batch = {
-        key: [x for value in values for x in value] if key == "failed" else torch.cat(values)
-        for key, values in columns.items()
-    }
-    batch["video"] = frames.permute(0, 4, 1, 2, 3)  # (B, 3, T, H, W)
-    return batch

@@ -1,6 +1,5 @@
 """COCO's average precision of boxes and masks, exact on any number of processes.
 
-The matching is faster_coco_eval's, whose numbers equal those of pycocotools; tests compare both.
 torchmetrics' ``MeanAveragePrecision`` is not used: it keeps boxes as float32, counts only pictures
 that it was shown, and orders detections of equal score by process.
 """
@@ -15,9 +14,9 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from datamodules.coco.rle import encode_part, to_text
-from hiera_video.metrics.coco_results import MEASURES, CocoResults
+from hiera_video.metrics.coco_evaluation import evaluate_detections
+from hiera_video.metrics.coco_results import CocoResults
 
-IOU_TYPES: dict[str, Any] = {"box": "bbox", "mask": "segm"}
 STATES = {"place": (2,), "numbers": (5,), "length": (), "text": ()}
 
 
@@ -31,53 +30,6 @@ class DetectedMask(NamedTuple):
 
     part: Tensor
     corner: tuple[int, int]
-
-
-def evaluate_detections(
-    truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]
-) -> CocoResults:
-    """Compute the twelve numbers of COCO for boxes, and for masks where all objects have one.
-
-    Args:
-        truth: content of an annotation file, from `datamodules.coco.annotations.ground_truth`.
-        detections: as in a file of results: ``image_id``, ``category_id``, ``bbox`` (x, y, width,
-            height in pixels), ``score`` and ``segmentation`` (run lengths). Of equal scores in a
-            picture, the first counts first.
-    """
-    from faster_coco_eval import COCO, COCOeval_faster
-
-    categories = sorted(truth["categories"], key=lambda category: category["id"])
-    kinds = ["box"]
-    if all(row.get("segmentation") is not None for row in (*detections, *truth["annotations"])):
-        kinds.append("mask")
-    values, per_class = {}, {}
-    for kind in kinds:
-        copies = {**truth, "annotations": [dict(row) for row in truth["annotations"]]}
-        # With its box, a mask would count as small, medium or large by the area of the box.
-        left_out = "bbox" if kind == "mask" else "segmentation"
-        rows = [{k: v for k, v in row.items() if k != left_out} for row in detections]
-        annotations = COCO(copies)
-        results = annotations.loadRes(rows)
-        evaluation = COCOeval_faster(
-            annotations, results, IOU_TYPES[kind], print_function=lambda *_: None
-        )
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-        values[kind] = {
-            name: _number(value) for name, value in zip(MEASURES, evaluation.stats, strict=False)
-        }
-        precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (thresholds, recalls, classes)
-        means = [
-            p[p > -1].mean() if (p > -1).any() else np.nan for p in precision.transpose(2, 0, 1)
-        ]
-        per_class[kind] = np.array(means, np.float64)
-    counts = np.zeros(len(categories), np.int64)
-    column = {category["id"]: i for i, category in enumerate(categories)}
-    for row in truth["annotations"]:
-        counts[column[row["category_id"]]] += not row.get("iscrowd", 0)
-    names = [category["name"] for category in categories]
-    return CocoResults(names, list(column), values, per_class, counts)
 
 
 class CocoAveragePrecision(Metric):
@@ -199,8 +151,3 @@ class CocoAveragePrecision(Metric):
                 }
             )
         return rows
-
-
-def _number(value: float) -> float:
-    """A number of the evaluation, NaN where it has none."""
-    return float("nan") if value < 0 else float(value)

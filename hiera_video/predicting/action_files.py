@@ -12,7 +12,7 @@ import numpy as np
 
 from datamodules.files import atomic_file
 from datamodules.video.decoding import VideoFile
-from hiera_video.metrics.ava import DetectedBoxes
+from hiera_video.metrics.ava_boxes import DetectedBoxes
 from hiera_video.predicting.actions import ActionPredictor
 from hiera_video.predicting.film import Film
 from hiera_video.predicting.moments import Person, Second

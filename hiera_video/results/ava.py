@@ -11,7 +11,7 @@ import numpy as np
 
 from datamodules.ava.annotations import Progress, read_boxes, read_csv, read_excluded
 from datamodules.ava.box_table import BoxTable, check_boxes, check_labelled
-from hiera_video.metrics.ava import Annotations, columns_of
+from hiera_video.metrics.ava_annotations import Annotations, columns_of
 from hiera_video.metrics.ava_results import AVAResults
 
 ProgressLine = Callable[[str, str | None], AbstractContextManager[Progress]]

@@ -10,7 +10,7 @@ import pyarrow.csv
 
 from datamodules.ava.annotations import COLUMNS
 from datamodules.errors import DatasetError
-from hiera_video.metrics.ava import DetectedBoxes
+from hiera_video.metrics.ava_boxes import DetectedBoxes
 
 BLOCK = 1 << 26  # bytes that are made at once, about
 _UNFIT = re.compile('[,"\r\n\ud800-\udfff]')  # in the name of a video

@@ -7,7 +7,7 @@ import numpy as np
 
 from datamodules.ava.box_table import BoxTable
 from datamodules.clips.boxes import intersection_over_union
-from hiera_video.metrics.ava import columns_of
+from hiera_video.metrics.ava_annotations import columns_of
 
 SAME_PERSON = 0.3  # least IoU of a person's boxes at two keyframes
 LONGEST_GAP = 1.5  # seconds between them, at most

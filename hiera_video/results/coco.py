@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from datamodules.coco.annotations import ground_truth, is_box
 from datamodules.coco.segmentation import run_lengths
 from datamodules.errors import DatasetError
-from hiera_video.metrics.coco import evaluate_detections
+from hiera_video.metrics.coco_evaluation import evaluate_detections
 from hiera_video.metrics.coco_results import CocoResults
 
 ProgressLine = Callable[[str, str | None], AbstractContextManager[Any]]

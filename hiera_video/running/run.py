@@ -7,7 +7,6 @@ import shlex
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,18 +14,13 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from hydra.utils import instantiate
-from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.files import atomic_file
-from hiera_video.callbacks.averaging import AveragedWeights
-from hiera_video.callbacks.hyperparameters import Hyperparameters
-from hiera_video.callbacks.pictures import showing
 from hiera_video.callbacks.predictions import PredictionLines
 from hiera_video.callbacks.progress import listed
-from hiera_video.callbacks.recovery import ContinueEpoch, SaveOnSigterm
+from hiera_video.callbacks.recovery import SaveOnSigterm
 from hiera_video.callbacks.run_record import RunRecord
 from hiera_video.errors import UsageError
 from hiera_video.metrics.ava_results import AVAResults
@@ -48,7 +42,6 @@ from hiera_video.running.predict_live import live_sources, predict_live
 from hiera_video.running.processes import (
     check_accelerator,
     check_processes,
-    check_strategy,
     check_strategy_name,
     queue_again,
 )
@@ -56,9 +49,8 @@ from hiera_video.running.resuming import check_resumed, is_finished, where
 from hiera_video.running.saving import WholeCheckpoints
 from hiera_video.running.scores import score_of
 from hiera_video.running.sweeps import Score
-from hiera_video.tasks.cuda_graphs import check_mode, records_graphs
+from hiera_video.running.trainer import create_trainer, quiet_lightning
 from hiera_video.tasks.lightning_private import Position, position_of
-from hiera_video.terminal import did_you_mean
 from hiera_video.weights.trained import Classes, classes_of, read_classes
 
 log = logging.getLogger(__name__)
@@ -78,7 +70,7 @@ def run(config: DictConfig) -> Score | None:
     check_values(config)
     check_accelerator(config)
     check_strategy_name(config)
-    _quiet_lightning()
+    quiet_lightning()
     torch.set_float32_matmul_precision("high")
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     checkpoint = checkpoint_path(config)
@@ -96,7 +88,7 @@ def run(config: DictConfig) -> Score | None:
         return None
 
     data, task = _data_and_task(config, start.classes)
-    trainer = _trainer(config, record)
+    trainer = create_trainer(config, record)
     check_processes(trainer)
     if trainer.is_global_zero:
         log.info(f"{config.command} {config.name} -> {config.run_dir}")
@@ -197,58 +189,6 @@ def _records(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     return {k: references[k] for k in sections}, {k: resolved[k] for k in sections}
 
 
-def _trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
-    callbacks, loggers = _instances(config, "callbacks"), []
-    fits = config.command == "fit"
-    if fits or config.command == "test":
-        loggers = _instances(config, "logger")
-    if not fits:  # no checkpoints and curves; a test draws pictures
-        training_only = (Checkpoint, AveragedWeights, WeightAveraging)
-        callbacks = [c for c in callbacks if not isinstance(c, training_only)]
-        loggers = showing(loggers)
-    plugins = instantiate(config.trainer.get("plugins"), _convert_="all") or []
-    plugins = plugins if isinstance(plugins, list) else [plugins]
-    if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-        plugins.append(WholeCheckpoints())
-    trainer = instantiate(
-        config.trainer,
-        _convert_="all",
-        callbacks=[record, ContinueEpoch(), *callbacks, Hyperparameters(record.resolved)],
-        enable_checkpointing=fits,
-        logger=loggers,
-        plugins=plugins,
-    )
-    check_strategy(trainer)
-    precision, device = str(config.trainer.precision), trainer.strategy.root_device.type
-    if precision.startswith("16") and device == "cpu":
-        raise UsageError(
-            f"trainer.precision={precision} needs a GPU; on a CPU use bf16-mixed or 32-true"
-        )
-    if fits and precision.startswith("bf16") and device == "cpu":
-        log.warning(
-            f"{precision} on a CPU: a step may take minutes on one without instructions for "
-            "bfloat16; trainer=cpu computes in float32"
-        )
-    mode = check_mode(config.task.get("compile"))
-    if fits and records_graphs(mode) and device == "cpu":
-        raise UsageError(f"task.compile={mode} needs a GPU; on a CPU use task.compile=default")
-    return trainer
-
-
-def _instances(config: DictConfig, section: str) -> list[Any]:
-    """The objects of a section, without those that are null.
-
-    Raises:
-        UsageError: an entry does not say what it makes, as one whose name is misspelt.
-    """
-    parts = instantiate(config.get(section) or {}, _convert_="all")
-    for name, part in parts.items():
-        if isinstance(part, dict):
-            hint = did_you_mean(name, [other for other in parts if other != name])
-            raise UsageError(f"{section}.{name} has no _target_{hint}")
-    return [part for part in parts.values() if part]
-
-
 def _call(
     trainer: lightning.Trainer, command: str, task: Any, data: Any, checkpoint: Path | None
 ) -> None:
@@ -318,25 +258,3 @@ def _check_predictions(trainer: lightning.Trainer) -> None:
     writers = (c for c in trainer.callbacks if isinstance(c, PredictionLines))  # pyright: ignore
     if trainer.world_size == 1 and not any(writer.answered for writer in writers):
         raise UsageError("none of the videos can be decoded", 1)
-
-
-def _quiet_lightning() -> None:
-    """Log Lightning's warnings once, in our format, and drop its tips."""
-    logging.getLogger("lightning").handlers.clear()
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True
-        logger.setLevel(logging.WARNING)
-    # A user can do nothing about these: Lightning 2.6 with torch >= 2.13; a hook that the data
-    # module does not have; callbacks of the training that are not needed to evaluate a checkpoint;
-    # a short epoch, though `ProgressLines` counts steps across epochs; a folder that is resumed.
-    for message in (
-        ".*LeafSpec.* is deprecated",
-        "You have overridden `on_before_batch_transfer`",
-        "Be aware that when using `ckpt_path`, callbacks",
-        "The number of training batches .* is smaller than the logging interval",
-        "Checkpoint directory .* exists and is not empty",
-        "FSDP2-wrapped module .* returned a view tensor",  # nothing of ours changes it in place
-    ):
-        warnings.filterwarnings("ignore", message=message)

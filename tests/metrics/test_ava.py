@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiera_video.metrics import ava_matching
-from hiera_video.metrics.ava import AVAMeanAveragePrecision, decimal_boxes
+from hiera_video.metrics.ava import AVAMeanAveragePrecision
+from hiera_video.metrics.ava_boxes import decimal_boxes
 from hiera_video.metrics.ava_results import AVAResults
 from hiera_video.results.ava import evaluate_files
 from hiera_video.results.ava_csv import write_ava_csv

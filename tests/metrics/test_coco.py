@@ -14,7 +14,8 @@ from datamodules.coco.annotations import ground_truth
 from datamodules.coco.rle import encode, to_text
 from datamodules.coco.segmentation import draw
 from datamodules.errors import DatasetError
-from hiera_video.metrics.coco import STATES, CocoAveragePrecision, DetectedMask, evaluate_detections
+from hiera_video.metrics.coco import STATES, CocoAveragePrecision, DetectedMask
+from hiera_video.metrics.coco_evaluation import evaluate_detections
 from hiera_video.metrics.coco_results import MEASURES
 from hiera_video.results.coco import evaluate_files
 from tests.metrics.processes import joined

@@ -1,21 +1,20 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hiera_video.metrics.view_groups import spread, view_group, view_groups
 
 
-@given(st.integers(1, 40), st.data())
-def test_places_are_spread_and_reach_both_ends(length, data):
-    count = data.draw(st.integers(1, length))
-    places = spread(count, length)
-    assert len(set(places)) == count
-    assert places == sorted(places)
-    if count > 1:
-        assert (places[0], places[-1]) == (0, length - 1)
-        ideal = np.linspace(0, length - 1, count)
-        assert np.abs(np.array(places) - ideal).max() <= 0.5
+@pytest.mark.parametrize("length", range(1, 41))
+def test_places_are_spread_and_reach_both_ends(length):
+    for count in range(1, length + 1):
+        places = spread(count, length)
+        assert len(set(places)) == count
+        assert places == sorted(places)
+        if count > 1:
+            assert (places[0], places[-1]) == (0, length - 1)
+            # At most half a place from `i * (length - 1) / (count - 1)`, in whole numbers.
+            distance = np.array(places) * (count - 1) - np.arange(count) * (length - 1)
+            assert np.abs(2 * distance).max() <= count - 1
 
 
 def test_groups_of_a_kinetics_test():

@@ -3,7 +3,7 @@ import pytest
 
 from datamodules.ava.annotations import read_csv
 from datamodules.errors import DatasetError
-from hiera_video.metrics.ava import DetectedBoxes
+from hiera_video.metrics.ava_boxes import DetectedBoxes
 from hiera_video.results import ava_csv
 from hiera_video.results.ava_csv import write_ava_csv
 

@@ -10,11 +10,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from docs.recipes import configuration
 from hiera_video.errors import UsageError
-from hiera_video.running.compose import composed, register_resolvers
 from hiera_video.running.configurations import configurations
 from hiera_video.running.kinds import check_kinds, fits
-from hiera_video.running.words import translate
 
 
 @pytest.mark.parametrize(
@@ -86,7 +85,4 @@ def test_values_of_a_list_are_described():
 
 @pytest.mark.parametrize("name", sorted(configurations()))
 def test_every_configuration_has_values_of_the_right_kinds(name):
-    register_resolvers()
-    call = translate(["fit", "--config", name])
-    values = OmegaConf.to_container(composed(call, ["++command=fit"]), resolve=False)
-    check_kinds(values)
+    check_kinds(OmegaConf.to_container(configuration(name), resolve=False))

@@ -11,7 +11,7 @@ from torch import nn
 from torch.multiprocessing import ProcessRaisedException
 from torch.optim import AdamW
 
-from datamodules.loading.loader import EpochSampler
+from datamodules.loading.sampler import EpochSampler
 from datamodules.manifests.splits import make_manifest
 from hiera_video.augment.mixing import Mixing
 from hiera_video.errors import CheckpointError

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from datamodules.loading.frame_ring import FrameRing
-from datamodules.loading.loader import EpochSampler, Loader
+from datamodules.loading.loader import Loader
+from datamodules.loading.sampler import EpochSampler
 from tests.datamodules.loading.numbers import Numbers
 from tests.quick_trainer import quick_trainer, without_advice
 

@@ -13,7 +13,8 @@ import torch
 
 from datamodules.errors import TooManyBadVideos, VideoDecodeError
 from datamodules.loading.bad_videos import BadVideos
-from datamodules.loading.loader import EpochSampler, Loader
+from datamodules.loading.loader import Loader
+from datamodules.loading.sampler import EpochSampler
 from tests.datamodules.loading.numbers import Numbers
 
 

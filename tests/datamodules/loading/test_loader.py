@@ -1,14 +1,10 @@
 import hashlib
 import json
-from collections import Counter
 
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from datamodules.clips.sampling import sample_seed
-from datamodules.loading.loader import EpochSampler, Loader, gather, join_items
+from datamodules.loading.loader import Loader
+from datamodules.loading.sampler import EpochSampler
 from tests.datamodules.loading.numbers import Numbers
 
 
@@ -24,63 +20,6 @@ def ids(batches):
 
 def seeds(batches):
     return [batch["seed"].tolist() for batch in batches]
-
-
-@given(st.integers(7, 200), st.integers(1, 7), st.integers(0, 5))
-def test_evaluation_sees_each_video_once_for_any_number_of_ranks(length, ranks, epoch):
-    seen = Counter()
-    for rank in range(ranks):
-        sampler = EpochSampler(length, training=False, rank=rank, world_size=ranks)
-        sampler.set_epoch(epoch)
-        pairs = list(sampler)
-        assert len(pairs) == len(sampler)
-        assert all(e == 0 for e, _ in pairs)  # evaluation draws the same in every epoch
-        seen.update(index for _, index in pairs)
-    assert seen == Counter(range(length))
-
-
-@given(st.integers(7, 200), st.integers(1, 7), st.integers(0, 5))
-def test_training_ranks_get_equally_many_and_share_none(length, ranks, epoch):
-    parts = []
-    for rank in range(ranks):
-        sampler = EpochSampler(length, training=True, seed=1, rank=rank, world_size=ranks)
-        sampler.set_epoch(epoch)
-        parts.append([index for _, index in sampler])
-        assert len(parts[-1]) == len(sampler)
-    assert len({len(part) for part in parts}) == 1
-    assert len(set(sum(parts, []))) == length // ranks * ranks
-
-
-def test_epochs_differ_and_repeat_for_the_same_seed():
-    sampler = EpochSampler(50, training=True, seed=3)
-    first = list(sampler)
-    sampler.set_epoch(1)
-    second = list(sampler)
-    assert [i for _, i in first] != [i for _, i in second]
-    assert sorted(i for _, i in first) == sorted(i for _, i in second)
-    assert list(EpochSampler(50, training=True, seed=3)) == first
-    assert list(EpochSampler(50, training=True, seed=4)) != first
-
-
-def test_seeds_of_clips_do_not_collide():
-    drawn = {
-        sample_seed(seed, epoch, index, repeat)
-        for seed in range(3)
-        for epoch in range(5)
-        for index in range(50)
-        for repeat in range(4)
-    }
-    assert len(drawn) == 3 * 5 * 50 * 4
-    assert all(0 <= s < 2**63 for s in drawn)
-
-
-def test_ranks_stay_equal_when_a_rest_is_split_among_more_of_them():
-    counts = set()
-    for rank in range(4):
-        sampler = EpochSampler(24, training=True, rank=rank, world_size=4)
-        sampler.used = 6
-        counts.add(len(list(sampler)))
-    assert counts == {4}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -148,22 +87,6 @@ def test_evaluation_can_be_repeated_and_broken_off():
 def test_too_few_videos_are_an_error():
     with pytest.raises(ValueError, match="lower data.batch_size"):
         make_loader(4, 5)
-    for training in (True, False):  # with an empty rank, Lightning stops or hangs
-        with pytest.raises(ValueError, match="too few for 3 processes"):
-            EpochSampler(2, training=training, world_size=3)
-
-
-def test_joining_moves_channels_without_copying():
-    video = torch.arange(2 * 4 * 5 * 6 * 3).to(torch.uint8).view(2, 4, 5, 6, 3)
-    items = [
-        {"video": video[:1], "label": torch.tensor([0]), "failed": []},
-        {"video": video[1:], "label": torch.tensor([1]), "failed": [(7, 1, "bad")]},
-    ]
-    batch = join_items(*gather(items, (3, 4, 5, 6, 3)))
-    assert batch["video"].shape == (2, 3, 4, 5, 6)
-    assert torch.equal(batch["video"], video.movedim(-1, 1))
-    assert batch["video"].is_contiguous(memory_format=torch.channels_last_3d)
-    assert batch["failed"] == [(7, 1, "bad")]
 
 
 def test_a_loader_that_goes_on_with_other_videos_says_so(caplog):

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from datamodules.errors import DatasetError
-from datamodules.loading.loader import EpochSampler, Loader
+from datamodules.loading.loader import Loader
+from datamodules.loading.sampler import EpochSampler
 from datamodules.manifests.byte_range import ByteRange
 from datamodules.manifests.parquet import (
     FACTS,
