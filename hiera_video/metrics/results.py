@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datamodules.wording import counted
-from hiera_video.metrics.multi_view import Outcomes
+from hiera_video.metrics.outcomes import Outcomes
 
 MOST_CONFUSED = 20
 SHOWN = 5

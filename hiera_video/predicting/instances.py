@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.coco.jitter import GREY, fit, pad
 from datamodules.video.opening import open_media
 from datamodules.video.playback import Shown, play, play_every
 from hiera_video.augment.basic import Normalize
@@ -166,6 +165,8 @@ class InstancePredictor:
             ``(N, 1, 28, 28)``: the probability of the object in its box.
         """
         image = torch.from_numpy(np.array(picture, order="C")).permute(2, 0, 1)  # (3, H, W)
+        from datamodules.coco.jitter import GREY, fit, pad  # with torchvision, which loads slowly
+
         scaled = fit(image, self.size)
         sizes = [(scaled.shape[1], scaled.shape[2])]
         clip = pad(scaled, self.size, GREY)[None, :, None]  # (1, 3, 1, *size)

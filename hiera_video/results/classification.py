@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from hiera_video.errors import PredictionFileError
-from hiera_video.metrics.multi_view import MultiViewAccuracy, Outcomes
+from hiera_video.metrics.outcomes import Outcomes
 from hiera_video.metrics.results import Results
+from hiera_video.metrics.video_judge import VideoJudge
 from hiera_video.metrics.view_groups import (
     ViewGroup,
     label_positions,
@@ -39,9 +40,9 @@ def evaluate_file(file: PredictionFile, views: Sequence[tuple[int, int]] = ()) -
     header, videos = file.header, file.videos()
     _check_labels(file, videos)
     wanted = [_group(file, *pair).name for pair in views]
-    metric = MultiViewAccuracy(len(videos.path), len(header.class_names), header.views)
-    file.count(metric, videos.video_id)
-    outcomes = metric.outcomes()
+    judge = VideoJudge(len(videos.path), len(header.class_names), header.views)
+    file.count(judge, videos.video_id)
+    outcomes = judge.outcomes()
     if wanted:
         names = [group.name for group in outcomes.groups]
         chosen = [i for i, name in enumerate(names) if name in wanted or i == len(names) - 1]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from hiera_video.errors import PredictionFileError
-from hiera_video.metrics.multi_view import MultiViewAccuracy
+from hiera_video.metrics.video_judge import VideoJudge
 
 READ_ROWS = 4096  # read at a time
 
@@ -202,21 +202,21 @@ class PredictionFile:
         labels = np.array([path_and_label[i][1] for i in ids], np.int64)
         return Videos(np.array(ids, np.int64), [path_and_label[i][0] for i in ids], labels)
 
-    def count(self, metric: MultiViewAccuracy, ids: np.ndarray | None = None) -> None:
-        """Add all views, and all videos that could not be decoded, to a metric.
+    def count(self, judge: VideoJudge, ids: np.ndarray | None = None) -> None:
+        """Have all views judged, and all videos that could not be decoded.
 
         Args:
-            metric: is updated.
-            ids: int64 ``(n,)``, ascending: the metric knows each video by the index of its id here.
+            judge: is updated.
+            ids: int64 ``(n,)``, ascending: the judge knows each video by the index of its id here.
                 None: by the id itself.
         """
         for rows in self.rows():
             videos = rows.video_id if ids is None else np.searchsorted(ids, rows.video_id)
             columns = (rows.probabilities, rows.label, videos, rows.view)
-            metric.update(*(torch.tensor(column) for column in columns))
+            judge.update(*(torch.tensor(column) for column in columns))
         for video in self.failed:
             index = video.video_id if ids is None else int(np.searchsorted(ids, video.video_id))
-            metric.count_as_wrong(index, video.label)
+            judge.count_as_wrong(index, video.label)
 
     @contextmanager
     def _readable(self) -> Iterator[None]:

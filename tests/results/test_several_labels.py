@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hiera_video.errors import PredictionFileError
-from hiera_video.metrics.multi_view import Outcomes
+from hiera_video.metrics.outcomes import Outcomes
 from hiera_video.metrics.results import Results
 from hiera_video.metrics.view_groups import ViewGroup
 from hiera_video.results.several_labels import accuracy_with_several_labels
