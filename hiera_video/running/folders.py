@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -167,16 +167,28 @@ def is_locked(path: Path) -> bool | None:
     return False
 
 
-def remove_failed_start(run_dir: Path) -> None:
-    """Remove the folder of a run that failed before it did anything."""
+def remove_failed_start(run_dir: Path, before: Collection[str] = ()) -> None:
+    """Remove what a run that failed has put into its folder, if it has not done anything yet.
+
+    Args:
+        run_dir: the folder, which is removed if nothing else is in it.
+        before: names of what was in the folder before the run, which stays.
+    """
     if not run_dir.is_dir():
         return
-    if all(path.name in BEFORE_WORK or path.suffix == ".log" for path in run_dir.iterdir()):
-        shutil.rmtree(run_dir, ignore_errors=True)
+    new = [path for path in run_dir.iterdir() if path.name not in before]
+    if not all(path.name in BEFORE_WORK or path.suffix == ".log" for path in new):
+        return
+    for path in new:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something else is in it
+        run_dir.rmdir()
         name = os.path.relpath(run_dir.parent)
         if name.partition(os.sep)[0] == "runs":
-            with contextlib.suppress(OSError):  # it holds other runs
-                os.removedirs(name)
+            os.removedirs(name)
 
 
 def newest_training(name: str, idle: bool = False) -> Path | None:

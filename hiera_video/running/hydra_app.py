@@ -91,10 +91,12 @@ class OwnFolder(Callback):
     locks; the others write only once they have met it.
 
     Attributes:
+        before: names of what was in the folder of a single run before it.
         ready: the folder that is locked, in this process.
         sweep: the folder of the sweep that this process runs.
     """
 
+    before: frozenset[str] = frozenset()
     ready: Path | None = None
     sweep: Path | None = None
 
@@ -102,17 +104,20 @@ class OwnFolder(Callback):
         self._lock = contextlib.ExitStack()
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Take the lock.
+        """Note what is in the folder; take the lock of a training.
 
         Raises:
             SystemExit: another run has the folder; Hydra would only warn of other exceptions.
         """
-        if config.command != "fit" or not _is_first():
+        if not _is_first():
             return
         try:
             folder = Path(config.hydra.run.dir)
         except InterpolationResolutionError:
             return  # it cannot be made: Hydra is going to meet the same error
+        OwnFolder.before = _names_in(folder)
+        if config.command != "fit":
+            return
         try:
             with contextlib.suppress(OSError):  # Hydra is going to meet the same error
                 folder.mkdir(parents=True, exist_ok=True)
@@ -234,12 +239,22 @@ def _remove_if_nothing_done(run_dir: Path) -> None:
     """Remove the folder of a run that did not start, unless it is that of another run."""
     if not _is_first() or is_training(run_dir):
         return
-    remove_failed_start(run_dir)
+    remove_failed_start(run_dir, OwnFolder.before)
     for handler in logging.root.handlers[:]:
         # A log file that is not open yet could not be made any more; torch logs as it ends.
         if isinstance(handler, logging.FileHandler) and not run_dir.exists():
             logging.root.removeHandler(handler)
             handler.close()
+
+
+def _names_in(folder: Path) -> frozenset[str]:
+    """What is in a folder, without what other processes of this run may have put there by now."""
+    several = os.environ.get("WORLD_SIZE", "1") != "1" or os.environ.get("SLURM_NTASKS", "1") != "1"
+    try:
+        names = os.listdir(folder)
+    except OSError:  # there is none
+        return frozenset()
+    return frozenset(name for name in names if not (several and name.endswith(".log")))
 
 
 def _is_first() -> bool:

@@ -16,6 +16,7 @@ from hiera_video.callbacks.pictures import showing
 from hiera_video.callbacks.recovery import ContinueEpoch
 from hiera_video.callbacks.run_record import RunRecord
 from hiera_video.errors import UsageError
+from hiera_video.running.best_checkpoint import KeepBest
 from hiera_video.running.processes import check_strategy
 from hiera_video.running.saving import WholeCheckpoints
 from hiera_video.tasks.cuda_graphs import check_mode, records_graphs
@@ -49,7 +50,10 @@ def create_trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
     trainer = instantiate(
         config.trainer,
         _convert_="all",
-        callbacks=[record, ContinueEpoch(), *callbacks, Hyperparameters(record.resolved)],
+        callbacks=[
+            *(record, ContinueEpoch(), KeepBest()),
+            *(*callbacks, Hyperparameters(record.resolved)),
+        ],
         enable_checkpointing=fits,
         logger=loggers,
         plugins=plugins,
@@ -95,13 +99,15 @@ def quiet_lightning() -> None:
         logger.setLevel(logging.WARNING)
     # A user can do nothing about these: Lightning 2.6 with torch >= 2.13; a hook that the data
     # module does not have; callbacks of the training that are not needed to evaluate a checkpoint;
-    # a short epoch, though `ProgressLines` counts steps across epochs; a folder that is resumed.
+    # a short epoch, though `ProgressLines` counts steps across epochs; a folder that is resumed, or
+    # was moved.
     for message in (
         ".*LeafSpec.* is deprecated",
         "You have overridden `on_before_batch_transfer`",
         "Be aware that when using `ckpt_path`, callbacks",
         "The number of training batches .* is smaller than the logging interval",
         "Checkpoint directory .* exists and is not empty",
+        "The dirpath has changed from",  # `KeepBest` reads the score
         "FSDP2-wrapped module .* returned a view tensor",  # nothing of ours changes it in place
     ):
         warnings.filterwarnings("ignore", message=message)

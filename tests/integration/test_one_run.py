@@ -174,6 +174,16 @@ def test_starts_that_fail_leave_nothing(tmp_path, workspace, word):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_start_that_fails_leaves_what_was_in_the_folder(tmp_path, workspace):
+    mine = tmp_path / "run/tensorboard/mine"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("kept")
+    words = [*WORDS, f"data.root={workspace}/data/synthetic", "run_dir=run", "data.batch_size=100"]
+    run(*words, cwd=tmp_path, code=2)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["tensorboard"]
+    assert mine.read_text() == "kept"
+
+
 def test_the_error_of_another_process_is_not_buried(workspace, tmp_path):
     fail = ["+callbacks.fail._target_=tests.integration.stopping.FailIn"]
     fail += ["+callbacks.fail.hook=on_train_batch_end", "+callbacks.fail.step=2"]

@@ -109,6 +109,16 @@ def test_a_start_that_failed_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_start_that_failed_leaves_what_was_there(tmp_path):
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard/old").touch()
+    (tmp_path / "of_before.log").touch()
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / "log.log").touch()
+    remove_failed_start(tmp_path, {"tensorboard", "of_before.log"})
+    assert {path.name for path in tmp_path.rglob("*")} == {"tensorboard", "old", "of_before.log"}
+
+
 def test_a_run_that_did_something_is_not_removed(tmp_path):
     (tmp_path / "run.json").touch()
     (tmp_path / "log.log").touch()
