@@ -7,7 +7,7 @@ from collections.abc import Sequence
 def check_positive(**values: float) -> None:
     """Raise a ValueError that names the first value that is not above 0."""
     for name, value in values.items():
-        if value <= 0:
+        if not value > 0:  # nor NaN
             raise ValueError(f"{name} must be positive, not {value}")
 
 

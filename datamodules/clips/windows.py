@@ -12,6 +12,7 @@ from datamodules.video.decoding import VideoFile
 
 WINDOWS_AT_ONCE = 8  # decoded together, at least
 SPANS_AT_ONCE = 4  # so that few frames are decoded for two groups of overlapping windows
+MOST_AT_ONCE = 64  # 154 MB of clips of 16x224x224
 
 
 class Window(NamedTuple):
@@ -54,7 +55,7 @@ def sliding_windows(
     latest = max(0.0, file.duration - 1 / float(file.rate) - span)
     # A remainder of less than a frame is an error of rounding, not a part.
     count = max(1, math.ceil((file.duration - 0.5 / float(file.rate)) / stride))
-    at_once = max(WINDOWS_AT_ONCE, math.ceil(SPANS_AT_ONCE * span / stride))
+    at_once = math.ceil(min(MOST_AT_ONCE, max(WINDOWS_AT_ONCE, SPANS_AT_ONCE * span / stride)))
     for first in range(0, count, at_once):
         starts = [i * stride for i in range(first, min(first + at_once, count))]
         ends = [min(start + stride, file.duration) for start in starts]

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -136,8 +137,11 @@ def class_report(
         )
     spelt: dict[str, str] = {}
     for name in names:
-        if (other := spelt.setdefault(name.casefold(), name)) != name:
-            warnings.append(f"{split}: the classes {other!r} and {name!r} differ only in case")
+        composed = normalize("NFC", name)
+        if (other := spelt.setdefault(composed.casefold(), name)) != name:
+            look_alike = normalize("NFC", other) == composed
+            how = "only in the Unicode form of their letters" if look_alike else "only in case"
+            warnings.append(f"{split}: the classes {other!r} and {name!r} differ {how}")
     return f"{split}: {line}", warnings
 
 

@@ -1,5 +1,6 @@
 """Translate our command line, ``fit --config demo/pretrain data.seed=1``, to Hydra's and back."""
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -156,7 +157,7 @@ def _sorted_words(words: Sequence[str]) -> tuple[HydraCall, list[str]]:
             if rest and values is not None and (not values or rest[0] in values):
                 call.flags.append(rest.pop(0))
         elif "=" in word or word.startswith("~"):
-            call.overrides.append(_quoted_path(word))
+            call.overrides.append(_quoted_path(_with_home(word)))
         else:
             raise UsageError(_meaningless(call.command, word))
     return call, paths
@@ -179,6 +180,8 @@ def _take_run(call: HydraCall, paths: list[str]) -> None:
         needed = "--config NAME_OR_FILE, or resume=RUN to continue a run"
         if call.command != "fit":
             needed = "a run folder or checkpoint, or --config NAME_OR_FILE"
+        if paths:
+            needed += f", and {paths[0]} is neither a run nor a checkpoint"
         raise UsageError(f"{call.command} needs {needed}; `hiera-video configs ls` lists names")
     if call.command != "fit" and is_sweep(Path(run)):
         run = str(best_job(Path(run))[0])
@@ -228,6 +231,12 @@ def with_searched_folders(overrides: Sequence[str], folders: Sequence[str]) -> l
     searched = search_paths[-1].removeprefix(key).strip("[]") if search_paths else ""
     searched = ",".join([*(f for f in added if f not in searched), *filter(None, [searched])])
     return [f"{key}[{searched}]", *(word for word in overrides if word not in search_paths)]
+
+
+def _with_home(word: str) -> str:
+    """Expand a ``~`` that begins a value, which a shell leaves as it is in a word like ours."""
+    key, equals, value = word.partition("=")
+    return key + equals + os.path.expanduser(value) if f"{value}/".startswith("~/") else word
 
 
 def _quoted_path(word: str) -> str:

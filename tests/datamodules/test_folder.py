@@ -159,6 +159,8 @@ def test_classes_are_counted_and_what_is_suspicious_is_said(root, tmp_path, capl
     assert said(f"{a},Walk\n{b},walk\n", val=None)[1:] == [
         ("WARNING", "train: the classes 'Walk' and 'walk' differ only in case")
     ]
+    (_, warning), *_ = said(f"{a},caf\u00e9\n{b},cafe\u0301\n", val=None)[1:]
+    assert warning.endswith("differ only in the Unicode form of their letters")
     assert said(f"{a},a\n", val=None)[0] == ("INFO", "train: 1 video of one class, 'a'")
 
 

@@ -51,6 +51,13 @@ def test_a_video_shorter_than_a_clip_is_one_window(tmp_path):
     np.testing.assert_array_equal(window.clips[0, 1], window.clips[0, 3])
 
 
+def test_the_first_of_very_many_windows_comes_at_once(video):
+    with VideoFile(video) as file:
+        windows = sliding_windows(file, CLIP, 1e-9)
+        first, second = next(windows), next(windows)
+    assert (first.start, first.end, second.start) == (0, 1e-9, 1e-9)
+
+
 def test_what_cannot_be_a_window_is_refused(video):
     with VideoFile(video) as file:
         for stride in (0, -1, math.nan, math.inf):

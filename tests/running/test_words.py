@@ -1,0 +1,29 @@
+import pytest
+
+from hiera_video.errors import UsageError
+from hiera_video.running.words import translate
+
+
+@pytest.mark.parametrize(
+    ("word", "expanded"),
+    [
+        ("data.root=~/videos", "data.root=/home/ann/videos"),
+        ("run_dir=~", "run_dir=/home/ann"),
+        ("+data.cache_dir=~/cache", "+data.cache_dir=/home/ann/cache"),
+        ("data.train=a~/b", "data.train=a~/b"),
+        ("~callbacks.speed", "~callbacks.speed"),
+        ("~callbacks/x=y", "~callbacks/x=y"),
+        ("data.root='~/videos'", "data.root='~/videos'"),
+    ],
+)
+def test_a_tilde_at_the_start_of_a_value_is_the_home_folder(monkeypatch, word, expanded):
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert translate(["fit", "--config", "demo/pretrain", word]).overrides == [expanded]
+
+
+def test_what_predict_was_given_in_place_of_a_run_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "clip.mp4").touch()
+    with pytest.raises(UsageError, match="and exported is neither a run nor a checkpoint; "):
+        translate(["predict", "exported", "clip.mp4"])
