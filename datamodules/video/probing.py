@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from datamodules.errors import VideoDecodeError
@@ -17,6 +18,7 @@ from datamodules.video.container import (
 )
 from datamodules.video.decoding import VideoFile
 from datamodules.video.display_order import DisplayOrder
+from datamodules.video.matroska import truncation
 from datamodules.video.orientation import orientation
 from datamodules.video.pictures import PictureFile
 from datamodules.video.timestamps import Timeline, read_clock, read_listing
@@ -253,6 +255,16 @@ class InOrder:
             yield packet
         if self._listing is not None and self._listing.is_cut_off(last_dts):
             raise self._error("cut off")
+        if missing := self._call(self._truncation):
+            raise VideoDecodeError(self._name, missing)
+
+    def _truncation(self) -> str:
+        """What the header tells is missing, once all is read: FFmpeg ends there without a word."""
+        if "matroska" not in self._container.format.name.split(","):
+            return ""
+        # Without a file object, the source is a path.
+        with nullcontext(self._file) if self._file else open(self._name, "rb") as file:
+            return truncation(file)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call PyAV; whatever goes wrong there is wrong with the file."""

@@ -17,6 +17,7 @@ from datamodules.loading.file_workers import work
 from datamodules.manifests.parquet import MANIFEST_NAME, read_manifest
 from datamodules.manifests.splits import list_split, read_split
 from datamodules.preparing import prepare as preparing
+from datamodules.preparing.check import check
 from datamodules.preparing.parts import Part, merge
 from datamodules.preparing.prepare import prepare
 from datamodules.video.transcoding import Encoding
@@ -254,6 +255,20 @@ def test_transcoded_files_take_the_place_of_the_originals(videos, tmp_path):
     for path, content in originals.items():
         if path.name != "0 ü.mp4":
             assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("how", [{}, {"every_frame": False}, {"encoding": SMALL}])
+def test_a_truncated_matroska_file_is_bad(tmp_path, how):
+    root, out = tmp_path / "videos", tmp_path / "out"
+    root.mkdir()
+    data = write_video(root / "whole.webm", FRAMES, codec="libvpx").read_bytes()
+    (root / "cut.webm").write_bytes(data[: len(data) * 6 // 10])
+    ready(root, out, processes=1, **how)
+    reason = f"truncated: {len(data) * 6 // 10} of {len(data)} bytes"
+    lines = (out / "bad_videos.csv").read_text().splitlines()
+    assert lines == ["path,reason", f"{root / 'cut.webm'},{reason}"]
+    (fault,) = check(read_split(out, out, None))
+    assert (fault.kind, fault.detail) == ("corrupt", reason)
 
 
 def test_new_files_never_go_beside_originals(videos, tmp_path):

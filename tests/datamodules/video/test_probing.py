@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from datamodules.manifests.byte_range import ByteRange
 from datamodules.video.decoding import VideoFile
 from datamodules.video.probing import Facts, InOrder, Watched, probe, stamp
 from tests.video_files import moving_frames, write_video
@@ -117,6 +118,46 @@ def test_a_file_that_was_cut_off(tmp_path, every_frame):
     facts = probe(str(path), every_frame)
     assert not facts.ok
     assert facts.num_frames is None or facts.num_frames < 50
+
+
+@pytest.mark.parametrize("every_frame", [True, False])
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "libx264"), ("a.webm", "libvpx")])
+def test_a_matroska_file_that_was_cut_off(tmp_path, name, codec, every_frame):
+    path = write_video(tmp_path / name, FRAMES[:20], codec=codec)
+    data = path.read_bytes()
+    facts = probe(str(path), every_frame)
+    assert facts.ok, facts.reason
+    path.write_bytes(data + b"more")
+    assert probe(str(path), every_frame) == facts
+    for size in (len(data) * 6 // 10, len(data) - 1):  # within a frame, and after the last one
+        path.write_bytes(data[:size])
+        reason = f"truncated: {size} of {len(data)} bytes"
+        expected = facts._replace(num_frames=None, keyframe_spacing=None, ok=False, reason=reason)
+        with VideoFile(path) as file:  # which reads what there is
+            assert probe(str(path), every_frame) == expected._replace(duration=file.duration)
+    path.write_bytes(data[:1000])
+    assert not probe(str(path), every_frame).ok
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "libx264"), ("a.webm", "libvpx")])
+def test_a_live_recording_does_not_tell_its_size(tmp_path, name, codec):
+    live = {"live": "1"}
+    path = write_video(tmp_path / name, FRAMES[:20], codec=codec, container_options=live)
+    assert probe(str(path)).num_frames == 20
+    path.write_bytes(path.read_bytes()[:-1000])
+    facts = probe(str(path))
+    assert facts.ok, facts.reason
+    assert facts.num_frames < 20
+
+
+def test_a_matroska_file_in_a_larger_file(tmp_path):
+    data = write_video(tmp_path / "a.mkv", FRAMES[:20]).read_bytes()
+    part, outer = data[: len(data) // 2], tmp_path / "outer"
+    for video in (data, part):
+        outer.write_bytes(b"before" + video + bytes(len(data)))
+        facts = probe(ByteRange(str(outer), 6, len(video), "a.mkv"))
+        reason = f"truncated: {len(part)} of {len(data)} bytes" if video is part else ""
+        assert (facts.ok, facts.reason) == (not reason, reason)
 
 
 def test_a_range_of_a_file_is_probed_like_a_file(tmp_path):
