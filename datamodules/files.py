@@ -4,9 +4,11 @@ import contextlib
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from datamodules.errors import DatasetError
 
@@ -66,3 +68,22 @@ def locked_folder(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         os.close(lock)
+
+
+def take_lock(file: IO[str]) -> None:
+    """Lock a file for this process, until it closes the file or ends.
+
+    The lock is POSIX's: processes that this one forks do not have it, and closing any other opening
+    of the file gives it back, too.
+
+    Args:
+        file: open for writing.
+
+    Raises:
+        OSError: another process has the lock, or the file system has no locks.
+    """
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        time.sleep(0.2)  # another process may just have looked whether it is locked
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,6 +19,11 @@ def counted(number: int, plural: str, spec: str = "") -> str:
     return f"{number:{spec}} {noun}"
 
 
+def described(value: object) -> str:
+    """What a value of a wrong type is: ``None``, or ``an object of type list``."""
+    return "None" if value is None else f"an object of type {type(value).__name__}"
+
+
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """``; did you mean ...?`` with up to three similar names; "" if no name is similar.
 

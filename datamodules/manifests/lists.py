@@ -48,8 +48,11 @@ def read_text(source: Path) -> str:
         raise DatasetError(
             f"{at(source, row)}: not a readable text file; save it as UTF-8"
         ) from None
+    except FileNotFoundError:
+        raise DatasetError(f"{source}: no such file") from None
     except OSError as error:
-        raise DatasetError(f"{source}: not a readable text file ({error})") from None
+        reason = error.strerror or error
+        raise DatasetError(f"{source}: not a readable text file ({reason})") from None
 
 
 def is_media(path: str) -> bool:

@@ -15,8 +15,8 @@ from datamodules.manifests.lists import NO_LABEL, Row, rows_by_video
 from datamodules.manifests.manifest import Manifest, make_manifest
 from datamodules.manifests.parquet import find_manifest, pc, read_manifest
 from datamodules.manifests.text_lists import read_list
-from datamodules.suffixes import PICTURES, VIDEOS, Media, kind_of
-from datamodules.wording import did_you_mean
+from datamodules.suffixes import EITHER, PICTURES, VIDEOS, Media, kind_of
+from datamodules.wording import counted, did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,12 @@ def list_split(
         return _read_class_folders(source, class_names, media)
     if not source.exists():
         raise DatasetError(_describe_absent(source))
+    if EITHER.has(source):
+        what, noun = ("an image", "images") if PICTURES.has(source) else ("a video", "videos")
+        raise DatasetError(
+            f"{source}: {what}, not a list; name a list, or a folder with one folder of {noun} per "
+            "class"
+        )
     rows = read_list(source, root)
     rows_by_video(source, rows)  # see that none has two labels; a list may repeat a video
     manifest = locate(source, root, rows, find_by_path, class_names)
@@ -280,8 +286,11 @@ def _read_class_folders(folder: Path, class_names: Sequence[str] | None, media: 
         for path in _files_below(folder / name, media)
     ]
     if not videos:
+        direct = sum(media.has(path) for path in folder.iterdir())
+        found = f"{counted(direct, media.noun)} directly in it, none in its folders"
         raise DatasetError(
-            f"{folder}: no {media.noun}; expected one folder of {media.noun} per class"
+            f"{folder}: {found if direct else f'no {media.noun}'}; expected one folder of "
+            f"{media.noun} per class"
         )
     paths, labels = zip(*videos, strict=True)
     _report_skipped(folder, paths)

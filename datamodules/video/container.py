@@ -11,6 +11,7 @@ import av
 from av.error import FFmpegError
 
 from datamodules.errors import VideoDecodeError
+from datamodules.wording import described
 
 # Containers that hold their media themselves. Playlists and scripts (HLS, DASH, concat, ...) make
 # FFmpeg open other files; a file from the internet must not be able to do that.
@@ -48,6 +49,19 @@ class Source(Protocol):
     def open(self) -> BinaryIO:
         """A seekable binary file object that holds the video alone. Its failures are OSErrors."""
         ...
+
+
+def checked_source(source: str | os.PathLike[str] | Source) -> str | Source:
+    """A path as text, or a source as it is.
+
+    Raises:
+        TypeError: it is neither, such as an array, bytes or an open file.
+    """
+    if isinstance(source, str | os.PathLike):
+        return os.fsdecode(source)
+    if isinstance(getattr(source, "name", None), str) and callable(getattr(source, "open", None)):
+        return source
+    raise TypeError(f"expected the path of a video or picture, not {described(source)}")
 
 
 @contextmanager

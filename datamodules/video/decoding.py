@@ -16,7 +16,7 @@ import torch
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.container import PYAV, Source, errors_of
+from datamodules.video.container import PYAV, Source, checked_source, errors_of
 from datamodules.video.frame_reader import FrameReader
 from datamodules.video.orientation import Orientation, orientation
 from datamodules.video.timestamps import nearest
@@ -39,13 +39,13 @@ class VideoFile:
             frames with any number. In damaged files, other frames may be reported as damaged.
 
     Raises:
+        TypeError: the source is neither a path nor such an object.
         VideoDecodeError: the file is missing, empty or no video, or it refers to other files.
     """
 
     def __init__(self, source: str | os.PathLike[str] | Source, threads: int = 1):
         self._reader: FrameReader | None = None
-        if isinstance(source, str | os.PathLike):
-            source = os.fsdecode(source)
+        source = checked_source(source)
         self.path = source if isinstance(source, str) else source.name
         self._to_rgb = VideoReformatter()
         self._duration: float | None = None

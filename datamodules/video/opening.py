@@ -3,7 +3,7 @@
 import os
 
 from datamodules.suffixes import PICTURES
-from datamodules.video.container import Source
+from datamodules.video.container import Source, checked_source
 from datamodules.video.decoding import VideoFile
 from datamodules.video.pictures import PictureFile
 
@@ -15,7 +15,9 @@ def open_media(source: str | os.PathLike[str] | Source) -> VideoFile | PictureFi
         source: as of `VideoFile`.
 
     Raises:
+        TypeError: the source is neither a path nor such an object.
         VideoDecodeError: the file cannot be read.
     """
-    name = os.fsdecode(source) if isinstance(source, str | os.PathLike) else source.name
+    source = checked_source(source)
+    name = source if isinstance(source, str) else source.name
     return PictureFile(source) if PICTURES.has(name) else VideoFile(source)

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.container import Source
+from datamodules.video.container import Source, checked_source
 from datamodules.video.decoding import Crop, checked_crop, checked_size, scale
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
@@ -54,6 +54,7 @@ class PictureFile:
         unturned: width and height; a picture that is stored with this size is not turned.
 
     Raises:
+        TypeError: the source is neither a path nor such an object.
         VideoDecodeError: the file is missing or empty, is none of `FORMATS`, has several frames, or
             its pixels are more than `MOST_PIXELS` or no colours.
     """
@@ -66,8 +67,7 @@ class PictureFile:
         source: str | os.PathLike[str] | Source,
         unturned: tuple[int, int] | None = None,
     ) -> None:
-        if isinstance(source, str | os.PathLike):
-            source = os.fsdecode(source)
+        source = checked_source(source)
         self.path = source if isinstance(source, str) else source.name
         self._source: Any = source
         self._unturned = unturned

@@ -12,6 +12,7 @@ import numpy as np
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from datamodules.files import take_lock
 from datamodules.wording import counted
 from hiera_video.errors import PredictionFileError
 from hiera_video.metrics.top_classes import top_classes
@@ -178,21 +179,53 @@ class PredictionLines(Callback):
     def __init__(self, path: str | Path, top: int = 5) -> None:
         self.path, self.top = Path(path), top
         self.answered = 0
+        self._file: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """See that no earlier file is overwritten.
+        """Keep other runs out, and see that no earlier file is overwritten.
 
         Raises:
-            MisconfigurationException: the file exists.
+            MisconfigurationException: the file exists, or another run is writing it.
         """
-        if stage == "predict" and self.path.exists():
+        if stage != "predict":
+            return
+        fault: Any = None
+        if trainer.is_global_zero:
+            try:
+                self._begin()
+            except (MisconfigurationException, OSError) as error:
+                fault = error  # raised in all processes, or the others would wait
+        fault = trainer.strategy.broadcast(fault)
+        if fault is not None:
+            raise fault
+
+    def _begin(self) -> None:
+        """Open the first part and lock it; nothing of another run is touched before."""
+        self._refuse_earlier()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self._part(0), "a", encoding="utf-8")  # noqa: SIM115  (closed at the end)
+        try:
+            take_lock(self._file)
+        except (BlockingIOError, PermissionError):
+            raise MisconfigurationException(
+                f"{self.path}: another run is writing it; wait for it to end, or set another out="
+            ) from None
+        except OSError as error:
+            log.warning(
+                f"{self.path}: this file system has no locks ({error.strerror}), so nothing keeps "
+                "a second run from writing it"
+            )
+        self._refuse_earlier()  # the run that had the lock may just have ended
+        self._file.truncate(0)  # of a run that was killed
+
+    def _refuse_earlier(self) -> None:
+        if self.path.exists():
             raise MisconfigurationException(f"{self.path} exists already; set another out=")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open this rank's file."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._part(trainer.global_rank)
-        self._file = open(part, "w", encoding="utf-8")  # noqa: SIM115  (closed below)
+        """Open this rank's file; that of the first is open already."""
+        if not trainer.is_global_zero:
+            self._file = open(self._part(trainer.global_rank), "w", encoding="utf-8")  # noqa: SIM115
 
     def on_predict_batch_end(
         self,
@@ -224,16 +257,24 @@ class PredictionLines(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Join the parts of all ranks."""
-        self._file.close()
+        if not trainer.is_global_zero:
+            self._file.close()
         trainer.strategy.barrier("predictions are written")
         if not trainer.is_global_zero:
             return
-        parts = [self._part(rank) for rank in range(trainer.world_size)]
-        with open(parts[0], "ab") as whole:
-            for part in parts[1:]:
-                whole.write(part.read_bytes())
-                part.unlink()
-        os.replace(parts[0], self.path)
+        for part in map(self._part, range(1, trainer.world_size)):
+            self._file.write(part.read_text(encoding="utf-8"))
+            part.unlink()
+        self._file.flush()
+        os.replace(self._part(0), self.path)  # while it is locked
+        self._file.close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Let other runs write the file."""
+        if self._file is not None:
+            self._file.close()
 
     def _part(self, rank: int) -> Path:
         return self.path.with_name(f"{self.path.name}.part{rank}")

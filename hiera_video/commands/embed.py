@@ -20,6 +20,10 @@ def run(words: Sequence[str]) -> None:
         raise UsageError("expected a RUN and files: hiera-video embed RUN FILE... --out DIR")
     if arguments.out is None:
         raise UsageError("where to? Add --out DIR")
+    options = {"--processes": arguments.processes, "--hang-seconds": arguments.hang_seconds}
+    for option, number in options.items():
+        if number is not None and number <= 0:
+            raise UsageError(f"{option} must be positive, not {number:g}")
     from datamodules.manifests.splits import list_split, list_videos
     from datamodules.suffixes import PICTURES, VIDEOS
     from hiera_video.predicting.embed_files import embed_files

@@ -15,7 +15,7 @@ def run(words: Sequence[str]) -> None:
     """Run the command.
 
     Raises:
-        UserError: it is no run, or a file of it is damaged.
+        UserError: it is no run, a file of it is damaged, or the page would overwrite another file.
     """
     parser = argparse.ArgumentParser(
         "hiera-video report",
@@ -39,12 +39,16 @@ def run(words: Sequence[str]) -> None:
 
 def _report(arguments: argparse.Namespace) -> None:
     from datamodules.files import atomic_file
-    from hiera_video.reporting.page import page
+    from hiera_video.reporting.page import is_page, page
     from hiera_video.reporting.run_files import evaluation_in, evaluations_of, run_folder_of
     from hiera_video.running.recorded import recorded_config
 
     folder = run_folder_of(arguments.run)
     out = arguments.out or folder / PAGE
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder; name a file, such as --out {out / PAGE}")
+    if out.exists() and not (out.is_file() and is_page(out)):
+        raise UsageError(f"{out} exists already and is no report; name another file with --out")
     config = recorded_config(folder)
     evaluations = list(evaluations_of(folder))
     if arguments.test:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from datamodules.arguments import check_positive
 from datamodules.files import atomic_file, locked_folder
 from datamodules.loading.bad_videos import BadVideos
 from datamodules.loading.file_workers import Lost, work
@@ -109,8 +110,7 @@ def embed_files(
         for name, names in ((format, FORMATS), (dtype, DTYPES), (device or "cpu", devices)):
             if name not in names:
                 raise ValueError(f"expected {' or '.join(names)}, not {name!r}")
-        if processes < 1 or patience <= 0:
-            raise ValueError("processes and patience must be positive")
+        check_positive(processes=processes, patience=patience)
         model.encoder.check(options)
     except ValueError as error:
         raise UsageError(str(error)) from error

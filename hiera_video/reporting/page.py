@@ -27,6 +27,7 @@ from hiera_video.reporting.run_files import (
 from hiera_video.results.prediction_files import Progress
 
 HERE = Path(__file__).parent  # has the template and the style sheet
+GENERATOR = "hiera-video report"  # by which a page is known as one
 MOST_PICTURES = 4  # reconstructions, from the first to the last
 MOST_BAD = 10  # videos that could not be decoded
 KINDS = {
@@ -35,6 +36,12 @@ KINDS = {
     "ProbingTask": "classification",
     "DetectionTask": "action detection",
 }
+
+
+def is_page(file: Path) -> bool:
+    """Whether a file begins as a page of a run does."""
+    with open(file, "rb") as opened:
+        return f'<meta name="generator" content="{GENERATOR}">'.encode() in opened.read(4096)
 
 
 def page(
@@ -70,6 +77,7 @@ def page(
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         name=config.get("name") or run.absolute().name,
         folder=run,
+        generator=GENERATOR,
         made=time.strftime("%Y-%m-%d %H:%M"),
         kind=KINDS.get(str(_target(config)), ""),
         tiles=_tiles(curves, parts[0].metrics if parts else []),

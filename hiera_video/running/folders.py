@@ -11,8 +11,8 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
+from datamodules.files import take_lock
 from hiera_video.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -122,19 +122,6 @@ def locked(run_dir: Path) -> Iterator[None]:
         for unfinished in run_dir.glob("checkpoints/.*.unfinished"):
             unfinished.unlink(missing_ok=True)
         yield
-
-
-def take_lock(file: IO[str]) -> None:
-    """Lock a file for this process, until it closes the file or ends.
-
-    Raises:
-        OSError: another process has the lock, or the file system has no locks.
-    """
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        time.sleep(0.2)  # `is_locked` may just have looked
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def refuse_earlier_run(run_dir: Path) -> None:

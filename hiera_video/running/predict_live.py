@@ -55,7 +55,7 @@ def predict_live(config: DictConfig, weights: str, classes: Classes) -> None:
         raise UsageError(f"{source}: live, classes and actions are predicted")
     out = Path(config.out)
     if out.exists():
-        raise UsageError(f"{out} exists already; set another out=")
+        raise UsageError(_exists(out))
     stride = 1.0 if config.stride is None else config.stride
     try:
         answers = answers_of(config, weights, classes, source, stride)
@@ -68,7 +68,10 @@ def predict_live(config: DictConfig, weights: str, classes: Classes) -> None:
         for answer in answers:
             if not count:  # a stream that cannot be opened leaves no file
                 out.parent.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(open(out, "w", encoding="utf-8"))
+                try:  # another run may have come in between
+                    file = stack.enter_context(open(out, "x", encoding="utf-8"))
+                except FileExistsError:
+                    raise UsageError(_exists(out)) from None
             count, dropped, latency = count + 1, answer.dropped, round(1000 * answer.latency)
             record = {"time": round(answer.time, 3), **answer.record}
             record |= {"latency_ms": latency, "dropped": dropped}
@@ -76,6 +79,10 @@ def predict_live(config: DictConfig, weights: str, classes: Classes) -> None:
             line = f"{answer.time:.2f} s  {answer.words}  {latency} ms  {dropped} dropped"
             print(line, flush=True)
     log.info(f"{counted(count, 'answers')}, {counted(dropped, 'frames')} dropped; results in {out}")
+
+
+def _exists(out: Path) -> str:
+    return f"{out} exists already; set another out="
 
 
 class _Answer(NamedTuple):

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.files import atomic_file
+from datamodules.files import atomic_file, take_lock
 from hiera_video.errors import UsageError
-from hiera_video.running.folders import is_locked, is_run, newest_checkpoint, take_lock
+from hiera_video.running.folders import is_locked, is_run, newest_checkpoint
 
 # In the folder of a sweep: a file for each job, written by its first process, and one that this
 # process locks while it runs. Jobs may run at the same time, on several machines.

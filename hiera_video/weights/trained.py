@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from datamodules.wording import described
 from hiera_video.errors import CheckpointError
 from hiera_video.models.names import (
     CHECKPOINTS,
@@ -99,7 +100,10 @@ def read_trained(source: str | Path) -> Trained:
 
     Raises:
         CheckpointError: the source is none of these, or it is damaged.
+        TypeError: it is neither a path nor a name.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"expected a run, a file or a published name, not {described(source)}")
     path = Path(os.path.expanduser(source))
     if not path.exists():
         path = hub_snapshot(str(source)) or path

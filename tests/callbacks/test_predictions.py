@@ -1,5 +1,8 @@
-"""A test that is cut off goes on, and ends as if it had not been."""
+"""A test that is cut off goes on, and ends as if it had not been; predictions are not lost."""
 
+import json
+import multiprocessing
+import time
 from functools import partial
 
 import pyarrow.parquet as pq
@@ -10,10 +13,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
+from datamodules.files import take_lock
 from hiera_video.augment.basic import Normalize
 from hiera_video.augment.pipeline import Augmentation
 from hiera_video.callbacks.confusion import ConfusionPicture
-from hiera_video.callbacks.predictions import PredictionTable
+from hiera_video.callbacks.predictions import PredictionLines, PredictionTable
 from hiera_video.results.prediction_parts import lock_folder
 from hiera_video.tasks.classification import ClassificationTask
 from tests.fake_videos import ColourVideos
@@ -158,3 +162,62 @@ def test_the_confusion_matrix_is_painted(tmp_path):
     events.Reload()
     (image,) = events.Images("test/confusion")
     assert (image.width, image.height) == size
+
+
+def predict(folder):
+    """Write ``out.jsonl`` of two videos."""
+    videos = [folder / name for name in ("0.mp4", "1.mp4")]
+    for video in videos:
+        video.touch()
+    augment = Augmentation(normalize=Normalize())
+    task = ClassificationTask(
+        lambda num_classes: tiny_model(num_classes=num_classes), augment=augment
+    )
+    task.class_names = ("red", "green", "blue")
+    trainer = quick_trainer(callbacks=[PredictionLines(folder / "out.jsonl", top=1)])
+    data = ColourVideos(predict=[str(video) for video in videos])
+    trainer.predict(task, datamodule=data, return_predictions=False)
+    return [str(video) for video in videos]
+
+
+def _write_half(part, started):
+    with open(part, "a") as file:
+        take_lock(file)
+        file.write("half\n")
+        file.flush()
+        started.send("started")
+        time.sleep(60)
+
+
+def test_two_runs_do_not_write_the_same_predictions(tmp_path):
+    forked = multiprocessing.get_context("fork")
+    ours, theirs = forked.Pipe()
+    part = tmp_path / "out.jsonl.part0"
+    other = forked.Process(target=_write_half, args=(part, theirs))
+    other.start()
+    ours.recv()
+    with pytest.raises(MisconfigurationException, match="another run is writing it; wait for it"):
+        predict(tmp_path)
+    assert part.read_text() == "half\n"  # untouched
+    other.kill()
+    other.join()
+    videos = predict(tmp_path)  # the other's lock went with it
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["path"] for line in lines] == videos
+    assert not part.exists()
+    with pytest.raises(MisconfigurationException, match="exists already; set another out="):
+        predict(tmp_path)
+
+
+def test_a_run_that_begins_as_another_ends_overwrites_nothing(tmp_path, monkeypatch):
+    out, part = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part0"
+    part.write_text("whole\n")
+
+    def lock(file):  # the other run's file gets its name, and its lock is given back
+        part.rename(out)
+        take_lock(file)
+
+    monkeypatch.setattr("hiera_video.callbacks.predictions.take_lock", lock)
+    with pytest.raises(MisconfigurationException, match="exists already"):
+        predict(tmp_path)
+    assert out.read_text() == "whole\n"

@@ -137,6 +137,10 @@ def test_class_names_of_a_file(root, tmp_path):
     (tmp_path / "names.txt").write_text("a\na\n")
     with pytest.raises(DatasetError, match="names.txt: expected one class name a line"):
         VideoFolderDataModule(tmp_path, class_names="names.txt")
+    with pytest.raises(DatasetError, match=f"^{tmp_path}/gone.txt: no such file$"):
+        VideoFolderDataModule(tmp_path, class_names="gone.txt")
+    with pytest.raises(DatasetError, match=f"^{tmp_path}: not a .* file .Is a directory.$"):
+        VideoFolderDataModule(tmp_path, class_names=tmp_path)
 
 
 def test_classes_are_counted_and_what_is_suspicious_is_said(root, tmp_path, caplog):

@@ -216,7 +216,7 @@ def test_none_can_be_read(data, tmp_path):
         (STRIDE, {"dtype": "int8"}, "expected float32 or float16, not 'int8'"),
         (STRIDE, {"format": "csv"}, "expected parquet or npz, not 'csv'"),
         (STRIDE, {"device": "gpu"}, "expected cpu.*, not 'gpu'"),
-        (STRIDE, {"processes": 0}, "must be positive"),
+        (STRIDE, {"processes": 0}, "processes must be positive, not 0"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_written(

@@ -215,3 +215,15 @@ def test_what_cannot_be_loaded(tmp_path):
     for read in (load, create_model):
         with pytest.raises(CheckpointError, match="its model is MyNetwork"):
             read(tmp_path)
+
+
+@pytest.mark.parametrize("given", [None, ["run"], b"run"])
+def test_what_is_no_name_is_told(given):
+    what = "None" if given is None else f"an object of type {type(given).__name__}"
+    with pytest.raises(TypeError, match=f"^expected a run, a file .* name, not {what}$"):
+        load(given)
+
+
+def test_frames_in_place_of_a_file_are_refused():
+    with pytest.raises(TypeError, match="expected the path of a video or picture, not .* ndarray"):
+        load(LEGACY / "classifier", "cpu").predict(np.zeros((30, 64, 64, 3), np.uint8))

@@ -169,6 +169,20 @@ def test_a_reference_that_cannot_be_resolved_stays(run):
         page_of(run)
 
 
+def test_only_an_earlier_report_is_overwritten(run, tmp_path):
+    page_of(run)
+    page_of(run)  # its own
+    video = tmp_path / "video.mp4"
+    for file, content in ((video, b"frames"), (run / "config.yaml", None)):
+        before = file.read_bytes() if content is None else content
+        file.write_bytes(before)
+        with pytest.raises(UsageError, match=f"{file} exists already and is no report; name"):
+            page_of(run, "--out", file)
+        assert file.read_bytes() == before
+    with pytest.raises(UsageError, match=f"{tmp_path} is a folder; name a file, such as --out"):
+        page_of(run, "--out", tmp_path)
+
+
 def test_a_large_picture_becomes_a_jpeg(tmp_path):
     run = write_run(tmp_path / "fit", "PretrainingTask")
     (run / "reconstructions").mkdir()

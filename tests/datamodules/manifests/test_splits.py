@@ -167,6 +167,26 @@ def test_missing_empty_and_binary_sources(tmp_path):
         read_split(tmp_path / "x.csv", tmp_path, None)
 
 
+def test_a_video_in_the_place_of_a_list(tmp_path):
+    video = touch(tmp_path / "a.MP4")
+    message = f"{video}: a video, not a list; name a list, or a folder with one folder of videos"
+    with pytest.raises(DatasetError, match=f"^{message} per class$"):
+        read_split(video, tmp_path, None)
+    with pytest.raises(DatasetError, match="an image, not a list; .* folder of images per class"):
+        read_split(touch(tmp_path / "a.png"), tmp_path, None, PICTURES)
+
+
+def test_videos_beside_class_folders_without_any_are_counted(tmp_path):
+    (tmp_path / "notes").mkdir()
+    videos = [touch(tmp_path / f"{i}.mp4") for i in range(2)]
+    message = "2 videos directly in it, none in its folders; expected one folder of videos per"
+    with pytest.raises(DatasetError, match=f"^{tmp_path}: {message} class$"):
+        read_split(tmp_path, tmp_path, None)
+    videos[0].unlink()
+    with pytest.raises(DatasetError, match=": 1 video directly in it"):
+        read_split(tmp_path, tmp_path, None)
+
+
 def test_videos_to_predict(tmp_path):
     a, b = touch(tmp_path / "x/a.mp4"), touch(tmp_path / "x/y/b.mkv")
     odd = touch(tmp_path / "no-suffix")

@@ -5,9 +5,10 @@ import tarfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from datamodules import PictureFile, VideoDecodeError
+from datamodules import PictureFile, VideoDecodeError, VideoFile
 from datamodules.manifests.byte_range import ByteRange
 from datamodules.video.opening import open_media
 from datamodules.video.probing import probe
@@ -179,6 +180,23 @@ def test_facts_of_a_picture(tmp_path):
     facts = probe(str(saved(tmp_path / "a.png", smooth(40, 60))))
     assert (facts.ok, facts.codec, facts.width, facts.height) == (True, "png", 60, 40)
     assert (facts.num_frames, facts.rotation, facts.duration, facts.rate) == (1, 0, None, None)
+
+
+@pytest.mark.parametrize("opener", [open_media, VideoFile, PictureFile])
+def test_what_is_no_path_is_told(tmp_path, opener):
+    file = saved(tmp_path / "a.png", smooth(8, 8))
+    with open(file, "rb") as opened:
+        for given, words in {
+            "None": None,
+            "an object of type ndarray": np.zeros((2, 8, 8, 3), np.uint8),
+            "an object of type Tensor": torch.zeros(2, 8, 8, 3),
+            "an object of type list": [str(file)],
+            "an object of type bytes": bytes(file),
+            "an object of type BufferedReader": opened,
+        }.items():
+            message = f"^expected the path of a video or picture, not {given}$"
+            with pytest.raises(TypeError, match=message):
+                opener(words)
 
 
 def test_another_suffix_is_a_video(tmp_path):
