@@ -11,7 +11,6 @@ SLOW = {"torch", "torch._dynamo", "torchmetrics", "torchvision", "lightning", "h
 @pytest.mark.parametrize(
     ("modules", "needed"),
     [
-        ("results.ava results.ava_csv results.coco commands.evaluate", set()),
         ("results.classification reporting.page export.hub", {"torch"}),
         ("predicting.load predicting.embed_files predicting.saliency", {"torch"}),
     ],

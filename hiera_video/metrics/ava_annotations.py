@@ -4,9 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from datamodules.ava.box_table import (
-    keyframe_keys,
-)
+from datamodules.ava.box_table import keyframe_keys
 from hiera_video.metrics.ava_boxes import DetectedBoxes, check_keyframes, decimal_boxes
 from hiera_video.metrics.ava_errors import ErrorKinds, error_kinds
 from hiera_video.metrics.ava_matching import (

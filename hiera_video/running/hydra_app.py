@@ -231,8 +231,7 @@ def _goes_on(hydra_config: Any) -> bool:
     """
     if "SUBMITIT_EXECUTOR" in os.environ:
         return True
-    processes = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or "1"
-    return hydra_config.mode == RunMode.MULTIRUN and processes == "1"
+    return hydra_config.mode == RunMode.MULTIRUN and not _are_several()
 
 
 def _remove_if_nothing_done(run_dir: Path) -> None:
@@ -249,12 +248,16 @@ def _remove_if_nothing_done(run_dir: Path) -> None:
 
 def _names_in(folder: Path) -> frozenset[str]:
     """What is in a folder, without what other processes of this run may have put there by now."""
-    several = os.environ.get("WORLD_SIZE", "1") != "1" or os.environ.get("SLURM_NTASKS", "1") != "1"
     try:
         names = os.listdir(folder)
     except OSError:  # there is none
         return frozenset()
-    return frozenset(name for name in names if not (several and name.endswith(".log")))
+    return frozenset(name for name in names if not (_are_several() and name.endswith(".log")))
+
+
+def _are_several() -> bool:
+    """Whether a launcher has started several processes of this run."""
+    return (os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or "1") != "1"
 
 
 def _is_first() -> bool:

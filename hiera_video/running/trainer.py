@@ -43,6 +43,8 @@ def create_trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
         training_only = (Checkpoint, AveragedWeights, WeightAveraging)
         callbacks = [c for c in callbacks if not isinstance(c, training_only)]
         loggers = showing(loggers)
+    ours = record, ContinueEpoch(), KeepBest()
+    callbacks = [*ours, *callbacks, Hyperparameters(record.resolved)]
     plugins = instantiate(config.trainer.get("plugins"), _convert_="all") or []
     plugins = plugins if isinstance(plugins, list) else [plugins]
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -50,10 +52,7 @@ def create_trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
     trainer = instantiate(
         config.trainer,
         _convert_="all",
-        callbacks=[
-            *(record, ContinueEpoch(), KeepBest()),
-            *(*callbacks, Hyperparameters(record.resolved)),
-        ],
+        callbacks=callbacks,
         enable_checkpointing=fits,
         logger=loggers,
         plugins=plugins,

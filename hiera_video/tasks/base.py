@@ -12,11 +12,7 @@ from torchmetrics import Metric
 
 from hiera_video.augment.pipeline import Augmentation
 from hiera_video.models.compiling import compile_network
-from hiera_video.models.sharding import (
-    gather_for_evaluation,
-    reshard_for_training,
-    shard,
-)
+from hiera_video.models.sharding import gather_for_evaluation, reshard_for_training, shard
 from hiera_video.tasks.cuda_graphs import check_graphs, check_mode, keep_gradients, records_graphs
 from hiera_video.tasks.description import describe
 from hiera_video.tasks.evaluation import Batch

@@ -73,7 +73,7 @@ class OptimizedTask(EvaluatedTask):
     ) -> None:
         super().__init__(normalize)
         warmup_lr = min_lr if warmup_lr is None else warmup_lr
-        if not 0 < lr < math.inf:  # nor NaN
+        if not lr > 0:  # nor NaN
             raise ValueError(f"lr must be above 0, not {lr}")
         if not 0 < layer_decay <= 1:  # 0 would freeze all layers but the last
             raise ValueError(f"layer_decay must be in (0, 1], not {layer_decay}")
