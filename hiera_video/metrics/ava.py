@@ -9,9 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from datamodules.ava.box_table import (
-    KEYS_PER_VIDEO,
-)
+from datamodules.ava.box_table import KEYS_PER_VIDEO
 from hiera_video.metrics.ava_annotations import Annotations
 from hiera_video.metrics.ava_boxes import DetectedBoxes, sorted_boxes
 from hiera_video.metrics.ava_matching import PROTOCOLS

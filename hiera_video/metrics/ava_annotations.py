@@ -5,7 +5,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from datamodules.ava.box_table import keyframe_keys
-from hiera_video.metrics.ava_boxes import DetectedBoxes, check_keyframes, decimal_boxes
+from hiera_video.metrics.ava_boxes import (
+    DetectedBoxes,
+    DetectedRows,
+    check_keyframes,
+    decimal_boxes,
+)
 from hiera_video.metrics.ava_errors import ErrorKinds, error_kinds
 from hiera_video.metrics.ava_matching import (
     Detections,
@@ -70,57 +75,30 @@ class Annotations:
         """Number of ground-truth boxes of each class, int64 ``(classes,)``."""
         return np.bincount(self.truth.column, minlength=len(self.action_ids))
 
-    def evaluate_rows(
-        self,
-        keys: np.ndarray,
-        box: np.ndarray,
-        action_id: np.ndarray,
-        score: np.ndarray,
-        protocol: str,
-    ) -> np.ndarray:
-        """Average precision of each class, from rows with one box, one action and one score each.
-
-        Args:
-            keys: int64 ``(n,)``, from `keyframe_keys`.
-            box: float64 ``(n, 4)``; boxes without area do not count.
-            action_id: int64 ``(n,)``; rows whose id is not a class's do not count.
-            score: float ``(n,)``, not NaN.
-            protocol: one of `PROTOCOLS`.
+    def evaluate_rows(self, detected: DetectedRows, protocol: str) -> np.ndarray:
+        """Average precision of each class, by one of `PROTOCOLS`.
 
         Returns:
             float64 ``(classes,)``; NaN for classes without ground truth.
         """
-        counted = self._counted_rows(keys, box, action_id, score, protocol)
-        return self._evaluate(counted, protocol)
+        return self._evaluate(self._counted_rows(detected, protocol), protocol)
 
     def errors_of_rows(
-        self,
-        keys: np.ndarray,
-        box: np.ndarray,
-        action_id: np.ndarray,
-        score: np.ndarray,
-        protocol: str,
-        class_names: Sequence[str],
+        self, detected: DetectedRows, protocol: str, class_names: Sequence[str]
     ) -> ErrorKinds:
-        """The kinds of errors; arguments as in `evaluate_rows`, and the names of the classes."""
-        counted = self._counted_rows(keys, box, action_id, score, protocol)
+        """The kinds of errors of the rows that count by one of `PROTOCOLS`."""
+        counted = self._counted_rows(detected, protocol)
         return error_kinds(counted, self.truth, len(self.keys) + 1, protocol, class_names)
 
-    def _counted_rows(
-        self,
-        keys: np.ndarray,
-        box: np.ndarray,
-        action_id: np.ndarray,
-        score: np.ndarray,
-        protocol: str,
-    ) -> Iterator[Detections]:
-        """The rows that count by a protocol, class by class; arguments as in `evaluate_rows`."""
-        column, keyframe = columns_of(action_id, self.action_ids), self.keyframes_of(keys)
+    def _counted_rows(self, detected: DetectedRows, protocol: str) -> Iterator[Detections]:
+        """The rows that count, class by class."""
+        column = columns_of(detected.action_id, self.action_ids)
+        keyframe = self.keyframes_of(detected.keys)
         counts = column >= 0
         if protocol == "official":
             counts &= keyframe < len(self.keys)
-        rows = np.flatnonzero(counts)
-        detections, column = Detections(keyframe[rows], box[rows], score[rows]), column[rows]
+        detections = Detections(keyframe, detected.box, detected.score).rows(counts)
+        column = column[counts]
         if protocol == "official":
             rows = highest_rows(detections, self.action_ids[column])
             detections, column = detections.rows(rows), column[rows]
@@ -141,7 +119,7 @@ class Annotations:
         if protocol == "official":
             row, column = highest_scores(keys, scores)
             action_id, score = self.action_ids[column], scores[row, column]
-            return self.evaluate_rows(keys[row], box[row], action_id, score, protocol)
+            return self.evaluate_rows(DetectedRows(keys[row], box[row], action_id, score), protocol)
         # All scores count, which are too many to become rows at once.
         keyframe = self.keyframes_of(keys)
         columns = (Detections(keyframe, box, column) for column in scores.T)

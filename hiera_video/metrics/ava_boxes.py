@@ -1,4 +1,4 @@
-"""Boxes that were detected on AVA's keyframes, each with a score for each class."""
+"""Boxes that were detected on AVA's keyframes, and their scores."""
 
 from typing import NamedTuple
 
@@ -22,6 +22,22 @@ class DetectedBoxes(NamedTuple):
     second: np.ndarray
     boxes: np.ndarray
     scores: np.ndarray
+
+
+class DetectedRows(NamedTuple):
+    """Rows with one box, one action and one score each, as in AVA's files.
+
+    Attributes:
+        keys: keyframe, int64 ``(n,)``, from `keyframe_keys`.
+        box: x1, y1, x2, y2, float64 ``(n, 4)``; boxes without area do not count.
+        action_id: int64 ``(n,)``; rows whose id is not a class's do not count.
+        score: float ``(n,)``, not NaN.
+    """
+
+    keys: np.ndarray
+    box: np.ndarray
+    action_id: np.ndarray
+    score: np.ndarray
 
 
 def sorted_boxes(keys: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> DetectedBoxes:

@@ -12,6 +12,7 @@ import numpy as np
 from datamodules.ava.annotations import Progress, read_boxes, read_csv, read_excluded
 from datamodules.ava.box_table import BoxTable, check_boxes, check_labelled
 from hiera_video.metrics.ava_annotations import Annotations, columns_of
+from hiera_video.metrics.ava_boxes import DetectedRows
 from hiera_video.metrics.ava_results import AVAResults
 
 ProgressLine = Callable[[str, str | None], AbstractContextManager[Progress]]
@@ -110,15 +111,14 @@ def evaluate_files(
     annotations = Annotations(
         truth.video, truth.second, truth.boxes, truth.action, ids, truth.score
     )
-    keys = detected.keys()
     score, class_names = np.nan_to_num(detected.score, nan=1.0), [labels[i] for i in ids]
+    rows = DetectedRows(detected.keys(), detected.boxes, detected.action, score)
     with progress_line("match boxes", None):
-        rows = keys, detected.boxes, detected.action, score
-        precision = annotations.evaluate_rows(*rows, protocol)
-        kinds = annotations.errors_of_rows(*rows, protocol, class_names) if errors else None
+        precision = annotations.evaluate_rows(rows, protocol)
+        kinds = annotations.errors_of_rows(rows, protocol, class_names) if errors else None
     boxes = annotations.boxes_per_class()
     results = AVAResults(class_names, ids, protocol, precision, boxes, kinds)
-    return results, _fit(annotations, truth, detected, keys, results)
+    return results, _fit(annotations, truth, detected, rows.keys, results)
 
 
 def _in_megabytes(show: Progress, done: int, total: int) -> None:

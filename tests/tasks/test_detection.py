@@ -16,6 +16,7 @@ from hiera_video.augment.pipeline import Augmentation
 from hiera_video.augment.rand_augment import RandAugment
 from hiera_video.callbacks.averaging import ema
 from hiera_video.callbacks.detections import DetectionTable
+from hiera_video.metrics.ava_boxes import DetectedRows
 from hiera_video.tasks.detection import DetectionTask, action_loss
 from hiera_video.weights.trained import Classes, classes_of
 from tests.models.reference import randomize
@@ -244,9 +245,8 @@ def test_trains_and_tests_on_files(tmp_path):
     keys = keyframe_keys(
         np.array([names.index(row[0]) for row in rows]), np.array([float(row[1]) for row in rows])
     )
-    precision = task.metric("test").annotations.evaluate_rows(
-        keys, boxes, action, score.astype(np.float32), "official"
-    )
+    detected = DetectedRows(keys, boxes, action, score.astype(np.float32))
+    precision = task.metric("test").annotations.evaluate_rows(detected, "official")
     np.testing.assert_array_equal(precision, task.results.average_precision)
     assert len(rows) == 8 * len(np.unique(np.concatenate([keys[:, None], boxes], 1), axis=0)) > 0
     assert task.results.mean() > 0
