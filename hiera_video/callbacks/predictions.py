@@ -1,5 +1,6 @@
 """The predictions for each video, in files that other programs read."""
 
+import glob
 import hashlib
 import json
 import logging
@@ -216,7 +217,9 @@ class PredictionLines(Callback):
                 "a second run from writing it"
             )
         self._refuse_earlier()  # the run that had the lock may just have ended
-        self._file.truncate(0)  # of a run that was killed
+        self._file.truncate(0)  # of a run that was killed, as are the other parts
+        for part in self.path.parent.glob(f"{glob.escape(self.path.name)}.part[1-9]*"):
+            part.unlink()
 
     def _refuse_earlier(self) -> None:
         if self.path.exists():

@@ -82,7 +82,7 @@ def splits(arguments: argparse.Namespace) -> list[Split]:
     """The splits that SOURCE or --config stands for.
 
     Raises:
-        UsageError: wrong usage.
+        UsageError: wrong usage, or there is no such source.
     """
     if arguments.processes < 1 or arguments.hang_seconds <= 0:
         raise UsageError("--processes and --hang-seconds must be positive")
@@ -95,6 +95,8 @@ def splits(arguments: argparse.Namespace) -> list[Split]:
     from datamodules.suffixes import VIDEOS
 
     source = Path(arguments.words[0]).expanduser()
+    if not source.exists():
+        raise UsageError(f"{source}: no such folder or file; --config NAME takes a configuration")
     folders = [] if not source.is_dir() or find_manifest(source) else split_folders(source)
     media = media_of_folder(source) if source.is_dir() else VIDEOS
     if not folders:

@@ -192,19 +192,20 @@ def _write_half(part, started):
 def test_two_runs_do_not_write_the_same_predictions(tmp_path):
     forked = multiprocessing.get_context("fork")
     ours, theirs = forked.Pipe()
-    part = tmp_path / "out.jsonl.part0"
+    part, second = (tmp_path / f"out.jsonl.part{rank}" for rank in range(2))
+    second.write_text("half\n")
     other = forked.Process(target=_write_half, args=(part, theirs))
     other.start()
     ours.recv()
     with pytest.raises(MisconfigurationException, match="another run is writing it; wait for it"):
         predict(tmp_path)
-    assert part.read_text() == "half\n"  # untouched
+    assert part.read_text() == second.read_text() == "half\n"  # untouched
     other.kill()
     other.join()
     videos = predict(tmp_path)  # the other's lock went with it
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert [json.loads(line)["path"] for line in lines] == videos
-    assert not part.exists()
+    assert not part.exists() and not second.exists()
     with pytest.raises(MisconfigurationException, match="exists already; set another out="):
         predict(tmp_path)
 

@@ -9,13 +9,14 @@ for tests that use `run` of `conftest.py`.
 import gc
 import json
 import os
+import random
 import runpy
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache, partial
 
 from tests.integration.conftest import ROOT
@@ -64,15 +65,21 @@ def run(*words, cwd, code: int | None = 0, **environment) -> str:
     return Command(*words, cwd=cwd, **environment).wait(code)
 
 
+def free_port() -> int:
+    """A port that nobody listens at, and that no outgoing connection gets in the meantime."""
+    while True:
+        port = random.randrange(10_000, 32_768)  # Linux gives connections those above
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 def run_several(*words, processes, cwd, code: int | None = 0, **environment) -> str:
     """Run a command as several processes, started as `torchrun --nproc-per-node N` does.
 
     Those that Lightning starts need imports of their own. Returns what all printed.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
     group = {"TORCHELASTIC_RUN_ID": "several", "GROUP_RANK": "0", "ROLE_RANK": "0"}
-    group |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    group |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     group |= {"WORLD_SIZE": f"{processes}", "LOCAL_WORLD_SIZE": f"{processes}"}
     started = [
         Command(*words, cwd=cwd, **environment, **group, LOCAL_RANK=f"{rank}", RANK=f"{rank}")

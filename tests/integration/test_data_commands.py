@@ -280,6 +280,7 @@ def test_doctor_writes_files_where_there_are_none(data, command):
         (["prepare", "videos/train", "--out", "x", "--processes", "0"], "must be positive"),
         (["prepare", "--config", "folder/finetun", "--out", "x"], "did you mean folder/finetune"),
         (["check"], "expected one SOURCE"),
+        (["check", "folder/finetune"], "no such folder or file; --config NAME takes a config"),
         (["check", "videos/train/walk/0.mp4"], "0.mp4: a video, not a list; name a list, or"),
         (["check", "--config", "folder/finetune", "data.rot=x"], "did you mean data.root"),
         (["check", "--config", "folder/finetune", "data.root=nowhere"], "nowhere/train"),

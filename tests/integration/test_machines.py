@@ -1,7 +1,6 @@
 """The ways to several machines, with two processes that stand for two of them."""
 
 import os
-import socket
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_RUN
-from tests.integration.forked import THREADS, Command, run_two
+from tests.integration.forked import THREADS, Command, free_port, run_two
 
 WORDS = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_DATA, "data.batch_size=2"]
 WORDS += [word for word in TINY_RUN if not word.startswith("trainer.devices")]
@@ -18,11 +17,6 @@ WORDS += [word for word in TINY_RUN if not word.startswith("trainer.devices")]
 
 # A store of each attempt: what the processes of the last one left in it would mislead the next.
 ALONE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 @contextmanager
