@@ -26,10 +26,10 @@ Train and use Hiera on video files.
   fit       train                              hiera-video fit --config demo/pretrain
   validate  evaluate on the validation split   hiera-video validate RUN
   test      evaluate with all views            hiera-video test RUN
-  predict   classify videos, or find actions   hiera-video predict RUN VIDEO...
+  predict   classes, actions or objects        hiera-video predict RUN VIDEO...
   explain   where a model looks                hiera-video explain RUN VIDEO... --out DIR
-  embed     write features of videos           hiera-video embed RUN VIDEO... --out DIR
-  evaluate  recompute a test's results         hiera-video evaluate --task classification|ava
+  embed     features of videos and pictures    hiera-video embed RUN VIDEO... --out DIR
+  evaluate  recompute a test's results         hiera-video evaluate --task classification|ava|coco
   report    one HTML page about a run          hiera-video report RUN
   prepare   probe or transcode a data set      hiera-video prepare VIDEOS --out DIR
   check     find missing or corrupt videos     hiera-video check VIDEOS_OR_DIR

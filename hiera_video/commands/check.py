@@ -117,8 +117,8 @@ def _parser() -> argparse.ArgumentParser:
         usage="%(prog)s (SOURCE | --config NAME [key=value ...]) [...]",
         description="List the videos or pictures that are missing, changed or corrupt, one per "
         "line. The exit code is 1 if there are any. Prepared files are compared by size and "
-        "modification time; other files are decoded to the end. For data in AVA's format, check "
-        "the annotation, too, and compare it with the person boxes, to find what would make mAP 0.",
+        "modification time; other files are decoded to the end. For data in AVA's or COCO's "
+        "format, check the annotation, too, to find what would make mAP or AP 0.",
     )
     add_source(parser)
     parser.add_argument("--decode", action="store_true", help="also decode prepared files")

@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="%(prog)s [--config NAME [key=value ...]] [...]",
         description="Estimate the memory that the training of a configuration needs on a device. "
         "Measure how fast this machine makes its clips, and say how many workers it needs. Without "
-        "files, it writes some of 340x256 pixels.",
+        "files, it writes videos of 340x256 pixels; pictures and annotated data must be there.",
     )
     add = parser.add_argument
     add("words", nargs="*", metavar="key=value", help="change the configuration")

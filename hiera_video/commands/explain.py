@@ -43,6 +43,7 @@ def _explain(arguments: argparse.Namespace) -> None:
     from datamodules.errors import VideoDecodeError
     from hiera_video.predicting.actions import ActionPredictor
     from hiera_video.predicting.autoencoder import Reconstructor
+    from hiera_video.predicting.instances import InstancePredictor
     from hiera_video.predicting.load import load
     from hiera_video.predicting.result_files import check_folder
     from hiera_video.predicting.saliency import check_method
@@ -54,6 +55,8 @@ def _explain(arguments: argparse.Namespace) -> None:
     model = load(arguments.source)
     if isinstance(model, Reconstructor):
         raise UsageError(f"{arguments.source}: a masked autoencoder knows no classes")
+    if isinstance(model, InstancePredictor):
+        raise UsageError(f"{arguments.source}: there are no maps of an instance segmentation")
     of_persons = {
         name: value
         for name in ("boxes", "person")

@@ -107,7 +107,7 @@ class Reconstructor:
         model: a masked autoencoder of videos.
         clip: what the model sees of a video.
         mask_ratio: share of mask units that is hidden, in (0, 1), unless `reconstruct` is given
-            another; None: 0.9.
+            another; None: 0.9 for videos, 0.6 for pictures.
         mask: which units are hidden, a name in `models.masks.MASKS`.
         normalize: from uint8 to what the model takes.
         device: None: a GPU if there is one.

@@ -22,8 +22,9 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Any:
 
     Args:
         source: a run folder (its best checkpoint, else its last), a checkpoint of a run, a folder
-            that ``export --format safetensors`` wrote, or a published name such as
-            ``hiera_base_16x224``, which is downloaded once (CC-BY-NC 4.0).
+            that ``export --format safetensors`` wrote or transformers saved, a name in the hub's
+            local cache, or a published name such as ``hiera_base_16x224``, which is downloaded once
+            (CC-BY-NC 4.0).
         device: None: a GPU if there is one.
 
     Returns:

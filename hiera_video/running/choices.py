@@ -74,6 +74,8 @@ def check_values(config: DictConfig) -> None:
         for key, instead in keys.items():
             if key in values:
                 raise UsageError(f"{section}.{key} has no effect; {instead}")
+    if config.command == "fit" and config.resume is None and "num_classes" in config.model:
+        raise UsageError("model.num_classes has no effect; the data say how many classes there are")
     if config.boxes is not None and not (config.command == "predict" and detects_actions(config)):
         raise UsageError(f"boxes={config.boxes} is for `predict` of action detection; leave it out")
     _check_stride(config)

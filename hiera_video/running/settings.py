@@ -18,7 +18,9 @@ from hiera_video.running.words import HydraCall
 
 SECTIONS = ("model", "data", "task")
 KEY, VALUE = 30, 24  # characters of a column
-NOT_SET = {"task.model", "task.recipe"}  # they follow from others
+# They follow from others.
+NOT_SET = {"task.model", "task.recipe", "model.num_classes"}
+NOT_SET |= {f"task.optimizer.{name}" for name in ("lr", "weight_decay", "params")}
 INTERNAL = ("_target_", "_partial_")
 
 
@@ -39,7 +41,7 @@ def settings(call: HydraCall) -> str:
         config: Any = OmegaConf.to_container(composed(call, call.overrides), resolve=False)
     width = shutil.get_terminal_size((132, 24)).columns
     tables = [line for name in SECTIONS for line in _section(name, config.get(name) or {}, width)]
-    return "\n".join(["key, value and meaning of what can be set as key=value:", *tables])
+    return "\n".join(["key, value and meaning of what can be set as key=value (null stands for None):", *tables])
 
 
 def _section(key: str, values: Mapping[str, Any], width: int) -> Iterator[str]:

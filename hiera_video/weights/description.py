@@ -129,7 +129,7 @@ def write_description(folder: Path, description: Description) -> None:
 
 def words_for(kind: str) -> str:
     """A kind of model with its article, for messages: ``an action detector``."""
-    words = kind.replace("_", " ")
+    words = kind.replace("_", " ").replace("mask rcnn", "Mask R-CNN")
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 

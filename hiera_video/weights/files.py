@@ -22,7 +22,8 @@ from hiera_video.weights.whole import check_whole
 StateDict = dict[str, Tensor]
 
 # Weights in a folder: of a run, of an export, of what transformers saves.
-IN_FOLDER = ("checkpoints/last.ckpt", "model.safetensors", "pytorch_model.bin")
+OF_RUN = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")
+IN_FOLDER = (*OF_RUN, "model.safetensors", "pytorch_model.bin")
 AVERAGES = ("state_dict_ema", "model_ema")  # in checkpoints of timm's training script
 # DistributedDataParallel holds the network as `module`, a LightningModule as `model`.
 WRAPPERS = ("model.", "module.")
@@ -32,7 +33,7 @@ def find_weights(source: str | Path) -> Path:
     """Find the file of weights in a folder; a file stands for itself.
 
     Args:
-        source: a file, the folder of a run (its last checkpoint), or a folder with
+        source: a file, the folder of a run (its best checkpoint, else its last), or a folder with
             ``model.safetensors`` or ``pytorch_model.bin``; or a name such as
             ``facebook/hiera-base-224-hf``, if the hub's cache on this machine has it.
 

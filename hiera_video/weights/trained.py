@@ -29,7 +29,7 @@ from hiera_video.weights.description import (
     read_description,
 )
 from hiera_video.weights.earlier_runs import describe_earlier_run
-from hiera_video.weights.files import find_weights, read_checkpoint
+from hiera_video.weights.files import OF_RUN, find_weights, read_checkpoint
 from hiera_video.weights.portable import WEIGHTS, check_readable
 from hiera_video.weights.transformers_folder import (
     describe_transformers_folder,
@@ -112,9 +112,8 @@ def read_trained(source: str | Path) -> Trained:
             return _exported(path)
         if is_transformers_folder(path):
             return Trained(describe_transformers_folder(path), find_weights(path), path, {})
-        for name in ("best.ckpt", "last.ckpt"):
-            if (path / "checkpoints" / name).is_file():
-                return _of_run(path / "checkpoints" / name)
+        if checkpoint := next((path / name for name in OF_RUN if (path / name).is_file()), None):
+            return _of_run(checkpoint)
         raise CheckpointError(
             f"{path}: neither a run (there is no checkpoints/last.ckpt) nor an exported model "
             f"(there is no {JSON})"
