@@ -154,6 +154,9 @@ def _library() -> Any:
     """The package huggingface_hub; quiet, unless someone watches."""
     try:
         import huggingface_hub
+        import huggingface_hub.constants
+        import huggingface_hub.errors
+        import huggingface_hub.utils
     except ImportError as error:
         raise UsageError(
             "the hub needs another package: in the checkout, pip install '.[hub]'"

@@ -41,7 +41,8 @@ def settings(call: HydraCall) -> str:
         config: Any = OmegaConf.to_container(composed(call, call.overrides), resolve=False)
     width = shutil.get_terminal_size((132, 24)).columns
     tables = [line for name in SECTIONS for line in _section(name, config.get(name) or {}, width)]
-    return "\n".join(["key, value and meaning of what can be set as key=value (null stands for None):", *tables])
+    title = "key, value and meaning of what can be set as key=value (null stands for None):"
+    return "\n".join([title, *tables])
 
 
 def _section(key: str, values: Mapping[str, Any], width: int) -> Iterator[str]:

@@ -66,9 +66,8 @@ class HydraCall:
     @property
     def config_words(self) -> list[str]:
         """The words that select the configuration on our own command line."""
-        if self.is_run:  # for `fit` it is the value of resume=, among the overrides
-            return [] if self.command == "fit" else [self.config]
-        return ["--config", self.config]
+        # A run is the value of resume= or ckpt_path=, among the overrides.
+        return [] if self.is_run else ["--config", self.config]
 
     @property
     def config_dir(self) -> str:

@@ -95,8 +95,8 @@ def load_weights(
     """Load weights into a model and print a short report.
 
     The names of the tensors tell the formats apart: published models, runs of this project, timm,
-    transformers, birder and SAM 2; see `foreign`. If a run kept an average of the weights, the average is
-    loaded.
+    transformers, birder and SAM 2; see `foreign`. If a run kept an average of the weights, the
+    average is loaded.
 
     When a classifier is loaded from a masked autoencoder, the decoder is left out, ``encoder_norm``
     becomes ``norm``, and the head keeps its initial values. So does a head for another number of

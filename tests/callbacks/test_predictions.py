@@ -205,7 +205,8 @@ def test_two_runs_do_not_write_the_same_predictions(tmp_path):
     videos = predict(tmp_path)  # the other's lock went with it
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert [json.loads(line)["path"] for line in lines] == videos
-    assert not part.exists() and not second.exists()
+    assert not part.exists()
+    assert not second.exists()
     with pytest.raises(MisconfigurationException, match="exists already; set another out="):
         predict(tmp_path)
 

@@ -1,6 +1,8 @@
 """``hiera-video hub`` with a hub on this machine."""
 
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -53,6 +55,15 @@ def command(monkeypatch, capsys, tmp_path):
 def run(tmp_path):
     """A run of a classifier, which is returned."""
     return write_run(tmp_path / "run")
+
+
+def test_a_process_of_its_own_finds_all_of_the_library(tmp_path):
+    """Other tests may have imported its modules."""
+    words = [sys.executable, "-m", "hiera_video", "hub", "pull", "me/none", "--out", tmp_path / "x"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.stderr == "hiera-video: me/none: the hub is switched off (HF_HUB_OFFLINE)\n"
+    assert done.returncode == 1
 
 
 def assert_same(a, b):
