@@ -10,6 +10,7 @@ import torch
 from lightning import LightningModule, Trainer
 
 from hiera_video.callbacks.stopwatch import Stopwatch
+from hiera_video.tasks.optimization import steps_left
 from hiera_video.terminal import progress_line
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,16 @@ class ProgressLines(Stopwatch):
     def __init__(self, every_n_steps: int = 50) -> None:
         super().__init__()
         self.every_n_steps = every_n_steps
+        self._rate = math.nan
         self._bar = ExitStack()  # of an evaluation, while it runs
         self._show: Callable[[int], None] | None = None
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the rate of this step; when it has ended, the optimiser has that of the next."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self._rate = trainer.optimizers[0].param_groups[-1]["lr"]
 
     def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print at the first step and at every n-th."""
@@ -42,14 +51,14 @@ class ProgressLines(Stopwatch):
         loss = trainer.callback_metrics.get("train/loss")
         shown = "" if loss is None else f"loss {float(loss):.4f}  "
         lap = self.take_lap()
-        total = int(trainer.estimated_stepping_batches)
-        left = (total - step) * lap.seconds / lap.steps
+        steps = steps_left(trainer)
+        left = steps * lap.seconds / lap.steps
         memory = ""
         if torch.cuda.is_available():
             memory = f"  {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
         log.info(
-            f"epoch {trainer.current_epoch + 1}  step {step}/{total}  {shown}"
-            f"lr {trainer.optimizers[0].param_groups[-1]['lr']:.2e}  "
+            f"epoch {trainer.current_epoch + 1}  step {step}/{step + steps}  {shown}"
+            f"lr {self._rate:.2e}  "
             f"{lap.text(trainer.world_size)}{memory}  "
             f"left {'about ' if first else ''}{_clock(left)}"
         )

@@ -170,12 +170,10 @@ class InstanceSegmentationTask(VideoTask):
             MisconfigurationException: see `VideoTask.configure_optimizers`.
         """
         configured = super().configure_optimizers()
-        steps, steps_a_pass = schedule_length(self.trainer)
-        warmup = round(self.warmup_epochs * steps_a_pass)
-        milestones = [round(share * steps) for share in self.milestones]
-        start, optimizer = self.warmup_lr / self.lr, configured["optimizer"]
-        rest = warmup, start, milestones, self.gamma
-        return configured | {"lr_scheduler": stepwise_scheduler(optimizer, *rest)}
+        length = schedule_length(self.trainer)
+        warmup, start = round(self.warmup_epochs * length.a_pass), self.warmup_lr / self.lr
+        rest = warmup, length, start, self.milestones, self.gamma
+        return configured | {"lr_scheduler": stepwise_scheduler(configured["optimizer"], *rest)}
 
     def _agreed_classes(self) -> tuple[str, ...]:
         """Take the classes from the data, or check that they agree."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -94,12 +94,44 @@ def keep_settings(optimizer: Optimizer) -> None:
     optimizer.register_load_state_dict_pre_hook(with_own_settings)
 
 
+class ScheduleLength(NamedTuple):
+    """How long a training is.
+
+    Attributes:
+        steps: optimiser steps of the whole training.
+        a_pass: optimiser steps of one pass over the videos.
+        by_passes: whether it ends after a number of passes; else after that of steps.
+    """
+
+    steps: int
+    a_pass: int
+    by_passes: bool
+
+
 class Schedule(LambdaLR):
-    """A schedule of which a checkpoint holds only the step: rates and shape are as configured."""
+    """A schedule of which a checkpoint holds only the place: rates and shape are as configured.
+
+    With another batch size, number of processes or of videos, a pass has other steps than before.
+    A resumed training that has half of its passes behind it is half through its schedule, too.
+
+    Args:
+        optimizer: its groups keep the ratio of their learning rates.
+        factor: of the next step, on all rates, by the steps already made.
+        length: of the training.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, factor: Callable[[int], float], length: ScheduleLength
+    ) -> None:
+        self.steps_a_pass = length.a_pass if length.by_passes else None  # kept in checkpoints
+        super().__init__(optimizer, factor)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on at a step."""
-        self.last_epoch, self._step_count = state_dict["last_epoch"], state_dict["_step_count"]
+        """Go on at a place."""
+        step, before = state_dict["last_epoch"], state_dict.get("steps_a_pass")
+        if self.steps_a_pass and before:
+            step = round(step * self.steps_a_pass / before)
+        self.last_epoch, self._step_count = step, step + 1
         factors = [factor(self.last_epoch) for factor in self.lr_lambdas]
         self._last_lr = [rate * f for rate, f in zip(self.base_lrs, factors, strict=True)]
         for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
@@ -133,8 +165,8 @@ def warmup_cosine(
 
 def scheduler(
     optimizer: Optimizer,
-    warmup_steps: int,
-    total_steps: int,
+    warmup: int,
+    length: ScheduleLength,
     floor: float,
     start: float | None = None,
 ) -> dict[str, Any]:
@@ -142,15 +174,16 @@ def scheduler(
 
     Args:
         optimizer: its groups keep the ratio of their learning rates.
-        warmup_steps: ``warmup`` of `warmup_cosine`.
-        total_steps: ``total`` of it.
+        warmup: as in `warmup_cosine`.
+        length: of the training.
         floor: as in `warmup_cosine`.
         start: as in `warmup_cosine`.
     """
-    factor = Schedule(
-        optimizer, lambda step: warmup_cosine(step, warmup_steps, total_steps, floor, start)
-    )
-    return {"scheduler": factor, "interval": "step"}
+
+    def factor(step: int) -> float:
+        return warmup_cosine(step, warmup, length.steps, floor, start)
+
+    return {"scheduler": Schedule(optimizer, factor, length), "interval": "step"}
 
 
 def warmup_steps(
@@ -173,23 +206,33 @@ def warmup_steps(
 
 
 def stepwise_scheduler(
-    optimizer: Optimizer, warmup: int, start: float, milestones: Sequence[int], gamma: float
+    optimizer: Optimizer,
+    warmup: int,
+    length: ScheduleLength,
+    start: float,
+    milestones: Sequence[float],
+    gamma: float,
 ) -> dict[str, Any]:
     """`warmup_steps` at every step, in the form that ``configure_optimizers`` returns.
 
     Args:
         optimizer: its groups keep the ratio of their learning rates.
         warmup: as in `warmup_steps`.
-        start: likewise.
-        milestones: likewise.
-        gamma: likewise.
+        length: of the training.
+        start: as in `warmup_steps`.
+        milestones: shares of the training, in [0, 1].
+        gamma: as in `warmup_steps`.
     """
-    factor = Schedule(optimizer, lambda step: warmup_steps(step, warmup, start, milestones, gamma))
-    return {"scheduler": factor, "interval": "step"}
+    steps = [round(share * length.steps) for share in milestones]
+
+    def factor(step: int) -> float:
+        return warmup_steps(step, warmup, start, steps, gamma)
+
+    return {"scheduler": Schedule(optimizer, factor, length), "interval": "step"}
 
 
-def schedule_length(trainer: Trainer) -> tuple[int, int]:
-    """Optimiser steps of the whole training and of one pass over the videos.
+def schedule_length(trainer: Trainer) -> ScheduleLength:
+    """How long a training is, before it begins.
 
     Raises:
         MisconfigurationException: they are no finite, whole numbers above 0.
@@ -208,4 +251,12 @@ def schedule_length(trainer: Trainer) -> tuple[int, int]:
         raise MisconfigurationException(
             "the schedule needs an end; set task.epochs.count, or trainer.max_steps"
         )
-    return int(steps), int(trainer.num_training_batches // accumulate)
+    a_pass = int(trainer.num_training_batches // accumulate)
+    return ScheduleLength(int(steps), a_pass, steps != trainer.max_steps)
+
+
+def steps_left(trainer: Trainer) -> int:
+    """Optimiser steps that a training has left; those it made in an earlier run may differ."""
+    schedules = (config.scheduler for config in trainer.lr_scheduler_configs)
+    made = next((s.last_epoch for s in schedules if isinstance(s, Schedule)), trainer.global_step)
+    return max(0, int(trainer.estimated_stepping_batches) - made)

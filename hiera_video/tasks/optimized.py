@@ -122,18 +122,19 @@ class OptimizedTask(EvaluatedTask):
         except (TypeError, ValueError, IndexError) as error:
             raise MisconfigurationException(f"task.optimizer: {error}") from error
         keep_settings(optimizer)
-        steps, steps_a_pass = schedule_length(trainer)
-        warmup = round(self.budget.in_passes(self.warmup_epochs, repeats) * steps_a_pass)
+        length = schedule_length(trainer)
+        steps, unit = length.steps, self.datamodule.unit
+        warmup = round(self.budget.in_passes(self.warmup_epochs, repeats) * length.a_pass)
         if trainer.is_global_zero:
             log.info(
-                f"a step is {counted(videos, 'videos')}, {counted(videos * repeats, 'clips')}: "
+                f"a step is {counted(videos, unit)}, {counted(videos * repeats, 'clips')}: "
                 f"{counted(trainer.world_size, 'processes')} x {counted(accumulate, 'batches')} x "
-                f"{counted(batch_size, 'videos')} x {counted(repeats, 'clips')}"
+                f"{counted(batch_size, unit)} x {counted(repeats, 'clips')}"
             )
             log.info(
                 f"learning rate {self.lr * factor:.3g} ({self.lr:g} x {factor:g}); "
-                f"{counted(steps, 'steps')} of which {warmup} warm up, {steps_a_pass} a pass over "
-                f"the videos; {steps * videos * repeats:.4g} clips in all"
+                f"{counted(steps, 'steps')} of which {warmup} warm up, {length.a_pass} a pass over "
+                f"the {unit}; {steps * videos * repeats:.4g} clips in all"
             )
         if warmup >= steps:
             log.warning(
@@ -143,7 +144,7 @@ class OptimizedTask(EvaluatedTask):
         floor, start = self.min_lr / self.lr, self.warmup_lr / self.lr
         return {
             "optimizer": optimizer,
-            "lr_scheduler": scheduler(optimizer, warmup, steps, floor, start),
+            "lr_scheduler": scheduler(optimizer, warmup, length, floor, start),
         }
 
     def parameter_groups(self, model: nn.Module, lr_factor: float = 1.0) -> list[dict[str, Any]]:

@@ -4,23 +4,29 @@ import logging
 import re
 from contextlib import contextmanager
 
+import pytest
+
 from hiera_video.callbacks.progress import ProgressLines, listed
+from hiera_video.tasks.optimization import warmup_cosine
 from hiera_video.tasks.pretraining import PretrainingTask
 from tests.fake_videos import ColourVideos
 from tests.models.small import tiny_mae
 from tests.quick_trainer import quick_trainer
 
 
-def task():
-    return PretrainingTask(lambda: tiny_mae(embed_dim=8), mask_ratio=0.5)
+def task(**kwargs):
+    return PretrainingTask(lambda: tiny_mae(embed_dim=8), mask_ratio=0.5, **kwargs)
 
 
 def test_the_first_step_estimates_the_whole(caplog):
     trainer = quick_trainer(max_epochs=3, callbacks=[ProgressLines(every_n_steps=4)])
     with caplog.at_level(logging.INFO):
-        trainer.fit(task(), datamodule=ColourVideos())
+        trainer.fit(task(lr=1e-3, min_lr=1e-6), datamodule=ColourVideos())
     lines = [line for line in caplog.messages if "step " in line and "/9" in line]
     assert [line.split("step ")[1].split()[0] for line in lines] == ["1/9", "4/9", "8/9"]
+    rates = [float(line.split("lr ")[1].split()[0]) for line in lines]
+    shape = [warmup_cosine(step, 0, 9, 1e-6 / 1e-3) for step in (0, 3, 7)]
+    assert rates == pytest.approx([1e-3 * factor for factor in shape], rel=1e-2)
     assert "left about 0:00:" in lines[0]
     assert "about" not in lines[1]
     assert re.search(r"  [\d.]+ clips/s, 0 % waiting  left", lines[0])

@@ -1,6 +1,7 @@
 """A resumed training is what its configuration says; what is logged is what happened."""
 
 import csv
+import logging
 from functools import partial
 
 import pytest
@@ -10,6 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.optim import AdamW
 
 from hiera_video.callbacks.metrics_file import MetricsFile
+from hiera_video.callbacks.progress import ProgressLines
 from hiera_video.callbacks.recovery import ContinueEpoch
 from hiera_video.tasks.pretraining import PretrainingTask
 from tests.fake_videos import ColourVideos
@@ -24,11 +26,22 @@ def task(**kwargs):
     return PretrainingTask(small_mae, **{**settings, **kwargs})
 
 
-def fit(task, epochs, path=None, **kwargs):
+def fit(task, epochs, path=None, batch_size=2, **kwargs):
     trainer = quick_trainer(max_epochs=epochs, limit_val_batches=0, **kwargs)
-    data = ColourVideos(train="8", batch_size=2)
+    data = ColourVideos(train="8", batch_size=batch_size)
     trainer.fit(task, datamodule=data, ckpt_path=path, weights_only=True)
     return trainer
+
+
+class Rates(ContinueEpoch):
+    """Keeps the rate of each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.rates = []
+
+    def on_train_batch_start(self, trainer, *args):
+        self.rates.append(trainer.optimizers[0].param_groups[-1]["lr"])
 
 
 @pytest.fixture
@@ -43,22 +56,46 @@ def two_epochs(tmp_path):
     [{"lr": 2e-3}, {"min_lr": 5e-4}, {"warmup_epochs": 3}, {"optimizer": partial(AdamW, eps=1e-5)}],
 )
 def test_changed_settings_hold_from_the_next_step_on(two_epochs, changed):
-    rates = []
-
-    class Rates(ContinueEpoch):
-        def on_train_batch_start(self, trainer, *args):
-            rates.append(trainer.optimizers[0].param_groups[-1]["lr"])
-
-    resumed = fit(task(**changed, weight_decay=0.2), 4, two_epochs, callbacks=[Rates()])
-    expected, rates[:] = rates[:], []
-    new = fit(task(**changed, weight_decay=0.2), 4, callbacks=[Rates()])
-    assert expected == rates[8:]
+    rest, whole = Rates(), Rates()
+    resumed = fit(task(**changed, weight_decay=0.2), 4, two_epochs, callbacks=[rest])
+    new = fit(task(**changed, weight_decay=0.2), 4, callbacks=[whole])
+    assert rest.rates == whole.rates[8:]
     groups = [trainer.optimizers[0].param_groups for trainer in (resumed, new)]
     for mine, other in zip(*groups, strict=True):
         for settings in (mine, other):
             settings.pop("params")
         assert mine == other
     assert {group["weight_decay"] for group in groups[0]} == {0.0, 0.2}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 8])
+def test_with_another_batch_a_run_is_at_the_same_place_of_its_schedule(
+    two_epochs, batch_size, caplog
+):
+    resumed, new = Rates(), Rates()
+    with caplog.at_level(logging.INFO):
+        callbacks = [resumed, ProgressLines(every_n_steps=1)]
+        trainer = fit(task(warmup_epochs=1), 4, two_epochs, batch_size, callbacks=callbacks)
+    steps = 8 + len(resumed.rates)
+    assert f"  step {steps}/{steps}  " in caplog.text
+    assert f"  step 9/{steps}  " in caplog.text
+    fit(task(warmup_epochs=1), 4, None, batch_size, callbacks=[new])
+    assert resumed.rates == new.rates[len(new.rates) // 2 :]
+    trainer.save_checkpoint(two_epochs.with_name("next.ckpt"))
+    again = Rates()  # from where other steps were converted before
+    fit(task(warmup_epochs=1), 6, two_epochs.with_name("next.ckpt"), 2, callbacks=[again])
+    whole = Rates()
+    fit(task(warmup_epochs=1), 6, callbacks=[whole])
+    assert again.rates == whole.rates[16:]
+
+
+def test_steps_of_a_training_that_ends_after_a_number_of_them_are_steps(tmp_path):
+    trainer = fit(task(), -1, max_steps=8)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    resumed, new = Rates(), Rates()
+    fit(task(), -1, tmp_path / "last.ckpt", 4, max_steps=12, callbacks=[resumed])
+    fit(task(), -1, None, 4, max_steps=12, callbacks=[new])
+    assert resumed.rates == new.rates[8:]
 
 
 def test_the_optimisers_state_is_kept(two_epochs):
