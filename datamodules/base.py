@@ -158,16 +158,24 @@ class VideoDataModule(SplitDataModule):
         self._position: dict[str, int] | None = None  # where a resumed run continues
 
     def views(self, split: str) -> tuple[int, int]:
-        """Temporal and spatial views of a split's videos in the trainer's current stage."""
-        fitting = self.trainer is not None and self.trainer.state.fn == "fit"
+        """Temporal and spatial views of a split's videos in the trainer's current stage.
+
+        Without a trainer, that is a training.
+        """
+        fitting = self.trainer is None or self.trainer.state.fn == "fit"
         return self.val_views if split in ("train", "val") and fitting else self.test_views
 
     def train_dataloader(self) -> Loader:
-        """Random clips of the training videos, in a new order each epoch."""
-        clips = self.training_clips(self._manifest("train"))
+        """Random clips of the training videos, in a new order each epoch.
+
+        Without a trainer, a new loader begins the epoch after that which the last one has ended.
+        """
+        clips, last = self.training_clips(self._manifest("train")), self._train_loader
         self._train_loader = self._loader(clips, self.batch_size, training=True)
         if self._position is not None:
             self._train_loader.load_state_dict(self._position)
+        elif last is not None and self.trainer is None:
+            self._train_loader.sampler.set_epoch(last.sampler.epoch + (not last.batches_left))
         return self._train_loader
 
     def training_clips(self, manifest: Manifest) -> ClipDataset:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from datamodules.suffixes import EITHER
 from hiera_video.errors import PredictionFileError
 from hiera_video.metrics.outcomes import Outcomes
 from hiera_video.metrics.results import Results
@@ -187,18 +188,26 @@ def paired_difference(first: Results, second: Results, k: int = 1) -> Difference
 
 
 def video_names(paths: Sequence[str]) -> list[str]:
-    """Name videos by their paths below the folder that all of them share, without suffix.
+    """Name videos by their paths below the folder that all of them share, without suffixes.
 
-    A data set and its prepared copy thus have the same names. If two videos would share a name, the
-    paths are returned as they are.
+    A data set and its prepared copy, ``a.webm.mp4`` of ``a.webm``, thus have the same names. If
+    two videos would share a name, the paths are returned as they are.
     """
     folders = {os.path.dirname(path) for path in paths}
     try:
         common = os.path.commonpath(folders)
     except ValueError:  # some paths are absolute, others relative
         return list(paths)
-    names = [PurePath(os.path.relpath(p, common or ".")).with_suffix("").as_posix() for p in paths]
+    names = [_without_suffixes(os.path.relpath(path, common or ".")) for path in paths]
     return names if len(set(names)) == len(names) else list(paths)
+
+
+def _without_suffixes(path: str) -> str:
+    """A path without its suffix, whichever, and those of videos and pictures before it."""
+    bare = PurePath(path).with_suffix("")
+    while EITHER.has(bare):
+        bare = bare.with_suffix("")
+    return bare.as_posix()
 
 
 def by_video(file: PredictionFile) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

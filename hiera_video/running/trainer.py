@@ -58,6 +58,8 @@ def create_trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
         plugins=plugins,
     )
     check_strategy(trainer)
+    if fits and config.data.get("val") is not None and trainer.is_global_zero:
+        _warn_of_epochs_without_validation(trainer)
     precision, device = str(config.trainer.precision), trainer.strategy.root_device.type
     if precision.startswith("16") and device == "cpu":
         raise UsageError(
@@ -72,6 +74,17 @@ def create_trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
     if fits and records_graphs(mode) and device == "cpu":
         raise UsageError(f"task.compile={mode} needs a GPU; on a CPU use task.compile=default")
     return trainer
+
+
+def _warn_of_epochs_without_validation(trainer: lightning.Trainer) -> None:
+    epochs, every = trainer.max_epochs or 0, trainer.check_val_every_n_epoch
+    if epochs < 1 or every is None or not (rest := epochs % every):
+        return
+    which = "no epoch" if rest == epochs else f"no epoch after the {epochs - rest}th"
+    log.warning(
+        f"trainer.check_val_every_n_epoch={every}: {which} of {epochs} is validated; set a number "
+        "that divides them"
+    )
 
 
 def _instances(config: DictConfig, section: str) -> list[Any]:
@@ -107,6 +120,7 @@ def quiet_lightning() -> None:
         "The number of training batches .* is smaller than the logging interval",
         "Checkpoint directory .* exists and is not empty",
         "The dirpath has changed from",  # `KeepBest` reads the score
+        "Total length of `list` across ranks is zero",  # without validation: `data.val=null`
         "FSDP2-wrapped module .* returned a view tensor",  # nothing of ours changes it in place
     ):
         warnings.filterwarnings("ignore", message=message)

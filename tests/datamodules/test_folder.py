@@ -89,6 +89,16 @@ def test_repeats_and_views_open_a_file_once(root, monkeypatch):
     assert len(opened) == 2 + 3
 
 
+def test_a_loop_without_a_trainer_is_a_training(root):
+    data = loaded(root, "fit", batch_size=1, val_views=(2, 1), test_views=(5, 3))
+    assert sum(len(batch["video"]) for batch in data.val_dataloader()) == 3 * 2
+    epochs = [[int(b["seed"]) for b in data.train_dataloader()] for _ in range(3)]
+    loader = loaded(root, "fit", batch_size=1).train_dataloader()
+    assert epochs == [[int(b["seed"]) for b in loader] for _ in range(3)]
+    first = int(next(iter(data.train_dataloader()))["seed"])  # of an epoch that is not ended
+    assert int(next(iter(data.train_dataloader()))["seed"]) == first
+
+
 def test_views_are_left_centre_right_of_first_middle_last_frames(root):
     data = loaded(root, "test", test="val", test_views=(3, 3), size=(48, 48))
     batch = next(iter(data.test_dataloader()))

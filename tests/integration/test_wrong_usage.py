@@ -30,6 +30,7 @@ FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
         (["fit", "--config", "demo/pretrain", "data.crop_scale=[2,3]"], "crop_scale must be"),
         (["fit", "--config", "demo/pretrain", "data.crop_ratio=1"], "crop_ratio must be"),
         (["fit", "--config", "demo/pretrain", "task.augment.horizontal_flip=no"], "true or false"),
+        (["fit", "--config", "demo/finetune", "model.num_classes=3"], "model.num_classes has no"),
         (["fit", "--config", "demo/pretrain", "model.num_heads=0"], "num_heads 0 must be positive"),
         (
             ["fit", "--config", "demo/pretrain", "model.stages=3"],

@@ -8,7 +8,7 @@ from PIL import Image
 from datamodules import SyntheticCocoDataModule
 from datamodules.coco.segmentation import draw
 from datamodules.errors import VideoDecodeError
-from hiera_video import create_mask_rcnn, load
+from hiera_video import cli, create_mask_rcnn, load
 from hiera_video.augment import Augmentation
 from hiera_video.callbacks import InstanceFile
 from hiera_video.errors import CheckpointError, ChoiceError
@@ -104,6 +104,15 @@ def trained(tmp_path_factory):
         trainer.test(task, datamodule=data, verbose=False)
     trainer.save_checkpoint(folder / "a.ckpt")
     return data, folder / "a.ckpt", json.loads((folder / "found.json").read_text())
+
+
+def test_there_are_no_maps_of_objects(trained, tmp_path, monkeypatch, capsys):
+    words = ["explain", trained[1], trained[1], "--out", tmp_path / "out"]
+    monkeypatch.setattr("sys.argv", ["hiera-video", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert "there are no maps of an instance segmentation" in capsys.readouterr().err
 
 
 def test_load_gives_the_objects_of_the_test(trained):

@@ -199,6 +199,9 @@ def test_the_interval_is_that_of_drawing_videos(tmp_path):
 
 def test_names_of_videos():
     assert video_names(["/a/b/x.mp4", "/a/c/y.avi"]) == ["b/x", "c/y"]
+    for copies in (["x.webm.mp4", "y.mkv.mp4"], ["x.PNG.jpg", "y.jpeg"]):
+        assert video_names([f"/copy/{name}" for name in copies]) == ["x", "y"]
+    assert video_names(["/a/1.5.mp4", "/a/1.6.mp4"]) == ["1.5", "1.6"]
     assert video_names(["/a/b/x.mp4", "/a/b/x.avi"]) == ["/a/b/x.mp4", "/a/b/x.avi"]
     assert video_names(["x.mp4"]) == ["x"]
     assert video_names(["x.mp4", "/a/y.mp4"]) == ["x.mp4", "/a/y.mp4"]

@@ -520,6 +520,10 @@ def test_folder_of_a_run(tmp_path):
     model = new_model()
     load_weights(model, tmp_path)
     assert_equal(model, state)
+    best = tiny_model().state_dict()
+    torch.save({"state_dict": best}, tmp_path / "checkpoints" / "best.ckpt")
+    load_weights(model, tmp_path)
+    assert_equal(model, best)
     with pytest.raises(CheckpointError, match="a folder without weights"):
         load_weights(model, tmp_path / "checkpoints")
 
