@@ -3,13 +3,13 @@
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pkgutil import resolve_name
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from hiera_video.errors import UsageError
@@ -36,12 +36,12 @@ def default_values(call: HydraCall) -> dict[str, Any]:
 
     def is_choice(word: str) -> bool:
         key = word.lstrip("+~").partition("=")[0]
-        if key == "hydra.searchpath" or key.endswith("._target_"):
+        if key == "hydra.searchpath" or _is_class(key):
             return True
         # In a sweep over choices, the configuration's own choice stands for all of them.
         return key.partition("@")[0].partition("/")[0] in groups and "," not in word
 
-    overrides = [word for word in call.overrides if is_choice(word)]
+    overrides = [_with_new_part(word) for word in call.overrides if is_choice(word)]
     if nothing := [w for w in overrides if w.endswith("=null") and "." not in w]:
         raise UsageError(f"{nothing[0]}: a run needs this part; name one of its kind")
     config = OmegaConf.to_container(composed(call, overrides), resolve=False)
@@ -69,7 +69,9 @@ def _flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def with_plus(words: Sequence[str], values: dict[str, Any]) -> list[str]:
-    """Put Hydra's ``++`` before words that set an argument that the configuration does not mention.
+    """Put Hydra's ``++`` before words that set what the configuration does not mention.
+
+    That may be an argument of a class, or the class of a new part, such as another callback.
 
     Args:
         words: overrides.
@@ -82,6 +84,7 @@ def with_plus(words: Sequence[str], values: dict[str, Any]) -> list[str]:
         UsageError: a word gives text in place of a number or a switch, or adds a key that nothing
             reads.
     """
+    words = list(map(_with_new_part, words))
     _check_added(words, values)
     plain = [word for word in words if not word.startswith(("~", "+", "hydra"))]
     new = set()
@@ -93,6 +96,16 @@ def with_plus(words: Sequence[str], values: dict[str, Any]) -> list[str]:
         elif override.package is None and is_argument(key, values):
             new.add(word)
     return [f"++{word}" if word in new else word for word in words]
+
+
+def _with_new_part(word: str) -> str:
+    """Put ``++`` before the class of a part, which may be one that the configuration lacks."""
+    return f"++{word}" if _is_class(word.partition("=")[0]) else word
+
+
+def _is_class(key: str) -> bool:
+    """Whether a key, without a prefix, names the class of a part."""
+    return key.partition(".")[0] in config_groups() and key.endswith("._target_")
 
 
 def _check_added(words: Sequence[str], values: dict[str, Any]) -> None:
@@ -144,7 +157,7 @@ def arguments(target: str) -> list[str]:
     with suppress(NotReadable):
         return argument_names(target)
     try:
-        return list(parameters(get_object(target)))
+        return list(parameters(resolve_name(target)))
     except Exception:  # an import runs any code
         return []
 

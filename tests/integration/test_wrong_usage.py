@@ -30,6 +30,18 @@ FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
         (["fit", "--config", "demo/pretrain", "data.crop_scale=[2,3]"], "crop_scale must be"),
         (["fit", "--config", "demo/pretrain", "data.crop_ratio=1"], "crop_ratio must be"),
         (["fit", "--config", "demo/pretrain", "task.augment.horizontal_flip=no"], "true or false"),
+        (["fit", "--config", "demo/pretrain", "foo.x._target_=y"], "no key 'foo.x._target_'"),
+        (
+            ["fit", "--config", "demo/pretrain", "callbacks.new._target_=gone.Class"],
+            "callbacks.new: No module named 'gone'",
+        ),
+        (
+            [
+                *("fit", "--config", "demo/pretrain", "callbacks.new.monitr=x"),
+                "callbacks.new._target_=lightning.pytorch.callbacks.EarlyStopping",
+            ],
+            "no key 'callbacks.new.monitr' in demo/pretrain; did you mean callbacks.new.monitor",
+        ),
         (["fit", "--config", "demo/finetune", "model.num_classes=3"], "model.num_classes has no"),
         (["fit", "--config", "demo/pretrain", "model.num_heads=0"], "num_heads 0 must be positive"),
         (
