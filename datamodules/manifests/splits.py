@@ -251,6 +251,7 @@ def _report_skipped(folder: Path, videos: Iterable[str]) -> None:
 
 def _describe_absent(source: Path) -> str:
     """What is wrong with a split that is not there, and what to do."""
+    source = Path(os.path.abspath(source))
     root, advice = source.parent, "set data.root and the split's name"
     if not root.exists():
         return f"{source}: there is no {root}; {advice}"

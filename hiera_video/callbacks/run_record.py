@@ -92,10 +92,11 @@ def _starts(path: Path) -> list[Any]:
 
 
 def run_record() -> dict[str, Any]:
-    """Time, command line, git revision, machine, versions and GPUs, as plain values."""
+    """Time, command line and its folder, git revision, machine, versions, GPUs, as plain values."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "argv": sys.argv,
+        "cwd": os.getcwd(),
         "git": git_revision(Path(__file__).parent),
         "host": platform.node(),
         "python": platform.python_version(),

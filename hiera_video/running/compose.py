@@ -7,12 +7,12 @@ from pkgutil import resolve_name
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from hiera_video.errors import UsageError
 from hiera_video.running.folders import checkpoint_of, run_folder
 from hiera_video.running.kinds import check_kinds
+from hiera_video.running.making import made
 from hiera_video.running.overrides import composed, default_values, with_plus
 from hiera_video.running.usage_errors import explained
 from hiera_video.running.words import FROM_CHECKPOINT, HydraCall, translate
@@ -137,7 +137,7 @@ def data_module(config: str, words: Sequence[str], missing_videos: Path | None =
                 data[name] = None
         values: Any = OmegaConf.to_container(data, resolve=False)
         check_kinds({"data": values})
-        module = instantiate(data, _convert_="all")
+        module = made(composed_values, "data")
     if hasattr(module, "max_missing_share"):
         module.missing_videos = missing_videos
         module.max_missing_share = module.max_missing_share if missing_videos else 1.0

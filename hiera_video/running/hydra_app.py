@@ -109,12 +109,13 @@ class OwnFolder(Callback):
         Raises:
             SystemExit: another run has the folder; Hydra would only warn of other exceptions.
         """
-        if not _is_first():
-            return
         try:
             folder = Path(config.hydra.run.dir)
         except InterpolationResolutionError:
             return  # it cannot be made: Hydra is going to meet the same error
+        _refuse_reference(folder, "run_dir")
+        if not _is_first():
+            return
         OwnFolder.before = _names_in(folder)
         if config.command != "fit":
             return
@@ -138,12 +139,23 @@ class OwnFolder(Callback):
         if launcher._target_.endswith(".LocalLauncher") and launcher.tasks_per_node != 1:
             reason = "submitit_local starts one process a job; trainer.devices starts the others"
             raise _ThroughHydra(UsageError(f"hydra.launcher.tasks_per_node: {reason}"))
-        OwnFolder.sweep = Path(config.hydra.sweep.dir)
+        folder = Path(config.hydra.sweep.dir)
+        _refuse_reference(folder, "hydra.sweep.dir")
+        OwnFolder.sweep = folder
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Give the lock back."""
         OwnFolder.ready = None
         self._lock.close()
+
+
+def _refuse_reference(folder: Path, key: str) -> None:
+    """Refuse a folder to write to in whose path Hydra would read a reference to another key."""
+    if "${" in (path := os.path.abspath(folder)):
+        if _is_first():
+            remove_failed_start(folder, _names_in(folder))
+        reason = f"a run cannot be in a folder with ${{ in its name; set another {key}="
+        raise _ThroughHydra(UsageError(f"{path}: {reason}"))
 
 
 def _check_launcher(call: HydraCall) -> None:

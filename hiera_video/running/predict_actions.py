@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from datamodules.wording import counted
@@ -12,6 +12,7 @@ from hiera_video.errors import UsageError
 from hiera_video.predicting.action_files import check_request, predict_files
 from hiera_video.predicting.actions import ActionPredictor
 from hiera_video.predicting.persons import PersonSource, person_source
+from hiera_video.running.making import made
 from hiera_video.running.one_device import (
     clip_of,
     device_and_precision,
@@ -63,7 +64,7 @@ def action_predictor(config: DictConfig, weights: str, classes: Classes) -> Acti
     if not classes.names:
         raise UsageError(f"{weights} names no actions; give a run of action detection")
     refuse_true_half(str(config.trainer.precision))
-    data, task = config.data, instantiate(config.task, _convert_="all")
+    data, task = config.data, made(config, "task")
     network = trained_network(task, weights, len(classes.names))
     placed = device_and_precision(config)
     try:

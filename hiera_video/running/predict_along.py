@@ -3,13 +3,14 @@
 import logging
 from pathlib import Path
 
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from datamodules.wording import counted
 from hiera_video.errors import UsageError
 from hiera_video.predicting.along_files import AlongOptions, check_along, predict_along
 from hiera_video.predicting.classifier import Predictor
+from hiera_video.running.making import made
 from hiera_video.running.one_device import (
     clip_of,
     device_and_precision,
@@ -65,7 +66,7 @@ def class_predictor(config: DictConfig, weights: str, classes: Classes) -> Predi
     Raises:
         UsageError: the configuration is wrong, or the weights have no head.
     """
-    task = instantiate(config.task, _convert_="all")
+    task = made(config, "task")
     names = classes.names or tuple(task.class_names or ())
     network = trained_network(task, weights, len(names) or None)
     names = names or [str(i) for i in range(network.head.projection.out_features)]

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from datamodules.suffixes import EITHER
@@ -11,6 +11,7 @@ from datamodules.wording import counted
 from hiera_video.errors import UsageError
 from hiera_video.predicting.instance_files import check_instances, predict_instances
 from hiera_video.predicting.instances import InstancePredictor
+from hiera_video.running.making import made
 from hiera_video.running.one_device import device_and_precision, trained_network, videos_of
 from hiera_video.tasks.detection import refuse_true_half
 from hiera_video.tasks.instance_segmentation import InstanceSegmentationTask
@@ -57,7 +58,7 @@ def _predictor(config: DictConfig, weights: str, classes: Classes) -> InstancePr
     if not classes.names:
         raise UsageError(f"{weights} names no classes; give a run of instance segmentation")
     refuse_true_half(str(config.trainer.precision))
-    task = instantiate(config.task, _convert_="all")
+    task = made(config, "task")
     network = trained_network(task, weights, len(classes.names))
     size, ids, placed = list(config.data.size), classes.ids, device_and_precision(config)
     try:

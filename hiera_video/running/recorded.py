@@ -1,15 +1,20 @@
 """The configuration that a run recorded in its folder, read without making anything of it."""
 
-from contextlib import suppress
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from datamodules.errors import DatasetError
 from hiera_video.errors import UsageError
 from hiera_video.running.compose import SECTIONS, register_resolvers
+from hiera_video.running.folders import config_file
 
 
 class RecordedConfig(NamedTuple):
@@ -52,3 +57,37 @@ def recorded_config(folder: Path) -> RecordedConfig | None:
             resolved = OmegaConf.is_config(section)
             values[name] = OmegaConf.to_container(section, resolve=True) if resolved else section
     return RecordedConfig(text, {name: values[name] for name in SECTIONS if name in values})
+
+
+@contextmanager
+def moved_root_named(config: DictConfig, checkpoint: Path | None) -> Iterator[None]:
+    """Have the error of data that are not found say where they were when the run was trained.
+
+    Args:
+        config: the whole configuration.
+        checkpoint: of the run whose data are read; None for weights without a run.
+
+    Raises:
+        DatasetError: the error, whose line also has the ``data.root`` to set.
+    """
+    try:
+        yield
+    except DatasetError as error:
+        root = config.data.get("root")
+        run = checkpoint and config_file(checkpoint)
+        started = run and started_in(run.parent)
+        if root is None or started is None or Path(root).exists():
+            raise
+        if not (there := started / root).exists():
+            raise
+        raise DatasetError(
+            f"{error}; the run was trained in {started}: {shlex.quote(f'data.root={there}')}"
+        ) from error
+
+
+def started_in(run: Path) -> Path | None:
+    """The current folder of the command that last trained a run; None if that is not known."""
+    try:
+        return Path(json.loads((run / "run.json").read_text())[-1]["cwd"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import lightning
 import torch
-from hydra.utils import instantiate
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
@@ -35,6 +34,7 @@ from hiera_video.running.choices import (
 )
 from hiera_video.running.compose import SECTIONS
 from hiera_video.running.folders import locked, refuse_earlier_run
+from hiera_video.running.making import made
 from hiera_video.running.predict_actions import detects_actions, predict_actions
 from hiera_video.running.predict_along import predict_classes_along
 from hiera_video.running.predict_instances import finds_objects, predict_objects
@@ -45,6 +45,8 @@ from hiera_video.running.processes import (
     check_strategy_name,
     queue_again,
 )
+from hiera_video.running.quoting import escaped, escaped_texts
+from hiera_video.running.recorded import moved_root_named
 from hiera_video.running.resuming import check_resumed, is_finished, where
 from hiera_video.running.saving import WholeCheckpoints
 from hiera_video.running.scores import score_of
@@ -99,7 +101,8 @@ def run(config: DictConfig) -> Score | None:
     with locked(Path(config.run_dir)) if writes else contextlib.nullcontext():
         if writes and start.checkpoint is None:  # another run may have come in between
             refuse_earlier_run(Path(config.run_dir))
-        _call(trainer, config.command, task, data, start.checkpoint)
+        with moved_root_named(config, start.checkpoint):
+            _call(trainer, config.command, task, data, start.checkpoint)
     _check_saved(trainer)
     if trainer.is_global_zero:
         _report(trainer, config, getattr(task, "results", None), time.perf_counter() - started)
@@ -145,7 +148,8 @@ def _start(config: DictConfig, checkpoint: Path | None) -> _Start:
     if checkpoint is None:
         if config.task.init_from is None:
             return _Start("")
-        config.task.init_from = weights = initial_weights(config.task.init_from)
+        weights = initial_weights(config.task.init_from)
+        config.task.init_from = escaped(weights)
         known = not fits and Path(weights).is_file()
         return _Start(weights, read_classes(Path(weights)) if known else Classes())
     if fits:
@@ -153,15 +157,15 @@ def _start(config: DictConfig, checkpoint: Path | None) -> _Start:
     else:
         content = check_checkpoint(config, checkpoint)
     config.task.init_from = None  # the checkpoint has all weights
-    config.ckpt_path = str(checkpoint)
+    config.ckpt_path = escaped(str(checkpoint))
     position = position_of(content) if fits else None
     return _Start(str(checkpoint), classes_of(content), checkpoint, position)
 
 
 def _data_and_task(config: DictConfig, classes: Classes) -> tuple[Any, Any]:
     """The data module and the task, both with the classes of the weights."""
-    data = instantiate(config.data, _convert_="all")
-    task = instantiate(config.task, _convert_="all")
+    data = made(config, "data")
+    task = made(config, "task")
     if classes.names and hasattr(task, "class_names"):
         task.class_names = classes.names
         if hasattr(task, "action_ids"):  # the data has a label map of its own, which must agree
@@ -182,7 +186,7 @@ def _records(config: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     placeholder = "<run_dir>"
     values = OmegaConf.merge(config, {"run_dir": placeholder})
-    text = json.dumps(OmegaConf.to_container(values, resolve=True))
+    text = json.dumps(escaped_texts(OmegaConf.to_container(values, resolve=True)))
     resolved = json.loads(text.replace(placeholder, "${run_dir}"))
     references: Any = OmegaConf.to_container(config, resolve=False)
     sections = [name for name in SECTIONS if name in resolved]

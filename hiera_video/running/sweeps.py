@@ -18,6 +18,10 @@ from hiera_video.running.folders import is_locked, is_run, newest_checkpoint
 # process locks while it runs. Jobs may run at the same time, on several machines.
 RECORDS = ".jobs"
 TABLE = "sweep.json"
+NOT_RANKED = (
+    "the jobs are not ranked: none has logged a metric that checkpoints are kept by; "
+    "optimized_metric=NAME ranks them by one that they log, such as val/loss"
+)
 
 
 class Score(NamedTuple):
@@ -189,6 +193,8 @@ def report(sweep: Path) -> None:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print(f"  {'  '.join(cells)}".rstrip())
     print(f"table in {sweep / TABLE}")
+    if not any(job.metric for job in jobs) and any(job.status == "finished" for job in jobs):
+        print(NOT_RANKED)
 
 
 def _differing(jobs: list[Job]) -> dict[int, list[str]]:

@@ -17,6 +17,7 @@ from hiera_video.callbacks.recovery import ContinueEpoch
 from hiera_video.callbacks.run_record import RunRecord
 from hiera_video.errors import UsageError
 from hiera_video.running.best_checkpoint import KeepBest
+from hiera_video.running.making import made
 from hiera_video.running.processes import check_strategy
 from hiera_video.running.saving import WholeCheckpoints
 from hiera_video.tasks.cuda_graphs import check_mode, records_graphs
@@ -93,7 +94,7 @@ def _instances(config: DictConfig, section: str) -> list[Any]:
     Raises:
         UsageError: an entry does not say what it makes, as one whose name is misspelt.
     """
-    parts = instantiate(config.get(section) or {}, _convert_="all")
+    parts = made(config, section) if config.get(section) else {}
     for name, part in parts.items():
         if isinstance(part, dict):
             hint = did_you_mean(name, [other for other in parts if other != name])

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from hiera_video.running.compose import configuration
+from hiera_video.running.making import made
 
 
 class TrainingParts(NamedTuple):
@@ -63,7 +63,7 @@ def training_parts(config: str, words: Sequence[str]) -> TrainingParts:
         options = {} if isinstance(strategy, str) else strategy
         ema = OmegaConf.select(values, "callbacks.ema") or {}
         return TrainingParts(
-            task=instantiate(values.task, _convert_="all"),
+            task=made(values, "task"),
             batch_size=values.data.batch_size,
             repeats=values.data.get("repeats", 1),
             accumulate=values.trainer.accumulate_grad_batches,

@@ -1,6 +1,7 @@
 """Turn errors of a run that the user can fix into one clear line each."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,7 @@ from hiera_video.running.overrides import (
     default_values,
     section_of,
 )
+from hiera_video.running.quoting import is_path_key, quote
 from hiera_video.running.words import HydraCall
 from hiera_video.terminal import did_you_mean
 
@@ -61,7 +63,8 @@ def explain(error: BaseException, call: HydraCall) -> UserError | None:
         return UsageError(_wrong_key(error, call))
     if isinstance(error, OverrideParseException):
         reason = _one_line(error).partition(" See https")[0]
-        return UsageError(f"cannot read {error.override!r}: {reason}; is a bracket or quote open?")
+        hint = _quoted_twice(str(error.override)) or "is a bracket or quote open?"
+        return UsageError(f"cannot read {error.override!r}: {reason}; {hint}")
     if isinstance(error, HydraException):
         return UsageError(_one_line(error))
     if isinstance(error, RuntimeError) and LOST_PROCESS.search(str(error)):
@@ -79,6 +82,14 @@ def explain(error: BaseException, call: HydraCall) -> UserError | None:
     if isinstance(error, YAMLError):
         return UsageError(f"{call.config}: {_one_line(error)}")
     return as_user_error(error)
+
+
+def _quoted_twice(word: str) -> str:
+    """How to write ``key=path`` if the path is not that of a file that exists; else nothing."""
+    key, _, path = word.partition("=")
+    if not is_path_key(key):
+        return ""
+    return f"a path like this is quoted twice: {shlex.quote(f'{key}={quote(path)}')}"
 
 
 def _one_line(error: BaseException) -> str:
@@ -125,6 +136,11 @@ def _missing_group(error: MissingConfigException) -> str:
 
 def _wrong_key(error: BaseException, call: HydraCall) -> str:
     """Name the key that does not exist and similar ones that do."""
+    if several := re.match(r"Ambiguous value for argument '(.*)'", str(error)):
+        word = several.group(1)
+        key, _, value = word.partition("=")
+        hint = _quoted_twice(word) or f"a list is {key}=[{value}]"
+        return f"{word}: these are several values, for --multirun; {hint}"
     override = re.search(r"Could not override '([^']+)'", str(error))
     if override is None:
         key = re.search(r"full_key: (\S+)", str(error))

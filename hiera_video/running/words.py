@@ -1,7 +1,6 @@
 """Translate our command line, ``fit --config demo/pretrain data.seed=1``, to Hydra's and back."""
 
 import os
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from datamodules.video.live_source import is_live
 from hiera_video.errors import UsageError
 from hiera_video.running.configurations import conf_dir, configurations
 from hiera_video.running.folders import config_file, is_run
+from hiera_video.running.quoting import path_exists, quote, quoted_path, unquoted
 from hiera_video.running.sweeps import best_job, is_sweep
 from hiera_video.terminal import did_you_mean
 
@@ -93,29 +93,7 @@ class HydraCall:
     def value(self, key: str) -> str | None:
         """The value, as text, of the last override of a key; None if there is none."""
         texts = [word.partition("=")[2] for word in self.overrides if word.startswith(f"{key}=")]
-        return _unquoted(texts[-1]) if texts else None
-
-
-def quote(text: str) -> str:
-    """Quote any text so that Hydra's override grammar reads it back unchanged."""
-    text = re.sub(r'(\\*)"', r'\1\1\\"', text)  # a backslash escapes only before a quote ...
-    text = re.sub(r"(\\+)$", r"\1\1", text)  # ... such as the closing one
-    return '"' + text.replace("${", "\\${") + '"'
-
-
-def _unquoted(value: str) -> str:
-    """The text that a value of Hydra's override grammar stands for."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import QuotedString
-    from hydra.errors import HydraException
-
-    try:
-        parsed = OverridesParser.create().parse_override(f"key={value}").value()
-    except HydraException:  # reported when the words are composed
-        return value
-    if parsed is None:
-        return "null"
-    return parsed.text.replace("\\${", "${") if isinstance(parsed, QuotedString) else str(parsed)
+        return unquoted(texts[-1]) if texts else None
 
 
 def translate(words: Sequence[str]) -> HydraCall:
@@ -156,7 +134,7 @@ def _sorted_words(words: Sequence[str]) -> tuple[HydraCall, list[str]]:
             if rest and values is not None and (not values or rest[0] in values):
                 call.flags.append(rest.pop(0))
         elif "=" in word or word.startswith("~"):
-            call.overrides.append(_quoted_path(_with_home(word)))
+            call.overrides.append(quoted_path(_with_home(word)))
         else:
             raise UsageError(_meaningless(call.command, word))
     return call, paths
@@ -173,6 +151,8 @@ def _take_run(call: HydraCall, paths: list[str]) -> None:
     if call.command != "fit" and run is None and paths and _is_trained(Path(paths[0])):
         run = paths.pop(0)
         call.overrides.append(f"{key}={quote(run)}")
+    if run is None and paths and _is_weights(paths[0]):
+        raise UsageError(_weights_alone(call.command, paths[0]))
     if run is None and paths and call.command != "predict":
         raise UsageError(f"{paths[0]}: neither the folder of a training run nor a checkpoint")
     if run in (None, "auto", "null"):
@@ -238,17 +218,13 @@ def _with_home(word: str) -> str:
     return key + equals + os.path.expanduser(value) if f"{value}/".startswith("~/") else word
 
 
-def _quoted_path(word: str) -> str:
-    """Quote the path of a run, which may have characters that mean something to Hydra."""
-    key, _, path = word.partition("=")
-    return f"{key}={quote(path)}" if key in ("resume", "ckpt_path") and _exists(path) else word
-
-
 def _is_path(word: str, command: str) -> bool:
     """Whether a word is a path: a video to predict, or a run; not an override of the same name."""
     if command == "predict" and is_live(word):  # an address may have a "=", too
         return True
-    return _exists(word) and ("=" not in word or command == "predict" or _is_trained(Path(word)))
+    return path_exists(word) and (
+        "=" not in word or command == "predict" or _is_trained(Path(word))
+    )
 
 
 def _is_trained(path: Path) -> bool:
@@ -256,20 +232,38 @@ def _is_trained(path: Path) -> bool:
     return is_run(path) or is_sweep(path)
 
 
-def _exists(word: str) -> bool:
-    try:
-        return Path(word).exists()
-    except OSError:  # too long for a path, as a list of many files is
-        return False
-
-
 def _meaningless(command: str, word: str) -> str:
+    if command != "fit" and _is_weights(word):
+        return _weights_alone(command, word)
     if command == "predict":
-        return f"{word}: no such file or folder"
-    if _exists(word) and is_run(Path(word)):
+        is_pattern = any(character in word for character in "*?[")
+        hint = "; without quotes, the shell finds the files that match it" if is_pattern else ""
+        return f"{word}: no such file or folder{hint}"
+    if path_exists(word) and is_run(Path(word)):
         return f"{word!r} is a run: continue it with `fit {shlex.quote(f'resume={word}')}`"
     if command != "fit":
         return f"{word}: no such run folder or checkpoint"
     if word in configurations():
         return f"{word!r} is a configuration: --config {word}"
     return f"{word!r} is neither key=value nor a flag"
+
+
+def _is_weights(word: str) -> bool:
+    """Whether a word is a published name, or a folder that an export or transformers wrote."""
+    if path_exists(word):
+        return (Path(word) / "model.safetensors").is_file()
+    from hiera_video.models.names import CHECKPOINTS
+
+    return word in CHECKPOINTS
+
+
+def _weights_alone(command: str, weights: str) -> str:
+    others = ""
+    if command == "predict" and (
+        not path_exists(weights) or (Path(weights) / "model.json").is_file()
+    ):
+        others = "; `embed`, `explain` and hiera_video.load take it as it is"
+    return (
+        f"{weights}: weights without the configuration of a run; use {command} --config NAME "
+        f"{shlex.quote(f'task.init_from={weights}')}{others}"
+    )

@@ -108,6 +108,18 @@ FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
         (["fit", "--config", "demo/pretrain", "trainer.precision=16-mixed"], "bf16-mixed"),
         (["fit", "--config", "demo/finetune", "task.init_from=gone.ckpt"], "gone.ckpt"),
         (["fit", "--config", "folder/finetune"], "data.root"),
+        (
+            ["fit", "--config", "folder/finetune", "data.root=a,b c"],
+            "data.root=a,b c: these are several values, for --multirun; a path like this is quoted "
+            "twice: 'data.root=\"a,b c\"'",
+        ),
+        (["fit", "--config", "folder/finetune", "data.root=[x"], "twice: 'data.root=\"[x\"'"),
+        (["fit", "--config", "folder/finetune", "data.root=/fold=1"], "there is no /fold=1"),
+        (["fit", "--config", "folder/finetune", "data.size=8,8"], "a list is data.size=[8,8]"),
+        (
+            ["fit", "--config", "demo/pretrain", "run_dir='a\\${b}'"],
+            "/a${b}: a run cannot be in a folder with ${ in its name; set another run_dir=",
+        ),
         (["fit", "--config", "folder/finetune", "data.root=/nowhere"], "/nowhere/train"),
         (["fit", "--config", "kinetics400/finetune_base", "data.repeats=4"], "is 37.5 passes"),
         (["fit", "--config", "kinetics400/finetune_base"], "set data.root"),
@@ -181,16 +193,25 @@ def test_a_search_path_of_the_user_is_kept_beside_ours(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["a.mp4", "it's", 'a "b"', "a\\", 'a\\"', "a,b=[c]{d}", "$x ${y}", "ü # %"]
+    "text", ["a.mp4", "it's", 'a "b"', "a\\", 'a\\"', "a,b=[c]{d}", "$x ${y}", "a\\${y}", "ü # %"]
 )
 def test_any_path_survives_as_an_input(text):
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
-    from hiera_video.running.words import quote
+    from hiera_video.running.quoting import quote
 
     (override,) = OverridesParser.create().parse_overrides([f"++data.predict=[{quote(text)}]"])
     config = OmegaConf.create(
         {"predict": [str(v.text if hasattr(v, "text") else v) for v in override.value()]}
     )
     assert OmegaConf.to_container(config, resolve=True) == {"predict": [text]}
+
+
+def test_a_locale_without_utf8_is_named_as_the_cause(tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/é.mp4").touch()
+    words = ["check", tmp_path / "videos"]
+    output = run(*words, cwd=tmp_path, code=2, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert "this locale has Python read file names as ascii; set PYTHONUTF8=1" in output
+    assert "rename" not in output

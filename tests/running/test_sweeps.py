@@ -105,3 +105,11 @@ def test_no_best_job(tmp_path):
     (tmp_path / "0/checkpoints/last.ckpt").unlink()
     with pytest.raises(UsageError, match="has no checkpoint"):
         best_job(tmp_path)
+
+
+@pytest.mark.parametrize("value", [None, 0.5])
+def test_jobs_that_are_not_ranked_are_said_to_be(tmp_path, capsys, value):
+    with recorded(Job(0, [], "0"), tmp_path) as job:
+        job.metric, job.value = (None, None) if value is None else ("val/x", value)
+    report(tmp_path)
+    assert ("the jobs are not ranked" in capsys.readouterr().out) == (value is None)

@@ -1,5 +1,6 @@
 import logging
 import os
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -149,6 +150,15 @@ def test_a_folder_of_splits_is_not_one_of_classes(tmp_path, files, splits):
         read_split(tmp_path, tmp_path, None)
     if len(splits) == len(files):  # unless one says so
         assert len(read_split(tmp_path, tmp_path, splits)) == len(files)
+
+
+def test_a_split_that_is_not_there_has_its_absolute_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DatasetError, match=f"^{tmp_path}/clips/val: there is no {tmp_path}/clips;"):
+        read_split(Path("clips/val"), Path("clips"), None)
+    touch(tmp_path / "clips/train/wave/a.mp4")
+    with pytest.raises(DatasetError, match=f"^{tmp_path}/clips/val: no such folder or file;"):
+        read_split(Path("clips/val"), Path("clips"), None)
 
 
 def test_missing_empty_and_binary_sources(tmp_path):
