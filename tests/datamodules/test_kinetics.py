@@ -129,9 +129,13 @@ def test_videos_lie_flat_or_in_folders_whose_names_may_have_changed(tmp_path):
         touch(tmp_path / "clips" / name)
     touch(tmp_path / "clips/z_000001_000011.webm")
     touch(tmp_path / "clips/notes_000001_000011.txt")
+    touch(tmp_path / "clips/.trash/z_000001_000011.mp4")
+    touch(tmp_path / "clips/v_000001_000011.mp4/clip.mp4")  # a folder of that name
+    (tmp_path / "clips/z_000001_000011.mp4").symlink_to(tmp_path / "nothing.mp4")
     text = f"{HEADER}a b,x,417.0,427.,train,0\n"
     text += "\"ride 'a' horse (quick)\",y,0,10,train,0\na b,z,1,11,train,0\n"
     write(tmp_path / "annotations/train.csv", text)
+    touch(tmp_path / "annotations/._train.csv")  # as macOS writes it
     rows, _ = listed(tmp_path, videos={"train": "clips"})
     assert rows == [
         ("clips/a b/x_000417_000427.mp4", "a b"),

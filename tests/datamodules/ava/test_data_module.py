@@ -620,5 +620,9 @@ def test_folders_of_pictures(tmp_path):
     (tmp_path / "notes.txt").write_text("")
     assert not holds_pictures(str(tmp_path))
     assert not holds_pictures(str(tmp_path / "notes.txt"))
+    (tmp_path / "._v_000001.jpg").write_text("")  # as macOS writes it
+    assert not holds_pictures(str(tmp_path))
+    with pytest.raises(VideoDecodeError, match="no numbered"):
+        FrameFolder(str(tmp_path))
     (tmp_path / "v_000001.JPG").write_text("")
     assert holds_pictures(str(tmp_path))

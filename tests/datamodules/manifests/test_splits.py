@@ -54,6 +54,33 @@ def test_class_folders_are_sorted_and_other_files_left_out(tmp_path, caplog):
     ]
 
 
+def test_hidden_files_and_folders_with_such_a_name_are_no_videos(tmp_path, caplog):
+    video = touch(tmp_path / "walk/a.mp4")
+    for name in ("walk/._a.mp4", "walk/.DS_hidden.mp4", "walk/.cache/b.mp4", "._c.mp4"):
+        touch(tmp_path / name)
+    (tmp_path / "walk/empty.mp4").mkdir()
+    assert rows(read_split(tmp_path, tmp_path, None)) == [(str(video), 0)]
+    assert rows(videos_of([tmp_path])) == [(str(video), NO_LABEL)]
+    (tmp_path / "walk/empty.mp4").rmdir()
+    assert rows(read_split(tmp_path / "walk", tmp_path, None)) == [(str(video), NO_LABEL)]
+    assert caplog.messages == []
+    video.unlink()
+    for read in (lambda: read_split(tmp_path, tmp_path, None), lambda: videos_of([tmp_path])):
+        with pytest.raises(DatasetError, match=r": no video"):
+            read()
+
+
+def test_folders_of_a_class_may_be_links_and_files_links_to_nothing(tmp_path, caplog):
+    inside, outside = touch(tmp_path / "clips/walk/a.mp4"), touch(tmp_path / "more/b.mp4")
+    (tmp_path / "clips/walk/more").symlink_to(outside.parent)
+    (tmp_path / "clips/walk/all").symlink_to(tmp_path / "clips")
+    (tmp_path / "clips/walk/gone.mp4").symlink_to(tmp_path / "gone.mp4")
+    found = [str(inside), f"{inside.parent}/gone.mp4", f"{inside.parent}/more/b.mp4"]
+    assert rows(read_split(tmp_path / "clips", tmp_path, None)) == [(path, 0) for path in found]
+    assert rows(videos_of([inside.parent])) == [(path, NO_LABEL) for path in found]
+    assert caplog.messages == []
+
+
 OLD_AND_RARE = (".3gp", ".3g2", ".asf", ".gif", ".m2ts", ".mts", ".mxf", ".nut", ".ogv", ".VOB")
 
 
@@ -223,6 +250,7 @@ def test_a_folder_holds_pictures_if_there_is_no_video(tmp_path):
     assert media_of_folder(tmp_path) is VIDEOS
     touch(tmp_path / "a/notes.txt")
     assert media_of_folder(tmp_path) is VIDEOS
+    touch(tmp_path / "a/._0.mp4")
     touch(tmp_path / "a/b/0.JPEG")
     assert media_of_folder(tmp_path) is PICTURES
     touch(tmp_path / "c.mp4")
