@@ -42,12 +42,25 @@ def missing_videos(
 
 
 def describe_missing(
-    file: Path, missing: Sequence[MissingVideo], rows: int, noun: str = VIDEOS.noun
+    file: Path,
+    missing: Sequence[MissingVideo],
+    rows: int,
+    folders: Sequence[str | Path],
+    noun: str = VIDEOS.noun,
 ) -> str:
-    """How many videos are missing, of how many rows, and the first of them."""
+    """How many videos are missing, of how many rows, where, and the first of them.
+
+    Args:
+        file: the annotation file.
+        missing: at least one.
+        rows: of the file.
+        folders: that relative paths were looked up in.
+        noun: what the message calls the files.
+    """
+    places = " and ".join(os.path.abspath(folder) for folder in folders)
     return (
         f"{file}: {len(missing)} of {counted(rows, noun)} "
-        f"{'is' if len(missing) == 1 else 'are'} missing, the first in row "
+        f"{'is' if len(missing) == 1 else 'are'} missing in {places}, the first in row "
         f"{missing[0].row}: {missing[0].video}"
     )
 

@@ -122,9 +122,9 @@ def list_split(
     if manifest.missing:
         missing = missing_videos("", source, root, manifest.missing)
         noun = kind_of(row.video for row in rows).noun
-        message = describe_missing(source, missing, len(rows), noun)
+        message = describe_missing(source, missing, len(rows), [root], noun)
         if not len(manifest):
-            raise DatasetError(f"{message}; is {os.path.abspath(root)} their root?")
+            raise DatasetError(f"{message}; is that their root?")
         log.warning(message)
     return manifest
 

@@ -7,6 +7,7 @@ import pytest
 from datamodules.errors import DatasetError
 from datamodules.manifests.lists import NO_LABEL
 from datamodules.manifests.parquet import ManifestMetadata, write_manifest
+from datamodules.manifests.predicted_lists import list_to_predict
 from datamodules.manifests.splits import (
     list_split,
     list_videos,
@@ -19,7 +20,7 @@ from datamodules.suffixes import EITHER, PICTURES, VIDEOS, kind_of
 
 def videos_of(sources):
     """Lists among the sources are relative to their folders."""
-    return list_videos(sources, lambda file: list_split(file, file.parent, None))
+    return list_videos(sources, lambda file: list_to_predict(file, [file.parent]))
 
 
 def touch(path):
@@ -142,11 +143,11 @@ def test_files_that_a_list_names_are_looked_for_at_once(tmp_path, caplog, monkey
     assert len(asked) == 3  # folders, not files
     assert len(manifest) == 20
     assert manifest.class_names == ("a", "b", "c")
-    assert "list.csv: 1 of 21 videos is missing, the first in row 2: gone/x.mp4" in caplog.text
+    assert f"1 of 21 videos is missing in {tmp_path}, the first in row 2: gone/x.mp4" in caplog.text
     (missing,) = manifest.missing
     assert (missing.number, missing.video) == (2, f"{tmp_path}/gone/x.mp4")
     write(source, "gone/x.mp4,c\n")
-    with pytest.raises(DatasetError, match=r"1 of 1 video is missing, .*; is .* their root\?"):
+    with pytest.raises(DatasetError, match=r"1 of 1 video is missing in .*; is that their root\?"):
         read_split(source, tmp_path, None)
     write(source, "a.mp4,x\nv0,y\n")
     with pytest.raises(DatasetError, match=r"row 2: .*/v0 is a folder; list video files"):
@@ -268,4 +269,4 @@ def test_missing_pictures_of_a_list_are_called_images(tmp_path, caplog):
     touch(tmp_path / "a.png")
     source = write(tmp_path / "list.txt", "a.png\nb.png\n")
     assert len(list_split(source, tmp_path, None)) == 1
-    assert "1 of 2 images is missing, the first in row 2: b.png" in caplog.text
+    assert f"1 of 2 images is missing in {tmp_path}, the first in row 2: b.png" in caplog.text
