@@ -50,14 +50,13 @@ def locate_list(file: Path, roots: Sequence[str | Path], read: ReadRows = read_p
     Raises:
         DatasetError: the list is wrong; names the file and the row.
     """
-    tried: list[str] = []
-    for root in dict.fromkeys(map(os.path.abspath, roots)):
-        tried.append(root)
+    folders = list(dict.fromkeys(os.path.abspath(root) for root in roots))
+    for root in folders:
         rows, find = read(file, Path(root))
         manifest = locate(file, "/", rows, find, None)
-        if len(manifest):
-            return Located(manifest, rows, [root])
-    return Located(manifest, rows, tried)
+        if len(manifest) or root == folders[-1]:
+            return Located(manifest, rows, [root] if len(manifest) else folders)
+    raise ValueError("expected at least one root")
 
 
 def list_to_predict(file: Path, roots: Sequence[str | Path]) -> Manifest:
