@@ -11,6 +11,7 @@ from datamodules.folder import VideoFolderDataModule
 from datamodules.manifests.labels import class_names_of
 from datamodules.manifests.lists import Row, unique_rows
 from datamodules.manifests.manifest import Manifest
+from datamodules.manifests.walking import is_hidden
 
 
 class AnnotatedVideoDataModule(VideoFolderDataModule):
@@ -76,7 +77,7 @@ class AnnotatedVideoDataModule(VideoFolderDataModule):
             for folder in self.annotation_folders()
             if folder.is_dir()
             for name in sorted(os.listdir(folder))
-            if pattern.fullmatch(name)
+            if pattern.fullmatch(name) and not is_hidden(name)
         ]
         if len(files) > 1:
             raise DatasetError(

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from datamodules.manifests.labels import class_names_of
 from datamodules.manifests.lists import Row, rows_by_video
 from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.parquet import find_manifest
+from datamodules.manifests.predicted_lists import locate_list, read_paths
 from datamodules.manifests.splits import list_split, locate
 from datamodules.manifests.text_lists import read_list
 
@@ -59,6 +61,7 @@ class VideoFolderDataModule(VideoDataModule):
             raise ValueError(f"max_missing_share must be in [0, 1], not {max_missing_share}")
         self.missing_videos = None if missing_videos is None else Path(missing_videos)
         self.max_missing_share = max_missing_share
+        self._list_root: Path | None = None  # while a list to predict is read
 
     def read_annotation(self, file: Path) -> tuple[list[Row], Find]:
         """The rows of a list or annotation file, and the function that finds their videos.
@@ -68,7 +71,30 @@ class VideoFolderDataModule(VideoDataModule):
         Raises:
             DatasetError: the file is wrong; names the file and the row.
         """
+        if self._list_root is not None:
+            return read_paths(file, self._list_root)
         return read_list(file, self.root), find_by_path
+
+    def list_to_predict(self, file: Path) -> Manifest:
+        """The videos of a list or annotation file among those to predict.
+
+        Raises:
+            DatasetError: the file is wrong, or none of its videos exists.
+        """
+        roots = [self.predict_root] if self.predict_root else [file.parent, self.root]
+        split = os.path.abspath(file)
+        manifest, rows, folders = locate_list(Path(split), roots, self._rows_to_predict)
+        self._note_missing(split, file, manifest.missing, len(rows), folders)
+        return manifest
+
+    def _rows_to_predict(self, file: Path, root: Path) -> tuple[list[Row], Find]:
+        """The rows of an annotation file or, with paths that start from ``root``, of a list."""
+        self._list_root = root
+        try:
+            rows, find = self.read_annotation(file)
+        finally:
+            self._list_root = None
+        return self.counted_rows(file, rows), find
 
     def counted_rows(self, file: Path, rows: list[Row]) -> list[Row]:
         """The rows that count: here all, as a list may repeat a video to show it more often.
@@ -114,7 +140,7 @@ class VideoFolderDataModule(VideoDataModule):
         """
         rows = self.counted_rows(file, rows)
         manifest = locate(file, self.root, rows, find, class_names)
-        self._note_missing(split, file, manifest.missing, len(rows))
+        self._note_missing(split, file, manifest.missing, len(rows), [self.root])
         return manifest
 
     def list_class_names(self, name: str) -> tuple[str, ...]:
@@ -129,27 +155,42 @@ class VideoFolderDataModule(VideoDataModule):
         return class_names_of(self.read_annotation(file)[0])
 
     def _note_missing(
-        self, split: str, file: Path, missing_rows: Sequence[Row], num_rows: int
+        self,
+        split: str,
+        file: Path,
+        missing_rows: Sequence[Row],
+        num_rows: int,
+        folders: Sequence[str | Path],
     ) -> None:
         """Record the missing videos in `missing` and in the CSV file.
+
+        Args:
+            split: as the configuration names it; the path of a list to predict.
+            file: the annotation, for messages.
+            missing_rows: its rows whose video does not exist.
+            num_rows: all of its rows.
+            folders: that relative paths were looked up in.
 
         Raises:
             DatasetError: too many are missing. In a list to predict, that is only logged: there is
                 no accuracy that they would change.
         """
-        missing = missing_videos(split, file, self.root, missing_rows)
+        missing = missing_videos(split, file, folders[-1], missing_rows)
         self.missing = [m for m in self.missing if m.split != split] + missing
         self._write_missing()
         if not missing:
             return
-        message = describe_missing(file, missing, num_rows, self.media.noun)
+        message = describe_missing(file, missing, num_rows, folders, self.media.noun)
         share = len(missing) / num_rows
         listed = f"; listed in {self.missing_videos}" if self.missing_videos else ""
-        too_many = share > self.max_missing_share and split in self.splits.values()
+        is_split = split in self.splits.values()
+        too_many = share > self.max_missing_share and is_split
         if too_many or len(missing) == num_rows:
-            if share > self.max_missing_share:
+            if too_many:
                 message += f" ({share:.1%}, and data.max_missing_share={self.max_missing_share:g})"
                 listed = listed or "; `hiera-video check` lists them"
+            elif not is_split:
+                message += "; data.root=DIR names another folder"
             raise DatasetError(f"{message}{listed}")
         log.warning(f"{message} ({share:.2%}){listed}")
 

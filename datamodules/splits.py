@@ -45,6 +45,8 @@ class SplitDataModule(LightningDataModule):
         media: the kind of file that folders are searched for, and what messages call it.
         manifests: of the splits read so far.
         missing: videos missing on the disk, in the splits listed so far.
+        predict_root: folder that the relative paths of lists to predict start from; None: the
+            list's own, or ``root`` if no video is found there.
     """
 
     unit: str = "videos"
@@ -68,6 +70,7 @@ class SplitDataModule(LightningDataModule):
         self._cache = cache
         self.manifests: dict[str, Manifest] = {}
         self.missing: list[MissingVideo] = []
+        self.predict_root: Path | None = None
 
     @abstractmethod
     def list_split(self, split: str, class_names: Sequence[str] | None) -> Manifest:
@@ -80,6 +83,14 @@ class SplitDataModule(LightningDataModule):
         Raises:
             DatasetError: the split is missing, empty or wrong; names the file and the row.
         """
+
+    def list_to_predict(self, file: Path) -> Manifest:
+        """The videos of a list or annotation file among those to predict.
+
+        Raises:
+            DatasetError: the file is wrong, or none of its videos exists.
+        """
+        return self.list_split(os.path.abspath(file), None)
 
     def source_of(self, split: str) -> Path:
         """The folder or file that `list_split` reads, which may not exist."""
@@ -183,11 +194,7 @@ class SplitDataModule(LightningDataModule):
 
     def _read(self, name: str) -> Manifest:
         if name == "predict":
-            return list_videos(
-                self.predict_sources,
-                lambda file: self.list_split(os.path.abspath(file), None),
-                self.media,
-            )
+            return list_videos(self.predict_sources, self.list_to_predict, self.media)
         manifest = self.read_split(name)
         if name != "train":  # evaluation counts bad videos as wrong
             return manifest

@@ -90,17 +90,8 @@ def main() -> None:
         _tell_torchrun(explanation or error)
         if explanation is None or os.environ.get(SHOW_TRACEBACK):
             raise
-        print(f"hiera-video: {_with_locale(str(explanation))}", file=sys.stderr)
+        print(f"hiera-video: {explanation}", file=sys.stderr)
         sys.exit(explanation.exit_code)
-
-
-def _with_locale(message: str) -> str:
-    """Name the locale as the cause, if it lets Python read file names as ASCII only."""
-    encoding = sys.getfilesystemencoding()
-    if encoding == "utf-8":
-        return message
-    cause = f"this locale has Python read file names as {encoding}; set PYTHONUTF8=1"
-    return message.replace("the file name is not UTF-8; rename it", cause)
 
 
 def _tell_torchrun(error: Exception) -> None:

@@ -308,7 +308,7 @@ class AVADataModule(AnnotatedVideoDataModule):
         folder = os.path.join(os.path.abspath(self.root), self.videos)
         named = [Row(rows[name], os.path.join(folder, name), "") for name in truth.names]
         missing = [row for row, path in zip(named, paths, strict=True) if not path]
-        self._note_missing(split, truth.file, missing, len(named))
+        self._note_missing(split, truth.file, missing, len(named), [self.root])
         return paths
 
     def _read(self, name: str) -> Manifest:

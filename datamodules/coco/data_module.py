@@ -167,7 +167,7 @@ class CocoDataModule(AnnotatedVideoDataModule):
         ]
         paths = find_by_path(file, rows)
         missing = [row for row, path in zip(rows, paths, strict=True) if path is None]
-        self._note_missing(split, file, missing, len(rows))
+        self._note_missing(split, file, missing, len(rows), [self.root])
         present = [number for number, path in enumerate(paths) if path is not None]
         manifest = make_manifest(
             [rows[number].video for number in present],

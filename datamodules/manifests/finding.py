@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from datamodules.errors import DatasetError
 from datamodules.manifests.lists import Row, at
+from datamodules.manifests.walking import entries
 from datamodules.suffixes import VIDEO_SUFFIXES, VIDEOS
 from datamodules.wording import counted
 
@@ -41,12 +42,25 @@ def missing_videos(
 
 
 def describe_missing(
-    file: Path, missing: Sequence[MissingVideo], rows: int, noun: str = VIDEOS.noun
+    file: Path,
+    missing: Sequence[MissingVideo],
+    rows: int,
+    folders: Sequence[str | Path],
+    noun: str = VIDEOS.noun,
 ) -> str:
-    """How many videos are missing, of how many rows, and the first of them."""
+    """How many videos are missing, of how many rows, where, and the first of them.
+
+    Args:
+        file: the annotation file.
+        missing: at least one.
+        rows: of the file.
+        folders: that relative paths were looked up in.
+        noun: what the message calls the files.
+    """
+    places = " and ".join(os.path.abspath(folder) for folder in folders)
     return (
         f"{file}: {len(missing)} of {counted(rows, noun)} "
-        f"{'is' if len(missing) == 1 else 'are'} missing, the first in row "
+        f"{'is' if len(missing) == 1 else 'are'} missing in {places}, the first in row "
         f"{missing[0].row}: {missing[0].video}"
     )
 
@@ -113,27 +127,25 @@ def _files_by_stem(folder: str, without: Collection[str]) -> dict[str, list[str]
     subfolders = [""]  # grows while the first, the folder itself, is listed
     for subfolder in subfolders:
         try:
-            with os.scandir(os.path.join(folder, subfolder)) as entries:
-                for entry in entries:
-                    stem, suffix = os.path.splitext(entry.name)
-                    if suffix.lower() in VIDEO_SUFFIXES and entry.is_file():
-                        files.setdefault(stem, []).append(os.path.join(subfolder, entry.name))
-                    elif subfolder or entry.name.startswith(".") or entry.name in without:
-                        continue
-                    elif entry.is_dir():
-                        subfolders.append(entry.name)
+            found, folders = entries(os.path.join(folder, subfolder))
         except OSError as error:
             raise DatasetError(
                 f"{error.filename}: {error.strerror}; set data.videos to the folder of the videos"
             ) from None
+        for entry in found:
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix.lower() in VIDEO_SUFFIXES and entry.is_file():  # not a link to nothing
+                files.setdefault(stem, []).append(os.path.join(subfolder, entry.name))
+        if not subfolder:
+            subfolders += [entry.name for entry in folders if entry.name not in without]
     return files
 
 
 def _entries(folder: str) -> dict[str, bool]:
     """Whether each entry of a folder is a folder, by name; empty if there is no such folder."""
     try:
-        with os.scandir(folder) as entries:
-            return {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        with os.scandir(folder) as found:
+            return {entry.name: entry.is_dir(follow_symlinks=False) for entry in found}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:

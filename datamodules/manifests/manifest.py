@@ -5,6 +5,7 @@ as every look at one of a million strings changes its reference count.
 """
 
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -115,12 +116,15 @@ def make_manifest(
         root: folder that all paths lie below.
 
     Raises:
-        DatasetError: a file name is not UTF-8.
+        DatasetError: a file name is not UTF-8, or the locale lets Python read none that is.
     """
     try:
         column = pa.array(paths, pa.string())
     except UnicodeEncodeError as error:
         name = os.fsencode(error.object)
-        raise DatasetError(f"{name!r}: the file name is not UTF-8; rename it") from None
+        reason, encoding = "the file name is not UTF-8; rename it", sys.getfilesystemencoding()
+        if encoding != "utf-8":
+            reason = f"this locale has Python read file names as {encoding}; set PYTHONUTF8=1"
+        raise DatasetError(f"{name!r}: {reason}") from None
     table = pa.table({"path": column, "label": pa.array(labels, pa.int64())})
     return Manifest(table, tuple(class_names), root)

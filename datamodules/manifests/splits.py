@@ -15,6 +15,7 @@ from datamodules.manifests.lists import NO_LABEL, Row, rows_by_video
 from datamodules.manifests.manifest import Manifest, make_manifest
 from datamodules.manifests.parquet import find_manifest, pc, read_manifest
 from datamodules.manifests.text_lists import read_list
+from datamodules.manifests.walking import entries, files_below, walk_files
 from datamodules.suffixes import EITHER, PICTURES, VIDEOS, Media, kind_of
 from datamodules.wording import counted, did_you_mean
 
@@ -121,9 +122,9 @@ def list_split(
     if manifest.missing:
         missing = missing_videos("", source, root, manifest.missing)
         noun = kind_of(row.video for row in rows).noun
-        message = describe_missing(source, missing, len(rows), noun)
+        message = describe_missing(source, missing, len(rows), [root], noun)
         if not len(manifest):
-            raise DatasetError(f"{message}; is {os.path.abspath(root)} their root?")
+            raise DatasetError(f"{message}; is that their root?")
         log.warning(message)
     return manifest
 
@@ -173,18 +174,16 @@ def split_folders(folder: Path) -> list[Path]:
 
 def class_folders(folder: Path) -> tuple[str, ...]:
     """Names of the folders in a folder, sorted, without hidden ones."""
-    return tuple(
-        sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    )
+    return tuple(entry.name for entry in entries(folder)[1])
 
 
 def media_of_folder(folder: Path) -> Media:
     """What a folder is taken to hold: PICTURES if some but no video lies below it, else VIDEOS."""
     found = VIDEOS
-    for _, _, names in os.walk(folder):
-        if any(map(VIDEOS.has, names)):
+    for path in walk_files(folder):
+        if VIDEOS.has(path):
             return VIDEOS
-        if found is VIDEOS and any(map(PICTURES.has, names)):
+        if found is VIDEOS and PICTURES.has(path):
             found = PICTURES
     return found
 
@@ -222,28 +221,24 @@ def list_videos(
                 raise DatasetError(f"{source}: its videos are packed; predict them alone")
             paths += [manifest.path(i) for i in range(len(manifest))]
             continue
-        is_folder = source.is_dir()
-        videos = [str(p) for p in (_files_below(source, media) if is_folder else [source])]
-        if is_folder:
-            _report_skipped(source, videos)
-        paths += videos
+        if not source.is_dir():
+            paths.append(str(source))
+            continue
+        files = files_below(source)
+        _report_skipped(source, _others(files, media))
+        paths += filter(media.has, files)
     if not paths:
         raise DatasetError(f"{', '.join(map(str, sources))}: no {media.noun[:-1]} files found")
     return make_manifest(paths, [NO_LABEL] * len(paths), ())
 
 
-def _files_below(folder: Path, media: Media) -> list[Path]:
-    """Files of a kind at any depth, sorted."""
-    return sorted(path for path in folder.rglob("*") if media.has(path))
+def _others(files: Iterable[str], media: Media) -> list[str]:
+    """The files that are not of a kind."""
+    return [path for path in files if not media.has(path)]
 
 
-def _report_skipped(folder: Path, videos: Iterable[str]) -> None:
-    """Say in one line how many files below a folder are not used, but for hidden ones."""
-    used, skipped = set(videos), []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (os.path.join(parent, name) for name in names if not name.startswith("."))
-        skipped += [path for path in paths if path not in used]
+def _report_skipped(folder: Path, skipped: Sequence[str]) -> None:
+    """Say in one line how many files below a folder are not used."""
     if skipped:
         files = "1 file is" if len(skipped) == 1 else f"{len(skipped)} files are"
         log.warning(f"{folder}: {files} skipped, such as {min(skipped)}")
@@ -278,21 +273,19 @@ def _read_class_folders(folder: Path, class_names: Sequence[str] | None, media: 
             f"{folder / unknown[0]}: not one of the {len(names)} known classes; "
             f"rename the folder, or extend data.class_names{did_you_mean(unknown[0], names)}"
         )
-    if not folders and (flat := [str(path) for path in _files_below(folder, media)]):
-        _report_skipped(folder, flat)
+    direct = [entry.path for entry in entries(folder)[0]]
+    if not folders and (flat := list(filter(media.has, direct))):
+        _report_skipped(folder, _others(direct, media))
         return make_manifest(flat, [NO_LABEL] * len(flat), (), str(folder))
-    videos = [
-        (str(path), i)
-        for i, name in enumerate(names)
-        for path in _files_below(folder / name, media)
-    ]
+    below = [(path, i) for i, name in enumerate(names) for path in files_below(folder / name)]
+    videos = [(path, i) for path, i in below if media.has(path)]
     if not videos:
-        direct = sum(media.has(path) for path in folder.iterdir())
-        found = f"{counted(direct, media.noun)} directly in it, none in its folders"
+        beside = sum(map(media.has, direct))
+        found = f"{counted(beside, media.noun)} directly in it, none in its folders"
         raise DatasetError(
-            f"{folder}: {found if direct else f'no {media.noun}'}; expected one folder of "
+            f"{folder}: {found if beside else f'no {media.noun}'}; expected one folder of "
             f"{media.noun} per class"
         )
     paths, labels = zip(*videos, strict=True)
-    _report_skipped(folder, paths)
+    _report_skipped(folder, direct + _others((path for path, _ in below), media))
     return make_manifest(paths, labels, names, str(folder))

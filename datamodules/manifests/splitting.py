@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.errors import DatasetError
-from datamodules.manifests.splits import class_folders
+from datamodules.manifests.splits import class_folders, split_folders
+from datamodules.manifests.walking import files_below
 from datamodules.suffixes import EITHER, VIDEOS
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
@@ -37,8 +38,8 @@ def split_folder(
         The number of videos in each split.
 
     Raises:
-        DatasetError: there are no class folders, a class has fewer than three videos, or ``target``
-            holds other files.
+        DatasetError: there are no class folders, or they are splits; a class has fewer than three
+            videos, or ``target`` holds other files.
         ValueError: ``shares`` are not three positive numbers.
     """
     if len(shares) != len(SPLITS) or min(shares) <= 0:
@@ -47,11 +48,15 @@ def split_folder(
     names = class_folders(source) if source.is_dir() else ()
     if not names:
         raise DatasetError(f"{source}: no class folders; expected one folder of videos per class")
+    if splits := [folder.name for folder in split_folders(source)]:
+        raise DatasetError(
+            f"{source}: {', '.join(splits)} are splits, not classes; it is divided already"
+        )
     rng, cuts = np.random.default_rng(seed), np.cumsum(shares)[:-1] / sum(shares)
     links: dict[Path, Path] = {}
     counts: dict[str, int] = dict.fromkeys(SPLITS, 0)
     for name in names:
-        files = sorted(filter(EITHER.has, (source / name).rglob("*")))
+        files = [Path(path) for path in files_below(source / name) if EITHER.has(path)]
         videos = list(filter(VIDEOS.has, files)) or files  # pictures may lie beside videos
         if len(videos) < len(SPLITS):
             raise DatasetError(

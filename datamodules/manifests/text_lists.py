@@ -14,7 +14,7 @@ _LINE_END = re.compile(r"\r\n?|\n")
 _SEVERAL_IDS = re.compile(r"\d+(\s*[\s,;|]\s*\d+)+")
 
 
-def read_list(source: Path, root: Path) -> list[Row]:
+def read_list(source: Path, root: Path, may_leave: bool = False) -> list[Row]:
     """Read a list: a CSV file, or lines ``path label`` as PySlowFast writes them.
 
     A header may name the columns, in any order and any usual spelling; other columns are ignored.
@@ -24,10 +24,12 @@ def read_list(source: Path, root: Path) -> list[Row]:
 
     Args:
         source: the file.
-        root: folder to which its paths are relative and which none may leave.
+        root: folder to which its paths are relative.
+        may_leave: whether paths may leave the root.
 
     Raises:
-        DatasetError: a row is wrong, or there is none; names the file and the row.
+        DatasetError: a row is wrong or leaves the root, or there is none; names the file and the
+            row.
     """
     lines, comments = [], []
     for number, line in enumerate(_LINE_END.split(read_text(source)), 1):
@@ -53,9 +55,13 @@ def read_list(source: Path, root: Path) -> list[Row]:
         cells = layout.split_line(line)
         if fault := _fault(cells, line.strip(), layout):
             raise DatasetError(f"{at(source, number)}: {fault}")
-        video = inside(base, cells[layout.path], f"{source}, row {number}")
+        path = cells[layout.path]
+        if may_leave:
+            video = os.path.normpath(os.path.join(base, path))
+        else:
+            video = inside(base, path, f"{source}, row {number}")
         if video == base:
-            raise DatasetError(f"{at(source, number)}: {cells[layout.path]!r} is not a file")
+            raise DatasetError(f"{at(source, number)}: {path!r} is not a file")
         rows.append(Row(number, video, "" if layout.label is None else cells[layout.label]))
         if layout.split is not None:
             splits.add(cells[layout.split])

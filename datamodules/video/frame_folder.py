@@ -17,7 +17,7 @@ from PIL import Image
 from datamodules.errors import VideoDecodeError
 from datamodules.video.decoding import Crop, checked_crop, checked_size, scale
 
-_PICTURE = re.compile(r"(.*?)(\d+)(\.(?:jpg|jpeg|png))", re.IGNORECASE)
+_PICTURE = re.compile(r"((?!\.).*?)(\d+)(\.(?:jpg|jpeg|png))", re.IGNORECASE)  # not hidden
 # What Pillow raises for damaged files, and for pictures that would fill the memory.
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _TOLERANCE = 1e-6  # of a frame: a computed time may fall just short of the frame's start

@@ -24,7 +24,8 @@ def run(words: Sequence[str]) -> None:
     for option, number in options.items():
         if number is not None and number <= 0:
             raise UsageError(f"{option} must be positive, not {number:g}")
-    from datamodules.manifests.splits import list_split, list_videos
+    from datamodules.manifests.predicted_lists import list_to_predict
+    from datamodules.manifests.splits import list_videos
     from datamodules.suffixes import PICTURES, VIDEOS
     from hiera_video.predicting.embed_files import embed_files
     from hiera_video.predicting.embedding import EmbeddingOptions
@@ -32,7 +33,7 @@ def run(words: Sequence[str]) -> None:
 
     model, *sources = arguments.words
     media = PICTURES if read_trained(model).description.is_of_images else VIDEOS
-    videos = list_videos(sources, lambda file: list_split(file, file.parent, None), media)
+    videos = list_videos(sources, lambda file: list_to_predict(file, [file.parent]), media)
     options = EmbeddingOptions(
         arguments.stride, arguments.window, arguments.views, arguments.stage, arguments.pool
     )

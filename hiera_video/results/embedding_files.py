@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datamodules.files import atomic_file
+from datamodules.manifests.walking import files_below
 from hiera_video.errors import EmbeddingError
 
 TABLE = "embeddings.parquet"  # its name in a folder
@@ -201,7 +202,7 @@ def read_blocks(source: str | Path) -> Iterator[Block]:
     try:
         if file.is_file():
             yield from _table_blocks(file)
-        elif archives := sorted(source.rglob("*.npz")):
+        elif archives := [Path(path) for path in files_below(source) if path.endswith(".npz")]:
             yield from _npz_blocks(archives)
         else:
             raise EmbeddingError(f"{source}: no {TABLE} and no .npz files, as `embed` writes them")

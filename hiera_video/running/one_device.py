@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from datamodules.clips.videos import ClipFormat
-from datamodules.manifests.splits import list_split, list_videos
+from datamodules.manifests.manifest import Manifest
+from datamodules.manifests.predicted_lists import list_to_predict
+from datamodules.manifests.splits import list_videos
 from datamodules.suffixes import VIDEOS, Media
 from hiera_video.errors import UsageError
 from hiera_video.weights.load import load_weights
@@ -26,9 +29,21 @@ def videos_of(config: DictConfig, media: Media = VIDEOS) -> list[str]:
     Raises:
         DatasetError: a path does not exist, or no video is found.
     """
-    sources = config.data.get("predict", ())
-    listed = list_videos(sources, lambda file: list_split(file, Path(), None), media)
+    given = given_root(config)
+
+    def read(file: Path) -> Manifest:
+        own = [file.parent, Path(config.data.get("root", file.parent)).expanduser()]
+        return list_to_predict(file, [given] if given else own)
+
+    listed = list_videos(config.data.get("predict", ()), read, media)
     return [listed.path(i) for i in range(len(listed))]
+
+
+def given_root(config: DictConfig) -> Path | None:
+    """``data.root`` if the command line sets it, for lists to predict; None if it does not."""
+    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+    is_given = any(word.lstrip("+").startswith("data.root=") for word in words)
+    return Path(config.data.root).expanduser() if is_given else None
 
 
 def clip_of(config: DictConfig) -> ClipFormat:

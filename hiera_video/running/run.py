@@ -35,6 +35,7 @@ from hiera_video.running.choices import (
 from hiera_video.running.compose import SECTIONS
 from hiera_video.running.folders import locked, refuse_earlier_run
 from hiera_video.running.making import made
+from hiera_video.running.one_device import given_root
 from hiera_video.running.predict_actions import detects_actions, predict_actions
 from hiera_video.running.predict_along import predict_classes_along
 from hiera_video.running.predict_instances import finds_objects, predict_objects
@@ -165,6 +166,7 @@ def _start(config: DictConfig, checkpoint: Path | None) -> _Start:
 def _data_and_task(config: DictConfig, classes: Classes) -> tuple[Any, Any]:
     """The data module and the task, both with the classes of the weights."""
     data = made(config, "data")
+    data.predict_root = given_root(config)
     task = made(config, "task")
     if classes.names and hasattr(task, "class_names"):
         task.class_names = classes.names

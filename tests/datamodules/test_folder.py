@@ -189,11 +189,12 @@ def test_listed_videos_that_do_not_exist_are_found_before_training(root, tmp_pat
     (root / "some.txt").write_text("train/a/0.mp4 1\nval/b/2.mp4 2\ngone/x.mp4 3\n")
     options = {"train": "some.txt", "val": None, "batch_size": 1}
     options["missing_videos"] = tmp_path / "missing.csv"
-    message = r"some.txt: 1 of 3 videos is missing, the first in row 3: gone/x.mp4 \(33.3%, and"
+    message = f"some.txt: 1 of 3 videos is missing in {root}, the first in row 3: gone/x.mp4 "
+    message += r"\(33.3%, and"
     with pytest.raises(DatasetError, match=message):
         loaded(root, "fit", **options)
     data = loaded(root, "fit", max_missing_share=0.4, **options)
-    assert "1 of 3 videos is missing" in caplog.text
+    assert f"1 of 3 videos is missing in {root}, the first" in caplog.text
     assert len(data.manifests["train"]) == 2
     assert data.class_names == ("1", "2", "3")
     assert (tmp_path / "missing.csv").read_text().splitlines()[1:] == [
@@ -214,6 +215,44 @@ def test_a_list_is_predicted_without_its_labels(root, tmp_path):
         expected = [*videos, videos[0], videos[0]][: 2 if len(sources) == 1 else 4]
         assert paths == [str(root / video) for video in expected]
         assert {manifest.label(i) for i in range(len(manifest))} == {-1}
+
+
+def predicted(root, lists, predict_root=None):
+    data = VideoFolderDataModule(root, predict=[str(file) for file in lists], **CLIP)
+    data.predict_root = predict_root
+    data.setup("predict")
+    manifest = data.manifests["predict"]
+    return data, [manifest.path(i) for i in range(len(manifest))]
+
+
+def test_paths_of_a_list_to_predict_start_from_its_folder_or_else_from_the_root(
+    root, tmp_path, caplog
+):
+    file, own = tmp_path / "lists/list.txt", tmp_path / "lists/train/b/2.mp4"
+    file.parent.mkdir()
+    file.write_text("train/b/2.mp4\ntrain/b/gone.mp4\n")
+    missing = "list.txt: 1 of 2 videos is missing in {}, the first in row 2: train/b/gone.mp4"
+    for case in range(3):
+        if case == 1:
+            own.parent.mkdir(parents=True)
+            own.touch()
+        caplog.clear()
+        folder = root if case != 1 else file.parent
+        _, paths = predicted(root, [file], root if case == 2 else None)
+        assert paths == [str(folder / "train/b/2.mp4")]
+        assert missing.format(folder) in caplog.text
+    file.write_text(f"../lists/train/b/2.mp4\n{root}/train/b/2.mp4\n")  # may lead anywhere
+    assert predicted(root, [file])[1] == [str(own), str(root / "train/b/2.mp4")]
+
+
+def test_a_list_to_predict_of_which_nothing_is_there(root, tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_text("gone.mp4\ngone.mp4\n")
+    missing = "list.txt: 2 of 2 videos are missing in {}, the first in row 1: gone.mp4; "
+    advice = "data.root=DIR names another folder$"
+    for given, places in ((None, f"{tmp_path} and {root}"), (root, root)):
+        with pytest.raises(DatasetError, match=missing.format(places) + advice):
+            predicted(root, [file], given)
 
 
 def test_what_was_prepared_comes_first(root, tmp_path):

@@ -88,9 +88,8 @@ def test_fit_test_and_predict(kinetics, caplog):
     data = module(kinetics, repeats=2, max_missing_share=0.1, num_classes=2)
     with caplog.at_level(logging.WARNING):
         data.setup("fit")
-    assert "1 of 11 videos is missing, the first in row 12: train/gone_000001_000011" in (
-        caplog.text
-    )
+    places = f"{kinetics}, the first in row 12"
+    assert f"1 of 11 videos is missing in {places}: train/gone_000001_000011" in caplog.text
     assert data.class_names == ("eating 'übung', quick", "jumping (high)")
     train = data.manifests["train"]
     assert [train.label(i) for i in range(10)] == [1, 0] * 5
@@ -129,9 +128,13 @@ def test_videos_lie_flat_or_in_folders_whose_names_may_have_changed(tmp_path):
         touch(tmp_path / "clips" / name)
     touch(tmp_path / "clips/z_000001_000011.webm")
     touch(tmp_path / "clips/notes_000001_000011.txt")
+    touch(tmp_path / "clips/.trash/z_000001_000011.mp4")
+    touch(tmp_path / "clips/v_000001_000011.mp4/clip.mp4")  # a folder of that name
+    (tmp_path / "clips/z_000001_000011.mp4").symlink_to(tmp_path / "nothing.mp4")
     text = f"{HEADER}a b,x,417.0,427.,train,0\n"
     text += "\"ride 'a' horse (quick)\",y,0,10,train,0\na b,z,1,11,train,0\n"
     write(tmp_path / "annotations/train.csv", text)
+    touch(tmp_path / "annotations/._train.csv")  # as macOS writes it
     rows, _ = listed(tmp_path, videos={"train": "clips"})
     assert rows == [
         ("clips/a b/x_000417_000427.mp4", "a b"),
@@ -229,7 +232,9 @@ def test_missing_videos_are_listed_and_too_many_are_an_error(tmp_path):
     file = tmp_path / "lists/missing.csv"
     rows, data = listed(tmp_path, missing_videos=file)
     assert len(rows) == 19
-    with pytest.raises(DatasetError, match=r"1 of 2 videos is missing, the first in row 2: ") as e:
+    with pytest.raises(
+        DatasetError, match=r"1 of 2 videos is missing in .*, the first in row 2: "
+    ) as e:
         data.list_split("val", ["a"])
     assert str(e.value).endswith(f"(50.0%, and data.max_missing_share=0.05); listed in {file}")
     with open(file, newline="") as opened:

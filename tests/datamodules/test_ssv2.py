@@ -167,7 +167,8 @@ def test_missing_and_repeated_videos(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert len(data.list_split("train", None)) == 19
     assert f"{file}: repeats 1 of its 21 rows; each is used once" in caplog.text
-    assert f"{file}: 1 of 20 videos is missing, the first in row 20: {VIDEOS}/119" in caplog.text
+    missing = f"1 of 20 videos is missing in {tmp_path}, the first in row 20: {VIDEOS}/119"
+    assert f"{file}: {missing}" in caplog.text
     assert (tmp_path / "missing.csv").read_text() == (
         f"split,video,file,row\ntrain,{VIDEOS}/119,{file},20\n"
     )

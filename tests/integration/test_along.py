@@ -50,6 +50,31 @@ def test_a_run_is_enough(workspace, finetuned, videos):
     assert hear(out / "lamp.mp4")[0] == "aac"
 
 
+@pytest.mark.parametrize("along", [[], ["stride=1"]])
+def test_a_list_is_relative_to_itself_or_to_the_root_that_is_given(
+    workspace, finetuned, videos, along
+):
+    name = f"listed{len(along)}"
+
+    def predict(*words, code=0):
+        return run("predict", finetuned[0], *along, *CPU, *words, cwd=workspace, code=code)
+
+    def predicted(out):
+        file = workspace / out / "lamp.jsonl" if along else workspace / out
+        return [json.loads(line).get("path") for line in file.read_text().splitlines()]
+
+    (videos / "list.txt").write_text("lamp.mp4\n")
+    (workspace / "lists").mkdir(exist_ok=True)
+    (workspace / "lists/list.txt").write_text("lamp.mp4\n")
+    outs = [f"{name}-{i}{'' if along else '.jsonl'}" for i in range(2)]
+    predict("long/list.txt", f"out={outs[0]}")
+    predict("lists/list.txt", "data.root=long", f"out={outs[1]}")
+    assert predicted(outs[0]) == predicted(outs[1])
+    output = predict("lists/list.txt", f"out={name}-none", code=2)
+    missing = f"1 of 1 video is missing in {workspace}/lists and {workspace}/data/synthetic"
+    assert missing in output.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("words", "message", "code"),
     [

@@ -85,7 +85,7 @@ def test_without_any_video_there_still_is_a_diagnosis(check, root):
     assert lines[:3] == [
         f"missing  videos/a: {truth}, row 1",
         f"missing  videos/b: {truth}, row 4",
-        f"wrong  {truth}: 2 of 2 videos are missing, the first in row 1: videos/a",
+        f"wrong  {truth}: 2 of 2 videos are missing in {root}, the first in row 1: videos/a",
     ]
     assert "val: videos that are missing: 2: a, b" in lines
     assert "2 of 2 videos and 1 annotation have faults" in errors

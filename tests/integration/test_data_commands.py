@@ -195,7 +195,8 @@ def test_what_a_list_names_is_looked_for_before_anything_is_decoded(data, comman
     assert out.splitlines()[0] == "missing  gone.mp4: videos/list.csv, row 3"
     assert err.splitlines()[-1] == "hiera-video: 1 of 3 videos has faults"
     out, _ = command("prepare", "videos/list.csv", "--out", "ready")
-    assert "1 of 3 videos is missing, the first in row 3: gone.mp4" in caplog.text
+    places = f"{data}, the first in row 3"
+    assert f"1 of 3 videos is missing in {places}: gone.mp4" in caplog.text
     assert "list.csv: 2 videos of 2 classes: first 'run' 0, last 'walk' 2, smallest 'run' 0" in out
     words = ("--config", "folder/finetune", "data.root=videos", "data.train=list.csv")
     out, _ = command("check", *words, "data.val=null", "data.test=null", code=1)

@@ -125,6 +125,9 @@ def test_what_holds_no_features(tmp_path):
     pq.write_table(pa.table({"path": ["a"]}), tmp_path / "b.parquet")
     with pytest.raises(EmbeddingError, match="cannot be read as features"):
         next(read_blocks(tmp_path / "b.parquet"))
+    (tmp_path / "._a.npz").touch()  # as macOS writes it
+    with pytest.raises(EmbeddingError, match=r"no embeddings.parquet and no .npz files"):
+        next(read_blocks(tmp_path))
     np.savez(tmp_path / "a.npz", other=np.zeros(3))
     with pytest.raises(EmbeddingError, match="cannot be read as features"):
         next(read_blocks(tmp_path))

@@ -428,7 +428,9 @@ def test_all_videos_are_missing(root):
 
 def test_names_that_no_file_can_have_are_missing(root):
     write(root, "ava_val_v2.2.csv", [*TRUTH, f"{'x' * 300},2,{RED},12,0"])
-    with pytest.raises(DatasetError, match="1 of 3 videos is missing, the first in row 5"):
+    with pytest.raises(
+        DatasetError, match=f"1 of 3 videos is missing in {root}, the first in row 5"
+    ):
         make(root).setup("test")
 
 
@@ -620,5 +622,9 @@ def test_folders_of_pictures(tmp_path):
     (tmp_path / "notes.txt").write_text("")
     assert not holds_pictures(str(tmp_path))
     assert not holds_pictures(str(tmp_path / "notes.txt"))
+    (tmp_path / "._v_000001.jpg").write_text("")  # as macOS writes it
+    assert not holds_pictures(str(tmp_path))
+    with pytest.raises(VideoDecodeError, match="no numbered"):
+        FrameFolder(str(tmp_path))
     (tmp_path / "v_000001.JPG").write_text("")
     assert holds_pictures(str(tmp_path))

@@ -226,7 +226,9 @@ def test_check_names_the_pictures_whose_size_training_refuses(tmp_path, orientat
 def test_missing_pictures_are_counted_and_refused(tmp_path):
     write(tmp_path)
     (tmp_path / "train" / "3.png").unlink()
-    with pytest.raises(DatasetError, match=r"1 of 3 images is missing, the first in .*3\.png"):
+    with pytest.raises(
+        DatasetError, match=r"1 of 3 images is missing in .*, the first in .*3\.png"
+    ):
         started(tmp_path)
     data = started(tmp_path, max_missing_share=0.5, batch_size=2)
     assert len(data.manifests["val"]) == 2

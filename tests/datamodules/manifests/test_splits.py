@@ -8,6 +8,7 @@ import pytest
 from datamodules.errors import DatasetError
 from datamodules.manifests.lists import NO_LABEL
 from datamodules.manifests.parquet import ManifestMetadata, write_manifest
+from datamodules.manifests.predicted_lists import list_to_predict
 from datamodules.manifests.splits import (
     list_split,
     list_videos,
@@ -20,7 +21,7 @@ from datamodules.suffixes import EITHER, PICTURES, VIDEOS, kind_of
 
 def videos_of(sources):
     """Lists among the sources are relative to their folders."""
-    return list_videos(sources, lambda file: list_split(file, file.parent, None))
+    return list_videos(sources, lambda file: list_to_predict(file, [file.parent]))
 
 
 def touch(path):
@@ -53,6 +54,33 @@ def test_class_folders_are_sorted_and_other_files_left_out(tmp_path, caplog):
     assert caplog.messages == [
         f"{tmp_path / 'jump'}: 1 file is skipped, such as {tmp_path / 'jump/notes.txt'}"
     ]
+
+
+def test_hidden_files_and_folders_with_such_a_name_are_no_videos(tmp_path, caplog):
+    video = touch(tmp_path / "walk/a.mp4")
+    for name in ("walk/._a.mp4", "walk/.DS_hidden.mp4", "walk/.cache/b.mp4", "._c.mp4"):
+        touch(tmp_path / name)
+    (tmp_path / "walk/empty.mp4").mkdir()
+    assert rows(read_split(tmp_path, tmp_path, None)) == [(str(video), 0)]
+    assert rows(videos_of([tmp_path])) == [(str(video), NO_LABEL)]
+    (tmp_path / "walk/empty.mp4").rmdir()
+    assert rows(read_split(tmp_path / "walk", tmp_path, None)) == [(str(video), NO_LABEL)]
+    assert caplog.messages == []
+    video.unlink()
+    for read in (lambda: read_split(tmp_path, tmp_path, None), lambda: videos_of([tmp_path])):
+        with pytest.raises(DatasetError, match=r": no video"):
+            read()
+
+
+def test_folders_of_a_class_may_be_links_and_files_links_to_nothing(tmp_path, caplog):
+    inside, outside = touch(tmp_path / "clips/walk/a.mp4"), touch(tmp_path / "more/b.mp4")
+    (tmp_path / "clips/walk/more").symlink_to(outside.parent)
+    (tmp_path / "clips/walk/all").symlink_to(tmp_path / "clips")
+    (tmp_path / "clips/walk/gone.mp4").symlink_to(tmp_path / "gone.mp4")
+    found = [str(inside), f"{inside.parent}/gone.mp4", f"{inside.parent}/more/b.mp4"]
+    assert rows(read_split(tmp_path / "clips", tmp_path, None)) == [(path, 0) for path in found]
+    assert rows(videos_of([inside.parent])) == [(path, NO_LABEL) for path in found]
+    assert caplog.messages == []
 
 
 OLD_AND_RARE = (".3gp", ".3g2", ".asf", ".gif", ".m2ts", ".mts", ".mxf", ".nut", ".ogv", ".VOB")
@@ -116,11 +144,11 @@ def test_files_that_a_list_names_are_looked_for_at_once(tmp_path, caplog, monkey
     assert len(asked) == 3  # folders, not files
     assert len(manifest) == 20
     assert manifest.class_names == ("a", "b", "c")
-    assert "list.csv: 1 of 21 videos is missing, the first in row 2: gone/x.mp4" in caplog.text
+    assert f"1 of 21 videos is missing in {tmp_path}, the first in row 2: gone/x.mp4" in caplog.text
     (missing,) = manifest.missing
     assert (missing.number, missing.video) == (2, f"{tmp_path}/gone/x.mp4")
     write(source, "gone/x.mp4,c\n")
-    with pytest.raises(DatasetError, match=r"1 of 1 video is missing, .*; is .* their root\?"):
+    with pytest.raises(DatasetError, match=r"1 of 1 video is missing in .*; is that their root\?"):
         read_split(source, tmp_path, None)
     write(source, "a.mp4,x\nv0,y\n")
     with pytest.raises(DatasetError, match=r"row 2: .*/v0 is a folder; list video files"):
@@ -233,6 +261,7 @@ def test_a_folder_holds_pictures_if_there_is_no_video(tmp_path):
     assert media_of_folder(tmp_path) is VIDEOS
     touch(tmp_path / "a/notes.txt")
     assert media_of_folder(tmp_path) is VIDEOS
+    touch(tmp_path / "a/._0.mp4")
     touch(tmp_path / "a/b/0.JPEG")
     assert media_of_folder(tmp_path) is PICTURES
     touch(tmp_path / "c.mp4")
@@ -250,4 +279,4 @@ def test_missing_pictures_of_a_list_are_called_images(tmp_path, caplog):
     touch(tmp_path / "a.png")
     source = write(tmp_path / "list.txt", "a.png\nb.png\n")
     assert len(list_split(source, tmp_path, None)) == 1
-    assert "1 of 2 images is missing, the first in row 2: b.png" in caplog.text
+    assert f"1 of 2 images is missing in {tmp_path}, the first in row 2: b.png" in caplog.text

@@ -83,6 +83,22 @@ def test_what_cannot_be_split(tmp_path):
         split_folder(source, tmp_path / "videos", (0.5, 0.5, 0))
 
 
+def test_a_folder_of_splits_is_not_split(tmp_path):
+    source = make(tmp_path / "clips", **{"train/waving": 4, "val/waving": 4, "test/waving": 4})
+    with pytest.raises(DatasetError, match="clips: train, val, test are splits, not classes; it"):
+        split_folder(source, tmp_path / "videos")
+    assert not (tmp_path / "videos").exists()
+
+
+def test_hidden_files_are_left_out_and_linked_folders_are_not(tmp_path):
+    source = make(tmp_path / "clips", waving=3)
+    other = make(tmp_path / "other", waving=3)
+    (source / "waving/._0.mp4").touch()
+    (source / "waving/more").symlink_to(other / "waving")
+    assert sum(split_folder(source, tmp_path / "videos").values()) == 6
+    assert sum(split_folder(source, tmp_path / "videos").values()) == 6  # replaces its own links
+
+
 def test_files_of_the_user_are_not_touched(tmp_path):
     source = make(tmp_path / "clips", waving=3)
     mine = tmp_path / "videos/val/waving/0.mp4"
