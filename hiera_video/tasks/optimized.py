@@ -123,7 +123,7 @@ class OptimizedTask(EvaluatedTask):
             raise MisconfigurationException(f"task.optimizer: {error}") from error
         keep_settings(optimizer)
         length = schedule_length(trainer)
-        steps, unit = length.steps, self.datamodule.unit
+        steps, unit = length.steps, getattr(self.datamodule, "unit", "videos")
         warmup = round(self.budget.in_passes(self.warmup_epochs, repeats) * length.a_pass)
         if trainer.is_global_zero:
             log.info(

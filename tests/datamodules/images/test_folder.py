@@ -78,13 +78,15 @@ def test_spatial_views_move_along_the_longer_side_alone(root):
 
 
 def test_the_order_and_the_crops_do_not_depend_on_workers_and_resume(root):
-    whole, workers, rest = (module(root, num_workers=n, batch_size=2) for n in (0, 2, 0))
-    for data in (whole, workers, rest):
+    whole, workers, stopped, rest = (
+        module(root, num_workers=n, batch_size=2) for n in (0, 2, 0, 0)
+    )
+    for data in (whole, workers, stopped, rest):
         data.setup("fit")
     expected = batches(whole)
     for one, other in zip(expected, batches(workers), strict=True):
         assert (one["video"] == other["video"]).all()
-    loader = whole.train_dataloader()
+    loader = stopped.train_dataloader()
     iterator = iter(loader)
     next(iterator)
     rest.load_state_dict(loader.state_dict())
