@@ -81,10 +81,10 @@ def _warn_of_epochs_without_validation(trainer: lightning.Trainer) -> None:
     epochs, every = trainer.max_epochs or 0, trainer.check_val_every_n_epoch
     if epochs < 1 or every is None or not (rest := epochs % every):
         return
-    which = "no epoch" if rest == epochs else f"no epoch after the {epochs - rest}th"
+    last = f"last of {epochs} epochs is" if rest == 1 else f"last {rest} of {epochs} epochs are"
     log.warning(
-        f"trainer.check_val_every_n_epoch={every}: {which} of {epochs} is validated; set a number "
-        "that divides them"
+        f"trainer.check_val_every_n_epoch={every}: the {last} not validated; set a number that "
+        f"divides {epochs}"
     )
 
 

@@ -66,7 +66,7 @@ def test_accumulated_batches_make_the_same_step(workspace):
     words += ["data.batch_size=5", "task.batch.global=10", "trainer.check_val_every_n_epoch=3"]
     output = run(*words, "run_dir=runs/accumulated", cwd=workspace)
     assert "a step is 10 videos, 10 clips: 1 process x 2 batches x 5 videos x 1 clip" in output
-    assert "check_val_every_n_epoch=3: no epoch of 2 is validated; set a number" in output
+    assert "check_val_every_n_epoch=3: the last 2 of 2 epochs are not validated" in output
     once, accumulated = (checkpoint(workspace, n) for n in ("at-once", "accumulated"))
     assert once["global_step"] == accumulated["global_step"] == 4
     for key, value in once["state_dict"].items():
