@@ -29,9 +29,10 @@ demo-pretraining: $(VENV)/installed
 demo-scratch: $(VENV)/installed
 	$(BIN)/python benchmarks/demo.py --scratch
 
-# Two halves at once, for two cores; what the one in the background prints comes at the end. Threads
-# of both on the same core would wait for one another.
-HALF := tests/integration
+# Two halves at once, for two cores: most of the integration tests, and all others. What the one in
+# the background prints comes at the end. Threads of both on the same core would wait for one another.
+OTHER := test_real_clips test_wheel
+HALF := $(filter-out $(OTHER:%=tests/integration/%.py),$(wildcard tests/integration/test_*.py))
 test: export OMP_NUM_THREADS := 1
 test: $(VENV)/installed
 	@$(BIN)/python -m pytest $(HALF) > $(VENV)/half.log 2>&1 & other=$$!; \
