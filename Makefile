@@ -31,8 +31,8 @@ demo-scratch: $(VENV)/installed
 
 # Two halves at once, for two cores: most of the integration tests, and all others. What the one in
 # the background prints comes at the end. Threads of both on the same core would wait for one another.
-OTHER := test_real_clips test_wheel
-HALF := $(filter-out $(OTHER:%=tests/integration/%.py),$(wildcard tests/integration/test_*.py))
+NOT_IN_HALF := test_real_clips test_wheel
+HALF := $(filter-out $(NOT_IN_HALF:%=tests/integration/%.py),$(wildcard tests/integration/test_*.py))
 test: export OMP_NUM_THREADS := 1
 test: $(VENV)/installed
 	@$(BIN)/python -m pytest $(HALF) > $(VENV)/half.log 2>&1 & other=$$!; \

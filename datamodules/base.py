@@ -172,10 +172,10 @@ class VideoDataModule(SplitDataModule):
         """
         clips, last = self.training_clips(self._manifest("train")), self._train_loader
         self._train_loader = self._loader(clips, self.batch_size, training=True)
-        if self._position is not None:
-            self._train_loader.load_state_dict(self._position)
-        elif last is not None and self.trainer is None:
+        if last is not None and self.trainer is None:
             self._train_loader.sampler.set_epoch(last.sampler.epoch + (not last.batches_left))
+        elif self._position is not None:
+            self._train_loader.load_state_dict(self._position)
         return self._train_loader
 
     def training_clips(self, manifest: Manifest) -> ClipDataset:
@@ -201,6 +201,8 @@ class VideoDataModule(SplitDataModule):
         has asked for the number of steps.
         """
         self._position = state_dict
+        if self.trainer is None:  # the next loader begins there, whatever the last one had
+            self._train_loader = None
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """All views of the validation videos, each once; empty where the split is None."""

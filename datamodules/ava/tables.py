@@ -12,7 +12,7 @@ from datamodules.ava.clips import open_video
 from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.manifests.finding import find_by_stem
 from datamodules.manifests.lists import Row
-from datamodules.manifests.walking import entries
+from datamodules.manifests.walking import is_hidden
 from datamodules.video.frame_folder import holds_pictures
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,8 @@ def locate_videos(
         if path and name in pictures:
             what = f"a file and a folder of pictures, {path} and {row.video}; remove one"
             fail(file, row.number, what)
-        filled = not path and os.path.isdir(row.video) and any(entries(row.video))
+        held = os.listdir(row.video) if not path and os.path.isdir(row.video) else ()
+        filled = not all(map(is_hidden, held))
         paths.append(path or (row.video if filled else ""))
     return paths
 

@@ -56,7 +56,10 @@ def _explain(arguments: argparse.Namespace) -> None:
     if isinstance(model, Reconstructor):
         raise UsageError(f"{arguments.source}: a masked autoencoder knows no classes")
     if isinstance(model, InstancePredictor):
-        raise UsageError(f"{arguments.source}: there are no maps of an instance segmentation")
+        raise UsageError(
+            f"{arguments.source}: an instance segmentation; `explain` takes classifiers and action "
+            "detectors"
+        )
     of_persons = {
         name: value
         for name in ("boxes", "person")

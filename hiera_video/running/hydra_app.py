@@ -152,7 +152,7 @@ class OwnFolder(Callback):
 def _refuse_reference(folder: Path, key: str) -> None:
     """Refuse a folder to write to in whose path Hydra would read a reference to another key."""
     if "${" in (path := os.path.abspath(folder)):
-        if _is_first():
+        if _is_first():  # Hydra may have made the folder
             remove_failed_start(folder, _names_in(folder))
         reason = f"a run cannot be in a folder with ${{ in its name; set another {key}="
         raise _ThroughHydra(UsageError(f"{path}: {reason}"))

@@ -24,4 +24,5 @@ def made(config: DictConfig, section: str) -> Any:
     OmegaConf.set_readonly(config, False)
     plain = OmegaConf.to_container(config[section], resolve=True)
     config[section] = escaped_texts(escaped_texts(plain))
+    # As a part of the whole, so that an error names the section.
     return instantiate(config[section], _convert_="all")

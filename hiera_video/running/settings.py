@@ -18,9 +18,22 @@ from hiera_video.running.words import HydraCall
 
 SECTIONS = ("model", "data", "task")
 KEY, VALUE = 30, 24  # characters of a column
+# Keys that are set from others, and what to set.
+WITHOUT_EFFECT = {
+    "task.optimizer": {
+        "lr": "set task.lr",
+        "weight_decay": "set task.weight_decay",
+        "params": "all parameters of the network that need gradients are trained",
+    },
+    "trainer": {
+        "callbacks": "add an entry to callbacks",
+        "logger": "add an entry to logger",
+        "enable_checkpointing": "set callbacks.recovery=null and callbacks.best=null",
+    },
+}
 # They follow from others.
 NOT_SET = {"task.model", "task.recipe", "model.num_classes"}
-NOT_SET |= {f"task.optimizer.{name}" for name in ("lr", "weight_decay", "params")}
+NOT_SET |= {f"{section}.{key}" for section, keys in WITHOUT_EFFECT.items() for key in keys}
 INTERNAL = ("_target_", "_partial_")
 
 

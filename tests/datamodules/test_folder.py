@@ -97,6 +97,9 @@ def test_a_loop_without_a_trainer_is_a_training(root):
     assert epochs == [[int(b["seed"]) for b in loader] for _ in range(3)]
     first = int(next(iter(data.train_dataloader()))["seed"])  # of an epoch that is not ended
     assert int(next(iter(data.train_dataloader()))["seed"]) == first
+    data.load_state_dict({"epoch": 1, "used": 2, "videos": 3})
+    resumed = [[int(b["seed"]) for b in data.train_dataloader()] for _ in range(2)]
+    assert resumed == [epochs[1][2:], epochs[2]]
 
 
 def test_views_are_left_centre_right_of_first_middle_last_frames(root):

@@ -112,7 +112,7 @@ def test_there_are_no_maps_of_objects(trained, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 2
-    assert "there are no maps of an instance segmentation" in capsys.readouterr().err
+    assert "an instance segmentation; `explain` takes classifiers" in capsys.readouterr().err
 
 
 def test_load_gives_the_objects_of_the_test(trained):

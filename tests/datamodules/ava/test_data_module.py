@@ -321,6 +321,8 @@ def test_videos_that_fail_stay_in_the_ground_truth(root, caplog):
 
 def test_missing_videos(root, caplog):
     (root / "videos" / "a.mp4").unlink()
+    (root / "videos" / "a").mkdir()
+    (root / "videos" / "a" / "._a_000001.jpg").touch()  # as macOS writes it
     with pytest.raises(DatasetError, match=r"ava_val_v2.2.csv: 1 of 2 .* first in row 1: videos/a"):
         make(root).setup("test")
     with caplog.at_level(logging.WARNING):
