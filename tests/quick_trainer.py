@@ -1,11 +1,14 @@
 """A real trainer for a test: on the CPU, quiet, and without files."""
 
+import os
 import warnings
 from contextlib import contextmanager
 
 import pytest
 from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
+
+from tests.ports import free_port
 
 
 def quick_trainer(**kwargs):
@@ -21,6 +24,10 @@ def quick_trainer(**kwargs):
         "enable_model_summary": False,
         "use_distributed_sampler": False,
     }
+    if kwargs.get("strategy") == "ddp_fork":
+        # Lightning's own choice stays in the environment, for every later trainer of this process,
+        # and is one that an outgoing connection may have got.
+        os.environ["MASTER_PORT"] = str(free_port())
     return Trainer(**{**quiet, **kwargs})
 
 

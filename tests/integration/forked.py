@@ -9,17 +9,17 @@ for tests that use `run` of `conftest.py`.
 import gc
 import json
 import os
-import random
 import runpy
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import cache, partial
 
 from tests.integration.conftest import ROOT
+from tests.ports import free_port
 
 SECONDS = 300  # that a command may take
 # Threads of so little work, on cores that others want too, would wait for one another.
@@ -63,14 +63,6 @@ class Command:
 def run(*words, cwd, code: int | None = 0, **environment) -> str:
     """Run a command to its end."""
     return Command(*words, cwd=cwd, **environment).wait(code)
-
-
-def free_port() -> int:
-    """A port that nobody listens at, and that no outgoing connection gets in the meantime."""
-    while True:
-        port = random.randrange(10_000, 32_768)  # Linux gives connections those above
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 def run_several(*words, processes, cwd, code: int | None = 0, **environment) -> str:

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from tests.integration.conftest import TINY_DATA, TINY_MAE, TINY_RUN
-from tests.integration.forked import Command, free_port
+from tests.integration.forked import Command
+from tests.ports import free_port
 
 WORDS = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_DATA, "data.batch_size=2"]
 WORDS += [word for word in TINY_RUN if not word.startswith("trainer.devices")]

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_RUN
-from tests.integration.forked import THREADS, Command, free_port, run_two
+from tests.integration.forked import THREADS, Command, run_two
+from tests.ports import free_port
 
 WORDS = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_DATA, "data.batch_size=2"]
 WORDS += [word for word in TINY_RUN if not word.startswith("trainer.devices")]
