@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 
 def check_positive(**values: float) -> None:
@@ -14,8 +15,27 @@ def check_positive(**values: float) -> None:
 def check_whole(**values: float) -> None:
     """Raise a ValueError that names the first value that is not a whole number."""
     for name, value in values.items():
-        if value != int(value):
+        if value % 1:  # of infinity, that is NaN
             raise ValueError(f"{name} must be a whole number, not {value}")
+
+
+def check_pair(
+    name: str, values: Sequence[int], parts: str = "height, width", multiple: int = 1
+) -> None:
+    """Raise a ValueError unless the values are two whole numbers above 0.
+
+    Args:
+        name: of the argument, for the message.
+        values: the argument.
+        parts: what its two numbers are, for the message.
+        multiple: of which both must be multiples.
+    """
+    pair = [values] if isinstance(values, int | float | None) else values
+    if len(pair) != 2 or not all(
+        isinstance(n, Integral) and n > 0 and n % multiple == 0 for n in pair
+    ):
+        kind = "whole numbers above 0" if multiple == 1 else f"multiples of {multiple}"
+        raise ValueError(f"{name} must be [{parts}], two {kind}, not {values}")
 
 
 def check_range(name: str, values: Sequence[float], most: float = math.inf) -> None:

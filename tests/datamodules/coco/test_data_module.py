@@ -382,6 +382,7 @@ def test_faults_are_all_listed(tmp_path):
     ("arguments", "error", "message"),
     [
         ({"size": (100, 64)}, ValueError, "multiples of 32"),
+        ({"size": 128}, ValueError, "multiples of 32, not 128"),
         ({"scale": (2.0, 0.1)}, ValueError, "scale must be above 0, in ascending order"),
         ({"num_frames": 4}, TypeError, "unexpected keyword argument 'num_frames'"),
         ({"repeats": 4}, TypeError, "unexpected keyword argument 'repeats'"),
