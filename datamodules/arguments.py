@@ -19,23 +19,20 @@ def check_whole(**values: float) -> None:
             raise ValueError(f"{name} must be a whole number, not {value}")
 
 
-def check_pair(
-    name: str, values: Sequence[int], parts: str = "height, width", multiple: int = 1
-) -> None:
-    """Raise a ValueError unless the values are two whole numbers above 0.
+def check_numbers(name: str, values: Sequence[int], parts: str, multiple: int = 1) -> None:
+    """Raise a ValueError unless the values are whole numbers above 0, one for each part.
 
     Args:
         name: of the argument, for the message.
         values: the argument.
-        parts: what its two numbers are, for the message.
-        multiple: of which both must be multiples.
+        parts: what its numbers are, such as ``height, width``.
+        multiple: of which all must be multiples.
     """
-    pair = [values] if isinstance(values, int | float | None) else values
-    if len(pair) != 2 or not all(
-        isinstance(n, Integral) and n > 0 and n % multiple == 0 for n in pair
-    ):
+    numbers = [values] if isinstance(values, int | float | None) else values
+    are_right = all(isinstance(n, Integral) and n > 0 and n % multiple == 0 for n in numbers)
+    if len(numbers) != len(parts.split(", ")) or not are_right:
         kind = "whole numbers above 0" if multiple == 1 else f"multiples of {multiple}"
-        raise ValueError(f"{name} must be [{parts}], two {kind}, not {values}")
+        raise ValueError(f"{name} must be [{parts}], {kind}, not {values}")
 
 
 def check_range(name: str, values: Sequence[float], most: float = math.inf) -> None:

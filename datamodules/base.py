@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.arguments import (
-    check_pair,
+    check_numbers,
     check_positive,
     check_range,
     check_short_side,
@@ -127,9 +127,9 @@ class VideoDataModule(SplitDataModule):
             raise ValueError(f"num_workers must be at least 0, not {num_workers}")
         check_whole(num_frames=num_frames, stride=stride, batch_size=batch_size, repeats=repeats)
         check_whole(eval_batch_size=eval_batch_size, num_workers=num_workers)
-        check_pair("size", size)
-        check_pair("val_views", val_views, "temporal, spatial")
-        check_pair("test_views", test_views, "temporal, spatial")
+        check_numbers("size", size, "height, width")
+        check_numbers("val_views", val_views, "temporal, spatial")
+        check_numbers("test_views", test_views, "temporal, spatial")
         check_range("crop_scale", crop_scale, most=1.0)
         check_range("crop_ratio", crop_ratio)
         if short_side is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.arguments import check_numbers, check_positive
 from datamodules.figures import ACTIONS, draw_action
 from datamodules.folder import VideoFolderDataModule
 from datamodules.synthetic import described_folder, write_once, write_videos
@@ -43,11 +44,8 @@ class SyntheticActionDataModule(VideoFolderDataModule):
         video_seed: int = 0,
         **kwargs,
     ) -> None:
-        if len(videos) != 3 or any(n <= 0 or n % len(NAMES) for n in videos) or unlabelled <= 0:
-            raise ValueError(
-                f"videos must be three multiples of {len(NAMES)} and unlabelled above 0, not "
-                f"{videos} and {unlabelled}"
-            )
+        check_numbers("videos", videos, "train, val, test", len(NAMES))
+        check_positive(unlabelled=unlabelled)
         splits = ("train", "val", "test", "unlabelled")
         self.description = {
             "version": VERSION,

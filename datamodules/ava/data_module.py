@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.annotated import AnnotatedVideoDataModule
-from datamodules.arguments import check_pair, check_positive, check_short_side
+from datamodules.arguments import check_numbers, check_positive, check_short_side
 from datamodules.ava.annotations import read_boxes, read_excluded
 from datamodules.ava.box_table import (
     BoxTable,
@@ -146,7 +146,7 @@ class AVADataModule(AnnotatedVideoDataModule):
                 f"box_jitter must be [width, height], each in [0, 0.5], not {box_jitter}"
             )
         if eval_pad is not None:
-            check_pair("eval_pad", eval_pad, multiple=32)
+            check_numbers("eval_pad", eval_pad, "height, width", multiple=32)
         least = crop if eval_pad is None else 1
         if eval_short_side is not None and eval_short_side < least:
             raise ValueError(f"eval_short_side must be at least {least}, not {eval_short_side}")

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.annotated import AnnotatedVideoDataModule
-from datamodules.arguments import check_pair, check_range
+from datamodules.arguments import check_numbers, check_range
 from datamodules.coco.annotations import (
     CocoAnnotations,
     CocoManifest,
@@ -93,7 +93,7 @@ class CocoDataModule(AnnotatedVideoDataModule):
             raise TypeError(
                 f"CocoDataModule.__init__() got an unexpected keyword argument {refused[0]!r}"
             )
-        check_pair("size", size, multiple=MULTIPLE)
+        check_numbers("size", size, "height, width", multiple=MULTIPLE)
         check_range("scale", scale)
         one_frame: dict[str, Any] = {"num_frames": 1, "stride": 1, "fps": 1.0, "size": tuple(size)}
         views: dict[str, Any] = {"val_views": (1, 1), "test_views": (1, 1)}

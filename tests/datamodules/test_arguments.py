@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from datamodules.arguments import check_pair, check_positive, check_whole
+from datamodules.arguments import check_numbers, check_positive, check_whole
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan])
@@ -17,20 +17,20 @@ def test_what_is_not_whole_is_named(value):
         check_whole(batch_size=8.0, repeats=value)
 
 
-def test_pairs():
-    check_pair("size", [224, 192])
-    check_pair("size", (64, 32), multiple=32)
+def test_numbers():
+    check_numbers("size", [224, 192], "height, width")
+    check_numbers("videos", (64, 32, 8), "train, val, test", multiple=8)
 
 
 @pytest.mark.parametrize(
     "values", [224, 0.5, None, "224", (224,), (224, 224, 3), (0, 8), (8, -8), (8, 8.5), (8, "8")]
 )
-def test_what_is_no_pair_is_named(values):
-    with pytest.raises(ValueError, match=r"size must be \[height, width\], two whole numbers abov"):
-        check_pair("size", values)
+def test_what_is_not_a_number_for_each_part_is_named(values):
+    with pytest.raises(ValueError, match=r"size must be \[height, width\], whole numbers above 0"):
+        check_numbers("size", values, "height, width")
 
 
 def test_multiples_are_named():
-    message = r"eval_pad must be \[height, width\], two multiples of 32, not \(64, 100\)"
+    message = r"eval_pad must be \[height, width\], multiples of 32, not \(64, 100\)"
     with pytest.raises(ValueError, match=message):
-        check_pair("eval_pad", (64, 100), multiple=32)
+        check_numbers("eval_pad", (64, 100), "height, width", multiple=32)
