@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from datamodules.coco.annotations import faults_of, read_json
+from datamodules.coco.annotations import faults_of, read_annotation
 from datamodules.coco.segmentation import draw
 from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.preparing.check import Fault
@@ -41,7 +41,7 @@ def diagnose(data: "CocoDataModule", name: str) -> Diagnosis:
     """
     try:
         file = data.truth_file(name)
-        content = read_json(file)
+        content = read_annotation(file)
     except DatasetError as error:
         return Diagnosis([Fault("wrong", str(error))], [f"{name}: no annotation"])
     faults = [Fault("wrong", f"{file}: {fault}") for fault in faults_of(content)]
