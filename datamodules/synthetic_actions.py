@@ -9,6 +9,7 @@ import numpy as np
 from datamodules.arguments import check_numbers, check_positive
 from datamodules.figures import ACTIONS, draw_action
 from datamodules.folder import VideoFolderDataModule
+from datamodules.manifests.splitting import SPLITS
 from datamodules.synthetic import described_folder, write_once, write_videos
 
 VERSION = 1  # of the drawings; a new version is a new data set
@@ -46,7 +47,7 @@ class SyntheticActionDataModule(VideoFolderDataModule):
     ) -> None:
         check_numbers("videos", videos, "train, val, test", len(NAMES))
         check_positive(unlabelled=unlabelled)
-        splits = ("train", "val", "test", "unlabelled")
+        splits = (*SPLITS, "unlabelled")
         self.description = {
             "version": VERSION,
             "videos": dict(zip(splits, (*videos, unlabelled), strict=True)),

@@ -34,9 +34,9 @@ from datamodules.ava.tables import (
 from datamodules.errors import DatasetError
 from datamodules.manifests.lists import NO_LABEL, Row, inside
 from datamodules.manifests.splits import Manifest, make_manifest
+from datamodules.manifests.splitting import SPLITS
 
 EVAL_BOXES = ("predicted", "ground_truth")
-SPLITS = ("train", "val", "test")
 
 
 class AVADataModule(AnnotatedVideoDataModule):
