@@ -32,7 +32,7 @@ from datamodules.ava.tables import (
     video_durations,
 )
 from datamodules.errors import DatasetError
-from datamodules.manifests.lists import NO_LABEL, Row, inside
+from datamodules.manifests.lists import Row, inside
 from datamodules.manifests.splits import Manifest, make_manifest
 from datamodules.manifests.splitting import SPLITS
 
@@ -299,7 +299,7 @@ class AVADataModule(AnnotatedVideoDataModule):
         """
         file = self.source_of(split)
         paths = [path for path in self._paths(split, read_boxes(file)) if path]
-        return make_manifest(paths, [NO_LABEL] * len(paths), (), os.path.abspath(self.root))
+        return make_manifest(paths, root=os.path.abspath(self.root))
 
     def _paths(self, split: str, truth: BoxTable) -> list[str]:
         """Paths of a split's videos; missing ones are counted, listed and refused if too many."""
@@ -328,9 +328,10 @@ class AVADataModule(AnnotatedVideoDataModule):
                 f"{truth.file}: no keyframe is left to load; see what is wrong with: "
                 "hiera-video check --config ..."
             )
-        columns = [paths[video] for video in keyframes.video[rows].tolist()]
         manifest = make_manifest(
-            columns, [NO_LABEL] * len(rows), self.class_names or (), os.path.abspath(self.root)
+            [paths[video] for video in keyframes.video[rows].tolist()],
+            class_names=self.class_names or (),
+            root=os.path.abspath(self.root),
         )
         return KeyframeManifest(
             manifest.table.append_column("keyframe", pa.array(rows)),
