@@ -1,7 +1,6 @@
 """Something-Something V2, as Qualcomm publishes it."""
 
 import csv
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from datamodules.annotated import AnnotatedVideoDataModule
 from datamodules.errors import DatasetError
 from datamodules.manifests.finding import Find, find_by_stem
-from datamodules.manifests.lists import Row, at, inside, read_text
+from datamodules.manifests.lists import Row, at, inside, read_json, read_text
 
 PREFIX = "something-something-v2-"  # older file names begin with it
 
@@ -61,7 +60,7 @@ class SSv2DataModule(AnnotatedVideoDataModule):
         """The rows of the published JSON file or of a list of paths."""
         if file.suffix.lower() != ".json":
             return super().read_annotation(file)
-        records = _load(file)
+        records = read_json(file)
         if not isinstance(records, list) or not records:
             raise DatasetError(f"{file}: expected a list of records with id and template")
         if not any(isinstance(record, dict) and "template" in record for record in records):
@@ -101,7 +100,7 @@ def read_labels(file: Path) -> tuple[str, ...]:
     Raises:
         DatasetError: the file is not such an object, or the ids are not 0, 1, 2 and so on.
     """
-    labels = _load(file)
+    labels = read_json(file)
     if not isinstance(labels, dict) or not labels:
         raise DatasetError(f"{file}: expected an object that maps classes to ids")
     by_id = {str(number): _class_of(name) for name, number in labels.items()}
@@ -114,15 +113,6 @@ def read_labels(file: Path) -> tuple[str, ...]:
 
 def _class_of(template: str) -> str:
     return template.replace("[", "").replace("]", "").strip()
-
-
-def _load(file: Path) -> Any:
-    try:
-        return json.loads(read_text(file))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, DatasetError):
-            raise
-        raise DatasetError(f"{file}: not JSON ({error})") from None
 
 
 def _text(record: Any, key: str, where: str) -> str:

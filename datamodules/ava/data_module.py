@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.annotated import AnnotatedVideoDataModule
-from datamodules.arguments import check_positive, check_short_side
+from datamodules.arguments import check_numbers, check_positive, check_short_side
 from datamodules.ava.annotations import read_boxes, read_excluded
 from datamodules.ava.box_table import (
     BoxTable,
@@ -32,11 +32,11 @@ from datamodules.ava.tables import (
     video_durations,
 )
 from datamodules.errors import DatasetError
-from datamodules.manifests.lists import NO_LABEL, Row, inside
+from datamodules.manifests.lists import Row, inside
 from datamodules.manifests.splits import Manifest, make_manifest
+from datamodules.manifests.splitting import SPLITS
 
 EVAL_BOXES = ("predicted", "ground_truth")
-SPLITS = ("train", "val", "test")
 
 
 class AVADataModule(AnnotatedVideoDataModule):
@@ -145,8 +145,8 @@ class AVADataModule(AnnotatedVideoDataModule):
             raise ValueError(
                 f"box_jitter must be [width, height], each in [0, 0.5], not {box_jitter}"
             )
-        if eval_pad is not None and (len(eval_pad) != 2 or any(n < 1 or n % 32 for n in eval_pad)):
-            raise ValueError(f"eval_pad must be two multiples of 32, not {list(eval_pad)}")
+        if eval_pad is not None:
+            check_numbers("eval_pad", eval_pad, "height, width", multiple=32)
         least = crop if eval_pad is None else 1
         if eval_short_side is not None and eval_short_side < least:
             raise ValueError(f"eval_short_side must be at least {least}, not {eval_short_side}")
@@ -299,7 +299,7 @@ class AVADataModule(AnnotatedVideoDataModule):
         """
         file = self.source_of(split)
         paths = [path for path in self._paths(split, read_boxes(file)) if path]
-        return make_manifest(paths, [NO_LABEL] * len(paths), (), os.path.abspath(self.root))
+        return make_manifest(paths, root=os.path.abspath(self.root))
 
     def _paths(self, split: str, truth: BoxTable) -> list[str]:
         """Paths of a split's videos; missing ones are counted, listed and refused if too many."""
@@ -328,9 +328,10 @@ class AVADataModule(AnnotatedVideoDataModule):
                 f"{truth.file}: no keyframe is left to load; see what is wrong with: "
                 "hiera-video check --config ..."
             )
-        columns = [paths[video] for video in keyframes.video[rows].tolist()]
         manifest = make_manifest(
-            columns, [NO_LABEL] * len(rows), self.class_names or (), os.path.abspath(self.root)
+            [paths[video] for video in keyframes.video[rows].tolist()],
+            class_names=self.class_names or (),
+            root=os.path.abspath(self.root),
         )
         return KeyframeManifest(
             manifest.table.append_column("keyframe", pa.array(rows)),

@@ -20,24 +20,10 @@ from datamodules.ava.box_table import (
 from datamodules.ava.tables import check_seconds, first_rows, video_durations
 from datamodules.clips.boxes import intersection_over_union
 from datamodules.errors import DatasetError
-from datamodules.preparing.check import Fault
+from datamodules.preparing.check import Diagnosis, Fault, listed
 
 if TYPE_CHECKING:
     from datamodules.ava.data_module import AVADataModule
-
-SHOWN = 8  # names or ids in a line
-
-
-class Diagnosis(NamedTuple):
-    """What was found in one split.
-
-    Attributes:
-        faults: errors; training would stop at the first.
-        lines: what the annotation holds, for people.
-    """
-
-    faults: list[Fault]
-    lines: list[str]
 
 
 class _Annotation(NamedTuple):
@@ -147,7 +133,7 @@ def _lines(data: "AVADataModule", annotation: _Annotation) -> Iterator[str]:
     )
     paths = zip(truth.names, annotation.paths, strict=True)
     if missing := [name for name, path in paths if not path]:
-        yield f"videos that are missing: {_listed(missing)}"
+        yield f"videos that are missing: {listed(missing)}"
     yield from _label_lines(data, with_box)
     if annotation.persons is None:
         yield "person boxes: none"
@@ -180,9 +166,9 @@ def _person_lines(data: "AVADataModule", truth: BoxTable, persons: BoxTable) -> 
     )
     seen = set(in_split.video.tolist())
     if without := [name for i, name in enumerate(truth.names) if i not in seen]:
-        yield f"videos without person boxes: {_listed(without)}"
+        yield f"videos without person boxes: {listed(without)}"
     if strange := sorted(set(persons.names) - set(truth.names)):
-        yield f"videos of person boxes that the ground truth lacks: {_listed(strange)}"
+        yield f"videos of person boxes that the ground truth lacks: {listed(strange)}"
 
 
 def _label_lines(data: "AVADataModule", truth: BoxTable) -> Iterator[str]:
@@ -192,8 +178,8 @@ def _label_lines(data: "AVADataModule", truth: BoxTable) -> Iterator[str]:
     if not trained:
         return
     if outside := [int(action) for action in used if action not in trained]:
-        listed = _listed(outside)
-        yield f"action ids that are not in the label map, whose rows cannot match: {listed}"
+        ids = listed(outside)
+        yield f"action ids that are not in the label map, whose rows cannot match: {ids}"
     scored = sum(int(n) for action, n in zip(used, counts, strict=True) if action in evaluated)
     yield (
         f"actions: {len(trained & set(used.tolist()))} of {len(trained)} classes of the label map "
@@ -201,7 +187,7 @@ def _label_lines(data: "AVADataModule", truth: BoxTable) -> Iterator[str]:
     )
     names = dict(zip(data.action_ids, data.class_names or (), strict=False))
     if unused := [names[action] for action in sorted(evaluated - set(used.tolist()))]:
-        yield f"evaluated classes without ground truth, left out of the mean: {_listed(unused)}"
+        yield f"evaluated classes without ground truth, left out of the mean: {listed(unused)}"
 
 
 def _no_overlap(truth: BoxTable, persons: BoxTable, confident: BoxTable) -> str:
@@ -250,8 +236,3 @@ def _span(table: BoxTable) -> str:
 
 def _percentage(mask: np.ndarray) -> str:
     return f"{mask.mean() if len(mask) else 0:.1%}"
-
-
-def _listed(values: Sequence[object]) -> str:
-    shown = ", ".join(map(str, values[:SHOWN]))
-    return f"{len(values)}: {shown}" + (" ..." if len(values) > SHOWN else "")

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.errors import DatasetError
+from datamodules.manifests.lists import read_json
 from datamodules.manifests.manifest import Manifest
 
 SECTIONS = ("images", "annotations", "categories")
@@ -83,18 +84,13 @@ class CocoManifest(Manifest):
         return self.table["image"][index].as_py()
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_annotation(file: Path) -> dict[str, Any]:
     """Read an annotation file.
 
     Raises:
         DatasetError: the file cannot be read, or is not of this form.
     """
-    try:
-        content = json.loads(file.read_bytes())
-    except OSError as error:
-        raise DatasetError(f"{file}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{file}: not valid JSON ({error})") from None
+    content = read_json(file)
     for section in SECTIONS:
         values = content.get(section) if isinstance(content, dict) else None
         if not isinstance(values, list) or not all(isinstance(v, dict) for v in values):
@@ -108,9 +104,9 @@ def ground_truth(file: Path) -> dict[str, Any]:
     ``iscrowd`` is 0 and ``area``, by which objects are small, medium or large, that of the box.
 
     Raises:
-        DatasetError: see `read_json` and `faults_of`.
+        DatasetError: see `read_annotation` and `faults_of`.
     """
-    content = read_json(file)
+    content = read_annotation(file)
     for fault in faults_of(content):
         raise DatasetError(f"{file}: {fault}")
     for annotation in content["annotations"]:
@@ -123,9 +119,9 @@ def read_coco(file: Path) -> CocoAnnotations:
     """Read an annotation file for training.
 
     Raises:
-        DatasetError: see `read_json` and `faults_of`.
+        DatasetError: see `read_annotation` and `faults_of`.
     """
-    content = read_json(file)
+    content = read_annotation(file)
     for fault in faults_of(content):
         raise DatasetError(f"{file}: {fault}; see all with: hiera-video check --config ...")
     images, annotations = content["images"], content["annotations"]
@@ -157,7 +153,7 @@ def faults_of(content: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with an annotation file, one line each; such a file is not used.
 
     Args:
-        content: from `read_json`.
+        content: from `read_annotation`.
     """
     images, annotations, categories = (content[section] for section in SECTIONS)
     if not images:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.annotated import AnnotatedVideoDataModule
-from datamodules.arguments import check_range
+from datamodules.arguments import check_numbers, check_range
 from datamodules.coco.annotations import (
     CocoAnnotations,
     CocoManifest,
@@ -19,7 +20,7 @@ from datamodules.coco.annotations import (
 from datamodules.coco.pictures import EvaluationPictures, TrainingPictures
 from datamodules.errors import DatasetError
 from datamodules.manifests.finding import find_by_path
-from datamodules.manifests.lists import NO_LABEL, Row, at, inside
+from datamodules.manifests.lists import Row, at, inside
 from datamodules.manifests.splits import Manifest, make_manifest
 from datamodules.suffixes import PICTURES
 
@@ -40,8 +41,11 @@ class CocoDataModule(AnnotatedVideoDataModule):
     ``annotations`` and the root, or the path of a json file, relative to ``root``.
 
     Args:
-        *args: ``root`` and, if given, the splits, as in `VideoDataModule`. COCO publishes no
-            annotation of its test split, so ``test`` is the validation split by default.
+        root: folder of the data set.
+        train: training split.
+        val: validation split.
+        test: test split; by default the validation split, as COCO publishes no annotation of its
+            test split.
         images: folder of the pictures, relative to ``root``; ``{split}`` stands for the name of the
             split, or of its json file without the suffix. File names may have folders of their own.
         size: height and width of a picture in a batch, pixels, multiples of 32.
@@ -93,8 +97,7 @@ class CocoDataModule(AnnotatedVideoDataModule):
             raise TypeError(
                 f"CocoDataModule.__init__() got an unexpected keyword argument {refused[0]!r}"
             )
-        if len(size) != 2 or any(n < 1 or n % MULTIPLE for n in size):
-            raise ValueError(f"size must be two multiples of {MULTIPLE}, not {list(size)}")
+        check_numbers("size", size, "height, width", multiple=MULTIPLE)
         check_range("scale", scale)
         one_frame: dict[str, Any] = {"num_frames": 1, "stride": 1, "fps": 1.0, "size": tuple(size)}
         views: dict[str, Any] = {"val_views": (1, 1), "test_views": (1, 1)}
@@ -169,12 +172,8 @@ class CocoDataModule(AnnotatedVideoDataModule):
         missing = [row for row, path in zip(rows, paths, strict=True) if path is None]
         self._note_missing(split, file, missing, len(rows), [self.root])
         present = [number for number, path in enumerate(paths) if path is not None]
-        manifest = make_manifest(
-            [rows[number].video for number in present],
-            [NO_LABEL] * len(present),
-            annotations.class_names,
-            base,
-        )
+        videos = [rows[number].video for number in present]
+        manifest = make_manifest(videos, class_names=annotations.class_names, root=base)
         table = manifest.table.append_column("image", pa.array(present, pa.int64()))
         return CocoManifest(table, manifest.class_names, manifest.root, annotations=annotations)
 
@@ -206,12 +205,7 @@ class CocoDataModule(AnnotatedVideoDataModule):
         left = np.flatnonzero(annotations.num_objects()[rows] > 0)
         if not len(left):
             raise DatasetError(f"{annotations.file}: no picture has objects to learn from")
-        return CocoManifest(
-            manifest.table.take(left),
-            manifest.class_names,
-            manifest.root,
-            annotations=annotations,
-        )
+        return replace(manifest, table=manifest.table.take(left))
 
     def _read_annotations(self, split: str) -> CocoAnnotations:
         if split not in self._annotations:

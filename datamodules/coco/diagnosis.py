@@ -3,35 +3,22 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datamodules.coco.annotations import faults_of, read_json
+from datamodules.coco.annotations import faults_of, read_annotation
 from datamodules.coco.segmentation import draw
 from datamodules.errors import DatasetError, VideoDecodeError
-from datamodules.preparing.check import Fault
+from datamodules.preparing.check import Diagnosis, Fault, listed
 from datamodules.video.pictures import PictureFile
 from datamodules.wording import counted
 
 if TYPE_CHECKING:
     from datamodules.coco.data_module import CocoDataModule
 
-SHOWN = 8  # names or ids in a line
 OPENED = 1000  # pictures whose size is compared, and whose masks are drawn
 FITS = 0.5  # IoU from which a box is that of its mask
-
-
-class Diagnosis(NamedTuple):
-    """What was found in one split.
-
-    Attributes:
-        faults: errors; training would stop at the first.
-        lines: what the annotation holds, for people.
-    """
-
-    faults: list[Fault]
-    lines: list[str]
 
 
 def diagnose(data: "CocoDataModule", name: str) -> Diagnosis:
@@ -41,17 +28,16 @@ def diagnose(data: "CocoDataModule", name: str) -> Diagnosis:
     """
     try:
         file = data.truth_file(name)
-        content = read_json(file)
+        content = read_annotation(file)
     except DatasetError as error:
         return Diagnosis([Fault("wrong", str(error))], [f"{name}: no annotation"])
     faults = [Fault("wrong", f"{file}: {fault}") for fault in faults_of(content)]
     if faults:
         return Diagnosis(faults, [])
-    faults += [Fault("wrong", f"{file}: {f}") for f in _wrong_masks(content)]
-    faults += [
-        Fault("wrong", f"{file}: {f}") for f in _wrong_sizes(content, data.image_folder(name))
-    ]
-    lines = [*_counts(content), *_reasons(content, data.image_folder(name))]
+    folder = data.image_folder(name)
+    wrong, odd = _compare_masks(content)
+    faults = [Fault("wrong", f"{file}: {f}") for f in (*wrong, *_wrong_sizes(content, folder))]
+    lines = [*_counts(content), *_reasons(content, folder, odd)]
     return Diagnosis(faults, [f"{name}: {line}" for line in lines])
 
 
@@ -67,14 +53,14 @@ def _counts(content: Mapping[str, Any]) -> Iterator[str]:
     )
     used = Counter(a["category_id"] for a in annotations if not a.get("iscrowd"))
     if unused := [c["name"] for c in content["categories"] if not used[c["id"]]]:
-        yield f"categories without objects, left out of the mean: {_listed(unused)}"
+        yield f"categories without objects, left out of the mean: {listed(unused)}"
     lacking = [a["id"] for a in annotations if "area" not in a]
     if lacking:
-        yield f"annotations without an area, for which that of the box counts: {_listed(lacking)}"
+        yield f"annotations without an area, for which that of the box counts: {listed(lacking)}"
 
 
-def _reasons(content: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    """Why AP would be low or 0."""
+def _reasons(content: Mapping[str, Any], folder: Path, odd: Sequence[int]) -> Iterator[str]:
+    """Why AP would be low or 0; ``odd`` are annotations whose box is far from their mask."""
     annotations = content["annotations"]
     if not any(not a.get("iscrowd") for a in annotations):
         yield "AP would be undefined: there are no objects, or all of them are crowds"
@@ -95,30 +81,22 @@ def _reasons(content: Mapping[str, Any], folder: Path) -> Iterator[str]:
         yield ("AP would be 0: boxes look like x1, y1, x2, y2; they must be x, y, width and height")
     elif outside.any():
         ids = [annotations[i]["id"] for i in np.flatnonzero(outside)]
-        yield f"boxes that reach out of their picture, by annotation: {_listed(ids)}"
+        yield f"boxes that reach out of their picture, by annotation: {listed(ids)}"
     empty = [a["id"] for a in annotations if min(a["bbox"][2:]) == 0]
     if empty:
-        yield f"boxes without area, which no detection can match: {_listed(empty)}"
-    if odd := _odd_boxes(content):
-        yield f"boxes that do not fit their masks (IoU below {FITS:g}): {_listed(odd)}"
+        yield f"boxes without area, which no detection can match: {listed(empty)}"
+    if odd:
+        yield f"boxes that do not fit their masks (IoU below {FITS:g}): {listed(odd)}"
 
 
-def _wrong_masks(content: Mapping[str, Any]) -> Iterator[str]:
-    """Masks that cannot be drawn."""
-    for annotation, size in _chosen_objects(content):
-        try:
-            draw(annotation.get("segmentation"), *size)
-        except ValueError as error:
-            yield f"annotation {annotation['id']}: {error}"
-
-
-def _odd_boxes(content: Mapping[str, Any]) -> list[int]:
-    """Annotations whose box is far from their mask."""
-    odd = []
+def _compare_masks(content: Mapping[str, Any]) -> tuple[list[str], list[int]]:
+    """Faults of masks that cannot be drawn; annotations whose box is far from their mask."""
+    wrong, odd = [], []
     for annotation, size in _chosen_objects(content):
         try:
             mask = draw(annotation.get("segmentation"), *size)
-        except ValueError:
+        except ValueError as error:
+            wrong.append(f"annotation {annotation['id']}: {error}")
             continue
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if not len(rows):
@@ -130,7 +108,7 @@ def _odd_boxes(content: Mapping[str, Any]) -> list[int]:
         least_w, least_h = max(w, 1), max(h, 1)  # of pixels that are thinner than one
         if common < FITS * (least_w * least_h + (x2 - x1) * (y2 - y1) - common) and min(w, h) > 2:
             odd.append(annotation["id"])
-    return odd
+    return wrong, odd
 
 
 def _wrong_sizes(content: Mapping[str, Any], folder: Path) -> Iterator[str]:
@@ -161,8 +139,3 @@ def _chosen_objects(
 
 def _chosen(images: Sequence[Any]) -> Sequence[Any]:
     return images[:: -(-len(images) // OPENED)]
-
-
-def _listed(values: Sequence[object]) -> str:
-    shown = ", ".join(map(str, values[:SHOWN]))
-    return f"{len(values)}: {shown}" + (" ..." if len(values) > SHOWN else "")

@@ -197,7 +197,7 @@ class Loader:
         self, order: np.ndarray, position: int, epoch: int, reading: Callable[[int], None]
     ) -> Item:
         """The item at a position of the order, or in training the next one that can be made."""
-        manifest, failed, index, skipped = self.dataset.manifest, [], -1, 0
+        manifest, failed, skipped = self.dataset.manifest, [], 0
         for step in range(len(order)):
             index = int(order[(position + step) % len(order)])
             try:
@@ -208,10 +208,10 @@ class Loader:
             except VideoDecodeError as error:
                 failed.append(Failure(index, manifest.label(index), error.reason))
                 if not self.sampler.training or len(failed) > self.most_bad:
-                    break
-        if not failed:
-            raise DatasetError(f"none of {skipped} training items has anything to learn from")
-        return self.dataset.empty(index) | {"failed": failed}  # in training, `_note` now stops
+                    # In training, `_note` now stops.
+                    return self.dataset.empty(index) | {"failed": failed}
+        bad = f", and {len(failed)} cannot be decoded: {failed[-1].reason}" if failed else ""
+        raise DatasetError(f"none of {len(order)} training items has anything to learn from{bad}")
 
     def _open(self, epoch: int, index: int, reading: Callable[[int], None]) -> Item:
         path = self.dataset.manifest.path(index)

@@ -105,13 +105,16 @@ class Manifest:
 
 
 def make_manifest(
-    paths: Iterable[str], labels: Iterable[int], class_names: Sequence[str], root: str = ""
+    paths: Iterable[str],
+    labels: Iterable[int] | None = None,
+    class_names: Sequence[str] = (),
+    root: str = "",
 ) -> Manifest:
     """Build a manifest from paths and label ids.
 
     Args:
         paths: absolute path of each video.
-        labels: label id of each video.
+        labels: label id of each video; None: all are unknown.
         class_names: name of each label id.
         root: folder that all paths lie below.
 
@@ -126,5 +129,6 @@ def make_manifest(
         if encoding != "utf-8":
             reason = f"this locale has Python read file names as {encoding}; set PYTHONUTF8=1"
         raise DatasetError(f"{name!r}: {reason}") from None
+    labels = [NO_LABEL] * len(column) if labels is None else labels
     table = pa.table({"path": column, "label": pa.array(labels, pa.int64())})
     return Manifest(table, tuple(class_names), root)

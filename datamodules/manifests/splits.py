@@ -11,7 +11,7 @@ import pyarrow as pa
 from datamodules.errors import DatasetError
 from datamodules.manifests.finding import Find, describe_missing, find_by_path, missing_videos
 from datamodules.manifests.labels import class_ids, label_ids
-from datamodules.manifests.lists import NO_LABEL, Row, rows_by_video
+from datamodules.manifests.lists import Row, rows_by_video
 from datamodules.manifests.manifest import Manifest, make_manifest
 from datamodules.manifests.parquet import find_manifest, pc, read_manifest
 from datamodules.manifests.text_lists import read_list
@@ -229,7 +229,7 @@ def list_videos(
         paths += filter(media.has, files)
     if not paths:
         raise DatasetError(f"{', '.join(map(str, sources))}: no {media.noun[:-1]} files found")
-    return make_manifest(paths, [NO_LABEL] * len(paths), ())
+    return make_manifest(paths)
 
 
 def _others(files: Iterable[str], media: Media) -> list[str]:
@@ -276,7 +276,7 @@ def _read_class_folders(folder: Path, class_names: Sequence[str] | None, media: 
     direct = [entry.path for entry in entries(folder)[0]]
     if not folders and (flat := list(filter(media.has, direct))):
         _report_skipped(folder, _others(direct, media))
-        return make_manifest(flat, [NO_LABEL] * len(flat), (), str(folder))
+        return make_manifest(flat, root=str(folder))
     below = [(path, i) for i, name in enumerate(names) for path in files_below(folder / name)]
     videos = [(path, i) for path, i in below if media.has(path)]
     if not videos:

@@ -148,11 +148,14 @@ class LiveFrames:
         with self._changed:
             frames = self._frames
             self._first = start if self._first is None else self._first
-            if frames and start - self._first <= frames[-1].time:  # the stream has begun again
+            self._received += 1
+            if frames and start - self._first == frames[-1].time:  # never on display
+                self._dropped += 1
+                return
+            if frames and start - self._first < frames[-1].time:  # the stream has begun again
                 self._first = start - frames[-1].time - 1e-3
                 self._forget(len(frames))
             frames.append(_Kept(start - self._first, picture, arrived))
-            self._received += 1
             # The oldest is the one on display `seconds` ago.
             while len(frames) > 1 and frames[1].time <= frames[-1].time - self._seconds:
                 self._forget(1)

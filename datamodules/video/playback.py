@@ -122,10 +122,10 @@ class VideoWriter:
 
     def __exit__(self, kind: object, *_: object) -> None:
         try:
-            if kind is None and self._stream is not None:
-                self._container.mux(self._stream.encode(None))
-                self._mux_sound(None)
-            self._container.close()
+            with self._container:  # closes it
+                if kind is None and self._stream is not None:
+                    self._container.mux(self._stream.encode(None))
+                    self._mux_sound(None)
         except FFmpegError as error:
             if kind is None:  # else the first error is the one to tell
                 raise self._error(error) from error

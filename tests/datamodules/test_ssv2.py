@@ -180,8 +180,8 @@ def test_missing_and_repeated_videos(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("[{", r"train.json: not JSON"),
-        ("[" * 10**5, r"train.json: not JSON"),
+        ("[{", r"train.json: not valid JSON"),
+        ("[" * 10**5, r"train.json: not valid JSON"),
         ({"id": 1}, "expected a list of records"),
         ([], "expected a list of records"),
         ([*records(TEMPLATES[0]), {"id": "7"}], "record 2: expected an object whose template"),
