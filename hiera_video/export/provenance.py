@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 from hiera_video.errors import CheckpointError
-from hiera_video.metrics.results import METRICS
+from hiera_video.metrics.headline import headline
 from hiera_video.models.names import CHECKPOINTS
 from hiera_video.results.prediction_files import stamped
 from hiera_video.weights.description import JSON, UNKNOWN, read_description
@@ -239,7 +239,7 @@ class Measured(NamedTuple):
     """The results of a test.
 
     Attributes:
-        metrics: by name.
+        metrics: finite numbers, by the names of `headline`.
         weights_known: whether the results name the weights that were tested.
     """
 
@@ -264,7 +264,8 @@ def read_results(path: Path, weights: str | Path) -> Measured:
         reason = error.strerror if isinstance(error, OSError) else "is not JSON"
         raise CheckpointError(f"{file}: {reason}") from error
     record = record if isinstance(record, dict) else {}
-    metrics = {k: v for k, v in record.items() if ("/" in k or k in METRICS) and _is_metric(v)}
+    known = {name: value for name, value in headline(record).items() if value is not None}
+    metrics = {name: v for name, v in known.items() if abs(v) <= sys.float_info.max}
     if not metrics:
         raise CheckpointError(f"{file}: holds no metrics of a test")
     tested = record.get("weights")
@@ -281,11 +282,6 @@ def _is_of(stamp: str, weights: str | Path) -> bool:
     if not Path(weights).is_file():
         return stamp == now
     return stamp.rsplit(" ", 2)[1:] == now.rsplit(" ", 2)[1:]
-
-
-def _is_metric(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(value) <= sys.float_info.max
 
 
 def _without_none(value: Any) -> Any:

@@ -35,6 +35,7 @@ KINDS = {
     "ClassificationTask": "classification",
     "ProbingTask": "classification",
     "DetectionTask": "action detection",
+    "InstanceSegmentationTask": "instance segmentation",
 }
 
 
@@ -132,6 +133,8 @@ def _tiles(
     for name, text, best, words in (
         ("val/top1", "Top-1", max, "best validation"),
         ("val/mAP_official", "mAP", max, "best validation"),
+        ("val/mask_AP", "Mask AP", max, "best validation"),
+        ("val/box_AP", "Box AP", max, "best validation"),
         ("val/loss", "Loss", min, "best validation"),
     ):
         if (curve := curves.get(name)) and curve.values:
