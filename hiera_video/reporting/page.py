@@ -22,9 +22,9 @@ from hiera_video.reporting.run_files import (
     bad_videos_of,
     curves_of,
     reconstructions_of,
-    starts_of,
 )
 from hiera_video.results.prediction_files import Progress
+from hiera_video.results.run_files import starts_of
 
 HERE = Path(__file__).parent  # has the template and the style sheet
 GENERATOR = "hiera-video report"  # by which a page is known as one
