@@ -20,7 +20,7 @@ MOST_CHARTS = 24
 LEARNING = (
     ("Loss", r"(train|val)/loss", False),
     ("Accuracy", r"(train|val)/(top\d+|accuracy|mean_class_accuracy)", True),
-    ("Mean average precision", r"val/mAP_.*", True),
+    ("Mean average precision", r"val/(mAP_.*|(mask|box)_AP)", True),
     ("Accuracy of probes", r"val/(knn|linear).*", True),
     ("Learning rate", r"lr(/.*)?", False),
     ("Gradient norm", r"train/grad_norm", False),

@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import json
 import os
 import pickle
 import zipfile
@@ -16,6 +15,7 @@ from torch import Tensor
 from hiera_video.errors import CheckpointError, DamagedCheckpoint
 from hiera_video.models.names import CHECKPOINTS, MODELS
 from hiera_video.terminal import did_you_mean
+from hiera_video.weights.json_files import read_object
 from hiera_video.weights.transformers_folder import hub_snapshot
 from hiera_video.weights.whole import check_whole
 
@@ -251,8 +251,8 @@ def _size(value: Any) -> tuple[int, ...] | None:
 def _object(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty if it cannot be read, as weights do not need it."""
     try:
-        return _dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
+        return read_object(path)
+    except CheckpointError:
         return {}
 
 

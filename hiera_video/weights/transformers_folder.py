@@ -1,6 +1,5 @@
 """Describe a model that transformers saved: a folder, or a snapshot in the hub's local cache."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from hiera_video.errors import CheckpointError
 from hiera_video.models.names import IMAGE_MEAN, IMAGE_STD, MODELS
 from hiera_video.weights.description import UNKNOWN, Description
+from hiera_video.weights.json_files import read_object
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 ARCHITECTURES = {  # transformers' class of each kind of model
@@ -56,7 +56,7 @@ def hub_snapshot(name: str) -> Path | None:
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
     folder = cache / f"models--{owner}--{model}"
     try:
-        snapshot = folder / "snapshots" / (folder / "refs/main").read_text().strip()
+        snapshot = folder / "snapshots" / (folder / "refs/main").read_text(encoding="utf-8").strip()
     except OSError:
         return None
     return snapshot if (snapshot / CONFIG).is_file() else None
@@ -65,8 +65,8 @@ def hub_snapshot(name: str) -> Path | None:
 def is_transformers_folder(folder: Path) -> bool:
     """Whether a folder holds a Hiera that ``save_pretrained`` wrote."""
     try:
-        return json.loads((folder / CONFIG).read_text()).get("model_type") == "hiera"
-    except (OSError, ValueError, AttributeError):
+        return read_object(folder / CONFIG).get("model_type") == "hiera"
+    except CheckpointError:
         return False
 
 
@@ -76,7 +76,7 @@ def describe_transformers_folder(folder: Path) -> Description:
     Raises:
         CheckpointError: its ``config.json`` is of another kind of model, or incomplete.
     """
-    config = _read(folder / CONFIG)
+    config = read_object(folder / CONFIG)
     (architecture,) = config.get("architectures") or [None]
     kind = next((kind for kind, name in ARCHITECTURES.items() if name == architecture), None)
     if kind is None:
@@ -128,7 +128,7 @@ def _name(arguments: Mapping[str, Any]) -> str:
 
 def _processing(folder: Path, input_size: list[int]) -> tuple[dict[str, Any], Any, Any]:
     """How pictures are scaled and cropped, and the mean and deviation of the normalisation."""
-    content = _read(folder / PROCESSOR) if (folder / PROCESSOR).is_file() else {}
+    content = read_object(folder / PROCESSOR) if (folder / PROCESSOR).is_file() else {}
     edge = content.get("size", {}).get("shortest_edge")
     clip = {
         "num_frames": 1,
@@ -145,13 +145,3 @@ def _processing(folder: Path, input_size: list[int]) -> tuple[dict[str, Any], An
 
 def _pair(size: int | list[int]) -> list[int]:
     return [size, size] if isinstance(size, int) else list(size)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file}: not an object of JSON")
-    return content
