@@ -1,6 +1,7 @@
 """Instance segmentation: boxes, classes and masks of objects in pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from hiera_video.models.mask_rcnn import Instances, paste_mask
 from hiera_video.tasks.base import VideoTask
 from hiera_video.tasks.detection import refuse_true_half
 from hiera_video.tasks.evaluation import Batch
-from hiera_video.tasks.optimization import schedule_length, stepwise_scheduler
+from hiera_video.tasks.optimization import warmup_steps
 from hiera_video.tasks.protocols import ObjectData, object_data_of
 from hiera_video.weights.trained import Classes
 
@@ -163,17 +164,10 @@ class InstanceSegmentationTask(VideoTask):
         results: CocoResults = self.metric(split).results()
         return results.values(), results
 
-    def configure_optimizers(self) -> Any:
-        """The optimiser, and a schedule that warms up, then falls at each milestone.
-
-        Raises:
-            MisconfigurationException: see `VideoTask.configure_optimizers`.
-        """
-        configured = super().configure_optimizers()
-        length = schedule_length(self.trainer)
-        warmup, start = round(self.warmup_epochs * length.a_pass), self.warmup_lr / self.lr
-        rest = warmup, length, start, self.milestones, self.gamma
-        return configured | {"lr_scheduler": stepwise_scheduler(configured["optimizer"], *rest)}
+    def schedule(self, warmup: int, steps: int) -> Callable[[int], float]:
+        """The factor on the learning rate, which falls at each milestone."""
+        start, at = self.warmup_lr / self.lr, [round(share * steps) for share in self.milestones]
+        return partial(warmup_steps, warmup=warmup, start=start, milestones=at, gamma=self.gamma)
 
     def _agreed_classes(self) -> tuple[str, ...]:
         """Take the classes from the data, or check that they agree."""
