@@ -228,6 +228,10 @@ class OptimizedTask(EvaluatedTask):
         """
         self._sums[name] = self._sums.get(name, 0) + value.detach().float()
 
+    def log_sum(self, name: str, count: Tensor | float) -> None:
+        """Log the sum of a number over the batches of an epoch, on all ranks."""
+        self.log(name, count, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True)
+
     def _log_means(self) -> None:
         """Log what `log_mean` was given since the last step."""
         trainer, sums = self.trainer, self._sums
