@@ -7,7 +7,6 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from datamodules.clips.videos import ClipFormat
 from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.predicted_lists import list_to_predict
 from datamodules.manifests.splits import list_videos
@@ -43,13 +42,6 @@ def given_root(config: DictConfig) -> Path | None:
     words = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
     is_given = any(word.lstrip("+").startswith("data.root=") for word in words)
     return Path(config.data.root).expanduser() if is_given else None
-
-
-def clip_of(config: DictConfig) -> ClipFormat:
-    """What the configured model sees of a video."""
-    data, (height, width) = config.data, config.data.size
-    fields = {name: data[name] for name in ClipFormat._fields if name in data}
-    return ClipFormat(**{**fields, "height": height, "width": width})
 
 
 def trained_network(task: Any, weights: str, classes: int | None) -> Any:
