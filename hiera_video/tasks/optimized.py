@@ -17,7 +17,7 @@ from hiera_video.augment.basic import Normalize
 from hiera_video.models.sharding import whole
 from hiera_video.tasks.budget import Budget
 from hiera_video.tasks.evaluation import EvaluatedTask
-from hiera_video.tasks.lightning_private import skip_step_if, unscales_gradients
+from hiera_video.tasks.lightning_private import is_logged, skip_step_if, unscales_gradients
 from hiera_video.tasks.optimization import (
     OptimizerFactory,
     Schedule,
@@ -236,9 +236,8 @@ class OptimizedTask(EvaluatedTask):
         """Log what `log_mean` was given since the last step."""
         trainer, sums = self.trainer, self._sums
         step = trainer.global_step + 1
-        interval = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-        due = (interval and step % interval == 0) or trainer.is_last_batch
-        if sums and (due or step == trainer.max_steps):
+        due = is_logged(trainer, step) or trainer.is_last_batch or step == trainer.max_steps
+        if sums and due:
             means = torch.stack(list(sums.values())) / trainer.accumulate_grad_batches
             means = trainer.strategy.reduce(means, reduce_op="mean")
             for name, mean in zip(sums, means.unbind(), strict=True):
