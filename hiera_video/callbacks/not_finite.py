@@ -10,8 +10,8 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, distributed
 
 from datamodules.files import write_json
-from hiera_video.callbacks.logged_steps import log_interval
 from hiera_video.errors import UsageError
+from hiera_video.tasks.lightning_private import is_logged, log_interval
 from hiera_video.tasks.protocols import data_of
 
 log = logging.getLogger(__name__)
@@ -72,8 +72,8 @@ class StopIfNotFinite(Callback):
             return
         self._unread.append((trainer.global_step, flag, self._batches))
         self._batches = []
-        interval = log_interval(trainer)
-        if trainer.is_last_batch or not interval or trainer.global_step % interval == 0:
+        never = not log_interval(trainer)
+        if never or trainer.is_last_batch or is_logged(trainer, trainer.global_step):
             self._read(trainer)
 
     def _read(self, trainer: Trainer) -> None:
