@@ -65,6 +65,10 @@ class SSv2DataModule(AnnotatedVideoDataModule):
             raise DatasetError(f"{file}: expected a list of records with id and template")
         if not any(isinstance(record, dict) and "template" in record for record in records):
             labels = _answers(file)
+            if not labels and any(isinstance(r, dict) and "label" in r for r in records):
+                raise DatasetError(
+                    f"{file}: no record has a template, which is its class; label is a sentence"
+                )
         else:
             labels = None
         folder = inside(os.path.abspath(self.root), self.videos, "data.videos")
@@ -119,6 +123,8 @@ def _text(record: Any, key: str, where: str) -> str:
     value = record.get(key) if isinstance(record, dict) else None
     text = str(value).strip() if isinstance(value, str | int) else ""
     if not text:
+        if value is not None and not isinstance(value, str):
+            raise DatasetError(f"{where}: {key} {value!r} is neither a text nor a whole number")
         raise DatasetError(f"{where}: expected an object whose {key} is not empty")
     return text
 

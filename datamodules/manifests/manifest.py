@@ -96,6 +96,13 @@ class Manifest:
             return self
         return replace(self, table=self.table.filter(self.table["ok"]))
 
+    def without_folders(self) -> tuple["Manifest", int]:
+        """The videos that are files, and the number of the others: folders of frames."""
+        if "shard" in self.table.column_names:
+            return self, 0
+        is_file = [not os.path.isdir(self.path(i)) for i in range(len(self))]
+        return replace(self, table=self.table.filter(pa.array(is_file))), is_file.count(False)
+
     def spread(self, count: int) -> "Manifest":
         """``count`` videos at equal steps: from all classes, where videos are sorted by class."""
         if count >= len(self):

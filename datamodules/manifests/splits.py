@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -178,14 +179,23 @@ def class_folders(folder: Path) -> tuple[str, ...]:
 
 
 def media_of_folder(folder: Path) -> Media:
-    """What a folder is taken to hold: PICTURES if some but no video lies below it, else VIDEOS."""
-    found = VIDEOS
-    for path in walk_files(folder):
-        if VIDEOS.has(path):
-            return VIDEOS
-        if found is VIDEOS and PICTURES.has(path):
-            found = PICTURES
-    return found
+    """What a folder is taken to hold: PICTURES if some but no video lies below it, else VIDEOS.
+
+    Beside pictures, animated ones (``.gif``) are not taken for videos.
+
+    Raises:
+        DatasetError: there are both.
+    """
+    counts = Counter(os.path.splitext(path)[1].lower() for path in walk_files(folder))
+    videos, pictures = (
+        sum(counts[suffix] for suffix in media.suffixes - {".gif"}) for media in (VIDEOS, PICTURES)
+    )
+    if videos and pictures:
+        raise DatasetError(
+            f"{folder}: holds {counted(videos, 'videos')} and {counted(pictures, 'images')}; put "
+            "one kind into another folder, or name a list of the files"
+        )
+    return PICTURES if pictures else VIDEOS
 
 
 def list_videos(

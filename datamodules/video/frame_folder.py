@@ -6,7 +6,7 @@ The layout is PySlowFast's: ``<video>/<video>_000001.jpg`` and so on, at a const
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
@@ -65,6 +65,11 @@ class FrameFolder:
         pass
 
     @property
+    def num_frames(self) -> int:
+        """Number of pictures."""
+        return self._layout.num_pictures
+
+    @property
     def duration(self) -> float:
         """Seconds from the start of the first picture to the end of the last."""
         return float(self._layout.num_pictures / self.rate)
@@ -106,6 +111,20 @@ class FrameFolder:
             x1, y1, x2, y2 = crops[clip]
             scale(picture[y1:y2, x1:x2], results[clip][i], interpolation)
         return results
+
+    def read(self, pictures: int | None, alive: Callable[[], None]) -> None:
+        """Decode the first so many pictures, None: all; ``alive`` is called before each.
+
+        Raises:
+            VideoDecodeError: a picture cannot be read; its file is named in the reason.
+        """
+        for index in range(self._layout.num_pictures if pictures is None else pictures):
+            alive()
+            try:
+                self._picture(index)
+            except VideoDecodeError as error:
+                reason = f"{self._layout.name(index)}: {error.reason}"
+                raise VideoDecodeError(self.path, reason) from None
 
     def _picture(self, index: int) -> np.ndarray:
         """A whole picture: RGB, uint8 ``(height, width, 3)``."""

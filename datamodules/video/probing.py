@@ -18,6 +18,7 @@ from datamodules.video.container import (
 )
 from datamodules.video.decoding import VideoFile
 from datamodules.video.display_order import DisplayOrder
+from datamodules.video.frame_folder import FrameFolder
 from datamodules.video.matroska import truncation
 from datamodules.video.orientation import orientation
 from datamodules.video.pictures import PictureFile
@@ -81,7 +82,7 @@ def probe(
     """Find out about a file. Whatever is wrong with it is in the answer; nothing is raised.
 
     Args:
-        source: a local file, or another source that `VideoFile` takes.
+        source: a local file, a folder of frames, or another source that `VideoFile` takes.
         every_frame: decode all of it. Else, the first frame is decoded and the packets of the rest
             are read: that finds most files that were cut off, but hardly any other damage.
         alive: called now and then while the file is read.
@@ -89,6 +90,8 @@ def probe(
     facts: dict[str, Any] = {}
     name = source if isinstance(source, str) else source.name
     try:
+        if isinstance(source, str) and os.path.isdir(source):
+            return folder_facts(source, every_frame, alive)
         if PICTURES.has(name):
             return picture_facts(source)
         with VideoFile(source) as file:
@@ -130,6 +133,18 @@ def picture_facts(source: str | Source) -> Facts:
         )
         file.frames_at([0])
     return facts
+
+
+def folder_facts(path: str, every_frame: bool, alive: Callable[[], None]) -> Facts:
+    """Facts of a folder of frames, which does not tell their rate; the arguments are as of `probe`.
+
+    Raises:
+        VideoDecodeError: a picture is missing or cannot be read.
+    """
+    with FrameFolder(path) as folder:
+        folder.read(None if every_frame else 1, alive)
+        size = folder.width, folder.height
+        return Facts(None, folder.num_frames, None, *size, ok=True)
 
 
 class InOrder:

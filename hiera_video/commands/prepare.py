@@ -82,6 +82,7 @@ def _prepare_split(
     with progress_line(f"list {split.name}", None):
         manifest = (split.list if in_place else split.read)()
     _check_source(manifest, source, arguments)
+    manifest = _without_folders(manifest, split.name)
     sources |= dict.fromkeys(split.uses, manifest)
     with progress_line(f"prepare {split.name}") as progress:
         return prepare(
@@ -110,6 +111,18 @@ def _check_source(manifest: Any, source: Path, arguments: argparse.Namespace) ->
         raise UsageError(
             f"--{of_videos[0]} is for videos; images are written as JPEG of quality {QUALITY}"
         )
+
+
+def _without_folders(manifest: Any, split: str) -> Any:
+    """The video files of a split; folders of frames, which are read as they are, are counted."""
+    files, folders = manifest.without_folders()
+    if folders:
+        what, left = ("is a folder", "it is") if folders == 1 else ("are folders", "they are")
+        line = f"{split}: {folders} of {counted(len(manifest), 'videos')} {what} of frames"
+        if not len(files):
+            raise UsageError(f"{line}, to be read as {left}; there is nothing to prepare")
+        print(f"{line} and left as {left}")
+    return files
 
 
 def _encoding(arguments: argparse.Namespace) -> Any:
