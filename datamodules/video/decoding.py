@@ -16,7 +16,7 @@ import torch
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.container import PYAV, Source, checked_source, errors_of
+from datamodules.video.container import ONE_THREAD, Source, checked_source, errors_of, name_of
 from datamodules.video.frame_reader import FrameReader
 from datamodules.video.orientation import Orientation, orientation
 from datamodules.video.timestamps import nearest
@@ -24,9 +24,6 @@ from datamodules.video.timestamps import nearest
 __all__ = ["VideoDecodeError", "VideoFile"]
 
 Crop = tuple[int, int, int, int]  # x1, y1, x2, y2 in displayed pixels
-
-# From PyAV 17 on, converting starts a thread per core by default.
-_ONE_THREAD: dict[str, Any] = {"threads": 1} if PYAV >= 17 else {}
 
 
 class VideoFile:
@@ -46,7 +43,7 @@ class VideoFile:
     def __init__(self, source: str | os.PathLike[str] | Source, threads: int = 1):
         self._reader: FrameReader | None = None
         source = checked_source(source)
-        self.path = source if isinstance(source, str) else source.name
+        self.path = name_of(source)
         self._to_rgb = VideoReformatter()
         self._duration: float | None = None
         self._layout: _Layout | None = None
@@ -275,7 +272,7 @@ def _rgb(frame: Any, reformatter: VideoReformatter) -> np.ndarray:
         src_color_range=frame.color_range,
         dst_color_range=ColorRange.JPEG,
         dst_colorspace=other,
-        **_ONE_THREAD,
+        **ONE_THREAD,
     ).to_ndarray()
 
 

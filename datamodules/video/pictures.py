@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.container import Source, checked_source
+from datamodules.video.container import Source, checked_source, name_of
 from datamodules.video.decoding import Crop, checked_crop, checked_size, scale
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
@@ -68,7 +68,7 @@ class PictureFile:
         unturned: tuple[int, int] | None = None,
     ) -> None:
         source = checked_source(source)
-        self.path = source if isinstance(source, str) else source.name
+        self.path = name_of(source)
         self._source: Any = source
         self._unturned = unturned
         self._image: Any = None  # open, and not decoded yet
