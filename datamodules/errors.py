@@ -28,7 +28,7 @@ class VideoDecodeError(UserError, RuntimeError):
 
     exit_code = 1
 
-    # An exception is rebuilt from its text alone when it comes from another process.
+    # An exception that comes from another process is rebuilt from its `args`.
     def __init__(self, path: str, reason: str = ""):
         super().__init__(path, reason)
         self.path = path

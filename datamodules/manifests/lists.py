@@ -20,7 +20,7 @@ class Row(NamedTuple):
     """One video of an annotation file.
 
     Attributes:
-        number: line of the file, or number of the JSON record, from 1.
+        number: line of the file or number of the JSON record, from 1, as messages name it.
         video: absolute path; for `finding.find_by_stem`, without suffix, and the file may be in a
             subfolder.
         label: name or id of its class; empty if unknown.

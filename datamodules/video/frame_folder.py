@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.decoding import Crop, checked_crop, checked_size, scale
+from datamodules.video.decoding import checked_crop, checked_size, scale
+from datamodules.video.frames import Crop, Frames
 
 _PICTURE = re.compile(r"((?!\.).*?)(\d+)(\.(?:jpg|jpeg|png))", re.IGNORECASE)  # not hidden
 # What Pillow raises for damaged files, and for pictures that would fill the memory.
@@ -39,7 +40,7 @@ class _Layout(NamedTuple):
         return f"{self.prefix}{self.first + index:0{self.digits}d}{self.suffix}"
 
 
-class FrameFolder:
+class FrameFolder(Frames):
     """A folder of numbered pictures, with the interface of `VideoFile`.
 
     Args:
@@ -58,11 +59,8 @@ class FrameFolder:
             raise VideoDecodeError(path, error.strerror or str(error)) from None
         self.width, self.height = self._layout.width, self._layout.height
 
-    def __enter__(self) -> "FrameFolder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
+    def close(self) -> None:
+        """Do nothing: no file stays open."""
 
     @property
     def num_frames(self) -> int:
@@ -73,16 +71,6 @@ class FrameFolder:
     def duration(self) -> float:
         """Seconds from the start of the first picture to the end of the last."""
         return float(self._layout.num_pictures / self.rate)
-
-    def frames_at(
-        self,
-        seconds: Iterable[float],
-        size: int | tuple[int, int] | None = None,
-        crop: Crop | None = None,
-        interpolation: str = "bilinear",
-    ) -> np.ndarray:
-        """Return the pictures on display at the given times, as `VideoFile.frames_at` does."""
-        return self.clips_at([(seconds, crop)], size, interpolation)[0]
 
     def clips_at(
         self,

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import av
@@ -35,11 +36,14 @@ class Newest(NamedTuple):
     dropped: int
 
 
+@dataclass
 class _Kept:
-    """A frame in memory."""
+    """A frame in memory, and whether it was ever returned."""
 
-    def __init__(self, time: float, picture: np.ndarray, arrived: float) -> None:
-        self.time, self.picture, self.arrived, self.used = time, picture, arrived, False
+    time: float
+    picture: np.ndarray
+    arrived: float
+    used: bool = False
 
 
 class LiveFrames:

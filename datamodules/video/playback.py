@@ -12,7 +12,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from datamodules.video.container import Source, errors_of
+from datamodules.video.container import Source, errors_of, name_of
 from datamodules.video.decoding import displayed
 from datamodules.video.orientation import orientation
 from datamodules.video.probing import InOrder
@@ -46,7 +46,7 @@ def play(source: str | Source) -> Generator[Shown, None, None]:
     Raises:
         VideoDecodeError: the file is damaged. Frames before the damage have been yielded.
     """
-    name = source if isinstance(source, str) else source.name
+    name = name_of(source)
     to_rgb, turn, first = VideoReformatter(), None, 0
     with InOrder(source) as frames:
         for frame, start, end in frames:

@@ -12,6 +12,7 @@ from datamodules.video.container import (
     Source,
     check_colours,
     errors_of,
+    name_of,
     open_container,
     reason_of,
     video_stream,
@@ -58,7 +59,7 @@ class Watched:
     """A source that calls ``alive`` whenever some of it is read."""
 
     def __init__(self, source: str | Source, alive: Callable[[], None]) -> None:
-        self.name = source if isinstance(source, str) else source.name
+        self.name = name_of(source)
         self._source, self._alive = source, alive
 
     def open(self) -> BinaryIO:
@@ -88,7 +89,7 @@ def probe(
         alive: called now and then while the file is read.
     """
     facts: dict[str, Any] = {}
-    name = source if isinstance(source, str) else source.name
+    name = name_of(source)
     try:
         if isinstance(source, str) and os.path.isdir(source):
             return folder_facts(source, every_frame, alive)
@@ -168,7 +169,7 @@ class InOrder:
     """
 
     def __init__(self, source: str | Source, alive: Callable[[], None] = nothing) -> None:
-        self._name = source if isinstance(source, str) else source.name
+        self._name = name_of(source)
         self._alive = alive
         self.num_frames = self.keyframe_spacing = 0
         self._since_keyframe = 0
