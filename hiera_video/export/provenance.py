@@ -20,7 +20,7 @@ from hiera_video.models.names import CHECKPOINTS
 from hiera_video.results.prediction_files import stamped
 from hiera_video.results.run_files import logged_rows, number_in, section, starts_of
 from hiera_video.weights.description import JSON, UNKNOWN, read_description
-from hiera_video.weights.load import read_checkpoint
+from hiera_video.weights.files import read_checkpoint
 from hiera_video.weights.trained import NON_COMMERCIAL, Trained
 
 START = "task.init_from="

@@ -121,20 +121,11 @@ def _read(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def read_weights(path: str | Path) -> StateDict:
-    """Read the weights of a checkpoint, by the names that the network itself gives them.
+def network_weights(checkpoint: Mapping[str, Any], path: str | Path) -> StateDict:
+    """The weights in a checkpoint, by the names that the network itself gives them.
 
     If a training kept an average of its weights (EMA), the average is returned, also where the
-    file holds both.
-
-    Raises:
-        CheckpointError: not a file of weights.
-    """
-    return network_weights(read_checkpoint(path), path)
-
-
-def network_weights(checkpoint: Mapping[str, Any], path: str | Path) -> StateDict:
-    """The weights in a checkpoint, as in `read_weights`.
+    checkpoint holds both.
 
     Args:
         checkpoint: what `read_checkpoint` returned.

@@ -22,18 +22,9 @@ from hiera_video.weights.files import (
     find_weights,
     network_weights,
     read_checkpoint,
-    read_weights,
     saved_input_size,
 )
 from hiera_video.weights.foreign import Translation, translate
-
-__all__ = [
-    "CheckpointError",
-    "LoadReport",
-    "load_weights",
-    "read_checkpoint",
-    "read_weights",
-]
 
 HEAD = ("head.projection.weight", "head.projection.bias", *PREDICTORS)
 
@@ -242,11 +233,11 @@ def _size(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape))
 
 
-def _few(names: Iterable[str], count: int = 3) -> str:
-    """The first names, and how many more there are."""
+def _few(names: Iterable[str]) -> str:
+    """The first three names, and how many more there are."""
     names = list(names)
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _tops(names: Iterable[str]) -> list[str]:

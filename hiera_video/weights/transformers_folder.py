@@ -11,9 +11,9 @@ from hiera_video.weights.description import UNKNOWN, Description
 from hiera_video.weights.json_files import read_object
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
-ARCHITECTURES = {  # transformers' class of each kind of model
-    "classifier": "HieraForImageClassification",
-    "masked_autoencoder": "HieraForPreTraining",
+ARCHITECTURES = {  # transformers' classes, and the kind of model that each one is
+    "HieraForImageClassification": "classifier",
+    "HieraForPreTraining": "masked_autoencoder",
 }
 INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 # Our arguments of an encoder and of a decoder, and transformers' names for them.
@@ -74,35 +74,43 @@ def describe_transformers_folder(folder: Path) -> Description:
     """Describe the model of such a folder.
 
     Raises:
-        CheckpointError: its ``config.json`` is of another kind of model, or incomplete.
+        CheckpointError: a JSON file in it cannot be read, is of another kind of model, or lacks
+            something.
     """
     config = read_object(folder / CONFIG)
-    (architecture,) = config.get("architectures") or [None]
-    kind = next((kind for kind, name in ARCHITECTURES.items() if name == architecture), None)
+    listed = config.get("architectures")
+    names = [str(name) for name in (listed if isinstance(listed, list) else [listed])]
+    kind = next((ARCHITECTURES[name] for name in names if name in ARCHITECTURES), None)
     if kind is None:
         raise CheckpointError(
-            f"{folder}: {architecture} has no head that is known here; take "
-            f"{' or '.join(ARCHITECTURES.values())}, or task.init_from"
+            f"{folder}: {', '.join(names)} has no head that is known here; take "
+            f"{' or '.join(ARCHITECTURES)}, or task.init_from"
         )
     try:
-        arguments = {ours: config[theirs] for ours, theirs in ENCODER.items()}
-        heads = config["num_heads"]
-        arguments |= {"input_size": _pair(config["image_size"]), "num_heads": heads[0]}
-        arguments["head_mul"] = heads[1] / heads[0] if len(heads) > 1 else 2.0
-        names: tuple[str, ...] = ()
-        evaluation = {}
-        if kind == "classifier":
-            labels = config["id2label"]
-            names = tuple(labels[str(i)] for i in range(len(labels)))
-            arguments["num_classes"] = len(names)
-        else:
-            arguments |= {ours: config[theirs] for ours, theirs in DECODER.items()}
-            normalized = config.get("normalize_pixel_loss", True)
-            arguments["target"] = "pixels_normalized" if normalized else "pixels"
-            evaluation = {"mask_ratio": config.get("mask_ratio", 0.6)}
-        clip, mean, std = _processing(folder, arguments["input_size"])
-    except (KeyError, TypeError, IndexError) as error:
-        raise CheckpointError(f"{folder / CONFIG}: incomplete ({error!r})") from error
+        return _described(kind, config, folder)
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        files = f"{CONFIG} or {PROCESSOR}"
+        raise CheckpointError(f"{folder}: {files} is incomplete or wrong ({error!r})") from error
+
+
+def _described(kind: str, config: Mapping[str, Any], folder: Path) -> Description:
+    """The description, as far as its fields have the types that they should have."""
+    arguments = {ours: config[theirs] for ours, theirs in ENCODER.items()}
+    heads = config["num_heads"]
+    arguments |= {"input_size": _pair(config["image_size"]), "num_heads": heads[0]}
+    arguments["head_mul"] = heads[1] / heads[0] if len(heads) > 1 else 2.0
+    names: tuple[str, ...] = ()
+    evaluation = {}
+    if kind == "classifier":
+        labels = config["id2label"]
+        names = tuple(str(labels[str(i)]) for i in range(len(labels)))
+        arguments["num_classes"] = len(names)
+    else:
+        arguments |= {ours: config[theirs] for ours, theirs in DECODER.items()}
+        normalized = config.get("normalize_pixel_loss", True)
+        arguments["target"] = "pixels_normalized" if normalized else "pixels"
+        evaluation = {"mask_ratio": config.get("mask_ratio", 0.6)}
+    clip, mean, std = _processing(folder, arguments["input_size"])
     generic = all(name == f"LABEL_{i}" for i, name in enumerate(names))
     return Description(
         kind=kind,
@@ -129,7 +137,8 @@ def _name(arguments: Mapping[str, Any]) -> str:
 def _processing(folder: Path, input_size: list[int]) -> tuple[dict[str, Any], Any, Any]:
     """How pictures are scaled and cropped, and the mean and deviation of the normalisation."""
     content = read_object(folder / PROCESSOR) if (folder / PROCESSOR).is_file() else {}
-    edge = content.get("size", {}).get("shortest_edge")
+    size = content.get("size", {})  # earlier versions wrote the short side alone
+    edge = size if isinstance(size, int) else size.get("shortest_edge")
     clip = {
         "num_frames": 1,
         "stride": 1,

@@ -11,6 +11,7 @@ from transformers import HieraConfig, HieraForImageClassification, HieraForPreTr
 from hiera_video import create_model, load, load_weights
 from hiera_video.errors import CheckpointError
 from hiera_video.predicting.autoencoder import Reconstructor
+from hiera_video.weights import read_trained
 
 SMALL = {"embed_dim": 16, "num_heads": [1, 2, 4, 8], "depths": [1, 1, 1, 1]}
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
@@ -73,6 +74,56 @@ def test_a_saved_autoencoder_reconstructs(tmp_path, picture):
     model = load(tmp_path / "mae", "cpu")
     assert isinstance(model, Reconstructor)
     assert model.reconstruct(picture).rows.shape == (4, 1, 64, 64, 3)
+
+
+@pytest.fixture
+def saved(cached, tmp_path):
+    """Change a file of the folder that is in the cache; None takes a key away."""
+    folder = tmp_path / "models--facebook--hiera-small-hf/snapshots/abc"
+
+    def change(file, **values):
+        content = {**json.loads((folder / file).read_text()), **values}
+        content = {key: value for key, value in content.items() if value is not None}
+        (folder / file).write_text(json.dumps(content))
+        return folder
+
+    return change
+
+
+def test_files_of_earlier_versions(saved):
+    saved("config.json", architectures=["HieraModel", "HieraForImageClassification"])
+    description = read_trained(saved("preprocessor_config.json", size=128)).description
+    assert description.kind == "classifier"
+    assert description.clip is not None
+    assert description.clip["eval_crop"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("file", "wrong"),
+    [
+        ("config.json", {"num_heads": [0, 2]}),
+        ("config.json", {"num_heads": 3}),
+        ("config.json", {"depths": 3}),
+        ("config.json", {"id2label": ["a"]}),
+        ("config.json", {"embed_dim": None}),
+        ("preprocessor_config.json", {"size": [64]}),
+    ],
+)
+def test_a_wrong_file_is_one_line(saved, file, wrong):
+    folder = saved(file, **wrong)
+    with pytest.raises(CheckpointError, match=r"config\.json is incomplete or wrong"):
+        read_trained(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[" * 100_000, "not valid JSON"), ("[]", "not an object of JSON")],
+)
+def test_an_unreadable_file_is_one_line(saved, text, message):
+    folder = saved("config.json")
+    (folder / "preprocessor_config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        read_trained(folder)
 
 
 def test_what_has_no_head_and_what_is_not_there_say_so(tmp_path, monkeypatch):
