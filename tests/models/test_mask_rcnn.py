@@ -250,7 +250,7 @@ def cost_at_1024(name):
     Choosing boxes costs no multiply-adds, and RoIAlign is not counted.
     """
     with torch.device("meta"):
-        model = MaskRCNNHiera(**model_arguments(name), num_classes=80)
+        model = MaskRCNNHiera(**{**model_arguments(name), "num_classes": 80})
         image = torch.empty(1, 3, 1024, 1024)
 
     def run():
