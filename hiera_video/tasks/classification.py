@@ -36,6 +36,8 @@ class ClassificationTask(VideoTask):
         results: `Results` of the last `validate` or `test`; None before.
     """
 
+    needs_labels = True
+
     def __init__(
         self,
         model,
