@@ -165,4 +165,4 @@ def _chosen(images: Sequence[Any]) -> Sequence[Any]:
 
 def _listed(values: Sequence[object]) -> str:
     shown = ", ".join(map(str, values[:SHOWN]))
-    return f"{len(values)}: {shown}" + (" ..." if len(values) > SHOWN else "")
+    return f"{len(values)} ({shown}{' ...' if len(values) > SHOWN else ''})"
