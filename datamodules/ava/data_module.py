@@ -1,5 +1,6 @@
 """AVA: actions of persons in boxes, once a second of a video, as published or one's own."""
 
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,8 @@ from datamodules.errors import DatasetError
 from datamodules.manifests.lists import Row, inside
 from datamodules.manifests.splits import Manifest, make_manifest
 from datamodules.manifests.splitting import SPLITS
+
+log = logging.getLogger(__name__)
 
 EVAL_BOXES = ("predicted", "ground_truth")
 
@@ -313,7 +316,12 @@ class AVADataModule(AnnotatedVideoDataModule):
 
     def _read(self, name: str) -> Manifest:
         """The keyframes of a split."""
+        from datamodules.ava.diagnosis import why_zero  # which reads this class
+
         truth, persons = self.tables(name)
+        why = ""
+        if persons is not None and name != "train" and self.eval_boxes == "predicted":
+            why = why_zero(truth, persons, self.min_person_score)
         paths = self._paths(self._named(name), truth)
         persons = None if persons is None else of_split(persons, truth)
         durations = video_durations(paths, self.frame_rate)
@@ -323,6 +331,10 @@ class AVADataModule(AnnotatedVideoDataModule):
         keyframes = make_keyframes(self.sources(name, truth, persons), self.action_ids)
         exists = np.array([bool(path) for path in paths], bool)
         rows = np.flatnonzero(exists[keyframes.video])
+        if why and persons is not None:
+            if not len(keyframes.video):
+                raise DatasetError(f"{persons.file}: no keyframe is left to load: {why}")
+            log.warning(f"{name}: mAP will be 0: {why}; {persons.file}")
         if not len(rows):
             raise DatasetError(
                 f"{truth.file}: no keyframe is left to load; see what is wrong with: "

@@ -49,7 +49,7 @@ class Diagnosis(NamedTuple):
 
 def listed(values: Sequence[object]) -> str:
     """How many values there are, and the first of them, for the lines of a diagnosis."""
-    return f"{len(values)}: {few(values, 8)}"
+    return f"{len(values)} ({few(values, 8)})"
 
 
 def check(

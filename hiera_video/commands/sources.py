@@ -40,6 +40,7 @@ class Split(NamedTuple):
         uses: names that its videos have in `shared_lines`: all of a split that is to train and to
             evaluate, but one of a split that is for validation and test.
         noun: what messages call the files; None: as their suffixes say.
+        labelled: those of ``train`` and ``val`` that read it and need labels.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Split(NamedTuple):
     diagnose: Callable[[], Sequence[Any]] = tuple
     uses: Sequence[str] = ()
     noun: str | None = None
+    labelled: Sequence[str] = ()
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -142,10 +144,12 @@ def _class_names(folder: Path) -> Sequence[str] | None:
 
 
 def _configured_splits(arguments: argparse.Namespace) -> list[Split]:
-    from hiera_video.running.compose import data_module
+    from hiera_video.running.compose import data_and_task
 
     out = getattr(arguments, "out", None)
-    data = data_module(arguments.config, arguments.words, out and out / "missing_videos.csv")
+    missing = out and out / "missing_videos.csv"
+    data, task = data_and_task(arguments.config, arguments.words, missing)
+    labelled = {"train", "val"} if getattr(task, "needs_labels", False) else set()
     data.prepare_data()
     data.find_class_names()
     users: dict[str, list[str]] = {}  # train, val or test may use the same split
@@ -157,12 +161,13 @@ def _configured_splits(arguments: argparse.Namespace) -> list[Split]:
             names[0],
             data.source(names[0]),
             data.prepared_name(names[0]),
-            partial(data.read_split, names[0]),
+            cache(partial(data.read_split, names[0])),
             partial(data.list_split, split, data.class_names),
             partial(_missing, data, split),
             partial(data.diagnose, names),
             names if names[0] == "train" else names[:1],
             data.media.noun,
+            [name for name in names if name in labelled],
         )
         for split, names in users.items()
     ]

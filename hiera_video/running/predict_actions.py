@@ -89,7 +89,9 @@ def persons_of(config: DictConfig, device: torch.device) -> PersonSource:
     Raises:
         UsageError: they are wrong.
     """
+    boxes = str(config.boxes or "detector")
     try:
-        return person_source(str(config.boxes or "detector"), **config.persons, device=device)
+        return person_source(boxes, **config.persons, device=device)
     except ValueError as error:
-        raise UsageError(f"boxes={config.boxes}: {error}") from error
+        text = str(error)  # which names a file itself
+        raise UsageError(text if text.startswith(boxes) else f"boxes={boxes}: {text}") from error

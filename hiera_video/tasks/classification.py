@@ -34,6 +34,7 @@ class ClassificationTask(NamedClassesTask):
         results: `Results` of the last `validate` or `test`; None before.
     """
 
+    needs_labels = True
     no_classes = (
         "neither the data nor a checkpoint has any; put the videos into a folder for each class, "
         "list them with their labels, or set task.class_names"

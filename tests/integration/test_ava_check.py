@@ -104,7 +104,7 @@ def test_without_any_video_there_still_is_a_diagnosis(check, root):
         f"missing  videos/b: {truth}, row 4",
         f"wrong  {truth}: 2 of 2 videos are missing in {root}, the first in row 1: videos/a",
     ]
-    assert "val: videos that are missing: 2: a, b" in lines
+    assert "val: videos that are missing: 2 (a, b)" in lines
     assert "2 of 2 videos and 1 annotation have faults" in errors
 
 
