@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from datamodules.coco.annotations import faults_of, read_json
-from datamodules.coco.segmentation import draw
+from datamodules.coco.annotations import faults_of, faults_of_masks, read_json
+from datamodules.coco.boxes import look_like_corners, out_of_picture
+from datamodules.coco.segmentation import draw, has_mask
 from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.preparing.check import Fault
 from datamodules.video.pictures import PictureFile
@@ -37,7 +38,8 @@ class Diagnosis(NamedTuple):
 def diagnose(data: "CocoDataModule", name: str) -> Diagnosis:
     """Check the annotation of ``train``, ``val`` or ``test`` against itself and its pictures.
 
-    Sizes and masks are checked of `OPENED` pictures, at equal steps through the split.
+    Sizes of pictures, and boxes against masks, are checked of `OPENED` pictures, at equal steps
+    through the split; categories only after `CocoDataModule.find_class_names`.
     """
     try:
         file = data.truth_file(name)
@@ -47,6 +49,10 @@ def diagnose(data: "CocoDataModule", name: str) -> Diagnosis:
     faults = [Fault("wrong", f"{file}: {fault}") for fault in faults_of(content)]
     if faults:
         return Diagnosis(faults, [])
+    if data.category_ids:
+        categories = {category["id"]: category["name"] for category in content["categories"]}
+        if difference := data.differing_categories(categories):
+            faults.append(Fault("wrong", f"{file}: {difference}"))
     faults += [Fault("wrong", f"{file}: {f}") for f in _wrong_masks(content)]
     faults += [
         Fault("wrong", f"{file}: {f}") for f in _wrong_sizes(content, data.image_folder(name))
@@ -68,7 +74,7 @@ def _counts(content: Mapping[str, Any]) -> Iterator[str]:
     used = Counter(a["category_id"] for a in annotations if not a.get("iscrowd"))
     if unused := [c["name"] for c in content["categories"] if not used[c["id"]]]:
         yield f"categories without objects, left out of the mean: {_listed(unused)}"
-    lacking = [a["id"] for a in annotations if "area" not in a]
+    lacking = [a["id"] for a in annotations if a.get("area") is None]
     if lacking:
         yield f"annotations without an area, for which that of the box counts: {_listed(lacking)}"
 
@@ -89,9 +95,8 @@ def _reasons(content: Mapping[str, Any], folder: Path) -> Iterator[str]:
     size = np.array([sizes[a["image_id"]] for a in annotations], np.float64)  # (A, 2)
     if (box[:, 2:] <= 1).all():
         yield "AP would be 0: all boxes are within 1 pixel; they must be in pixels, not in [0, 1]"
-    outside = (box[:, :2] < -1).any(1) | (box[:, :2] + box[:, 2:] > size + 1).any(1)
-    corners = (box[:, 2:] >= box[:, :2]).all(1) & (box[:, 2:] <= size + 1).all(1)
-    if outside.mean() > 0.25 and corners.mean() > 0.95:
+    outside = out_of_picture(box, size)
+    if look_like_corners(box, size):
         yield ("AP would be 0: boxes look like x1, y1, x2, y2; they must be x, y, width and height")
     elif outside.any():
         ids = [annotations[i]["id"] for i in np.flatnonzero(outside)]
@@ -104,12 +109,11 @@ def _reasons(content: Mapping[str, Any], folder: Path) -> Iterator[str]:
 
 
 def _wrong_masks(content: Mapping[str, Any]) -> Iterator[str]:
-    """Masks that cannot be drawn."""
-    for annotation, size in _chosen_objects(content):
-        try:
-            draw(annotation.get("segmentation"), *size)
-        except ValueError as error:
-            yield f"annotation {annotation['id']}: {error}"
+    """Objects without a mask, from which none is learned, and masks that cannot be drawn."""
+    for annotation in content["annotations"]:
+        if not has_mask(annotation) and not annotation.get("iscrowd"):
+            yield f"annotation {annotation['id']} has no mask, neither polygons nor run lengths"
+    yield from faults_of_masks(content)
 
 
 def _odd_boxes(content: Mapping[str, Any]) -> list[int]:

@@ -79,7 +79,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def _check_split(split: Split, arguments: argparse.Namespace) -> Findings:
-    from datamodules.errors import DatasetError
+    from datamodules.errors import AnnotationError, DatasetError
     from datamodules.preparing.check import Fault, check
 
     with progress_line(f"read the annotation of {split.name}", None):
@@ -92,7 +92,8 @@ def _check_split(split: Split, arguments: argparse.Namespace) -> Findings:
     except DatasetError as error:
         if not diagnoses:
             raise
-        annotation_faults.insert(0, Fault("wrong", str(error)))
+        if not isinstance(error, AnnotationError):  # the diagnosis has told it
+            annotation_faults.insert(0, Fault("wrong", str(error)))
     else:
         classes = class_lines(split.name, manifest)
         with progress_line(f"check {split.name}") as progress:

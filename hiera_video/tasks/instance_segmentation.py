@@ -7,6 +7,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from datamodules.coco.segmentation import has_mask
 from hiera_video.metrics.coco import CocoAveragePrecision, DetectedMask
 from hiera_video.metrics.coco_results import CocoResults
 from hiera_video.models.mask_rcnn import Instances, paste_mask
@@ -69,11 +70,14 @@ class InstanceSegmentationTask(VideoTask):
         """Check precision and classes, then set up as any task.
 
         Raises:
-            MisconfigurationException: batches in half precision, or classes that do not agree.
+            MisconfigurationException: batches in half precision, classes that do not agree, or a
+                callback that waits for an AP of masks where not all objects have one.
         """
         refuse_true_half(str(self.trainer.precision))
         self._agreed_classes()
         super().setup(stage)
+        if stage == "fit" and self.trainer.enable_validation and "val" in self.metrics:
+            self._check_monitors()
 
     def network(self) -> nn.Module:
         """A network for the data's classes."""
@@ -174,6 +178,17 @@ class InstanceSegmentationTask(VideoTask):
         warmup, start = round(self.warmup_epochs * length.a_pass), self.warmup_lr / self.lr
         rest = warmup, length, start, self.milestones, self.gamma
         return configured | {"lr_scheduler": stepwise_scheduler(configured["optimizer"], *rest)}
+
+    def _check_monitors(self) -> None:
+        """See that validation gives what callbacks choose by."""
+        if all(map(has_mask, self.metric("val").truth["annotations"])):
+            return
+        for callback in self.trainer.callbacks:
+            if str(monitor := getattr(callback, "monitor", "")).startswith("val/mask_"):
+                raise MisconfigurationException(
+                    f"annotations of data.val lack masks, so that there will be no {monitor}; set "
+                    "callbacks.best.monitor=val/box_AP"
+                )
 
     def _agreed_classes(self) -> tuple[str, ...]:
         """Take the classes from the data, or check that they agree."""
