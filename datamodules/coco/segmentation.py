@@ -1,7 +1,7 @@
 """Masks of COCO's annotations: polygons, drawn as pycocotools draws them, and run lengths."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -155,5 +155,5 @@ def _counts(segmentation: dict[str, Any], height: int, width: int) -> np.ndarray
     return lengths
 
 
-def _are_ints(values: Any) -> bool:
+def _are_ints(values: Any) -> TypeGuard[list[int]]:
     return isinstance(values, list) and all(type(n) is int for n in values)

@@ -183,7 +183,7 @@ class InstanceSegmentationTask(VideoTask):
         """See that validation gives what callbacks choose by."""
         if all(map(has_mask, self.metric("val").truth["annotations"])):
             return
-        for callback in self.trainer.callbacks:
+        for callback in self.trainer.callbacks:  # pyright: ignore
             if str(monitor := getattr(callback, "monitor", "")).startswith("val/mask_"):
                 raise MisconfigurationException(
                     f"annotations of data.val lack masks, so that there will be no {monitor}; set "

@@ -309,6 +309,18 @@ def test_boxes_that_are_two_corners(tmp_path):
     _, fit = evaluated(tmp_path, lambda rows: None, lambda truth: corners(truth["annotations"]))
     assert line.format("ground truth") in fit.describe()
     assert not evaluated(tmp_path, lambda rows: None)[1].corners
+
+    def move(rows):  # near the corner of the picture, where two corners are a box in it, too
+        for row in rows:
+            row["bbox"][:2] = [20, 15]
+
+    def moved_corners(rows):
+        move(rows)
+        corners(rows)
+
+    for change, expected in ((move, []), (moved_corners, ["detections"])):
+        _, fit = evaluated(tmp_path, change, lambda truth: move(truth["annotations"]))
+        assert fit.corners == expected
     assert not evaluated(tmp_path, lambda rows: [], lambda truth: truth.update(annotations=[]))[
         1
     ].corners
