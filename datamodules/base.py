@@ -258,6 +258,7 @@ class VideoDataModule(SplitDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
             done=done,
+            media=self.media,
         )
         return Loader(
             dataset,

@@ -18,6 +18,10 @@ class DatasetError(UserError, ValueError):
     """A data set is not as described; the message names the file, the row and what to do."""
 
 
+class AnnotationError(DatasetError):
+    """The content of an annotation file is wrong; the data module's `diagnose` lists all faults."""
+
+
 class VideoDecodeError(UserError, RuntimeError):
     """A file, or the part of it that was asked for, cannot be decoded.
 

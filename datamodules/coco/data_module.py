@@ -1,7 +1,8 @@
 """COCO: objects in pictures, with boxes, classes and masks, as published or one's own."""
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,20 @@ from datamodules.arguments import check_numbers, check_range
 from datamodules.coco.annotations import (
     CocoAnnotations,
     CocoManifest,
+    differing_categories,
     ground_truth,
     read_coco,
 )
 from datamodules.coco.pictures import EvaluationPictures, TrainingPictures
+from datamodules.coco.segmentation import has_mask
 from datamodules.errors import DatasetError
 from datamodules.manifests.finding import find_by_path
 from datamodules.manifests.lists import Row, at, inside
 from datamodules.manifests.splits import Manifest, make_manifest
 from datamodules.suffixes import PICTURES
+from datamodules.wording import counted
+
+log = logging.getLogger(__name__)
 
 MULTIPLE = 32  # of the size of pictures, for whole mask units
 
@@ -134,16 +140,41 @@ class CocoDataModule(AnnotatedVideoDataModule):
         """
         if self.category_ids:
             return
-        first = next((split for split in self.splits.values() if split), None)
-        if first is None:
-            raise DatasetError("data.train, data.val and data.test are all null")
-        annotations = self._read_annotations(first)
+        annotations = self._read_annotations(self._named(self.first_split()))
         self.class_names = annotations.class_names
         self.category_ids = annotations.category_ids
 
+    def first_split(self) -> str:
+        """Which of ``train``, ``val`` and ``test`` sets the categories of all.
+
+        Raises:
+            DatasetError: there is none.
+        """
+        for name, split in self.splits.items():
+            if split:
+                return name
+        raise DatasetError("data.train, data.val and data.test are all null")
+
+    def differing_categories(self, categories: Mapping[int, str]) -> str:
+        """How categories, names by id, differ from those of `first_split`; empty if they do not."""
+        first = self.first_split()
+        others = dict(zip(self.category_ids, self.class_names or (), strict=True))
+        return differing_categories(categories, others, f"{first}, {self.source(first)}")
+
     def ground_truth(self, split: str) -> dict[str, Any]:
-        """The content of the json file of ``train``, ``val`` or ``test``, for evaluation."""
-        return ground_truth(self.truth_file(split))
+        """The content of the json file of ``train``, ``val`` or ``test``, for evaluation.
+
+        Raises:
+            DatasetError: see `datamodules.coco.annotations.ground_truth`.
+        """
+        file = self.truth_file(split)
+        truth = ground_truth(file)
+        if lacking := [a["id"] for a in truth["annotations"] if not has_mask(a)]:
+            log.warning(
+                f"{file}: {len(lacking):,} of {counted(len(truth['annotations']), 'annotations')} "
+                f"without a mask, such as {lacking[0]}, so that masks are not evaluated"
+            )
+        return truth
 
     def diagnose(self, splits: Sequence[str]) -> Sequence[Any]:
         """See `datamodules.coco.diagnosis`: what is wrong with the annotation, and what it has."""
@@ -192,13 +223,9 @@ class CocoDataModule(AnnotatedVideoDataModule):
         self.find_class_names()
         manifest = self.list_split(self._named(name), None)
         annotations = manifest.annotations
-        if (names := annotations.class_names) != self.class_names or (
-            annotations.category_ids != self.category_ids
-        ):
-            raise DatasetError(
-                f"{annotations.file}: {len(names)} categories, and other ones than those of the "
-                "first split; all splits must have the same ids and names"
-            )
+        categories = dict(zip(annotations.category_ids, annotations.class_names, strict=True))
+        if difference := self.differing_categories(categories):
+            raise DatasetError(f"{annotations.file}: {difference}")
         if name != "train" or self.keep_empty:
             return manifest
         rows = manifest.table["image"].to_numpy()

@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datamodules.coco.annotations import faults_of, read_annotation
-from datamodules.coco.segmentation import draw
+from datamodules.coco.annotations import faults_of, faults_of_masks, read_annotation
+from datamodules.coco.boxes import look_like_corners, out_of_picture
+from datamodules.coco.segmentation import draw, has_mask
 from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.preparing.check import Diagnosis, Fault, listed
 from datamodules.video.pictures import PictureFile
@@ -24,7 +26,8 @@ FITS = 0.5  # IoU from which a box is that of its mask
 def diagnose(data: "CocoDataModule", name: str) -> Diagnosis:
     """Check the annotation of ``train``, ``val`` or ``test`` against itself and its pictures.
 
-    Sizes and masks are checked of `OPENED` pictures, at equal steps through the split.
+    Sizes of pictures, and boxes against masks, are checked of `OPENED` pictures, at equal steps
+    through the split; categories only after `CocoDataModule.find_class_names`.
     """
     try:
         file = data.truth_file(name)
@@ -34,10 +37,14 @@ def diagnose(data: "CocoDataModule", name: str) -> Diagnosis:
     faults = [Fault("wrong", f"{file}: {fault}") for fault in faults_of(content)]
     if faults:
         return Diagnosis(faults, [])
+    if data.category_ids:
+        categories = {category["id"]: category["name"] for category in content["categories"]}
+        if difference := data.differing_categories(categories):
+            faults.append(Fault("wrong", f"{file}: {difference}"))
     folder = data.image_folder(name)
-    wrong, odd = _compare_masks(content)
-    faults = [Fault("wrong", f"{file}: {f}") for f in (*wrong, *_wrong_sizes(content, folder))]
-    lines = [*_counts(content), *_reasons(content, folder, odd)]
+    wrong = chain(_wrong_masks(content), _wrong_sizes(content, folder))
+    faults += [Fault("wrong", f"{file}: {fault}") for fault in wrong]
+    lines = [*_counts(content), *_reasons(content, folder)]
     return Diagnosis(faults, [f"{name}: {line}" for line in lines])
 
 
@@ -54,13 +61,13 @@ def _counts(content: Mapping[str, Any]) -> Iterator[str]:
     used = Counter(a["category_id"] for a in annotations if not a.get("iscrowd"))
     if unused := [c["name"] for c in content["categories"] if not used[c["id"]]]:
         yield f"categories without objects, left out of the mean: {listed(unused)}"
-    lacking = [a["id"] for a in annotations if "area" not in a]
+    lacking = [a["id"] for a in annotations if a.get("area") is None]
     if lacking:
         yield f"annotations without an area, for which that of the box counts: {listed(lacking)}"
 
 
-def _reasons(content: Mapping[str, Any], folder: Path, odd: Sequence[int]) -> Iterator[str]:
-    """Why AP would be low or 0; ``odd`` are annotations whose box is far from their mask."""
+def _reasons(content: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    """Why AP would be low or 0."""
     annotations = content["annotations"]
     if not any(not a.get("iscrowd") for a in annotations):
         yield "AP would be undefined: there are no objects, or all of them are crowds"
@@ -75,9 +82,8 @@ def _reasons(content: Mapping[str, Any], folder: Path, odd: Sequence[int]) -> It
     size = np.array([sizes[a["image_id"]] for a in annotations], np.float64)  # (A, 2)
     if (box[:, 2:] <= 1).all():
         yield "AP would be 0: all boxes are within 1 pixel; they must be in pixels, not in [0, 1]"
-    outside = (box[:, :2] < -1).any(1) | (box[:, :2] + box[:, 2:] > size + 1).any(1)
-    corners = (box[:, 2:] >= box[:, :2]).all(1) & (box[:, 2:] <= size + 1).all(1)
-    if outside.mean() > 0.25 and corners.mean() > 0.95:
+    outside = out_of_picture(box, size)
+    if look_like_corners(box, size):
         yield ("AP would be 0: boxes look like x1, y1, x2, y2; they must be x, y, width and height")
     elif outside.any():
         ids = [annotations[i]["id"] for i in np.flatnonzero(outside)]
@@ -85,18 +91,25 @@ def _reasons(content: Mapping[str, Any], folder: Path, odd: Sequence[int]) -> It
     empty = [a["id"] for a in annotations if min(a["bbox"][2:]) == 0]
     if empty:
         yield f"boxes without area, which no detection can match: {listed(empty)}"
-    if odd:
+    if odd := _odd_boxes(content):
         yield f"boxes that do not fit their masks (IoU below {FITS:g}): {listed(odd)}"
 
 
-def _compare_masks(content: Mapping[str, Any]) -> tuple[list[str], list[int]]:
-    """Faults of masks that cannot be drawn; annotations whose box is far from their mask."""
-    wrong, odd = [], []
+def _wrong_masks(content: Mapping[str, Any]) -> Iterator[str]:
+    """Objects without a mask, from which none is learned, and masks that cannot be drawn."""
+    for annotation in content["annotations"]:
+        if not has_mask(annotation) and not annotation.get("iscrowd"):
+            yield f"annotation {annotation['id']} has no mask, neither polygons nor run lengths"
+    yield from faults_of_masks(content)
+
+
+def _odd_boxes(content: Mapping[str, Any]) -> list[int]:
+    """Annotations whose box is far from their mask."""
+    odd = []
     for annotation, size in _chosen_objects(content):
         try:
             mask = draw(annotation.get("segmentation"), *size)
-        except ValueError as error:
-            wrong.append(f"annotation {annotation['id']}: {error}")
+        except ValueError:
             continue
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if not len(rows):
@@ -108,7 +121,7 @@ def _compare_masks(content: Mapping[str, Any]) -> tuple[list[str], list[int]]:
         least_w, least_h = max(w, 1), max(h, 1)  # of pixels that are thinner than one
         if common < FITS * (least_w * least_h + (x2 - x1) * (y2 - y1) - common) and min(w, h) > 2:
             odd.append(annotation["id"])
-    return wrong, odd
+    return odd
 
 
 def _wrong_sizes(content: Mapping[str, Any], folder: Path) -> Iterator[str]:

@@ -86,8 +86,8 @@ class Loader:
             if accumulate > 1:
                 batches, key = f"a step of {accumulate} batches", "task.batch.global"
             raise DatasetError(
-                f"{len(sampler)} videos per process do not fill {batches} of {batch_size}; "
-                f"lower {key}"
+                f"{len(sampler)} {sampler.media.noun} per process do not fill {batches} of "
+                f"{batch_size}; lower {key}"
             )
         self.dataset, self.sampler = dataset, sampler
         self.batch_size, self.accumulate = batch_size, accumulate
@@ -154,7 +154,8 @@ class Loader:
         """Continue after the last batch of the saved state; other videos are only warned of."""
         before, now = state_dict.get("videos", self.sampler.length), self.sampler.length
         if before != now:
-            log.warning(f"resumed with {now} training videos; there were {before} of them before")
+            noun = self.sampler.media.noun
+            log.warning(f"resumed with {now} training {noun}; there were {before} of them before")
         self.sampler.epoch, self.sampler.used = state_dict["epoch"], state_dict["used"]
 
     def _batch_sizes(self, items: int) -> list[int]:
@@ -253,7 +254,8 @@ class Loader:
             return
         process = f" by process {self.sampler.rank}" if self.sampler.world_size > 1 else ""
         opened = read["hits"] + read["misses"]
-        cached = f"; {read['hits']:,} of {opened:,} videos were in data.cache_dir"
+        noun = self.sampler.media.noun
+        cached = f"; {read['hits']:,} of {opened:,} {noun} were in data.cache_dir"
         log.info(
             f"read from the storage{process}: {read['bytes'] / 2**30:.2f} GiB in "
             f"{read['requests']:,} requests, {read['retries']:,} of them retries"
@@ -271,10 +273,11 @@ class Loader:
             TooManyBadVideos: too many failed.
         """
         if bad > self.most_bad:
+            noun = self.sampler.media.noun
             raise TooManyBadVideos(
-                f"{bad} of this epoch's {self.sampler.length} videos cannot be decoded, more than "
+                f"{bad} of this epoch's {self.sampler.length} {noun} cannot be decoded, more than "
                 f"data.max_bad_share={self.max_bad_share:g} allows ({self.most_bad}); raise it, "
-                f"or leave bad videos out with `hiera-video prepare`{more}"
+                f"or leave bad {noun} out with `hiera-video prepare`{more}"
             )
 
 

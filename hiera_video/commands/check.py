@@ -81,7 +81,7 @@ def run(words: Sequence[str]) -> None:
 
 def _check_split(split: Split, arguments: argparse.Namespace, alone: bool) -> Findings:
     """Check a split; if it cannot be read, that is an error where it is alone, else a fault."""
-    from datamodules.errors import DatasetError
+    from datamodules.errors import AnnotationError, DatasetError
     from datamodules.preparing.check import Fault, check
 
     with progress_line(f"read the annotation of {split.name}", None):
@@ -94,10 +94,11 @@ def _check_split(split: Split, arguments: argparse.Namespace, alone: bool) -> Fi
     except DatasetError as error:
         if not diagnoses and alone:
             raise
-        hint = ""
-        if not alone and split.name != "train" and not split.source.exists():
-            hint = f"; if there is no such split, set data.{split.name}=null"
-        annotation_faults.insert(0, Fault("wrong", f"{error}{hint}"))
+        if not isinstance(error, AnnotationError):  # the diagnosis has told it
+            hint = ""
+            if not alone and split.name != "train" and not split.source.exists():
+                hint = f"; if there is no such split, set data.{split.name}=null"
+            annotation_faults.insert(0, Fault("wrong", f"{error}{hint}"))
     else:
         classes = class_lines(split.name, manifest)
         annotation_faults += _label_faults(split, manifest)

@@ -4,6 +4,7 @@ import argparse
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -144,6 +145,7 @@ def _class_names(folder: Path) -> Sequence[str] | None:
 
 
 def _configured_splits(arguments: argparse.Namespace) -> list[Split]:
+    from datamodules.errors import AnnotationError
     from hiera_video.running.compose import data_and_task
 
     out = getattr(arguments, "out", None)
@@ -151,7 +153,8 @@ def _configured_splits(arguments: argparse.Namespace) -> list[Split]:
     data, task = data_and_task(arguments.config, arguments.words, missing)
     labelled = {"train", "val"} if getattr(task, "needs_labels", False) else set()
     data.prepare_data()
-    data.find_class_names()
+    with suppress(AnnotationError):  # which reading the split tells, or its diagnosis
+        data.find_class_names()
     users: dict[str, list[str]] = {}  # train, val or test may use the same split
     for name, split in data.splits.items():
         if split is not None:

@@ -5,8 +5,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from datamodules.coco.segmentation import has_mask
 from hiera_video.metrics.coco import CocoAveragePrecision, DetectedMask
 from hiera_video.metrics.coco_results import CocoResults
 from hiera_video.models.mask_rcnn import Instances, paste_mask
@@ -68,11 +70,14 @@ class InstanceSegmentationTask(NamedClassesTask):
         """Check precision and classes, then set up as any task.
 
         Raises:
-            MisconfigurationException: batches in half precision, or classes that do not agree.
+            MisconfigurationException: batches in half precision, classes that do not agree, or a
+                callback that waits for an AP of masks where not all objects have one.
         """
         refuse_true_half(str(self.trainer.precision))
         self.agreed_classes()
         super().setup(stage)
+        if stage == "fit" and self.trainer.enable_validation and "val" in self.metrics:
+            self._check_monitors()
 
     def classes(self) -> Classes:
         """The classes and their ids in COCO's files."""
@@ -157,6 +162,17 @@ class InstanceSegmentationTask(NamedClassesTask):
         """The factor on the learning rate, which falls at each milestone."""
         start, at = self.warmup_lr / self.lr, [round(share * steps) for share in self.milestones]
         return partial(warmup_steps, warmup=warmup, start=start, milestones=at, gamma=self.gamma)
+
+    def _check_monitors(self) -> None:
+        """See that validation gives what callbacks choose by."""
+        if all(map(has_mask, self.metric("val").truth["annotations"])):
+            return
+        for callback in self.trainer.callbacks:  # pyright: ignore
+            if str(monitor := getattr(callback, "monitor", "")).startswith("val/mask_"):
+                raise MisconfigurationException(
+                    f"annotations of data.val lack masks, so that there will be no {monitor}; set "
+                    "callbacks.best.monitor=val/box_AP"
+                )
 
 
 def targets_of(batch: Batch) -> list[Instances]:
