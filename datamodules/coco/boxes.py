@@ -14,7 +14,7 @@ def out_of_picture(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         sizes: width and height of the picture of each, ``(N, 2)``.
     """
     first, sides = boxes[:, :2], boxes[:, 2:]
-    return ((first < -1) | (first + sides > sizes + 1)).any(1)
+    return np.asarray(((first < -1) | (first + sides > sizes + 1)).any(1))
 
 
 def are_ordered(boxes: np.ndarray) -> bool:

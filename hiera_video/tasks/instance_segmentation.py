@@ -8,7 +8,6 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from datamodules.coco.segmentation import has_mask
 from hiera_video.metrics.coco import CocoAveragePrecision, DetectedMask
 from hiera_video.metrics.coco_results import CocoResults
 from hiera_video.models.mask_rcnn import Instances, paste_mask
@@ -165,7 +164,7 @@ class InstanceSegmentationTask(NamedClassesTask):
 
     def _check_monitors(self) -> None:
         """See that validation gives what callbacks choose by."""
-        if all(map(has_mask, self.metric("val").truth["annotations"])):
+        if self.metric("val").has_masks:
             return
         for callback in self.trainer.callbacks:  # pyright: ignore
             if str(monitor := getattr(callback, "monitor", "")).startswith("val/mask_"):
