@@ -266,4 +266,5 @@ class VideoDataModule(SplitDataModule):
             bad_videos=self.bad_videos,
             max_bad_share=self.max_bad_share,
             stop_on_kill=self.stop_on_kill,
+            unit=self.unit,
         )

@@ -58,6 +58,7 @@ class Loader:
             all processes.
         stop_on_kill: stop when a worker hangs or dies twice at one video, rather than go on
             without it.
+        unit: what messages call the rows of the manifest, in the plural.
 
     Attributes:
         waited: seconds from the last request for a batch to the batch.
@@ -80,13 +81,14 @@ class Loader:
         bad_videos: BadVideos | None = None,
         max_bad_share: float = 0.01,
         stop_on_kill: bool = False,
+        unit: str = "videos",
     ) -> None:
         if sampler.training and len(sampler) < batch_size * accumulate:
             batches, key = "one batch", "data.batch_size"
             if accumulate > 1:
                 batches, key = f"a step of {accumulate} batches", "task.batch.global"
             raise DatasetError(
-                f"{len(sampler)} videos per process do not fill {batches} of {batch_size}; "
+                f"{len(sampler)} {unit} per process do not fill {batches} of {batch_size}; "
                 f"lower {key}"
             )
         self.dataset, self.sampler = dataset, sampler
@@ -94,7 +96,7 @@ class Loader:
         self.batch_sampler = None  # Lightning expects it beside a sampler
         self.num_workers, self.pin_memory, self.timeout = num_workers, pin_memory, timeout
         self.bad_videos = bad_videos or BadVideos(None)
-        self.max_bad_share, self.stop_on_kill = max_bad_share, stop_on_kill
+        self.max_bad_share, self.stop_on_kill, self.unit = max_bad_share, stop_on_kill, unit
         self.waited = 0.0
         self.traffic: Counter[str] = Counter()
         self._attempts: Counter[str] = Counter()
@@ -154,7 +156,9 @@ class Loader:
         """Continue after the last batch of the saved state; other videos are only warned of."""
         before, now = state_dict.get("videos", self.sampler.length), self.sampler.length
         if before != now:
-            log.warning(f"resumed with {now} training videos; there were {before} of them before")
+            log.warning(
+                f"resumed with {now} training {self.unit}; there were {before} of them before"
+            )
         self.sampler.epoch, self.sampler.used = state_dict["epoch"], state_dict["used"]
 
     def _batch_sizes(self, items: int) -> list[int]:
@@ -272,9 +276,9 @@ class Loader:
         """
         if bad > self.most_bad:
             raise TooManyBadVideos(
-                f"{bad} of this epoch's {self.sampler.length} videos cannot be decoded, more than "
-                f"data.max_bad_share={self.max_bad_share:g} allows ({self.most_bad}); raise it, "
-                f"or leave bad videos out with `hiera-video prepare`{more}"
+                f"{bad} of this epoch's {self.sampler.length} {self.unit} cannot be decoded, more "
+                f"than data.max_bad_share={self.max_bad_share:g} allows ({self.most_bad}); raise "
+                f"it, or leave bad files out with `hiera-video prepare`{more}"
             )
 
 
