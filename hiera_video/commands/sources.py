@@ -94,7 +94,8 @@ def splits(arguments: argparse.Namespace) -> list[Split]:
     if len(arguments.words) != 1:
         raise UsageError("expected one SOURCE (a folder, list or manifest), or --config NAME")
     from datamodules.manifests.parquet import find_manifest
-    from datamodules.manifests.splits import class_folders, media_of_folder, split_folders
+    from datamodules.manifests.splits import class_folders, split_folders
+    from datamodules.manifests.walking import media_of_folder
     from datamodules.suffixes import VIDEOS
 
     source = Path(arguments.words[0]).expanduser()

@@ -159,7 +159,7 @@ def _fit(
         annotated=len(annotations.keys),
         predicted=len(predicted),
         both=both,
-        apart=why_apart(*with_box, "predictions") if is_apart else "",
+        apart=why_apart(with_box[0], with_box[1], "predictions") if is_apart else "",
         exclusions="",
         unknown={
             "ground truth": _unknown(truth.action, results.action_ids),
