@@ -77,10 +77,9 @@ def test_too_many_bad_videos_stop_training(tmp_path, workers):
     bad = dict.fromkeys(range(24), "error")
     file = tmp_path / "bad.csv"
     loader = make_loader(bad, workers=workers, max_bad_share=0.1, bad_videos=BadVideos(file))
-    loader.unit = "images"
     message = (
-        "4 of this epoch's 24 images cannot be decoded, more than data.max_bad_share=0.1 allows "
-        "(3); raise it, or leave bad files out with `hiera-video prepare`; the last of them /"
+        "4 of this epoch's 24 videos cannot be decoded, more than data.max_bad_share=0.1 allows "
+        "(3); raise it, or leave bad videos out with `hiera-video prepare`; the last of them /"
     )
     with pytest.raises(TooManyBadVideos, match=re.escape(message)):
         list(loader)
