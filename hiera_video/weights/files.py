@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import json
 import os
 import pickle
 import zipfile
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hiera_video.errors import CheckpointError, DamagedCheckpoint
-from hiera_video.models.names import CHECKPOINTS, MODELS
+from hiera_video.models.names import CHECKPOINTS
 from hiera_video.terminal import did_you_mean
 from hiera_video.weights.transformers_folder import hub_snapshot
 from hiera_video.weights.whole import check_whole
@@ -167,33 +166,6 @@ def average_in(checkpoint: Mapping[str, Any]) -> str | None:
     )
 
 
-def saved_input_size(checkpoint: Mapping[str, Any], path: Path) -> tuple[int, ...] | None:
-    """Input size of the network whose weights a file holds.
-
-    It is known for checkpoints of runs, for published files by their names, and where a JSON file
-    lies beside the weights: in exports, and in what transformers and timm save.
-
-    Args:
-        checkpoint: what `read_checkpoint` returned.
-        path: of its file.
-
-    Returns:
-        ``(H, W)`` or ``(T, H, W)`` in pixels; None if unknown.
-    """
-    config = checkpoint.get("config")
-    if size := _size_of(config.get("model") if isinstance(config, dict) else None):
-        return size
-    if path.stem in CHECKPOINTS:
-        return _size_of({"name": path.stem.removeprefix("mae_")})
-    if path.name not in IN_FOLDER:
-        return None
-    export = _object(path.with_name("model.json"))
-    if size := _size_of({"name": export.get("name"), **_dict(export.get("arguments"))}):
-        return size
-    foreign = _object(path.with_name("config.json"))  # of transformers, of timm
-    return _size(foreign.get("image_size") or _dict(foreign.get("model_args")).get("img_size"))
-
-
 def checked_values(weights: Mapping[str, Tensor]) -> StateDict:
     """Check that a network can compute with these weights; 8-bit tensors become float32.
 
@@ -232,32 +204,6 @@ def _as_float32(value: Tensor) -> Tensor | None:
         return value.float()
     except (NotImplementedError, RuntimeError):  # packed types of less than 8 bits
         return None
-
-
-def _size_of(arguments: Any) -> tuple[int, ...] | None:
-    """The ``input_size`` in a model's arguments, or that of its ``name``."""
-    arguments = _dict(arguments)
-    named = MODELS.get(str(arguments.get("name")), {})
-    return _size(arguments.get("input_size") or named.get("input_size"))
-
-
-def _size(value: Any) -> tuple[int, ...] | None:
-    """Two or three counts as a tuple; None if it is anything else."""
-    if isinstance(value, (list, tuple)) and len(value) in (2, 3):
-        return tuple(value) if all(type(n) is int and n > 0 for n in value) else None
-    return None
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty if it cannot be read, as weights do not need it."""
-    try:
-        return _dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
-        return {}
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _unreadable(path: str | Path, error: Exception) -> CheckpointError:

@@ -23,9 +23,9 @@ from hiera_video.weights.files import (
     network_weights,
     read_checkpoint,
     read_weights,
-    saved_input_size,
 )
 from hiera_video.weights.foreign import Translation, translate
+from hiera_video.weights.saved_arguments import input_size, refuse_other_heads, saved_arguments
 
 __all__ = [
     "CheckpointError",
@@ -129,19 +129,24 @@ def load_weights(
     own = model.state_dict()
     try:
         geometry = _geometry(model)
+        arguments = saved_arguments(checkpoint, path)
         translation = translate(weights, geometry.tokens[-2:])
         translation, inflated = for_model(translation, own, geometry, strict, inflate)
         if not head:
             translation = without(translation, HEAD)
         # A composed embedding has the model's grid already.
         composed = translation.composed
-        input_size = geometry.input_size if composed else saved_input_size(checkpoint, path)
-        resized = fit_positions(translation.weights, own, geometry, input_size, strict)
+        size = geometry.input_size if composed else input_size(arguments)
+        resized = fit_positions(translation.weights, own, geometry, size, strict)
         report = _report(translation, own, list(dict.fromkeys([*inflated, *resized])))
         if strict or not report.loaded:
             _refuse_gaps(own, translation, report)
+        if strict:
+            refuse_other_heads(arguments, model)
         fitting = {name: translation.weights[name] for name in report.loaded}
         _refuse_overflow(own, fitting)
+    except CheckpointError:
+        raise
     except ValueError as error:
         raise CheckpointError(f"{source}: {error}") from error
     model.load_state_dict(fitting, strict=False)
