@@ -4,9 +4,9 @@
 `adapt` makes them fit. This module puts them into the model.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -15,14 +15,12 @@ from hiera_video.models.architecture import Geometry
 from hiera_video.models.mask_rcnn import DETECTOR_PARTS, PREDICTORS
 from hiera_video.models.names import CHECKPOINTS
 from hiera_video.weights.adapt import DECODER, fit_positions, for_model, without
+from hiera_video.weights.contents import Network, network_weights
 from hiera_video.weights.download import LICENCE, published_file
 from hiera_video.weights.files import (
     StateDict,
-    average_in,
     find_weights,
-    network_weights,
     read_checkpoint,
-    read_weights,
 )
 from hiera_video.weights.foreign import Translation, translate
 from hiera_video.weights.saved_arguments import input_size, refuse_other_heads, saved_arguments
@@ -32,7 +30,6 @@ __all__ = [
     "LoadReport",
     "load_weights",
     "read_checkpoint",
-    "read_weights",
 ]
 
 HEAD = ("head.projection.weight", "head.projection.bias", *PREDICTORS)
@@ -125,12 +122,14 @@ def load_weights(
         CheckpointError: a ValueError: the weights cannot be read or do not fit. The model is
             unchanged.
     """
-    path, checkpoint, weights = _read(source, quiet)
+    model = cast(nn.Module, getattr(model, "_orig_mod", model))  # within a compiled one
+    path, checkpoint, network = _read(source, quiet)
     own = model.state_dict()
     try:
         geometry = _geometry(model)
         arguments = saved_arguments(checkpoint, path)
-        translation = translate(weights, geometry.tokens[-2:])
+        translation = translate(network.weights, geometry.tokens[-2:])
+        translation = translation._replace(left_out=(*translation.left_out, *network.beside))
         translation, inflated = for_model(translation, own, geometry, strict, inflate)
         if not head:
             translation = without(translation, HEAD)
@@ -151,13 +150,13 @@ def load_weights(
         raise CheckpointError(f"{source}: {error}") from error
     model.load_state_dict(fitting, strict=False)
     if not quiet:
-        notes = _notes(checkpoint, translation, published=path.stem in CHECKPOINTS)
+        notes = _notes(network, translation, published=path.stem in CHECKPOINTS)
         print(report.describe(str(source), notes))
     return report
 
 
-def _read(source: str | Path, quiet: bool) -> tuple[Path, dict[str, Any], StateDict]:
-    """Find or download a file: its path, its contents, and the weights of its network."""
+def _read(source: str | Path, quiet: bool) -> tuple[Path, dict[str, Any], Network]:
+    """Find or download a file: its path, its contents, and its network."""
     published = str(source) in CHECKPOINTS and not Path(source).exists()
     path = published_file(str(source), quiet) if published else find_weights(source)
     try:
@@ -191,12 +190,11 @@ def _report(translation: Translation, own: StateDict, resized: list[str]) -> Loa
     )
 
 
-def _notes(
-    checkpoint: Mapping[str, Any], translation: Translation, published: bool
-) -> tuple[str, ...]:
-    """Lines for the user: about an average, the format and the licence."""
-    average = average_in(checkpoint)
-    notes = (f"the average of a training ({average})",) if average else ()
+def _notes(network: Network, translation: Translation, published: bool) -> tuple[str, ...]:
+    """Lines for the user: about an average, what lies beside, the format and the licence."""
+    notes = (f"the average of a training ({network.average})",) if network.average else ()
+    if network.others:
+        notes += (f"other weights in the file are not read: {_few(network.others)}",)
     return (*notes, *translation.notes, *((LICENCE,) if published else ()))
 
 
