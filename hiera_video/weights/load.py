@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
+from datamodules.wording import counted
 from hiera_video.errors import CheckpointError
 from hiera_video.models.architecture import Geometry
 from hiera_video.models.mask_rcnn import DETECTOR_PARTS, PREDICTORS
@@ -54,30 +55,34 @@ class LoadReport(NamedTuple):
     missing: list[str]
     unexpected: list[str]
 
-    def describe(self, source: str, notes: Iterable[str] = ()) -> str:
+    def describe(self, source: str, notes: Iterable[str] = (), head: bool = True) -> str:
         """A few lines for the user.
 
         Args:
             source: of the weights, as the user named it.
             notes: further lines, after the first.
+            head: whether the file's head was asked for.
         """
-        lines = [f"{source}: loaded {len(self.loaded)} tensors", *notes]
+        lines = [f"{source}: loaded {counted(len(self.loaded), 'tensors')}", *notes]
         if self.renamed:
             old, new = _tops(self.renamed.keys()), _tops(self.renamed.values())
             lines.append(f"renamed {', '.join(old)} -> {', '.join(new)}")
         if self.resized:
             lines.append(f"resized to the model's input: {', '.join(self.resized)}")
         if decoder := [name for name in self.unexpected if name.startswith(DECODER)]:
-            lines.append(f"left out the decoder, {len(decoder)} tensors")
+            lines.append(f"left out the decoder, {counted(len(decoder), 'tensors')}")
         if others := [name for name in self.unexpected if name not in decoder]:
             lines.append(f"left out {_few(others)}")
         missing = [name for name in self.missing if name not in HEAD]
         if parts := [name for name in missing if name.startswith(DETECTOR_PARTS)]:
             lines.append(f"new: {', '.join(_tops(parts))}")
-        if others := [name for name in missing if name not in parts]:
+        if decoder := [name for name in missing if name.startswith(DECODER)]:
+            lines.append(f"new decoder, {counted(len(decoder), 'tensors')}")
+        if others := [name for name in missing if name not in (*parts, *decoder)]:
             lines.append(f"kept at initial values: {_few(others)}")
         if len(missing) < len(self.missing):
-            lines.append("new head: the file has none for these classes")
+            reason = "the file has none for these classes" if head else "head=False"
+            lines.append(f"new head: {reason}")
         return "\n  ".join(lines)
 
 
@@ -92,7 +97,7 @@ def load_weights(
     """Load weights into a model and print a short report.
 
     The names of the tensors tell the formats apart: published models, runs of this project, timm,
-    transformers, birder and SAM 2; see `foreign`. If a run kept an average of the weights, the
+    transformers, birder and SAM 2; see `foreign`. If a training kept an average of the weights, the
     average is loaded.
 
     When a classifier is loaded from a masked autoencoder, the decoder is left out, ``encoder_norm``
@@ -105,13 +110,14 @@ def load_weights(
         source: a file (``.pth``, ``.bin``, Lightning's ``.ckpt``, ``.safetensors``), the folder of
             a run or an export, or the name of published weights such as ``mae_hiera_base_16x224``,
             which are downloaded once.
-        strict: raise if any other tensors are missing, unexpected or of another shape. If False,
-            such tensors keep their initial values.
+        strict: raise if any other tensors are missing, unexpected or of another shape, or if the
+            source says that its network has other attention heads. If False, such tensors keep
+            their initial values.
         quiet: print nothing.
         inflate: allow weights of an image model in a video model. Each token then sees its first
-            frame, as the image model does, and the temporal position embedding is zero. Published
-            image weights expect pixels normalised with ImageNet's mean and deviation, which differ
-            from those of video.
+            frame, as the image model does, and the temporal position embedding is zero; a masked
+            autoencoder's decoder keeps its initial values. Published image weights expect pixels
+            normalised with ImageNet's mean and deviation, which differ from those of video.
         head: False keeps the model's own head even if the file's would fit, as its classes may
             differ.
 
@@ -151,7 +157,7 @@ def load_weights(
     model.load_state_dict(fitting, strict=False)
     if not quiet:
         notes = _notes(network, translation, published=path.stem in CHECKPOINTS)
-        print(report.describe(str(source), notes))
+        print(report.describe(str(source), notes, head))
     return report
 
 

@@ -540,8 +540,32 @@ def test_image_autoencoder_becomes_a_video_classifier_of_another_size(tmp_path, 
     images = load_weights(image_model(), tmp_path / "mae.pth")
     assert "mask_token" in report.unexpected
     assert report.unexpected == images.unexpected
-    with pytest.raises(CheckpointError, match="missing: mask_token"):
-        load_weights(tiny_mae(), tmp_path / "mae.pth", inflate=True)
+
+
+def test_image_autoencoder_becomes_a_video_autoencoder_with_a_new_decoder(tmp_path, capsys):
+    small = {key: TINY[key] for key in ("embed_dim", "num_heads", "stages")}
+    image = create_mae("hiera_tiny_224", **small, **DECODER, input_size=(64, 64))
+    randomize(image)
+    torch.save(image.state_dict(), tmp_path / "mae.pth")
+    video = create_mae(NAME, **TINY, **DECODER)
+    before = copy.deepcopy(video.state_dict())
+    report = load_weights(video, tmp_path / "mae.pth", inflate=True)
+    assert torch.equal(video.encoder_norm.weight, image.encoder_norm.weight)
+    assert set(report.missing) == {
+        n for n in before if n.startswith(("decoder_", "mask_token", "multi_scale"))
+    }
+    assert all(torch.equal(video.state_dict()[name], before[name]) for name in report.missing)
+    assert f"new decoder, {len(report.missing)} tensors" in capsys.readouterr().out
+
+
+def test_a_head_that_was_not_asked_for(files, tmp_path, capsys):
+    load_weights(new_model(), files / "classifier.pth", head=False)
+    out = capsys.readouterr().out
+    assert "new head: head=False" in out
+    assert "none for these classes" not in out
+    torch.save({"norm.bias": torch.ones(128)}, tmp_path / "one.pth")
+    load_weights(new_model(), tmp_path / "one.pth", strict=False)
+    assert "loaded 1 tensor\n" in capsys.readouterr().out
 
 
 def test_images_and_videos_are_not_mixed_up(tmp_path):
