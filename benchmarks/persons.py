@@ -23,7 +23,8 @@ from PIL import Image
 from benchmarks.demo import command
 from datamodules.clips.boxes import intersection_over_union
 from datamodules.coco.rle import encode, to_text
-from datamodules.synthetic_ava import OFFSET, SPLITS, SyntheticAVADataModule, render_shapes
+from datamodules.manifests.splitting import SPLITS
+from datamodules.synthetic_ava import OFFSET, SyntheticAVADataModule, render_shapes
 from datamodules.video.decoding import VideoFile
 
 VIDEOS, SECONDS, SIZE = (400, 40, 60), 4, 64  # as demo/detect has them

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 
 def check_positive(**values: float) -> None:
@@ -14,8 +15,24 @@ def check_positive(**values: float) -> None:
 def check_whole(**values: float) -> None:
     """Raise a ValueError that names the first value that is not a whole number."""
     for name, value in values.items():
-        if value != int(value):
+        if value % 1:  # of infinity, that is NaN
             raise ValueError(f"{name} must be a whole number, not {value}")
+
+
+def check_numbers(name: str, values: Sequence[int], parts: str, multiple: int = 1) -> None:
+    """Raise a ValueError unless the values are whole numbers above 0, one for each part.
+
+    Args:
+        name: of the argument, for the message.
+        values: the argument.
+        parts: what its numbers are, such as ``height, width``.
+        multiple: of which all must be multiples.
+    """
+    numbers = [values] if isinstance(values, int | float | None) else values
+    are_right = all(isinstance(n, Integral) and n > 0 and n % multiple == 0 for n in numbers)
+    if len(numbers) != len(parts.split(", ")) or not are_right:
+        kind = "whole numbers above 0" if multiple == 1 else f"multiples of {multiple}"
+        raise ValueError(f"{name} must be [{parts}], {kind}, not {values}")
 
 
 def check_range(name: str, values: Sequence[float], most: float = math.inf) -> None:

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.arguments import check_positive, check_range, check_short_side, check_whole
+from datamodules.arguments import (
+    check_numbers,
+    check_positive,
+    check_range,
+    check_short_side,
+    check_whole,
+)
 from datamodules.clips.items import ClipDataset
 from datamodules.clips.videos import (
     INTERPOLATIONS,
@@ -121,6 +127,9 @@ class VideoDataModule(SplitDataModule):
             raise ValueError(f"num_workers must be at least 0, not {num_workers}")
         check_whole(num_frames=num_frames, stride=stride, batch_size=batch_size, repeats=repeats)
         check_whole(eval_batch_size=eval_batch_size, num_workers=num_workers)
+        check_numbers("size", size, "height, width")
+        check_numbers("val_views", val_views, "temporal, spatial")
+        check_numbers("test_views", test_views, "temporal, spatial")
         check_range("crop_scale", crop_scale, most=1.0)
         check_range("crop_ratio", crop_ratio)
         if short_side is not None:
@@ -135,11 +144,6 @@ class VideoDataModule(SplitDataModule):
             raise ValueError(f"eval_crop must be in (0, 1], not {eval_crop}")
         if not 0 <= max_bad_share < 1:
             raise ValueError(f"max_bad_share must be in [0, 1), not {max_bad_share}")
-        for name, views in (("val_views", val_views), ("test_views", test_views)):
-            if isinstance(views, int | float) or len(views) != 2 or min(views) < 1:
-                raise ValueError(
-                    f"{name} must be [temporal, spatial], each at least 1, not {views}"
-                )
         cache = None if cache_dir is None else RangeCache(cache_dir, cache_gib)
         splits = {"train": train, "val": val, "test": test}
         super().__init__(root, splits, predict, class_names, cache)
@@ -254,6 +258,7 @@ class VideoDataModule(SplitDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
             done=done,
+            media=self.media,
         )
         return Loader(
             dataset,

@@ -18,6 +18,10 @@ class DatasetError(UserError, ValueError):
     """A data set is not as described; the message names the file, the row and what to do."""
 
 
+class AnnotationError(DatasetError):
+    """The content of an annotation file is wrong; the data module's `diagnose` lists all faults."""
+
+
 class VideoDecodeError(UserError, RuntimeError):
     """A file, or the part of it that was asked for, cannot be decoded.
 
@@ -28,7 +32,7 @@ class VideoDecodeError(UserError, RuntimeError):
 
     exit_code = 1
 
-    # An exception is rebuilt from its text alone when it comes from another process.
+    # An exception that comes from another process is rebuilt from its `args`.
     def __init__(self, path: str, reason: str = ""):
         super().__init__(path, reason)
         self.path = path

@@ -2,13 +2,14 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from datamodules.errors import DatasetError
 
@@ -34,6 +35,19 @@ def atomic_file(path: Path, folder: Path | None = None) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    """Write a value as an `atomic_file` of JSON, in UTF-8 whatever the locale is.
+
+    Args:
+        path: the file; its folder must exist.
+        value: plain values. Bytes of a file's name that are no text come back as they were.
+        indent: of each level, in blanks; None: all is on one line.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def sync_folder(folder: Path) -> None:

@@ -72,6 +72,11 @@ class KineticsDataModule(AnnotatedVideoDataModule):
         rows = [self._row(file, n, header, values, folders) for n, values in cells]
         if not rows:
             raise DatasetError(f"{file}: no rows below the header")
+        if len(folders) > 1:
+            raise DatasetError(
+                f"{file}: its rows are of several splits ({', '.join(sorted(folders))}); write a "
+                "file for each"
+            )
         return rows, find_by_stem
 
     def _row(
@@ -88,9 +93,10 @@ class KineticsDataModule(AnnotatedVideoDataModule):
             raise DatasetError(f"{where}: {name!r} is not a youtube_id")
         if label.startswith("/") or ".." in label.split("/") or "\0" in label:
             raise DatasetError(f"{where}: {label!r} is not a label")
-        if (split := row["split"]) not in folders:
-            same = _SAME_SPLIT.get(split, split)
-            folders[split] = inside(os.path.abspath(self.root), self.videos.get(same, same), where)
+        split = _SAME_SPLIT.get(row["split"], row["split"])
+        if split not in folders:
+            folder = self.videos.get(split, split)
+            folders[split] = inside(os.path.abspath(self.root), folder, where)
         start, end = (_seconds(row[key], key, where) for key in ("time_start", "time_end"))
         return Row(number, f"{folders[split]}/{name}_{start:06d}_{end:06d}", label)
 

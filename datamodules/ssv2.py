@@ -1,7 +1,6 @@
 """Something-Something V2, as Qualcomm publishes it."""
 
 import csv
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from datamodules.annotated import AnnotatedVideoDataModule
 from datamodules.errors import DatasetError
 from datamodules.manifests.finding import Find, find_by_stem
-from datamodules.manifests.lists import Row, at, inside, read_text
+from datamodules.manifests.lists import Row, at, inside, read_json, read_text
 
 PREFIX = "something-something-v2-"  # older file names begin with it
 
@@ -61,11 +60,15 @@ class SSv2DataModule(AnnotatedVideoDataModule):
         """The rows of the published JSON file or of a list of paths."""
         if file.suffix.lower() != ".json":
             return super().read_annotation(file)
-        records = _load(file)
+        records = read_json(file)
         if not isinstance(records, list) or not records:
             raise DatasetError(f"{file}: expected a list of records with id and template")
         if not any(isinstance(record, dict) and "template" in record for record in records):
             labels = _answers(file)
+            if not labels and any(isinstance(r, dict) and "label" in r for r in records):
+                raise DatasetError(
+                    f"{file}: no record has a template, which is its class; label is a sentence"
+                )
         else:
             labels = None
         folder = inside(os.path.abspath(self.root), self.videos, "data.videos")
@@ -101,7 +104,7 @@ def read_labels(file: Path) -> tuple[str, ...]:
     Raises:
         DatasetError: the file is not such an object, or the ids are not 0, 1, 2 and so on.
     """
-    labels = _load(file)
+    labels = read_json(file)
     if not isinstance(labels, dict) or not labels:
         raise DatasetError(f"{file}: expected an object that maps classes to ids")
     by_id = {str(number): _class_of(name) for name, number in labels.items()}
@@ -116,19 +119,12 @@ def _class_of(template: str) -> str:
     return template.replace("[", "").replace("]", "").strip()
 
 
-def _load(file: Path) -> Any:
-    try:
-        return json.loads(read_text(file))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, DatasetError):
-            raise
-        raise DatasetError(f"{file}: not JSON ({error})") from None
-
-
 def _text(record: Any, key: str, where: str) -> str:
     value = record.get(key) if isinstance(record, dict) else None
     text = str(value).strip() if isinstance(value, str | int) else ""
     if not text:
+        if value is not None and not isinstance(value, str):
+            raise DatasetError(f"{where}: {key} {value!r} is neither a text nor a whole number")
         raise DatasetError(f"{where}: expected an object whose {key} is not empty")
     return text
 

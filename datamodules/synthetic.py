@@ -11,16 +11,18 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 
+from datamodules.arguments import check_numbers
 from datamodules.folder import VideoFolderDataModule
+from datamodules.manifests.splitting import SPLITS
 
 # Per frame at speed 1: shift right and down in pixels, turn in radians, growth of log-radius.
 MOTIONS: dict[str, tuple[float, float, float, float]] = {
@@ -180,9 +182,13 @@ def write_videos(paths: Sequence[Path], draw: Callable[[int], np.ndarray]) -> No
     def write(number: int) -> None:
         write_h264(paths[number], draw(number))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy and x264 release the GIL
-        for _ in pool.map(write, range(len(paths))):
-            pass
+    in_threads(write, range(len(paths)))
+
+
+def in_threads(work: Callable[[Any], Any], jobs: Iterable[Any]) -> list[Any]:
+    """The results of the jobs in their order, several of which run at once."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy, Pillow and x264 release the GIL
+        return list(pool.map(work, jobs))
 
 
 def write_once(root: Path, description: dict, write: Callable[[Path], None]) -> None:
@@ -240,12 +246,7 @@ class SyntheticMotionDataModule(VideoFolderDataModule):
         difficulty: dict | None = None,
         **kwargs,
     ) -> None:
-        if (
-            isinstance(videos, int)
-            or len(videos) != 3
-            or any(n <= 0 or n % len(MOTIONS) for n in videos)
-        ):
-            raise ValueError(f"videos must be three multiples of {len(MOTIONS)}, not {videos}")
+        check_numbers("videos", videos, "train, val, test", len(MOTIONS))
         self.description = {
             "version": VERSION,
             "videos": list(videos),
@@ -261,13 +262,13 @@ class SyntheticMotionDataModule(VideoFolderDataModule):
         write_once(self.root, self.description, self._write)
 
     def _write(self, folder: Path) -> None:
-        for split, count in zip(("train", "val", "test"), self.description["videos"], strict=True):
-            self._write_split(folder / split, split, count)
+        for split_id, split in enumerate(SPLITS):
+            self._write_split(folder / split, split_id)
 
-    def _write_split(self, folder: Path, split: str, count: int) -> None:
+    def _write_split(self, folder: Path, split_id: int) -> None:
         difficulty = Difficulty(**self.description["difficulty"])
         frames, size = self.description["frames"], self.description["size"]
-        split_id = ("train", "val", "test").index(split)
+        count = self.description["videos"][split_id]
         motions = [CLASS_NAMES[number % len(CLASS_NAMES)] for number in range(count)]
 
         def draw(number: int) -> np.ndarray:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.arguments import check_numbers, check_positive
 from datamodules.figures import ACTIONS, draw_action
 from datamodules.folder import VideoFolderDataModule
+from datamodules.manifests.splitting import SPLITS
 from datamodules.synthetic import described_folder, write_once, write_videos
 
 VERSION = 1  # of the drawings; a new version is a new data set
@@ -43,12 +45,9 @@ class SyntheticActionDataModule(VideoFolderDataModule):
         video_seed: int = 0,
         **kwargs,
     ) -> None:
-        if len(videos) != 3 or any(n <= 0 or n % len(NAMES) for n in videos) or unlabelled <= 0:
-            raise ValueError(
-                f"videos must be three multiples of {len(NAMES)} and unlabelled above 0, not "
-                f"{videos} and {unlabelled}"
-            )
-        splits = ("train", "val", "test", "unlabelled")
+        check_numbers("videos", videos, "train, val, test", len(NAMES))
+        check_positive(unlabelled=unlabelled)
+        splits = (*SPLITS, "unlabelled")
         self.description = {
             "version": VERSION,
             "videos": dict(zip(splits, (*videos, unlabelled), strict=True)),

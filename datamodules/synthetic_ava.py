@@ -10,19 +10,20 @@ the direction. End positions and angles are random.
 """
 
 import csv
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from datamodules.arguments import check_numbers
 from datamodules.ava.data_module import AVADataModule
+from datamodules.manifests.splitting import SPLITS
 from datamodules.synthetic import (
     FPS,
     coverage,
     described_folder,
+    in_threads,
     paint,
     texture,
     write_h264,
@@ -32,7 +33,6 @@ from datamodules.synthetic import (
 ACTIONS = ("down", "growing", "left", "right", "shrinking", "still", "turning", "up")
 OFFSET = 900  # second of the annotation at which the files begin, as in AVA's 15 minutes
 VERSION = 1  # of the drawings of `render_shapes`; a new version makes a new data set
-SPLITS = ("train", "val", "test")
 
 # A shape's largest radius and the distance it moves in a second, as fractions of its cell, which is
 # half as wide as the picture.
@@ -185,8 +185,7 @@ class SyntheticAVADataModule(AVADataModule):
         short_side: tuple[int, int] = (128, 144),
         **kwargs,
     ) -> None:
-        if isinstance(videos, int) or len(videos) != 3 or min(videos) < 1:
-            raise ValueError(f"videos must be three numbers of videos, not {videos}")
+        check_numbers("videos", videos, "train, val, test")
         if video_seconds < 2 or video_size < 32 or video_size % 4:
             raise ValueError(
                 "video_seconds must be at least 2, and video_size at least 32 and a multiple of 4"
@@ -243,8 +242,7 @@ class SyntheticAVADataModule(AVADataModule):
             write_h264(folder / f"{names[number]}.mp4", shapes.frames)
             return list(_rows(names[number], shapes, rng))
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy and x264 release the GIL
-            return [row for rows in pool.map(write, range(len(names))) for row in rows]
+        return [row for rows in in_threads(write, range(len(names))) for row in rows]
 
 
 def _rows(

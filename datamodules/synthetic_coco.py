@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from datamodules.arguments import check_numbers
 from datamodules.coco.data_module import CocoDataModule
 from datamodules.coco.rle import encode, to_text
 from datamodules.coco.segmentation import draw_polygon
+from datamodules.manifests.splitting import SPLITS
 from datamodules.synthetic import described_folder, paint, texture, write_once
 
 CATEGORIES = {3: "disc", 7: "square", 12: "triangle"}  # with gaps, as COCO's
 VERSION = 2  # of what `render_picture` draws; a new version makes a new data set
-SPLITS = ("train", "val", "test")
 CORNERS = {"square": 4, "triangle": 3}
 
 _EMPTY = 0.05  # share of pictures without shapes
@@ -134,8 +135,7 @@ class SyntheticCocoDataModule(CocoDataModule):
         size: tuple[int, int] = (128, 128),
         **kwargs,
     ) -> None:
-        if isinstance(pictures, int) or len(pictures) != 3 or min(pictures) < 1:
-            raise ValueError(f"pictures must be three numbers of pictures, not {pictures}")
+        check_numbers("pictures", pictures, "train, val, test")
         if picture_size < 32:
             raise ValueError(f"picture_size must be at least 32, not {picture_size}")
         self.description = {

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _ENDINGS = re.compile(r"((?<=ss)|(?<=ch)|(?<=x))es\b|(?<!s)s\b")  # classes, batches, boxes; videos
 
@@ -17,6 +17,12 @@ def counted(number: int, plural: str, spec: str = "") -> str:
     """
     noun = _ENDINGS.sub("", plural.replace("ies", "y")) if number == 1 else plural
     return f"{number:{spec}} {noun}"
+
+
+def few(values: Sequence[object], shown: int) -> str:
+    """The first values, and how many are left: ``a, b and 3 more``."""
+    more = f" and {len(values) - shown} more" if len(values) > shown else ""
+    return ", ".join(map(str, values[:shown])) + more
 
 
 def described(value: object) -> str:

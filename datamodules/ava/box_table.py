@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from datamodules.errors import DatasetError
 from datamodules.manifests.lists import at
+from datamodules.wording import counted
 
 NO_ACTION = -1
 KEYS_PER_VIDEO = 2**40  # the key of a keyframe is its video's number times this, plus microseconds
@@ -109,6 +110,40 @@ def box_numbers(boxes: np.ndarray) -> np.ndarray:
 def plain_number(value: float) -> str:
     """A number as text, without exponent and needless zeros: ``902``, ``0.25``."""
     return np.format_float_positional(value, trim="-")
+
+
+def span(table: BoxTable) -> str:
+    """The seconds from the first to the last row, as text."""
+    if not len(table.row):
+        return "no seconds"
+    first, last = plain_number(table.second.min()), plain_number(table.second.max())
+    return f"seconds {first} to {last}"
+
+
+def why_apart(truth: BoxTable, boxes: BoxTable, noun: str) -> str:
+    """Why two tables have no keyframe in common, neither of them empty.
+
+    Args:
+        truth: ground truth.
+        boxes: predictions, or boxes of a person detector.
+        noun: what the text calls these.
+    """
+    one, other = (table.names[int(table.video[0])] for table in (truth, boxes))
+    used = [{table.names[i] for i in np.unique(table.video)} for table in (truth, boxes)]
+    if not (common := sorted(used[0] & used[1])):
+        return f"no video has the same name: {one!r} in the ground truth, {other!r} in the {noun}"
+    truth, boxes = truth.of_videos(common), boxes.of_videos(common)
+    return f"the seconds differ: {span(truth)} in the ground truth, {span(boxes)} in the {noun}"
+
+
+def unused_exclusions(excluded: BoxTable | None, truth: BoxTable) -> str:
+    """A line about excluded keyframes if there are some, and the ground truth has none of them."""
+    if excluded is None or not len(excluded.row):
+        return ""
+    if np.isin(excluded.of_videos(truth.names).keys(), truth.keys()).any():
+        return ""
+    number = counted(len(np.unique(excluded.keys())), "keyframes")
+    return f"excluded: 0 of {number} in the ground truth; {excluded.file}"
 
 
 def check_boxes(table: BoxTable) -> None:

@@ -1,5 +1,6 @@
 """AVA: actions of persons in boxes, once a second of a video, as published or one's own."""
 
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.annotated import AnnotatedVideoDataModule
-from datamodules.arguments import check_positive, check_short_side
+from datamodules.arguments import check_numbers, check_positive, check_short_side
 from datamodules.ava.annotations import read_boxes, read_excluded
 from datamodules.ava.box_table import (
     BoxTable,
@@ -32,11 +33,13 @@ from datamodules.ava.tables import (
     video_durations,
 )
 from datamodules.errors import DatasetError
-from datamodules.manifests.lists import NO_LABEL, Row, inside
+from datamodules.manifests.lists import Row, inside
 from datamodules.manifests.splits import Manifest, make_manifest
+from datamodules.manifests.splitting import SPLITS
+
+log = logging.getLogger(__name__)
 
 EVAL_BOXES = ("predicted", "ground_truth")
-SPLITS = ("train", "val", "test")
 
 
 class AVADataModule(AnnotatedVideoDataModule):
@@ -145,8 +148,8 @@ class AVADataModule(AnnotatedVideoDataModule):
             raise ValueError(
                 f"box_jitter must be [width, height], each in [0, 0.5], not {box_jitter}"
             )
-        if eval_pad is not None and (len(eval_pad) != 2 or any(n < 1 or n % 32 for n in eval_pad)):
-            raise ValueError(f"eval_pad must be two multiples of 32, not {list(eval_pad)}")
+        if eval_pad is not None:
+            check_numbers("eval_pad", eval_pad, "height, width", multiple=32)
         least = crop if eval_pad is None else 1
         if eval_short_side is not None and eval_short_side < least:
             raise ValueError(f"eval_short_side must be at least {least}, not {eval_short_side}")
@@ -299,7 +302,7 @@ class AVADataModule(AnnotatedVideoDataModule):
         """
         file = self.source_of(split)
         paths = [path for path in self._paths(split, read_boxes(file)) if path]
-        return make_manifest(paths, [NO_LABEL] * len(paths), (), os.path.abspath(self.root))
+        return make_manifest(paths, root=os.path.abspath(self.root))
 
     def _paths(self, split: str, truth: BoxTable) -> list[str]:
         """Paths of a split's videos; missing ones are counted, listed and refused if too many."""
@@ -313,7 +316,12 @@ class AVADataModule(AnnotatedVideoDataModule):
 
     def _read(self, name: str) -> Manifest:
         """The keyframes of a split."""
+        from datamodules.ava.diagnosis import why_zero  # which reads this class
+
         truth, persons = self.tables(name)
+        why = ""
+        if persons is not None and name != "train" and self.eval_boxes == "predicted":
+            why = why_zero(truth, persons, self.min_person_score)
         paths = self._paths(self._named(name), truth)
         persons = None if persons is None else of_split(persons, truth)
         durations = video_durations(paths, self.frame_rate)
@@ -323,14 +331,19 @@ class AVADataModule(AnnotatedVideoDataModule):
         keyframes = make_keyframes(self.sources(name, truth, persons), self.action_ids)
         exists = np.array([bool(path) for path in paths], bool)
         rows = np.flatnonzero(exists[keyframes.video])
+        if why and persons is not None:
+            if not len(keyframes.video):
+                raise DatasetError(f"{persons.file}: no keyframe is left to load: {why}")
+            log.warning(f"{name}: mAP will be 0: {why}; {persons.file}")
         if not len(rows):
             raise DatasetError(
                 f"{truth.file}: no keyframe is left to load; see what is wrong with: "
                 "hiera-video check --config ..."
             )
-        columns = [paths[video] for video in keyframes.video[rows].tolist()]
         manifest = make_manifest(
-            columns, [NO_LABEL] * len(rows), self.class_names or (), os.path.abspath(self.root)
+            [paths[video] for video in keyframes.video[rows].tolist()],
+            class_names=self.class_names or (),
+            root=os.path.abspath(self.root),
         )
         return KeyframeManifest(
             manifest.table.append_column("keyframe", pa.array(rows)),

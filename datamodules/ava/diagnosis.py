@@ -15,29 +15,17 @@ from datamodules.ava.box_table import (
     check_boxes,
     check_labelled,
     check_scores,
-    plain_number,
+    span,
+    unused_exclusions,
+    why_apart,
 )
 from datamodules.ava.tables import check_seconds, first_rows, video_durations
 from datamodules.clips.boxes import intersection_over_union
 from datamodules.errors import DatasetError
-from datamodules.preparing.check import Fault
+from datamodules.preparing.check import Diagnosis, Fault, listed
 
 if TYPE_CHECKING:
     from datamodules.ava.data_module import AVADataModule
-
-SHOWN = 8  # names or ids in a line
-
-
-class Diagnosis(NamedTuple):
-    """What was found in one split.
-
-    Attributes:
-        faults: errors; training would stop at the first.
-        lines: what the annotation holds, for people.
-    """
-
-    faults: list[Fault]
-    lines: list[str]
 
 
 class _Annotation(NamedTuple):
@@ -143,11 +131,13 @@ def _lines(data: "AVADataModule", annotation: _Annotation) -> Iterator[str]:
     keyframes = np.unique(with_box.keys())
     yield (
         f"ground truth: {rows} rows ({all_rows - rows} excluded), {len(keyframes)} "
-        f"keyframes with boxes, {len(truth.names)} videos, {_span(with_box)}; {truth.file}"
+        f"keyframes with boxes, {len(truth.names)} videos, {span(with_box)}; {truth.file}"
     )
+    if line := unused_exclusions(annotation.excluded, annotation.truth):
+        yield line
     paths = zip(truth.names, annotation.paths, strict=True)
     if missing := [name for name, path in paths if not path]:
-        yield f"videos that are missing: {_listed(missing)}"
+        yield f"videos that are missing: {listed(missing)}"
     yield from _label_lines(data, with_box)
     if annotation.persons is None:
         yield "person boxes: none"
@@ -161,7 +151,7 @@ def _person_lines(data: "AVADataModule", truth: BoxTable, persons: BoxTable) -> 
     confident = persons.where(persons.score >= data.min_person_score)
     yield (
         f"person boxes: {len(persons.row)} rows, {len(confident.row)} of them with a score of at "
-        f"least {data.min_person_score:g}, {_span(persons)}; {persons.file}"
+        f"least {data.min_person_score:g}, {span(persons)}; {persons.file}"
     )
     in_split = confident.of_videos(truth.names)
     keyframes, detected = np.unique(truth.keys()), np.unique(in_split.keys())
@@ -170,8 +160,10 @@ def _person_lines(data: "AVADataModule", truth: BoxTable, persons: BoxTable) -> 
         f"keyframes of the ground truth that have person boxes: {common.sum()} of "
         f"{len(keyframes)} ({_percentage(common)})"
     )
-    if not common.any():
-        yield f"mAP would be 0: {_no_overlap(truth, persons, confident)}"
+    if not len(truth.row):
+        yield "mAP would be undefined: the ground truth has no box"
+    elif why := why_zero(truth, persons, data.min_person_score):
+        yield f"mAP would be 0: {why}"
     yield f"keyframes of person boxes that the ground truth lacks: {len(detected) - common.sum()}"
     fits = _fitting(truth, in_split)
     yield (
@@ -180,9 +172,9 @@ def _person_lines(data: "AVADataModule", truth: BoxTable, persons: BoxTable) -> 
     )
     seen = set(in_split.video.tolist())
     if without := [name for i, name in enumerate(truth.names) if i not in seen]:
-        yield f"videos without person boxes: {_listed(without)}"
+        yield f"videos without person boxes: {listed(without)}"
     if strange := sorted(set(persons.names) - set(truth.names)):
-        yield f"videos of person boxes that the ground truth lacks: {_listed(strange)}"
+        yield f"videos of person boxes that the ground truth lacks: {listed(strange)}"
 
 
 def _label_lines(data: "AVADataModule", truth: BoxTable) -> Iterator[str]:
@@ -192,8 +184,8 @@ def _label_lines(data: "AVADataModule", truth: BoxTable) -> Iterator[str]:
     if not trained:
         return
     if outside := [int(action) for action in used if action not in trained]:
-        listed = _listed(outside)
-        yield f"action ids that are not in the label map, whose rows cannot match: {listed}"
+        ids = listed(outside)
+        yield f"action ids that are not in the label map, whose rows cannot match: {ids}"
     scored = sum(int(n) for action, n in zip(used, counts, strict=True) if action in evaluated)
     yield (
         f"actions: {len(trained & set(used.tolist()))} of {len(trained)} classes of the label map "
@@ -201,18 +193,30 @@ def _label_lines(data: "AVADataModule", truth: BoxTable) -> Iterator[str]:
     )
     names = dict(zip(data.action_ids, data.class_names or (), strict=False))
     if unused := [names[action] for action in sorted(evaluated - set(used.tolist()))]:
-        yield f"evaluated classes without ground truth, left out of the mean: {_listed(unused)}"
+        yield f"evaluated classes without ground truth, left out of the mean: {listed(unused)}"
 
 
-def _no_overlap(truth: BoxTable, persons: BoxTable, confident: BoxTable) -> str:
-    """Why no keyframe of the ground truth has a person box."""
+def why_zero(truth: BoxTable, persons: BoxTable, min_score: float) -> str:
+    """Why mAP would be 0, whatever the model: no keyframe has a person box; empty if one has.
+
+    Args:
+        truth: ground truth, without what is excluded.
+        persons: boxes of a person detector, also without.
+        min_score: least score of a box that counts.
+    """
+    truth, persons = truth.where(truth.has_box), persons.where(persons.has_box)
+    if not len(truth.row):
+        return ""
+    confident = persons.where(persons.score >= min_score)
     if not len(confident.row):
         highest = np.nanmax(np.append(persons.score, 0.0))
-        return f"no person box has data.min_person_score; the highest score is {highest:g}"
-    if not set(truth.names) & set(persons.names):
-        one, other = truth.names[0], persons.names[0]
-        return f"no video has the same name: {one!r} here, {other!r} there"
-    return f"the seconds differ: {_span(truth)} here, {_span(persons)} there"
+        return (
+            f"no person box has data.min_person_score={min_score:g}; the highest score is "
+            f"{highest:g}"
+        )
+    if np.isin(confident.of_videos(truth.names).keys(), truth.keys()).any():
+        return ""
+    return why_apart(truth, confident, "person boxes")
 
 
 def _fitting(truth: BoxTable, persons: BoxTable) -> np.ndarray:
@@ -241,17 +245,5 @@ def _fitting(truth: BoxTable, persons: BoxTable) -> np.ndarray:
     return fits
 
 
-def _span(table: BoxTable) -> str:
-    if not len(table.row):
-        return "no seconds"
-    first, last = plain_number(table.second.min()), plain_number(table.second.max())
-    return f"seconds {first} to {last}"
-
-
 def _percentage(mask: np.ndarray) -> str:
     return f"{mask.mean() if len(mask) else 0:.1%}"
-
-
-def _listed(values: Sequence[object]) -> str:
-    shown = ", ".join(map(str, values[:SHOWN]))
-    return f"{len(values)}: {shown}" + (" ..." if len(values) > SHOWN else "")

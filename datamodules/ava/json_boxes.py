@@ -1,12 +1,11 @@
 """Person boxes in AlphAction's json."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from datamodules.errors import DatasetError
-from datamodules.manifests.lists import at, read_text
+from datamodules.manifests.lists import at, read_json
 
 Row = tuple[str, float, tuple[float, ...], float]  # video, second, x1 y1 x2 y2, score
 
@@ -31,10 +30,10 @@ def read_json_rows(path: Path, images: Path | None = None) -> list[Row]:
     Raises:
         DatasetError: another form; names the file and the record.
     """
-    content = _load(path)
+    content = read_json(path)
     records = content.get("annotations") if isinstance(content, dict) else content
     source = images or path
-    listing = content if images is None else _load(images)
+    listing = content if images is None else read_json(images)
     listed = listing.get("images") if isinstance(listing, dict) else None
     if not isinstance(records, list) or not records:
         raise DatasetError(f"{path}: expected a list of image_id, bbox and score")
@@ -81,14 +80,6 @@ def _row(path: Path, number: int, record: Any, images: dict[Any, _Image]) -> Row
     # Rounding may put the sides of detected boxes just outside of the frame.
     cut = (min(max(value, 0.0), 1.0) if -0.01 < value < 1.01 else value for value in box)
     return movie, second, tuple(cut), score
-
-
-def _load(path: Path) -> Any:
-    text = read_text(path)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path}: not JSON ({error})") from None
 
 
 def _fail(path: Path, number: int, what: str) -> NoReturn:

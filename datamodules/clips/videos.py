@@ -1,8 +1,8 @@
 """Clips of one video as tensors: the work of the loader's workers."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,6 +56,13 @@ class ClipFormat(NamedTuple):
     sampling: str = "clip"
     interpolation: str = "bilinear"
     eval_crop: float = 1.0
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "ClipFormat":
+        """From values by name, with ``size`` for height and width; other names are ignored."""
+        height, width = values["size"]
+        fields = {name: values[name] for name in cls._fields if name in values}
+        return cls(**{**fields, "height": height, "width": width})
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -5,19 +5,24 @@ https://cocodataset.org/#format-data. Boxes are x, y, width and height in pixels
 """
 
 import json
-import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from datamodules.errors import DatasetError
+from datamodules.coco.segmentation import check_mask, has_mask
+from datamodules.errors import AnnotationError, DatasetError
+from datamodules.manifests.lists import read_json
 from datamodules.manifests.manifest import Manifest
 
 SECTIONS = ("images", "annotations", "categories")
+LARGEST_ID = 2**63 - 1
+SHOWN = 4  # categories in a message
 
 
 @dataclass(frozen=True)
@@ -83,18 +88,13 @@ class CocoManifest(Manifest):
         return self.table["image"][index].as_py()
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_annotation(file: Path) -> dict[str, Any]:
     """Read an annotation file.
 
     Raises:
         DatasetError: the file cannot be read, or is not of this form.
     """
-    try:
-        content = json.loads(file.read_bytes())
-    except OSError as error:
-        raise DatasetError(f"{file}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{file}: not valid JSON ({error})") from None
+    content = read_json(file)
     for section in SECTIONS:
         values = content.get(section) if isinstance(content, dict) else None
         if not isinstance(values, list) or not all(isinstance(v, dict) for v in values):
@@ -105,17 +105,22 @@ def read_json(file: Path) -> dict[str, Any]:
 def ground_truth(file: Path) -> dict[str, Any]:
     """Read an annotation file for evaluation, with what files of one's own may lack.
 
-    ``iscrowd`` is 0 and ``area``, by which objects are small, medium or large, that of the box.
+    ``iscrowd`` is 0 and ``area``, by which objects are small, medium or large, that of the box;
+    null counts as missing. An annotation without a mask has no ``segmentation``.
 
     Raises:
-        DatasetError: see `read_json` and `faults_of`.
+        DatasetError: see `read_annotation`.
+        AnnotationError: see `faults_of` and `faults_of_masks`.
     """
-    content = read_json(file)
-    for fault in faults_of(content):
-        raise DatasetError(f"{file}: {fault}")
+    content = read_annotation(file)
+    for fault in chain(faults_of(content), faults_of_masks(content)):
+        raise AnnotationError(f"{file}: {fault}")
     for annotation in content["annotations"]:
-        annotation.setdefault("iscrowd", 0)
-        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+        annotation["iscrowd"] = int(annotation.get("iscrowd") or 0)
+        if annotation.get("area") is None:
+            annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
+        if not has_mask(annotation):
+            annotation.pop("segmentation", None)
     return content
 
 
@@ -123,11 +128,12 @@ def read_coco(file: Path) -> CocoAnnotations:
     """Read an annotation file for training.
 
     Raises:
-        DatasetError: see `read_json` and `faults_of`.
+        DatasetError: see `read_annotation`.
+        AnnotationError: see `faults_of`.
     """
-    content = read_json(file)
+    content = read_annotation(file)
     for fault in faults_of(content):
-        raise DatasetError(f"{file}: {fault}; see all with: hiera-video check --config ...")
+        raise AnnotationError(f"{file}: {fault}; see all with: hiera-video check --config ...")
     images, annotations = content["images"], content["annotations"]
     categories = sorted(content["categories"], key=lambda category: category["id"])
     ids = [category["id"] for category in categories]
@@ -157,7 +163,7 @@ def faults_of(content: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with an annotation file, one line each; such a file is not used.
 
     Args:
-        content: from `read_json`.
+        content: from `read_annotation`.
     """
     images, annotations, categories = (content[section] for section in SECTIONS)
     if not images:
@@ -182,6 +188,48 @@ def faults_of(content: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} is of category {category_id!r}, which is not in categories"
         elif not is_box(annotation.get("bbox")):
             yield f"{name} has no bbox [x, y, width, height]"
+        elif (crowd := annotation.get("iscrowd")) not in (0, 1, None):
+            yield f"{name} has iscrowd {crowd!r}, which must be 0 or 1"
+        elif (area := annotation.get("area")) is not None and not (_is_number(area) and area >= 0):
+            yield f"{name} has area {area!r}, which must be a number of pixels, 0 or more"
+
+
+def faults_of_masks(content: Mapping[str, Any]) -> Iterator[str]:
+    """Masks that cannot be drawn, one line each, of a file without other faults.
+
+    Args:
+        content: from `read_annotation`.
+    """
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    for annotation in filter(has_mask, content["annotations"]):
+        try:
+            check_mask(annotation["segmentation"], *sizes[annotation["image_id"]])
+        except ValueError as error:
+            yield f"annotation {annotation['id']}: {error}"
+
+
+def differing_categories(
+    categories: Mapping[int, str], others: Mapping[int, str], split: str
+) -> str:
+    """How the categories of two splits differ, one line; empty if they do not.
+
+    Args:
+        categories: names by id.
+        others: likewise, of the split to compare with.
+        split: what the line calls that split.
+    """
+    here, there = categories.items() - others.items(), others.items() - categories.items()
+    found = [
+        f"{where} alone: " + ", ".join(f"{number} {name}" for number, name in sorted(only)[:SHOWN])
+        for where, only in (("here", here), ("there", there))
+        if only
+    ]
+    if not found:
+        return ""
+    return (
+        f"{len(categories)} categories, and other ones than the {len(others)} of {split} "
+        f"({'; '.join(found)}); all splits must have the same ids and names"
+    )
 
 
 def is_box(box: Any) -> bool:
@@ -189,7 +237,7 @@ def is_box(box: Any) -> bool:
     return (
         isinstance(box, Sequence)
         and len(box) == 4
-        and all(isinstance(n, int | float) and math.isfinite(n) for n in box)
+        and all(map(_is_number, box))
         and box[2] >= 0
         and box[3] >= 0
     )
@@ -203,6 +251,8 @@ def _faults_of_ids(kind: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[str
             yield f"{kind} number {number} has no whole number as id, but {identity!r}"
         elif identity in seen:
             yield f"{kind} {identity} occurs twice"
+        elif abs(identity) > LARGEST_ID:
+            yield f"{kind} number {number} has the id {identity}; the largest is {LARGEST_ID}"
         else:
             seen.add(identity)
 
@@ -213,6 +263,11 @@ def _ids_of(rows: Sequence[Mapping[str, Any]]) -> set[int]:
 
 def _is_among(value: Any, ids: set[int]) -> bool:
     return isinstance(value, int) and value in ids
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _is_count(value: Any) -> bool:

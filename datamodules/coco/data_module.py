@@ -1,7 +1,9 @@
 """COCO: objects in pictures, with boxes, classes and masks, as published or one's own."""
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +11,24 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.annotated import AnnotatedVideoDataModule
-from datamodules.arguments import check_range
+from datamodules.arguments import check_numbers, check_range
 from datamodules.coco.annotations import (
     CocoAnnotations,
     CocoManifest,
+    differing_categories,
     ground_truth,
     read_coco,
 )
 from datamodules.coco.pictures import EvaluationPictures, TrainingPictures
+from datamodules.coco.segmentation import has_mask
 from datamodules.errors import DatasetError
 from datamodules.manifests.finding import find_by_path
-from datamodules.manifests.lists import NO_LABEL, Row, at, inside
+from datamodules.manifests.lists import Row, at, inside
 from datamodules.manifests.splits import Manifest, make_manifest
 from datamodules.suffixes import PICTURES
+from datamodules.wording import counted
+
+log = logging.getLogger(__name__)
 
 MULTIPLE = 32  # of the size of pictures, for whole mask units
 
@@ -40,8 +47,11 @@ class CocoDataModule(AnnotatedVideoDataModule):
     ``annotations`` and the root, or the path of a json file, relative to ``root``.
 
     Args:
-        *args: ``root`` and, if given, the splits, as in `VideoDataModule`. COCO publishes no
-            annotation of its test split, so ``test`` is the validation split by default.
+        root: folder of the data set.
+        train: training split.
+        val: validation split.
+        test: test split; by default the validation split, as COCO publishes no annotation of its
+            test split.
         images: folder of the pictures, relative to ``root``; ``{split}`` stands for the name of the
             split, or of its json file without the suffix. File names may have folders of their own.
         size: height and width of a picture in a batch, pixels, multiples of 32.
@@ -93,8 +103,7 @@ class CocoDataModule(AnnotatedVideoDataModule):
             raise TypeError(
                 f"CocoDataModule.__init__() got an unexpected keyword argument {refused[0]!r}"
             )
-        if len(size) != 2 or any(n < 1 or n % MULTIPLE for n in size):
-            raise ValueError(f"size must be two multiples of {MULTIPLE}, not {list(size)}")
+        check_numbers("size", size, "height, width", multiple=MULTIPLE)
         check_range("scale", scale)
         one_frame: dict[str, Any] = {"num_frames": 1, "stride": 1, "fps": 1.0, "size": tuple(size)}
         views: dict[str, Any] = {"val_views": (1, 1), "test_views": (1, 1)}
@@ -131,16 +140,41 @@ class CocoDataModule(AnnotatedVideoDataModule):
         """
         if self.category_ids:
             return
-        first = next((split for split in self.splits.values() if split), None)
-        if first is None:
-            raise DatasetError("data.train, data.val and data.test are all null")
-        annotations = self._read_annotations(first)
+        annotations = self._read_annotations(self._named(self.first_split()))
         self.class_names = annotations.class_names
         self.category_ids = annotations.category_ids
 
+    def first_split(self) -> str:
+        """Which of ``train``, ``val`` and ``test`` sets the categories of all.
+
+        Raises:
+            DatasetError: there is none.
+        """
+        for name, split in self.splits.items():
+            if split:
+                return name
+        raise DatasetError("data.train, data.val and data.test are all null")
+
+    def differing_categories(self, categories: Mapping[int, str]) -> str:
+        """How categories, names by id, differ from those of `first_split`; empty if they do not."""
+        first = self.first_split()
+        others = dict(zip(self.category_ids, self.class_names or (), strict=True))
+        return differing_categories(categories, others, f"{first}, {self.source(first)}")
+
     def ground_truth(self, split: str) -> dict[str, Any]:
-        """The content of the json file of ``train``, ``val`` or ``test``, for evaluation."""
-        return ground_truth(self.truth_file(split))
+        """The content of the json file of ``train``, ``val`` or ``test``, for evaluation.
+
+        Raises:
+            DatasetError: see `datamodules.coco.annotations.ground_truth`.
+        """
+        file = self.truth_file(split)
+        truth = ground_truth(file)
+        if lacking := [a["id"] for a in truth["annotations"] if not has_mask(a)]:
+            log.warning(
+                f"{file}: {len(lacking):,} of {counted(len(truth['annotations']), 'annotations')} "
+                f"without a mask, such as {lacking[0]}, so that masks are not evaluated"
+            )
+        return truth
 
     def diagnose(self, splits: Sequence[str]) -> Sequence[Any]:
         """See `datamodules.coco.diagnosis`: what is wrong with the annotation, and what it has."""
@@ -169,12 +203,8 @@ class CocoDataModule(AnnotatedVideoDataModule):
         missing = [row for row, path in zip(rows, paths, strict=True) if path is None]
         self._note_missing(split, file, missing, len(rows), [self.root])
         present = [number for number, path in enumerate(paths) if path is not None]
-        manifest = make_manifest(
-            [rows[number].video for number in present],
-            [NO_LABEL] * len(present),
-            annotations.class_names,
-            base,
-        )
+        videos = [rows[number].video for number in present]
+        manifest = make_manifest(videos, class_names=annotations.class_names, root=base)
         table = manifest.table.append_column("image", pa.array(present, pa.int64()))
         return CocoManifest(table, manifest.class_names, manifest.root, annotations=annotations)
 
@@ -193,25 +223,16 @@ class CocoDataModule(AnnotatedVideoDataModule):
         self.find_class_names()
         manifest = self.list_split(self._named(name), None)
         annotations = manifest.annotations
-        if (names := annotations.class_names) != self.class_names or (
-            annotations.category_ids != self.category_ids
-        ):
-            raise DatasetError(
-                f"{annotations.file}: {len(names)} categories, and other ones than those of the "
-                "first split; all splits must have the same ids and names"
-            )
+        categories = dict(zip(annotations.category_ids, annotations.class_names, strict=True))
+        if difference := self.differing_categories(categories):
+            raise DatasetError(f"{annotations.file}: {difference}")
         if name != "train" or self.keep_empty:
             return manifest
         rows = manifest.table["image"].to_numpy()
         left = np.flatnonzero(annotations.num_objects()[rows] > 0)
         if not len(left):
             raise DatasetError(f"{annotations.file}: no picture has objects to learn from")
-        return CocoManifest(
-            manifest.table.take(left),
-            manifest.class_names,
-            manifest.root,
-            annotations=annotations,
-        )
+        return replace(manifest, table=manifest.table.take(left))
 
     def _read_annotations(self, split: str) -> CocoAnnotations:
         if split not in self._annotations:

@@ -2,56 +2,49 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datamodules.coco.annotations import faults_of, read_json
-from datamodules.coco.segmentation import draw
+from datamodules.coco.annotations import faults_of, faults_of_masks, read_annotation
+from datamodules.coco.boxes import look_like_corners, out_of_picture
+from datamodules.coco.segmentation import draw, has_mask
 from datamodules.errors import DatasetError, VideoDecodeError
-from datamodules.preparing.check import Fault
+from datamodules.preparing.check import Diagnosis, Fault, listed
 from datamodules.video.pictures import PictureFile
 from datamodules.wording import counted
 
 if TYPE_CHECKING:
     from datamodules.coco.data_module import CocoDataModule
 
-SHOWN = 8  # names or ids in a line
 OPENED = 1000  # pictures whose size is compared, and whose masks are drawn
 FITS = 0.5  # IoU from which a box is that of its mask
-
-
-class Diagnosis(NamedTuple):
-    """What was found in one split.
-
-    Attributes:
-        faults: errors; training would stop at the first.
-        lines: what the annotation holds, for people.
-    """
-
-    faults: list[Fault]
-    lines: list[str]
 
 
 def diagnose(data: "CocoDataModule", name: str) -> Diagnosis:
     """Check the annotation of ``train``, ``val`` or ``test`` against itself and its pictures.
 
-    Sizes and masks are checked of `OPENED` pictures, at equal steps through the split.
+    Sizes of pictures, and boxes against masks, are checked of `OPENED` pictures, at equal steps
+    through the split; categories only after `CocoDataModule.find_class_names`.
     """
     try:
         file = data.truth_file(name)
-        content = read_json(file)
+        content = read_annotation(file)
     except DatasetError as error:
         return Diagnosis([Fault("wrong", str(error))], [f"{name}: no annotation"])
     faults = [Fault("wrong", f"{file}: {fault}") for fault in faults_of(content)]
     if faults:
         return Diagnosis(faults, [])
-    faults += [Fault("wrong", f"{file}: {f}") for f in _wrong_masks(content)]
-    faults += [
-        Fault("wrong", f"{file}: {f}") for f in _wrong_sizes(content, data.image_folder(name))
-    ]
-    lines = [*_counts(content), *_reasons(content, data.image_folder(name))]
+    if data.category_ids:
+        categories = {category["id"]: category["name"] for category in content["categories"]}
+        if difference := data.differing_categories(categories):
+            faults.append(Fault("wrong", f"{file}: {difference}"))
+    folder = data.image_folder(name)
+    wrong = chain(_wrong_masks(content), _wrong_sizes(content, folder))
+    faults += [Fault("wrong", f"{file}: {fault}") for fault in wrong]
+    lines = [*_counts(content), *_reasons(content, folder)]
     return Diagnosis(faults, [f"{name}: {line}" for line in lines])
 
 
@@ -67,10 +60,10 @@ def _counts(content: Mapping[str, Any]) -> Iterator[str]:
     )
     used = Counter(a["category_id"] for a in annotations if not a.get("iscrowd"))
     if unused := [c["name"] for c in content["categories"] if not used[c["id"]]]:
-        yield f"categories without objects, left out of the mean: {_listed(unused)}"
-    lacking = [a["id"] for a in annotations if "area" not in a]
+        yield f"categories without objects, left out of the mean: {listed(unused)}"
+    lacking = [a["id"] for a in annotations if a.get("area") is None]
     if lacking:
-        yield f"annotations without an area, for which that of the box counts: {_listed(lacking)}"
+        yield f"annotations without an area, for which that of the box counts: {listed(lacking)}"
 
 
 def _reasons(content: Mapping[str, Any], folder: Path) -> Iterator[str]:
@@ -89,27 +82,25 @@ def _reasons(content: Mapping[str, Any], folder: Path) -> Iterator[str]:
     size = np.array([sizes[a["image_id"]] for a in annotations], np.float64)  # (A, 2)
     if (box[:, 2:] <= 1).all():
         yield "AP would be 0: all boxes are within 1 pixel; they must be in pixels, not in [0, 1]"
-    outside = (box[:, :2] < -1).any(1) | (box[:, :2] + box[:, 2:] > size + 1).any(1)
-    corners = (box[:, 2:] >= box[:, :2]).all(1) & (box[:, 2:] <= size + 1).all(1)
-    if outside.mean() > 0.25 and corners.mean() > 0.95:
+    outside = out_of_picture(box, size)
+    if look_like_corners(box, size):
         yield ("AP would be 0: boxes look like x1, y1, x2, y2; they must be x, y, width and height")
     elif outside.any():
         ids = [annotations[i]["id"] for i in np.flatnonzero(outside)]
-        yield f"boxes that reach out of their picture, by annotation: {_listed(ids)}"
+        yield f"boxes that reach out of their picture, by annotation: {listed(ids)}"
     empty = [a["id"] for a in annotations if min(a["bbox"][2:]) == 0]
     if empty:
-        yield f"boxes without area, which no detection can match: {_listed(empty)}"
+        yield f"boxes without area, which no detection can match: {listed(empty)}"
     if odd := _odd_boxes(content):
-        yield f"boxes that do not fit their masks (IoU below {FITS:g}): {_listed(odd)}"
+        yield f"boxes that do not fit their masks (IoU below {FITS:g}): {listed(odd)}"
 
 
 def _wrong_masks(content: Mapping[str, Any]) -> Iterator[str]:
-    """Masks that cannot be drawn."""
-    for annotation, size in _chosen_objects(content):
-        try:
-            draw(annotation.get("segmentation"), *size)
-        except ValueError as error:
-            yield f"annotation {annotation['id']}: {error}"
+    """Objects without a mask, from which none is learned, and masks that cannot be drawn."""
+    for annotation in content["annotations"]:
+        if not has_mask(annotation) and not annotation.get("iscrowd"):
+            yield f"annotation {annotation['id']} has no mask, neither polygons nor run lengths"
+    yield from faults_of_masks(content)
 
 
 def _odd_boxes(content: Mapping[str, Any]) -> list[int]:
@@ -161,8 +152,3 @@ def _chosen_objects(
 
 def _chosen(images: Sequence[Any]) -> Sequence[Any]:
     return images[:: -(-len(images) // OPENED)]
-
-
-def _listed(values: Sequence[object]) -> str:
-    shown = ", ".join(map(str, values[:SHOWN]))
-    return f"{len(values)}: {shown}" + (" ..." if len(values) > SHOWN else "")

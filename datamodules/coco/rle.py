@@ -29,10 +29,21 @@ def decode(counts: np.ndarray, height: int, width: int) -> np.ndarray:
         ValueError: the runs have another number of pixels.
     """
     counts = np.asarray(counts, np.int64)
-    if (counts < 0).any() or counts.sum() != height * width:
-        raise ValueError(f"the runs have {counts.sum()} pixels, not {height} x {width}")
+    check_runs(counts, height, width)
     inside = np.arange(len(counts)) % 2 == 1
     return np.repeat(inside, counts).reshape(width, height).T
+
+
+def check_runs(counts: np.ndarray, height: int, width: int) -> None:
+    """See that the lengths of runs, int64 ``(runs,)``, are those of a picture.
+
+    Raises:
+        ValueError: a length is negative, or they have another number of pixels.
+    """
+    if (counts < 0).any():
+        raise ValueError("a run has a negative length")
+    if counts.sum() != height * width:
+        raise ValueError(f"the runs have {counts.sum()} pixels, not {height} x {width}")
 
 
 def encode(mask: np.ndarray) -> np.ndarray:

@@ -1,11 +1,13 @@
 """Masks of COCO's annotations: polygons, drawn as pycocotools draws them, and run lengths."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from datamodules.coco.rle import counts_between, decode, encode, from_text, to_text
+from datamodules.coco.rle import check_runs, counts_between, decode, encode, from_text, to_text
 
+FARTHEST = 1_000_000  # pixels of a corner from that of the picture; boundaries are drawn in full
 _FINE = 5  # steps of a pixel in which a boundary is drawn
 
 
@@ -23,16 +25,31 @@ def draw(segmentation: Any, height: int, width: int) -> np.ndarray:
         bool ``(height, width)``.
 
     Raises:
-        ValueError: it is something else, or of a picture of another size.
+        ValueError: see `check_mask`.
     """
     if isinstance(segmentation, dict):
         return decode(_counts(segmentation, height, width), height, width)
-    if not isinstance(segmentation, list) or not segmentation:
-        raise ValueError("no polygons and no run lengths")
     mask = np.zeros((height, width), bool, order="F")  # as polygons are drawn
-    for polygon in segmentation:
-        mask |= draw_polygon(_points(polygon), height, width)
+    for points in _polygons(segmentation):
+        mask |= draw_polygon(points, height, width)
     return mask
+
+
+def check_mask(segmentation: Any, height: int, width: int) -> None:
+    """See that `draw` can draw a ``segmentation``, without drawing it.
+
+    Raises:
+        ValueError: it is neither polygons nor run lengths, or of a picture of another size.
+    """
+    if isinstance(segmentation, dict):
+        _counts(segmentation, height, width)
+    else:
+        _polygons(segmentation)
+
+
+def has_mask(row: Mapping[str, Any]) -> bool:
+    """Whether an annotation or a detection has a ``segmentation``; null and ``[]`` are none."""
+    return row.get("segmentation") not in (None, [])
 
 
 def run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:
@@ -97,24 +114,46 @@ def _boundary(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(x_longer, along, across), np.where(x_longer, across, along)
 
 
+def _polygons(segmentation: Any) -> list[np.ndarray]:
+    """The corners of each polygon, float64 ``(n, 2)``."""
+    if not isinstance(segmentation, list) or not segmentation:
+        raise ValueError("no polygons and no run lengths")
+    return [_points(polygon) for polygon in segmentation]
+
+
 def _points(polygon: Any) -> np.ndarray:
     """The corners of a polygon, float64 ``(n, 2)``."""
+    if not isinstance(polygon, list):
+        raise ValueError("polygons must be a list of lists, [[x1, y1, x2, y2, ...], ...]")
     try:
-        values = np.asarray(polygon, np.float64)
-    except (TypeError, ValueError):
+        values = np.array(polygon)
+    except ValueError:  # lists of several lengths
         values = np.zeros(0)
-    if values.ndim != 1 or len(values) < 6 or len(values) % 2 or not np.isfinite(values).all():
+    is_flat = values.dtype.kind in "if" and values.ndim == 1
+    if not is_flat or len(values) < 6 or len(values) % 2:
         raise ValueError("a polygon must be [x1, y1, x2, y2, ...] with at least three corners")
-    return values.reshape(-1, 2)
+    if not (np.abs(values) <= FARTHEST).all():
+        raise ValueError(f"a corner of a polygon is not within {FARTHEST:,} pixels")
+    return values.astype(np.float64).reshape(-1, 2)
 
 
 def _counts(segmentation: dict[str, Any], height: int, width: int) -> np.ndarray:
     """The lengths of runs, int64 ``(runs,)``."""
     size, counts = segmentation.get("size"), segmentation.get("counts")
-    if not isinstance(size, list) or list(size) != [height, width]:
+    if not _are_ints(size) or size != [height, width]:
         raise ValueError(f"run lengths of size {size} in a picture of [{height}, {width}]")
     if isinstance(counts, str | bytes):
-        return from_text(counts)
-    if isinstance(counts, list) and all(isinstance(n, int) for n in counts):
-        return np.array(counts, np.int64)
-    raise ValueError("run lengths must have counts, a list of numbers or a text")
+        lengths = from_text(counts)
+    elif _are_ints(counts):
+        largest = max(map(abs, counts), default=0)
+        if largest > height * width:
+            raise ValueError(f"a run has {largest} pixels, the picture {height} x {width}")
+        lengths = np.array(counts, np.int64)
+    else:
+        raise ValueError("run lengths must have counts, a list of whole numbers or a text")
+    check_runs(lengths, height, width)
+    return lengths
+
+
+def _are_ints(values: Any) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and all(type(n) is int for n in values)

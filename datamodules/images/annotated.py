@@ -1,6 +1,5 @@
 """Pictures that published annotation files name: iNaturalist and Places365."""
 
-import json
 import os
 from abc import ABC
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from datamodules.errors import DatasetError
 from datamodules.images.folder import ImageFolderDataModule
 from datamodules.manifests.finding import Find, find_by_path
 from datamodules.manifests.labels import distinct_names
-from datamodules.manifests.lists import Row, at, inside, read_text
+from datamodules.manifests.lists import Row, at, inside, read_json, read_text
 
 
 class AnnotatedImageDataModule(ImageFolderDataModule, AnnotatedVideoDataModule, ABC):
@@ -53,7 +52,7 @@ class INaturalistDataModule(AnnotatedImageDataModule):
         """The json, or a list of paths."""
         if file.suffix.lower() != ".json":
             return super().read_annotation(file)
-        annotation = _read_object(file)
+        annotation = read_json(file)
         names = self._names(file, annotation)
         try:
             paths = {image["id"]: image["file_name"] for image in annotation["images"]}
@@ -74,13 +73,13 @@ class INaturalistDataModule(AnnotatedImageDataModule):
         """Names of the categories in the order of their ids."""
         if file.suffix.lower() != ".json":
             return super().annotated_classes(file)
-        names = self._names(file, _read_object(file))
+        names = self._names(file, read_json(file))
         return tuple(names[i] for i in sorted(names))
 
     def _names(self, file: Path, annotation: Mapping[str, Any]) -> dict[int, str]:
         """The name of each category; the id is added to a name that several have."""
         source = file if self.categories is None else self.root / self.categories
-        content = annotation if self.categories is None else _read_object(source)
+        content = annotation if self.categories is None else read_json(source)
         listed = content.get("categories", ()) if isinstance(content, Mapping) else content
         try:
             names = {int(category["id"]): str(category["name"]) for category in listed}
@@ -152,10 +151,3 @@ class Places365DataModule(AnnotatedImageDataModule):
 
 def _label(names: Mapping[int, str], category: int | None) -> str:
     return "" if category is None else names[category]
-
-
-def _read_object(file: Path) -> Any:
-    try:
-        return json.loads(read_text(file))
-    except ValueError as error:
-        raise DatasetError(f"{file}: not valid JSON ({error})") from None

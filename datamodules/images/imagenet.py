@@ -25,6 +25,7 @@ TRUTH_FILES = (
     "ILSVRC2012_validation_ground_truth.txt",
     "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt",
 )
+Labelled = tuple[int, str, str]  # line of the file of ground truth, name of a picture, synset
 META = "meta.mat"  # beside the devkit's ground truth: it numbers synsets in an order of its own
 
 
@@ -156,17 +157,18 @@ class ImageNetDataModule(ImageFolderDataModule):
 
     def _truth_rows(self, file: Path, folder: Path, synsets: Sequence[str]) -> list[Row]:
         """A row with its synset for each picture of the validation folder."""
-        lines = [line for line in read_text(file).splitlines() if line.strip()]
+        lines = [(n, line.strip()) for n, line in enumerate(read_text(file).splitlines(), 1)]
+        lines = [(number, line) for number, line in lines if line]
         if file.suffix.lower() == ".csv":
-            pairs = _kaggle_pairs(file, lines)
-        elif all(line.strip().isdecimal() for line in lines):
-            pairs = _devkit_pairs(file, [int(line) for line in lines])
+            labelled = _kaggle(file, lines)
+        elif all(line.isdecimal() for _, line in lines):
+            labelled = _devkit(file, lines)
         else:
-            pairs = [(line.rpartition(" ")[0], _by_id(file, synsets, line)) for line in lines]
+            labelled = [_by_id(file, synsets, *line) for line in lines]
         base = os.path.abspath(folder)
         known = set(synsets)
         rows = []
-        for number, (name, synset) in enumerate(pairs, 1):
+        for number, name, synset in labelled:
             if synset in known or self.num_classes is not None:
                 rows.append(Row(number, inside(base, name.strip(), at(file, number)), synset))
         return rows
@@ -176,29 +178,32 @@ class ImageNetDataModule(ImageFolderDataModule):
         return self.class_names_of(self.synsets())
 
 
-def _by_id(file: Path, synsets: Sequence[str], line: str) -> str:
-    label = line.rpartition(" ")[2]
+def _by_id(file: Path, synsets: Sequence[str], number: int, line: str) -> Labelled:
+    name, _, label = line.rpartition(" ")
     if not label.isdecimal() or int(label) >= len(synsets):
         raise DatasetError(
-            f"{file}: {line!r} does not end in an id below {len(synsets)}; a subset needs "
-            "class folders or LOC_val_solution.csv"
+            f"{at(file, number)}: {line!r} does not end in an id below {len(synsets)}; a subset "
+            "needs class folders or LOC_val_solution.csv"
         )
-    return synsets[int(label)]
+    return number, name, synsets[int(label)]
 
 
-def _kaggle_pairs(file: Path, lines: Sequence[str]) -> list[tuple[str, str]]:
-    reader = csv.DictReader(lines)
-    if reader.fieldnames != ["ImageId", "PredictionString"]:
+def _kaggle(file: Path, lines: Sequence[tuple[int, str]]) -> list[Labelled]:
+    rows = [(number, *next(csv.reader([line])), "") for number, line in lines]
+    if not rows or rows[0][1:] != ("ImageId", "PredictionString", ""):
         raise DatasetError(f"{file}: wrong header; expected ImageId,PredictionString")
-    return [(f"{row['ImageId']}.JPEG", (row["PredictionString"] or "").split(" ")[0])
-            for row in reader]  # fmt: skip
+    return [(number, f"{name}.JPEG", label.split(" ")[0]) for number, name, label, *_ in rows[1:]]
 
 
-def _devkit_pairs(file: Path, ids: Sequence[int]) -> list[tuple[str, str]]:
+def _devkit(file: Path, lines: Sequence[tuple[int, str]]) -> list[Labelled]:
     synset_of = _read_meta(file.with_name(META))
-    if unknown := [i for i in ids if i not in synset_of]:
-        raise DatasetError(f"{file}: {unknown[0]} is no synset of {META}")
-    return [(f"ILSVRC2012_val_{n:08d}.JPEG", synset_of[i]) for n, i in enumerate(ids, 1)]
+    for number, line in lines:
+        if int(line) not in synset_of:
+            raise DatasetError(f"{at(file, number)}: {line} is no synset of {META}")
+    return [
+        (number, f"ILSVRC2012_val_{picture:08d}.JPEG", synset_of[int(line)])
+        for picture, (number, line) in enumerate(lines, 1)
+    ]
 
 
 def _read_meta(file: Path) -> dict[int, str]:

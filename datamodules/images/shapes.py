@@ -3,20 +3,19 @@
 Place, size, angle and colours have the same distribution in every class.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from datamodules.arguments import check_numbers
 from datamodules.images.folder import ImageFolderDataModule
-from datamodules.synthetic import described_folder, write_once
+from datamodules.manifests.splitting import SPLITS
+from datamodules.synthetic import described_folder, in_threads, write_once
 
 VERSION = 1  # of what `draw_shape` draws; a new version is a new data set
 FINE = 4  # outlines are drawn so many times larger, so that borders are soft
 TURN = 0.4  # radians by which a shape is turned at most
-SPLITS = ("train", "val", "test")
 
 
 def _star(points: int, inner: float) -> np.ndarray:
@@ -112,8 +111,7 @@ class SyntheticShapesDataModule(ImageFolderDataModule):
         image_seed: int = 0,
         **kwargs,
     ) -> None:
-        if isinstance(images, int) or len(images) != 3 or any(n <= 0 or n % 8 for n in images):
-            raise ValueError(f"images must be three multiples of 8, not {images}")
+        check_numbers("images", images, "train, val, test", len(SHAPES))
         self.description = {
             "version": VERSION,
             "images": list(images),
@@ -140,6 +138,4 @@ class SyntheticShapesDataModule(ImageFolderDataModule):
             path = folder / SPLITS[split] / shape / f"{number:05d}.jpg"
             Image.fromarray(pixels).save(path, "JPEG", quality=95)
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy and Pillow release the GIL
-            for _ in pool.map(write, jobs):
-                pass
+        in_threads(write, jobs)

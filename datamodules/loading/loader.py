@@ -86,8 +86,8 @@ class Loader:
             if accumulate > 1:
                 batches, key = f"a step of {accumulate} batches", "task.batch.global"
             raise DatasetError(
-                f"{len(sampler)} videos per process do not fill {batches} of {batch_size}; "
-                f"lower {key}"
+                f"{len(sampler)} {sampler.media.noun} per process do not fill {batches} of "
+                f"{batch_size}; lower {key}"
             )
         self.dataset, self.sampler = dataset, sampler
         self.batch_size, self.accumulate = batch_size, accumulate
@@ -154,7 +154,8 @@ class Loader:
         """Continue after the last batch of the saved state; other videos are only warned of."""
         before, now = state_dict.get("videos", self.sampler.length), self.sampler.length
         if before != now:
-            log.warning(f"resumed with {now} training videos; there were {before} of them before")
+            noun = self.sampler.media.noun
+            log.warning(f"resumed with {now} training {noun}; there were {before} of them before")
         self.sampler.epoch, self.sampler.used = state_dict["epoch"], state_dict["used"]
 
     def _batch_sizes(self, items: int) -> list[int]:
@@ -197,7 +198,7 @@ class Loader:
         self, order: np.ndarray, position: int, epoch: int, reading: Callable[[int], None]
     ) -> Item:
         """The item at a position of the order, or in training the next one that can be made."""
-        manifest, failed, index, skipped = self.dataset.manifest, [], -1, 0
+        manifest, failed, skipped = self.dataset.manifest, [], 0
         for step in range(len(order)):
             index = int(order[(position + step) % len(order)])
             try:
@@ -208,10 +209,10 @@ class Loader:
             except VideoDecodeError as error:
                 failed.append(Failure(index, manifest.label(index), error.reason))
                 if not self.sampler.training or len(failed) > self.most_bad:
-                    break
-        if not failed:
-            raise DatasetError(f"none of {skipped} training items has anything to learn from")
-        return self.dataset.empty(index) | {"failed": failed}  # in training, `_note` now stops
+                    # In training, `_note` now stops.
+                    return self.dataset.empty(index) | {"failed": failed}
+        bad = f", and {len(failed)} cannot be decoded: {failed[-1].reason}" if failed else ""
+        raise DatasetError(f"none of {len(order)} training items has anything to learn from{bad}")
 
     def _open(self, epoch: int, index: int, reading: Callable[[int], None]) -> Item:
         path = self.dataset.manifest.path(index)
@@ -253,7 +254,8 @@ class Loader:
             return
         process = f" by process {self.sampler.rank}" if self.sampler.world_size > 1 else ""
         opened = read["hits"] + read["misses"]
-        cached = f"; {read['hits']:,} of {opened:,} videos were in data.cache_dir"
+        noun = self.sampler.media.noun
+        cached = f"; {read['hits']:,} of {opened:,} {noun} were in data.cache_dir"
         log.info(
             f"read from the storage{process}: {read['bytes'] / 2**30:.2f} GiB in "
             f"{read['requests']:,} requests, {read['retries']:,} of them retries"
@@ -271,10 +273,11 @@ class Loader:
             TooManyBadVideos: too many failed.
         """
         if bad > self.most_bad:
+            noun = self.sampler.media.noun
             raise TooManyBadVideos(
-                f"{bad} of this epoch's {self.sampler.length} videos cannot be decoded, more than "
+                f"{bad} of this epoch's {self.sampler.length} {noun} cannot be decoded, more than "
                 f"data.max_bad_share={self.max_bad_share:g} allows ({self.most_bad}); raise it, "
-                f"or leave bad videos out with `hiera-video prepare`{more}"
+                f"or leave bad {noun} out with `hiera-video prepare`{more}"
             )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from datamodules.errors import DatasetError
+from datamodules.suffixes import VIDEOS, Media
 from datamodules.wording import counted
 
 
@@ -23,6 +24,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank: number of this process.
         world_size: number of processes.
         done: in evaluation, indices that have been seen before and are left out.
+        media: what messages call the samples.
 
     Attributes:
         epoch: the current epoch; set by the trainer. Evaluation is the same in every epoch.
@@ -42,14 +44,15 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank: int = 0,
         world_size: int = 1,
         done: Sequence[int] | np.ndarray = (),
+        media: Media = VIDEOS,
     ) -> None:
         if length < world_size:
             raise DatasetError(
-                f"{counted(length, 'videos')}: too few for {world_size} processes; lower "
+                f"{counted(length, media.noun)}: too few for {world_size} processes; lower "
                 "trainer.devices"
             )
         self.length, self.training, self.seed = length, training, seed
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.media = rank, world_size, media
         if not training:
             self.left = np.setdiff1d(np.arange(length), np.asarray(done, np.int64))
         self.epoch = 0

@@ -12,7 +12,7 @@ import numpy as np
 from datamodules.errors import DatasetError
 from datamodules.manifests.lists import NO_LABEL, Row, at
 from datamodules.suffixes import VIDEOS
-from datamodules.wording import counted, did_you_mean
+from datamodules.wording import counted, did_you_mean, few
 
 _WHOLE = re.compile(r"0*([0-9]+)(?:\.0*)?")  # 7, 007, and the 7.0 of a spreadsheet
 _SHOWN = 5  # class names in a message
@@ -71,7 +71,7 @@ def label_ids(
     if unknown := next((row for row in rows if row.label not in ids), None):
         raise DatasetError(
             f"{at(source, unknown.number)}: label {unknown.label!r} is not one of the "
-            f"{len(names)} known classes ({_listed(names)}) or their ids; correct it, or set "
+            f"{len(names)} known classes ({few(names, _SHOWN)}) or their ids; correct it, or set "
             f"data.class_names to all classes{did_you_mean(unknown.label, names)}"
         )
     return [ids[row.label] for row in rows], names
@@ -128,7 +128,7 @@ def class_report(
     if empty and split == "train":
         warnings.append(
             f"{split}: {len(empty)} of {len(names)} classes have no training {noun}: "
-            f"{_listed(empty)}"
+            f"{few(empty, _SHOWN)}"
         )
     if len(empty) == len(names) - 1:
         name = names[int(counts.argmax())]
@@ -143,10 +143,6 @@ def class_report(
             how = "only in the Unicode form of their letters" if look_alike else "only in case"
             warnings.append(f"{split}: the classes {other!r} and {name!r} differ {how}")
     return f"{split}: {line}", warnings
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _numbers(labels: Collection[str]) -> dict[str, str]:

@@ -1,10 +1,11 @@
 """What annotation files of all formats have in common: rows that name videos and their labels."""
 
+import json
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from datamodules.errors import DatasetError
 from datamodules.suffixes import EITHER
@@ -19,7 +20,7 @@ class Row(NamedTuple):
     """One video of an annotation file.
 
     Attributes:
-        number: line of the file, or number of the JSON record, from 1.
+        number: line of the file or number of the JSON record, from 1, as messages name it.
         video: absolute path; for `finding.find_by_stem`, without suffix, and the file may be in a
             subfolder.
         label: name or id of its class; empty if unknown.
@@ -32,7 +33,7 @@ class Row(NamedTuple):
 
 def at(source: Path, number: int) -> str:
     """Name a row of an annotation file, for messages."""
-    return f"{source}, {'record' if source.suffix.lower() == '.json' else 'row'} {number}"
+    return f"{source}, {'record' if _is_json(source) else 'row'} {number}"
 
 
 def read_text(source: Path) -> str:
@@ -44,15 +45,31 @@ def read_text(source: Path) -> str:
     try:
         return source.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        row = error.object.count(b"\n", 0, error.start) + 1
-        raise DatasetError(
-            f"{at(source, row)}: not a readable text file; save it as UTF-8"
-        ) from None
+        number = error.object.count(b"\n", 0, error.start) + 1
+        where = f"{source}, line {number}" if _is_json(source) else at(source, number)
+        raise DatasetError(f"{where}: not a readable text file; save it as UTF-8") from None
     except FileNotFoundError:
         raise DatasetError(f"{source}: no such file") from None
     except OSError as error:
         reason = error.strerror or error
         raise DatasetError(f"{source}: not a readable text file ({reason})") from None
+
+
+def read_json(source: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DatasetError: the file cannot be read, or is not JSON.
+    """
+    text = read_text(source)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{source}: not valid JSON ({error})") from None
+
+
+def _is_json(source: Path) -> bool:
+    return source.suffix.lower() == ".json"
 
 
 def is_media(path: str) -> bool:

@@ -96,6 +96,13 @@ class Manifest:
             return self
         return replace(self, table=self.table.filter(self.table["ok"]))
 
+    def without_folders(self) -> tuple["Manifest", int]:
+        """The videos that are files, and the number of the others: folders of frames."""
+        if "shard" in self.table.column_names:
+            return self, 0
+        is_file = [not os.path.isdir(self.path(i)) for i in range(len(self))]
+        return replace(self, table=self.table.filter(pa.array(is_file))), is_file.count(False)
+
     def spread(self, count: int) -> "Manifest":
         """``count`` videos at equal steps: from all classes, where videos are sorted by class."""
         if count >= len(self):
@@ -105,13 +112,16 @@ class Manifest:
 
 
 def make_manifest(
-    paths: Iterable[str], labels: Iterable[int], class_names: Sequence[str], root: str = ""
+    paths: Iterable[str],
+    labels: Iterable[int] | None = None,
+    class_names: Sequence[str] = (),
+    root: str = "",
 ) -> Manifest:
     """Build a manifest from paths and label ids.
 
     Args:
         paths: absolute path of each video.
-        labels: label id of each video.
+        labels: label id of each video; None: all are unknown.
         class_names: name of each label id.
         root: folder that all paths lie below.
 
@@ -126,5 +136,6 @@ def make_manifest(
         if encoding != "utf-8":
             reason = f"this locale has Python read file names as {encoding}; set PYTHONUTF8=1"
         raise DatasetError(f"{name!r}: {reason}") from None
+    labels = [NO_LABEL] * len(column) if labels is None else labels
     table = pa.table({"path": column, "label": pa.array(labels, pa.int64())})
     return Manifest(table, tuple(class_names), root)

@@ -11,11 +11,11 @@ import pyarrow as pa
 from datamodules.errors import DatasetError
 from datamodules.manifests.finding import Find, describe_missing, find_by_path, missing_videos
 from datamodules.manifests.labels import class_ids, label_ids
-from datamodules.manifests.lists import NO_LABEL, Row, rows_by_video
+from datamodules.manifests.lists import Row, rows_by_video
 from datamodules.manifests.manifest import Manifest, make_manifest
 from datamodules.manifests.parquet import find_manifest, pc, read_manifest
 from datamodules.manifests.text_lists import read_list
-from datamodules.manifests.walking import entries, files_below, walk_files
+from datamodules.manifests.walking import entries, files_below
 from datamodules.suffixes import EITHER, PICTURES, VIDEOS, Media, kind_of
 from datamodules.wording import counted, did_you_mean
 
@@ -26,6 +26,7 @@ __all__ = ["Manifest", "list_split", "list_videos", "locate", "make_manifest", "
 LIST_SUFFIXES = frozenset((".csv", ".tsv", ".txt", ".json"))
 # A folder with folders of both kinds holds splits, not classes.
 TRAINING_FOLDERS = ("train", "training")
+_NAMED = 3  # skipped files in a message
 OTHER_FOLDERS = ("val", "valid", "validate", "validation", "test", "testing")
 
 
@@ -177,17 +178,6 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     return tuple(entry.name for entry in entries(folder)[1])
 
 
-def media_of_folder(folder: Path) -> Media:
-    """What a folder is taken to hold: PICTURES if some but no video lies below it, else VIDEOS."""
-    found = VIDEOS
-    for path in walk_files(folder):
-        if VIDEOS.has(path):
-            return VIDEOS
-        if found is VIDEOS and PICTURES.has(path):
-            found = PICTURES
-    return found
-
-
 def list_videos(
     sources: Sequence[str | Path],
     read_annotation: Callable[[Path], Manifest],
@@ -209,6 +199,7 @@ def list_videos(
     if not sources:
         raise DatasetError(f"no {media.noun} to predict; name files or folders")
     paths: list[str] = []
+    holds_frames = False
     for source in map(Path, sources):
         if not source.exists():
             raise DatasetError(f"{source}: no such file or folder")
@@ -227,9 +218,13 @@ def list_videos(
         files = files_below(source)
         _report_skipped(source, _others(files, media))
         paths += filter(media.has, files)
+        holds_frames |= media is VIDEOS and any(map(PICTURES.has, files))
     if not paths:
-        raise DatasetError(f"{', '.join(map(str, sources))}: no {media.noun[:-1]} files found")
-    return make_manifest(paths, [NO_LABEL] * len(paths), ())
+        hint = "; pictures are not read as the frames of a video here: encode them as a video file"
+        raise DatasetError(
+            f"{', '.join(map(str, sources))}: no {media.noun[:-1]} files found{hint * holds_frames}"
+        )
+    return make_manifest(paths)
 
 
 def _others(files: Iterable[str], media: Media) -> list[str]:
@@ -237,11 +232,25 @@ def _others(files: Iterable[str], media: Media) -> list[str]:
     return [path for path in files if not media.has(path)]
 
 
-def _report_skipped(folder: Path, skipped: Sequence[str]) -> None:
-    """Say in one line how many files below a folder are not used."""
-    if skipped:
-        files = "1 file is" if len(skipped) == 1 else f"{len(skipped)} files are"
-        log.warning(f"{folder}: {files} skipped, such as {min(skipped)}")
+def _report_skipped(folder: Path, skipped: Sequence[str], beside: Sequence[str] = ()) -> None:
+    """Say in one line how many files below a folder are not used: of each suffix, name one.
+
+    Args:
+        folder: the folder.
+        skipped: files of another kind.
+        beside: files beside the folders of the classes.
+    """
+    if number := len(skipped) + len(beside):
+        of_suffix = {os.path.splitext(path)[1].lower(): path for path in sorted(skipped)[::-1]}
+        named = sorted(of_suffix.values())[:_NAMED]
+        named += [f"{min(beside)} beside the folders of the classes"] if beside else []
+        verb = "is" if number == 1 else "are"
+        log.warning(f"{folder}: {counted(number, 'files')} {verb} skipped, such as {_list(named)}")
+
+
+def _list(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _describe_absent(source: Path) -> str:
@@ -276,7 +285,7 @@ def _read_class_folders(folder: Path, class_names: Sequence[str] | None, media: 
     direct = [entry.path for entry in entries(folder)[0]]
     if not folders and (flat := list(filter(media.has, direct))):
         _report_skipped(folder, _others(direct, media))
-        return make_manifest(flat, [NO_LABEL] * len(flat), (), str(folder))
+        return make_manifest(flat, root=str(folder))
     below = [(path, i) for i, name in enumerate(names) for path in files_below(folder / name)]
     videos = [(path, i) for path, i in below if media.has(path)]
     if not videos:
@@ -287,5 +296,5 @@ def _read_class_folders(folder: Path, class_names: Sequence[str] | None, media: 
             f"{media.noun} per class"
         )
     paths, labels = zip(*videos, strict=True)
-    _report_skipped(folder, direct + _others((path for path, _ in below), media))
+    _report_skipped(folder, _others((path for path, _ in below), media), direct)
     return make_manifest(paths, labels, names, str(folder))

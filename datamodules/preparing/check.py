@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from datamodules.preparing.journal import stamps
 from datamodules.preparing.prepare import Progress
 from datamodules.video.container import Source
 from datamodules.video.probing import Facts, probe
+from datamodules.wording import few
 
 _NO_FILE = os.strerror(2)
 
@@ -32,6 +33,23 @@ class Fault(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.kind}  {self.path}" + (f": {self.detail}" if self.detail else "")
+
+
+class Diagnosis(NamedTuple):
+    """What was found in one split.
+
+    Attributes:
+        faults: errors; training would stop at the first.
+        lines: what the annotation holds, for people.
+    """
+
+    faults: list[Fault]
+    lines: list[str]
+
+
+def listed(values: Sequence[object]) -> str:
+    """How many values there are, and the first of them, for the lines of a diagnosis."""
+    return f"{len(values)} ({few(values, 8)})"
 
 
 def check(

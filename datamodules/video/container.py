@@ -34,6 +34,8 @@ _UNKNOWN_COLOURS = {
     17: "YCgCo-Ro",
 }
 PYAV = int(av.__version__.split(".")[0])
+# From PyAV 17 on, converting starts a thread per core by default.
+ONE_THREAD: dict[str, Any] = {"threads": 1} if PYAV >= 17 else {}
 # Up to PyAV 18, a title that is not UTF-8 is an error by default.
 _ANY_TITLE: dict[str, Any] = {"metadata_errors": "replace"} if PYAV < 19 else {}
 
@@ -49,6 +51,11 @@ class Source(Protocol):
     def open(self) -> BinaryIO:
         """A seekable binary file object that holds the video alone. Its failures are OSErrors."""
         ...
+
+
+def name_of(source: str | Source) -> str:
+    """The name that error messages use: a path, or that of another source."""
+    return source if isinstance(source, str) else source.name
 
 
 def checked_source(source: str | os.PathLike[str] | Source) -> str | Source:

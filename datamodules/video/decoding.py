@@ -16,20 +16,16 @@ import torch
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.container import PYAV, Source, checked_source, errors_of
+from datamodules.video.container import ONE_THREAD, Source, checked_source, errors_of, name_of
 from datamodules.video.frame_reader import FrameReader
+from datamodules.video.frames import Crop, Frames
 from datamodules.video.orientation import Orientation, orientation
 from datamodules.video.timestamps import nearest
 
 __all__ = ["VideoDecodeError", "VideoFile"]
 
-Crop = tuple[int, int, int, int]  # x1, y1, x2, y2 in displayed pixels
 
-# From PyAV 17 on, converting starts a thread per core by default.
-_ONE_THREAD: dict[str, Any] = {"threads": 1} if PYAV >= 17 else {}
-
-
-class VideoFile:
+class VideoFile(Frames):
     """A video file, open for reading. Use it in a ``with`` statement, in one process and thread.
 
     Args:
@@ -46,18 +42,12 @@ class VideoFile:
     def __init__(self, source: str | os.PathLike[str] | Source, threads: int = 1):
         self._reader: FrameReader | None = None
         source = checked_source(source)
-        self.path = source if isinstance(source, str) else source.name
+        self.path = name_of(source)
         self._to_rgb = VideoReformatter()
         self._duration: float | None = None
         self._layout: _Layout | None = None
         with errors_of(self.path):
             self._reader = FrameReader(source, threads)
-
-    def __enter__(self) -> "VideoFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # PyAV's containers are reference cycles. Left to the garbage collector, one may be freed in a
     # forked worker, which then waits forever for decoder threads that the fork did not copy.
@@ -99,59 +89,13 @@ class VideoFile:
                 self._duration = float((reader.end() - start) * reader.time_base)
         return self._duration
 
-    def frames_at(
-        self,
-        seconds: Iterable[float],
-        size: int | tuple[int, int] | None = None,
-        crop: Crop | None = None,
-        interpolation: str = "bilinear",
-    ) -> np.ndarray:
-        """Return the frames on display at the given times.
-
-        The frame on display is the last one that starts at or before the time. A frame may start
-        later by what its file rounds times to: half a tick of its clock, and where frames are as
-        long as ticks, a twentieth. Before 0 it is the first frame, past the end the last. Time 0 is
-        the start of the first displayed frame, whatever its timestamp.
-
-        Args:
-            seconds: the times, in any order; they may repeat.
-            size: ``(height, width)`` to scale to, or the length of the short side.
-            crop: ``(x1, y1, x2, y2)`` to cut out before scaling, in displayed pixels.
-            interpolation: how to scale: ``bilinear`` or ``bicubic``; when shrinking, antialiased,
-                as in Pillow.
-
-        Returns:
-            RGB, uint8 ``(n, height, width, 3)``, in the order of ``seconds``. Without ``size``,
-            these are the frame's own pixels. Colours follow the matrix and range of the stream; an
-            untagged stream is taken as BT.601 in limited range, as FFmpeg does. Pixels that are not
-            square are left as they are.
-
-        Raises:
-            ValueError: a time is not finite, the crop is empty or leaves the frame, or the size is
-                not positive.
-            VideoDecodeError: a wanted frame is damaged, or lost where the file was cut off.
-        """
-        return self.clips_at([(seconds, crop)], size, interpolation)[0]
-
     def clips_at(
         self,
         clips: Iterable[tuple[Iterable[float], Crop | None]],
         size: int | tuple[int, int] | None = None,
         interpolation: str = "bilinear",
     ) -> list[np.ndarray]:
-        """Return several clips from one pass over the file; each frame is decoded only once.
-
-        Args:
-            clips: ``(seconds, crop)`` of each clip, as in `frames_at`.
-            size: size of all clips, as in `frames_at`.
-            interpolation: as in `frames_at`.
-
-        Returns:
-            For each clip what `frames_at` returns: uint8 ``(n, height, width, 3)``.
-
-        Raises:
-            ValueError, VideoDecodeError: as `frames_at`, for any of the clips.
-        """
+        """Return several clips from one pass over the file; see `Frames.clips_at`."""
         reader = self._opened()
         crops: list[Crop] = []
         results: list[np.ndarray] = []
@@ -275,7 +219,7 @@ def _rgb(frame: Any, reformatter: VideoReformatter) -> np.ndarray:
         src_color_range=frame.color_range,
         dst_color_range=ColorRange.JPEG,
         dst_colorspace=other,
-        **_ONE_THREAD,
+        **ONE_THREAD,
     ).to_ndarray()
 
 

@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 # No codec decodes a picture more than this many pictures ahead of its display (H.264 and HEVC).
-_LARGEST_DELAY = 16
+LARGEST_DELAY = 16
 
 
 class DisplayOrder:
@@ -56,7 +56,7 @@ class DisplayOrder:
         else:
             heappush(self._times, frame.pts)
         self._frames.append(frame)
-        yield from self._release(_LARGEST_DELAY)
+        yield from self._release(LARGEST_DELAY)
 
     def drained(self) -> Iterator[Any]:
         """Yield the frames that still wait, as no more come out."""

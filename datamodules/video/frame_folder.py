@@ -6,7 +6,7 @@ The layout is PySlowFast's: ``<video>/<video>_000001.jpg`` and so on, at a const
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.decoding import Crop, checked_crop, checked_size, scale
+from datamodules.video.decoding import checked_crop, checked_size, scale
+from datamodules.video.frames import Crop, Frames
 
 _PICTURE = re.compile(r"((?!\.).*?)(\d+)(\.(?:jpg|jpeg|png))", re.IGNORECASE)  # not hidden
 # What Pillow raises for damaged files, and for pictures that would fill the memory.
@@ -39,7 +40,7 @@ class _Layout(NamedTuple):
         return f"{self.prefix}{self.first + index:0{self.digits}d}{self.suffix}"
 
 
-class FrameFolder:
+class FrameFolder(Frames):
     """A folder of numbered pictures, with the interface of `VideoFile`.
 
     Args:
@@ -58,26 +59,18 @@ class FrameFolder:
             raise VideoDecodeError(path, error.strerror or str(error)) from None
         self.width, self.height = self._layout.width, self._layout.height
 
-    def __enter__(self) -> "FrameFolder":
-        return self
+    def close(self) -> None:
+        """Do nothing: no file stays open."""
 
-    def __exit__(self, *_: object) -> None:
-        pass
+    @property
+    def num_frames(self) -> int:
+        """Number of pictures."""
+        return self._layout.num_pictures
 
     @property
     def duration(self) -> float:
         """Seconds from the start of the first picture to the end of the last."""
         return float(self._layout.num_pictures / self.rate)
-
-    def frames_at(
-        self,
-        seconds: Iterable[float],
-        size: int | tuple[int, int] | None = None,
-        crop: Crop | None = None,
-        interpolation: str = "bilinear",
-    ) -> np.ndarray:
-        """Return the pictures on display at the given times, as `VideoFile.frames_at` does."""
-        return self.clips_at([(seconds, crop)], size, interpolation)[0]
 
     def clips_at(
         self,
@@ -106,6 +99,20 @@ class FrameFolder:
             x1, y1, x2, y2 = crops[clip]
             scale(picture[y1:y2, x1:x2], results[clip][i], interpolation)
         return results
+
+    def read(self, pictures: int | None, alive: Callable[[], None]) -> None:
+        """Decode the first so many pictures, None: all; ``alive`` is called before each.
+
+        Raises:
+            VideoDecodeError: a picture cannot be read; its file is named in the reason.
+        """
+        for index in range(self._layout.num_pictures if pictures is None else pictures):
+            alive()
+            try:
+                self._picture(index)
+            except VideoDecodeError as error:
+                reason = f"{self._layout.name(index)}: {error.reason}"
+                raise VideoDecodeError(self.path, reason) from None
 
     def _picture(self, index: int) -> np.ndarray:
         """A whole picture: RGB, uint8 ``(height, width, 3)``."""

@@ -33,7 +33,7 @@ from typing import Any, BinaryIO
 from av.error import FFmpegError
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.container import Source, check_colours, open_container, video_stream
+from datamodules.video.container import Source, check_colours, name_of, open_container, video_stream
 from datamodules.video.decoder_run import LONG_AGO, BadEntry, DecoderRun
 from datamodules.video.packet_queue import PacketQueue
 from datamodules.video.timestamps import Timeline, packets_of, read_clock, read_listing
@@ -60,7 +60,7 @@ class FrameReader:
 
     def __init__(self, source: str | Source, threads: int):
         self._source = source
-        self._path = source if isinstance(source, str) else source.name
+        self._path = name_of(source)
         self._threads = threads
         self._in_order = False  # no seeking in this file
         self._reads_on = False  # calls go on where the one before has ended

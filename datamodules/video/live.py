@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import av
@@ -35,11 +36,14 @@ class Newest(NamedTuple):
     dropped: int
 
 
+@dataclass
 class _Kept:
-    """A frame in memory."""
+    """A frame in memory, and whether it was ever returned."""
 
-    def __init__(self, time: float, picture: np.ndarray, arrived: float) -> None:
-        self.time, self.picture, self.arrived, self.used = time, picture, arrived, False
+    time: float
+    picture: np.ndarray
+    arrived: float
+    used: bool = False
 
 
 class LiveFrames:
@@ -148,11 +152,14 @@ class LiveFrames:
         with self._changed:
             frames = self._frames
             self._first = start if self._first is None else self._first
-            if frames and start - self._first <= frames[-1].time:  # the stream has begun again
+            self._received += 1
+            if frames and start - self._first == frames[-1].time:  # never on display
+                self._dropped += 1
+                return
+            if frames and start - self._first < frames[-1].time:  # the stream has begun again
                 self._first = start - frames[-1].time - 1e-3
                 self._forget(len(frames))
             frames.append(_Kept(start - self._first, picture, arrived))
-            self._received += 1
             # The oldest is the one on display `seconds` ago.
             while len(frames) > 1 and frames[1].time <= frames[-1].time - self._seconds:
                 self._forget(1)

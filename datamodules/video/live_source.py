@@ -28,12 +28,11 @@ def is_live(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def opening_of(name: str, platform: str = sys.platform) -> Opening:
+def opening_of(name: str) -> Opening:
     """How to open a camera or a stream.
 
     Args:
         name: see `is_live`. Cameras are counted as the system does: ``/dev/video0`` on Linux.
-        platform: as in `sys.platform`.
 
     Raises:
         ValueError: the name is none of these.
@@ -46,9 +45,6 @@ def opening_of(name: str, platform: str = sys.platform) -> Opening:
         return Opening(
             name, None, options | ({"rtsp_transport": "tcp"} if match[2][0] == "r" else {})
         )
-    if platform == "darwin":
+    if sys.platform == "darwin":
         return Opening(f"{number}:none", "avfoundation", {"framerate": "30"})
-    if platform == "win32":
-        # DirectShow knows cameras by name; this is the N-th of those without one.
-        return Opening("video=", "dshow", {"video_device_number": number})
     return Opening(f"/dev/video{number}", "v4l2", {})

@@ -3,7 +3,7 @@
 import os
 
 from datamodules.suffixes import PICTURES
-from datamodules.video.container import Source, checked_source
+from datamodules.video.container import Source, checked_source, name_of
 from datamodules.video.decoding import VideoFile
 from datamodules.video.pictures import PictureFile
 
@@ -19,5 +19,4 @@ def open_media(source: str | os.PathLike[str] | Source) -> VideoFile | PictureFi
         VideoDecodeError: the file cannot be read.
     """
     source = checked_source(source)
-    name = source if isinstance(source, str) else source.name
-    return PictureFile(source) if PICTURES.has(name) else VideoFile(source)
+    return PictureFile(source) if PICTURES.has(name_of(source)) else VideoFile(source)

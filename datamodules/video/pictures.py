@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.container import Source, checked_source
-from datamodules.video.decoding import Crop, checked_crop, checked_size, scale
+from datamodules.video.container import Source, checked_source, name_of
+from datamodules.video.decoding import checked_crop, checked_size, scale
+from datamodules.video.frames import Crop, Frames
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
 # A few bytes of a header can claim more, which would cost gigabytes. Pillow warns from 2^26.4 on.
@@ -42,7 +43,7 @@ _ROTATION = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}  # degrees counterclo
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-class PictureFile:
+class PictureFile(Frames):
     """A picture file, open for reading, with the interface of `VideoFile`: one frame at all times.
 
     Pixels are those of Pillow's ``convert("RGB")``, as in torchvision and timm: transparency and
@@ -68,7 +69,7 @@ class PictureFile:
         unturned: tuple[int, int] | None = None,
     ) -> None:
         source = checked_source(source)
-        self.path = source if isinstance(source, str) else source.name
+        self.path = name_of(source)
         self._source: Any = source
         self._unturned = unturned
         self._image: Any = None  # open, and not decoded yet
@@ -79,12 +80,6 @@ class PictureFile:
             except BaseException:
                 self.close()
                 raise
-
-    def __enter__(self) -> "PictureFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free the file."""
@@ -102,16 +97,6 @@ class PictureFile:
     def rotation(self) -> int:
         """Degrees counterclockwise by which the stored picture is turned for display."""
         return _ROTATION.get(self._orientation, 0)
-
-    def frames_at(
-        self,
-        seconds: Iterable[float],
-        size: int | tuple[int, int] | None = None,
-        crop: Crop | None = None,
-        interpolation: str = "bilinear",
-    ) -> np.ndarray:
-        """Return the picture for each of the given times, as `VideoFile.frames_at` does."""
-        return self.clips_at([(seconds, crop)], size, interpolation)[0]
 
     def clips_at(
         self,

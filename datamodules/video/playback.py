@@ -12,7 +12,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from datamodules.video.container import Source, errors_of
+from datamodules.video.container import Source, errors_of, name_of
 from datamodules.video.decoding import displayed
 from datamodules.video.orientation import orientation
 from datamodules.video.probing import InOrder
@@ -46,7 +46,7 @@ def play(source: str | Source) -> Generator[Shown, None, None]:
     Raises:
         VideoDecodeError: the file is damaged. Frames before the damage have been yielded.
     """
-    name = source if isinstance(source, str) else source.name
+    name = name_of(source)
     to_rgb, turn, first = VideoReformatter(), None, 0
     with InOrder(source) as frames:
         for frame, start, end in frames:
@@ -122,10 +122,10 @@ class VideoWriter:
 
     def __exit__(self, kind: object, *_: object) -> None:
         try:
-            if kind is None and self._stream is not None:
-                self._container.mux(self._stream.encode(None))
-                self._mux_sound(None)
-            self._container.close()
+            with self._container:  # closes it
+                if kind is None and self._stream is not None:
+                    self._container.mux(self._stream.encode(None))
+                    self._mux_sound(None)
         except FFmpegError as error:
             if kind is None:  # else the first error is the one to tell
                 raise self._error(error) from error

@@ -12,12 +12,14 @@ from datamodules.video.container import (
     Source,
     check_colours,
     errors_of,
+    name_of,
     open_container,
     reason_of,
     video_stream,
 )
 from datamodules.video.decoding import VideoFile
 from datamodules.video.display_order import DisplayOrder
+from datamodules.video.frame_folder import FrameFolder
 from datamodules.video.matroska import truncation
 from datamodules.video.orientation import orientation
 from datamodules.video.pictures import PictureFile
@@ -57,7 +59,7 @@ class Watched:
     """A source that calls ``alive`` whenever some of it is read."""
 
     def __init__(self, source: str | Source, alive: Callable[[], None]) -> None:
-        self.name = source if isinstance(source, str) else source.name
+        self.name = name_of(source)
         self._source, self._alive = source, alive
 
     def open(self) -> BinaryIO:
@@ -81,14 +83,16 @@ def probe(
     """Find out about a file. Whatever is wrong with it is in the answer; nothing is raised.
 
     Args:
-        source: a local file, or another source that `VideoFile` takes.
+        source: a local file, a folder of frames, or another source that `VideoFile` takes.
         every_frame: decode all of it. Else, the first frame is decoded and the packets of the rest
             are read: that finds most files that were cut off, but hardly any other damage.
         alive: called now and then while the file is read.
     """
     facts: dict[str, Any] = {}
-    name = source if isinstance(source, str) else source.name
+    name = name_of(source)
     try:
+        if isinstance(source, str) and os.path.isdir(source):
+            return folder_facts(source, every_frame, alive)
         if PICTURES.has(name):
             return picture_facts(source)
         with VideoFile(source) as file:
@@ -132,6 +136,18 @@ def picture_facts(source: str | Source) -> Facts:
     return facts
 
 
+def folder_facts(path: str, every_frame: bool, alive: Callable[[], None]) -> Facts:
+    """Facts of a folder of frames, which does not tell their rate; the arguments are as of `probe`.
+
+    Raises:
+        VideoDecodeError: a picture is missing or cannot be read.
+    """
+    with FrameFolder(path) as folder:
+        folder.read(None if every_frame else 1, alive)
+        size = folder.width, folder.height
+        return Facts(None, folder.num_frames, None, *size, ok=True)
+
+
 class InOrder:
     """A file decoded in order from its start: every displayed frame once, or an error.
 
@@ -153,7 +169,7 @@ class InOrder:
     """
 
     def __init__(self, source: str | Source, alive: Callable[[], None] = nothing) -> None:
-        self._name = source if isinstance(source, str) else source.name
+        self._name = name_of(source)
         self._alive = alive
         self.num_frames = self.keyframe_spacing = 0
         self._since_keyframe = 0

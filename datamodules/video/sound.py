@@ -8,7 +8,7 @@ from typing import Any
 import av
 from av.error import FFmpegError
 
-from datamodules.video.container import Source, errors_of, open_container, reason_of
+from datamodules.video.container import Source, errors_of, name_of, open_container, reason_of
 from datamodules.video.probing import InOrder
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Sound:
     """
 
     def __init__(self, source: str | Source) -> None:
-        self.name = source if isinstance(source, str) else source.name
+        self.name = name_of(source)
         with InOrder(source) as frames:  # whose first frame starts at second 0 of the new file
             self._origin = next(iter(frames)).start * frames.time_base
         with errors_of(self.name):

@@ -8,9 +8,9 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from datamodules.errors import VideoDecodeError
+from datamodules.video.display_order import LARGEST_DELAY
 
 _FIRST_PACKETS = 64  # looked at for pictures that are displayed in another order than decoded
-_LARGEST_DELAY = 16  # pictures that may be decoded before one that is displayed before them
 _BACK_SECONDS = Fraction(1, 10)  # decoding times never go back; so far may be an inaccuracy
 _JUMP_SECONDS = 10  # further ahead than this, a stream that is cut or joined goes on: as in FFmpeg
 _LATE_STREAMS = 16  # streams that may begin within a file
@@ -77,7 +77,7 @@ def read_clock(path: str, container: Any, stream: Any) -> tuple[Clock, Iterator[
     # A stream that decodes ahead begins to decode before it displays. If it does not say so, its
     # decoding times are late, by an unknown number of frames.
     late = first and None not in (first[0].pts, first[0].dts) and first[0].dts >= first[0].pts
-    lag = _LARGEST_DELAY * frame_ticks if late else 0
+    lag = LARGEST_DELAY * frame_ticks if late else 0
     clock = Clock(
         time_base,
         rate,
@@ -150,7 +150,7 @@ class Timeline:
         for packet in packets:
             self._mend(packet)
             ahead.append(packet)
-            if not self._clock.jumps or len(ahead) > _LARGEST_DELAY:
+            if not self._clock.jumps or len(ahead) > LARGEST_DELAY:
                 yield ahead.popleft()
         yield from ahead
 
@@ -162,7 +162,7 @@ class Timeline:
         """
         if not packet.is_corrupt or packet.dts is None:
             return packet.is_corrupt
-        near = _LARGEST_DELAY * self._clock.frame_ticks
+        near = LARGEST_DELAY * self._clock.frame_ticks
         return not any(0 <= joint - packet.dts <= near for joint in self._joints)
 
     def _mend(self, packet: Any) -> None:
@@ -234,7 +234,7 @@ def read_listing(container: Any, stream: Any) -> Listing | None:
     count = len(entries)
     last, tail = (
         entries[max(0, count - back)].timestamp if count else None
-        for back in (1, _LARGEST_DELAY + 1)
+        for back in (1, LARGEST_DELAY + 1)
     )
     return Listing(stream.start_time + stream.duration, last, tail)
 

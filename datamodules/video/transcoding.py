@@ -19,12 +19,11 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from datamodules.errors import VideoDecodeError
 from datamodules.files import atomic_file
-from datamodules.video.container import PYAV, Source, errors_of
+from datamodules.video.container import ONE_THREAD, Source, errors_of, name_of
 from datamodules.video.decoding import VideoFile
 from datamodules.video.orientation import Orientation, orientation
 from datamodules.video.probing import Facts, InOrder, Watched, nothing, probe
 
-_ONE_THREAD: dict[str, Any] = {"threads": 1} if PYAV >= 17 else {}
 _BICUBIC = 0x4  # older releases have no name for it
 # dB. Another scene or no picture is below this, even pure noise that was coded coarsely above.
 _LEAST_PSNR = 15.0
@@ -94,7 +93,7 @@ def transcode(
             raise OSError(error.errno, error.strerror, str(target)) from error
         facts = probe(str(temporary), alive=alive)
         if fault := _fault(Watched(source, alive), temporary, facts, starts):
-            raise VideoDecodeError(_name(source), f"transcoding failed: {fault}")
+            raise VideoDecodeError(name_of(source), f"transcoding failed: {fault}")
     return facts
 
 
@@ -113,7 +112,7 @@ def _write(
         packets = _Packets(container)
         for timed in frames:
             starts.append(timed.start)
-            with errors_of(_name(source)):
+            with errors_of(name_of(source)):
                 picture = pictures(timed.frame)
                 if stream is None:
                     stream = _stream(container, picture, rate, frames.time_base, encoding)
@@ -195,7 +194,7 @@ class _Pictures:
         if frame.format.is_rgb:  # RGB has no matrix that could be kept
             colours = {"dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.MPEG}
         picture = self._reformatter.reformat(
-            frame, *size, "yuv420p", interpolation=_BICUBIC, **colours, **_ONE_THREAD
+            frame, *size, "yuv420p", interpolation=_BICUBIC, **colours, **ONE_THREAD
         )
         if not any(turn):
             return picture
@@ -258,7 +257,3 @@ def peak_signal_to_noise(one: np.ndarray, other: np.ndarray) -> float:
     """PSNR in dB of two uint8 arrays of one shape; infinite where they are equal."""
     error = np.square(one.astype(np.float64) - other).mean()
     return 10 * math.log10(255**2 / error) if error else math.inf
-
-
-def _name(source: str | Source) -> str:
-    return source if isinstance(source, str) else source.name

@@ -1,11 +1,10 @@
 """Detected objects, as the json file of results that COCO's evaluation takes."""
 
-import json
 from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
 
-from datamodules.files import atomic_file
+from datamodules.files import write_json
 from hiera_video.tasks.protocols import classifying
 
 
@@ -30,5 +29,4 @@ class InstanceFile(Callback):
         if not trainer.is_global_zero:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(self.path) as temporary:
-            temporary.write_text(json.dumps(detections))
+        write_json(self.path, detections, indent=None)

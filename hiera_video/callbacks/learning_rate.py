@@ -5,7 +5,8 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
-from hiera_video.callbacks.logged_steps import completes_step, is_logged
+from hiera_video.callbacks.logged_steps import completes_step
+from hiera_video.tasks.lightning_private import is_logged
 
 
 class LearningRate(Callback):

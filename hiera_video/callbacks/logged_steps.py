@@ -4,26 +4,12 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from hiera_video.tasks.lightning_private import log_interval, set_log_interval
+
 
 def completes_step(trainer: Trainer, batch_idx: int) -> bool:
     """Whether a training batch, counted from 0 in its epoch, is the last of an optimiser's step."""
     return trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-
-
-def log_interval(trainer: Trainer) -> int:
-    """Steps from one that is logged to the next; 0: none is."""
-    # Lightning sets this attribute but does not declare it.
-    return trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _set_log_interval(trainer: Trainer, steps: int) -> None:
-    trainer.log_every_n_steps = steps  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def is_logged(trainer: Trainer, step: int) -> bool:
-    """Whether Lightning logs a training step, counted from 1."""
-    interval = log_interval(trainer)
-    return interval > 0 and step % interval == 0
 
 
 class LogLastStep(Callback):
@@ -43,12 +29,12 @@ class LogLastStep(Callback):
         interval = log_interval(trainer)
         if interval and _is_last_step(trainer, batch_idx):
             self._usual = interval
-            _set_log_interval(trainer, 1)
+            set_log_interval(trainer, 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go back to the usual interval."""
         if self._usual is not None:
-            _set_log_interval(trainer, self._usual)
+            set_log_interval(trainer, self._usual)
             self._usual = None
 
     on_validation_start = on_train_end

@@ -1,7 +1,6 @@
 """Skipped steps: count them, and stop a training that does nothing else."""
 
 import itertools
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, distributed
 
-from datamodules.files import atomic_file
-from hiera_video.callbacks.logged_steps import log_interval
+from datamodules.files import write_json
 from hiera_video.errors import UsageError
+from hiera_video.tasks.lightning_private import is_logged, log_interval
 from hiera_video.tasks.protocols import data_of
 
 log = logging.getLogger(__name__)
@@ -73,8 +72,8 @@ class StopIfNotFinite(Callback):
             return
         self._unread.append((trainer.global_step, flag, self._batches))
         self._batches = []
-        interval = log_interval(trainer)
-        if trainer.is_last_batch or not interval or trainer.global_step % interval == 0:
+        never = not log_interval(trainer)
+        if never or trainer.is_last_batch or is_logged(trainer, trainer.global_step):
             self._read(trainer)
 
     def _read(self, trainer: Trainer) -> None:
@@ -116,8 +115,7 @@ class StopIfNotFinite(Callback):
             steps = sorted(itertools.chain(*ranks), key=lambda row: (row["step"], row["rank"]))
         path = self.folder / "not_finite.json"
         if trainer.is_global_zero:
-            with atomic_file(path) as temporary:
-                temporary.write_text(json.dumps(steps, indent=2))
+            write_json(path, steps)
         trainer.strategy.barrier("not_finite.json is written")  # the first error ends all ranks
         saved = self.folder.glob("checkpoints/*.ckpt")  # only finite weights are ever saved
         newest = max(saved, key=lambda file: file.stat().st_mtime, default=None)

@@ -14,6 +14,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.files import take_lock
+from datamodules.suffixes import kind_of
 from datamodules.wording import counted
 from hiera_video.errors import PredictionFileError
 from hiera_video.metrics.top_classes import top_classes
@@ -68,7 +69,8 @@ class PredictionTable(Callback):
         datamodule.leave_out("test", done[: max(0, videos - trainer.world_size)])
         if len(done) and trainer.is_global_zero:
             verb = "was" if len(done) == 1 else "were"
-            log.info(f"{len(done)} of {counted(videos, 'videos')} {verb} evaluated before")
+            noun = kind_of(datamodule.manifests["test"].table["path"].to_pylist()).noun
+            log.info(f"{len(done)} of {counted(videos, noun)} {verb} evaluated before")
 
     def _done(self, header: Header) -> np.ndarray:
         """Ids of the videos in the parts, int64; takes the folder's lock."""

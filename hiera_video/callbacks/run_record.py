@@ -14,7 +14,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
-from datamodules.files import atomic_file
+from datamodules.files import atomic_file, write_json
 from hiera_video.tasks.description import package_versions
 
 log = logging.getLogger(__name__)
@@ -63,12 +63,10 @@ class RunRecord(Callback):
             return
         text = OmegaConf.to_yaml({"defaults": ["/hiera_video", "_self_"]} | self.config)
         with atomic_file(self.run_dir / "config.yaml") as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
         # A resumed run has a record of each start.
         path = self.run_dir / "run.json"
-        starts = [*_starts(path), self._record]
-        with atomic_file(path) as temporary:
-            temporary.write_text(json.dumps(starts, indent=2))
+        write_json(path, [*_starts(path), self._record])
         self._record = None
 
     def on_save_checkpoint(
@@ -81,7 +79,7 @@ class RunRecord(Callback):
 def _starts(path: Path) -> list[Any]:
     """The earlier starts in ``run.json``; a file that cannot be read is put aside."""
     try:
-        return list(json.loads(path.read_text()))
+        return list(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return []
     except (ValueError, TypeError) as error:

@@ -11,8 +11,8 @@ from lightning import LightningModule, Trainer
 from torch import distributed
 
 from hiera_video.callbacks.chips import device_peak
-from hiera_video.callbacks.logged_steps import is_logged
 from hiera_video.callbacks.stopwatch import Lap, Stopwatch
+from hiera_video.tasks.lightning_private import is_logged
 from hiera_video.tasks.protocols import data_of
 
 log = logging.getLogger(__name__)

@@ -206,10 +206,10 @@ def _first_line(error: Exception) -> str:
 
 def _id_in(file: Path) -> str | None:
     """The id that an earlier start of the run wrote; None for a new run."""
-    return file.read_text().strip() or None if file.is_file() else None
+    return file.read_text(encoding="utf-8").strip() or None if file.is_file() else None
 
 
 def _write_id(file: Path, run_id: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(file) as temporary:
-        temporary.write_text(f"{run_id}\n")
+        temporary.write_text(f"{run_id}\n", encoding="utf-8")

@@ -52,8 +52,9 @@ def run(words: Sequence[str]) -> None:
     annotation_faults: dict[Fault, None] = {}
     remarks: list[str] = []
     manifests: dict[str, Any] = {}
-    for split in splits(arguments):
-        findings = _check_split(split, arguments)
+    chosen = splits(arguments)
+    for split in chosen:
+        findings = _check_split(split, arguments, alone=len(chosen) == 1)
         noun = findings.noun
         if findings.manifest is not None:
             manifests |= dict.fromkeys(split.uses, findings.manifest)
@@ -78,8 +79,9 @@ def run(words: Sequence[str]) -> None:
     print(f"{counted(videos, noun)}, no faults")
 
 
-def _check_split(split: Split, arguments: argparse.Namespace) -> Findings:
-    from datamodules.errors import DatasetError
+def _check_split(split: Split, arguments: argparse.Namespace, alone: bool) -> Findings:
+    """Check a split; if it cannot be read, that is an error where it is alone, else a fault."""
+    from datamodules.errors import AnnotationError, DatasetError
     from datamodules.preparing.check import Fault, check
 
     with progress_line(f"read the annotation of {split.name}", None):
@@ -90,11 +92,16 @@ def _check_split(split: Split, arguments: argparse.Namespace) -> Findings:
         with progress_line(f"list {split.name}", None):
             manifest = split.read()
     except DatasetError as error:
-        if not diagnoses:
+        if not diagnoses and alone:
             raise
-        annotation_faults.insert(0, Fault("wrong", str(error)))
+        if not isinstance(error, AnnotationError):  # the diagnosis has told it
+            hint = ""
+            if not alone and split.name != "train" and not split.source.exists():
+                hint = f"; if there is no such split, set data.{split.name}=null"
+            annotation_faults.insert(0, Fault("wrong", f"{error}{hint}"))
     else:
         classes = class_lines(split.name, manifest)
+        annotation_faults += _label_faults(split, manifest)
         with progress_line(f"check {split.name}") as progress:
             corrupt = check(
                 manifest,
@@ -109,6 +116,17 @@ def _check_split(split: Split, arguments: argparse.Namespace) -> Findings:
     videos = len(missing) + len(manifest or ())
     noun = split.noun or ("videos" if manifest is None else noun_of(manifest))
     return Findings(videos, missing + corrupt, annotation_faults, remarks, noun, manifest)
+
+
+def _label_faults(split: Split, manifest: Any) -> "list[Fault]":
+    """That files have no label where training needs all labels, and validation some."""
+    from datamodules.preparing.check import Fault
+
+    unknown, files = manifest.table["label"].to_pylist().count(-1), len(manifest)
+    lacking = [name for name in split.labelled if unknown >= (1 if name == "train" else files)]
+    verb = "has" if unknown == 1 else "have"
+    what = f"{unknown} of {counted(files, noun_of(manifest))} {verb} no label"
+    return [Fault("wrong", f"{split.source}: {what}; data.{n} needs labels") for n in lacking[:1]]
 
 
 def _parser() -> argparse.ArgumentParser:

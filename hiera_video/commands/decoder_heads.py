@@ -216,11 +216,9 @@ def _read(source: str) -> tuple[MaskedAutoencoderHiera, ClipFormat, Normalize]:
     description = trained.description
     if description.kind != "masked_autoencoder" or description.clip is None:
         raise CheckpointError(f"{source}: not a masked autoencoder of videos")
-    clip = {k: v for k, v in description.clip.items() if k not in ("test_views", "size")}
-    height, width = description.clip["size"]
     mae = build(description, trained.weights)
     normalize = Normalize(description.mean, description.std)  # pyright: ignore[reportArgumentType]
-    return mae, ClipFormat(**clip, height=height, width=width), normalize
+    return mae, ClipFormat.of(description.clip), normalize
 
 
 def _clips(videos: Manifest, clip: ClipFormat, count: int, show: Any) -> Iterator[Tensor]:

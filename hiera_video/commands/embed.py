@@ -35,7 +35,7 @@ def run(words: Sequence[str]) -> None:
     media = PICTURES if read_trained(model).description.is_of_images else VIDEOS
     videos = list_videos(sources, lambda file: list_to_predict(file, [file.parent]), media)
     options = EmbeddingOptions(
-        arguments.stride, arguments.window, arguments.views, arguments.stage, arguments.pool
+        arguments.stride, arguments.window, arguments.views, arguments.stage, not arguments.map
     )
     with progress_line("embed", media.noun) as progress:
         target, done, bad = embed_files(
@@ -78,11 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--window", type=float, metavar="S", help="seconds that each sees; default: as trained")
     add("--views", type=int, nargs=2, metavar="N", help="views in time and space, averaged")
     add("--stage", type=int, metavar="1-4", help="of the network; default: the last")
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--pool", action="store_true", default=True, help="vectors (default)")
-    kind.add_argument(
-        "--map", dest="pool", action="store_false", help="maps (T', H', W', C) of the stage"
-    )
+    add("--map", action="store_true", help="maps (T', H', W', C) of the stage, not vectors")
     add("--format", choices=("parquet", "npz"), default="parquet", help="default parquet")
     add("--dtype", choices=("float32", "float16"), default="float32", help="default float32")
     add("--processes", type=int, metavar="N", help="default: one a GPU, one without GPUs")

@@ -46,10 +46,14 @@ def run(words: Sequence[str]) -> None:
             merged = merge(arguments.merge, arguments.out)
         manifests = {file: file.parent.name for file in merged}
     else:
+        # All are listed before any is decoded: one that is missing shows at once.
+        listed = [(split, _list_split(split, arguments, encoding)) for split in splits(arguments)]
         manifests = {
-            _prepare_split(split, arguments, encoding, sources): split.name
-            for split in splits(arguments)
+            _prepare_split(split, manifest, arguments, encoding): split.name
+            for split, manifest in listed
         }
+        for split, manifest in listed:
+            sources |= dict.fromkeys(split.uses, manifest)
     any_good, noun = False, "videos"
     for manifest, name in manifests.items():
         is_good, noun = _print_summary(manifest)
@@ -66,12 +70,8 @@ def run(words: Sequence[str]) -> None:
         raise UsageError(f"none of the {noun} can be decoded", 1)
 
 
-def _prepare_split(
-    split: Split, arguments: argparse.Namespace, encoding: Any, sources: dict[str, Any]
-) -> Path:
-    from datamodules.preparing.parts import WHOLE
-    from datamodules.preparing.prepare import prepare
-
+def _list_split(split: Split, arguments: argparse.Namespace, encoding: Any) -> Any:
+    """The files of a split that are to be prepared."""
     out = arguments.out / split.folder
     source, is_folder = split.source, split.source.is_dir()
     if encoding and is_folder and out.resolve().is_relative_to(source.resolve()):
@@ -82,12 +82,20 @@ def _prepare_split(
     with progress_line(f"list {split.name}", None):
         manifest = (split.list if in_place else split.read)()
     _check_source(manifest, source, arguments)
-    sources |= dict.fromkeys(split.uses, manifest)
+    return _without_folders(manifest, split.name)
+
+
+def _prepare_split(
+    split: Split, manifest: Any, arguments: argparse.Namespace, encoding: Any
+) -> Path:
+    from datamodules.preparing.parts import WHOLE
+    from datamodules.preparing.prepare import prepare
+
     with progress_line(f"prepare {split.name}") as progress:
         return prepare(
             manifest,
             manifest.root,
-            out,
+            arguments.out / split.folder,
             every_frame=not arguments.quick,
             encoding=encoding,
             part=arguments.shard or WHOLE,
@@ -110,6 +118,18 @@ def _check_source(manifest: Any, source: Path, arguments: argparse.Namespace) ->
         raise UsageError(
             f"--{of_videos[0]} is for videos; images are written as JPEG of quality {QUALITY}"
         )
+
+
+def _without_folders(manifest: Any, split: str) -> Any:
+    """The video files of a split; folders of frames, which are read as they are, are counted."""
+    files, folders = manifest.without_folders()
+    if folders:
+        what, left = ("is a folder", "it is") if folders == 1 else ("are folders", "they are")
+        line = f"{split}: {folders} of {counted(len(manifest), 'videos')} {what} of frames"
+        if not len(files):
+            raise UsageError(f"{line}, to be read as {left}; there is nothing to prepare")
+        print(f"{line} and left as {left}")
+    return files
 
 
 def _encoding(arguments: argparse.Namespace) -> Any:

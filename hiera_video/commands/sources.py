@@ -4,6 +4,7 @@ import argparse
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ class Split(NamedTuple):
         uses: names that its videos have in `shared_lines`: all of a split that is to train and to
             evaluate, but one of a split that is for validation and test.
         noun: what messages call the files; None: as their suffixes say.
+        labelled: those of ``train`` and ``val`` that read it and need labels.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Split(NamedTuple):
     diagnose: Callable[[], Sequence[Any]] = tuple
     uses: Sequence[str] = ()
     noun: str | None = None
+    labelled: Sequence[str] = ()
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +94,8 @@ def splits(arguments: argparse.Namespace) -> list[Split]:
     if len(arguments.words) != 1:
         raise UsageError("expected one SOURCE (a folder, list or manifest), or --config NAME")
     from datamodules.manifests.parquet import find_manifest
-    from datamodules.manifests.splits import class_folders, media_of_folder, split_folders
+    from datamodules.manifests.splits import class_folders, split_folders
+    from datamodules.manifests.walking import media_of_folder
     from datamodules.suffixes import VIDEOS
 
     source = Path(arguments.words[0]).expanduser()
@@ -142,12 +146,16 @@ def _class_names(folder: Path) -> Sequence[str] | None:
 
 
 def _configured_splits(arguments: argparse.Namespace) -> list[Split]:
-    from hiera_video.running.compose import data_module
+    from datamodules.errors import AnnotationError
+    from hiera_video.running.compose import data_and_task
 
     out = getattr(arguments, "out", None)
-    data = data_module(arguments.config, arguments.words, out and out / "missing_videos.csv")
+    missing = out and out / "missing_videos.csv"
+    data, task = data_and_task(arguments.config, arguments.words, missing)
+    labelled = {"train", "val"} if getattr(task, "needs_labels", False) else set()
     data.prepare_data()
-    data.find_class_names()
+    with suppress(AnnotationError):  # which reading the split tells, or its diagnosis
+        data.find_class_names()
     users: dict[str, list[str]] = {}  # train, val or test may use the same split
     for name, split in data.splits.items():
         if split is not None:
@@ -157,12 +165,13 @@ def _configured_splits(arguments: argparse.Namespace) -> list[Split]:
             names[0],
             data.source(names[0]),
             data.prepared_name(names[0]),
-            partial(data.read_split, names[0]),
+            cache(partial(data.read_split, names[0])),
             partial(data.list_split, split, data.class_names),
             partial(_missing, data, split),
             partial(data.diagnose, names),
             names if names[0] == "train" else names[:1],
             data.media.noun,
+            [name for name in names if name in labelled],
         )
         for split, names in users.items()
     ]

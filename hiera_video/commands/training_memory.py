@@ -36,6 +36,7 @@ from hiera_video.models.activations import Activations, activations
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mask_rcnn import MaskRCNNHiera
 from hiera_video.models.network_input import takes_images
+from hiera_video.models.precision import PRECISIONS
 from hiera_video.models.sharding import products
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.detection import DetectionTask, action_loss
@@ -44,15 +45,6 @@ from hiera_video.tasks.pretraining import PretrainingTask
 
 GIB = 2**30
 USABLE = 0.9
-# Types of weights and of autocast's products for each of Lightning's precisions.
-PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
-    "32-true": (torch.float32, None),
-    "32": (torch.float32, None),
-    "bf16-mixed": (torch.float32, torch.bfloat16),
-    "16-mixed": (torch.float32, torch.float16),
-    "bf16-true": (torch.bfloat16, None),
-    "16-true": (torch.float16, None),
-}
 BOXES = 4  # of a keyframe, for detection
 OBJECTS = 7  # of a picture, as in COCO; their masks are part of the input
 MOST_CLIPS = 1_000_000
@@ -116,7 +108,7 @@ def training_memory(
 
     Args:
         task: what is trained. It gets a network on the meta device.
-        precision: as ``trainer.precision``.
+        precision: as ``trainer.precision``, by its full name.
         averages: the device holds a moving average of the weights.
         devices: number of them.
         sharded: weights, gradients and optimiser state are sharded over the devices.

@@ -1,6 +1,5 @@
 """Image classifiers in timm's layout, and what it shares with that of transformers."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from datamodules.files import write_json
 from hiera_video.errors import LayoutError
 from hiera_video.models.architecture import block_shapes
 from hiera_video.models.hiera import Hiera
@@ -170,5 +170,4 @@ def write_files(folder: Path, weights: Mapping[str, Tensor], files: Mapping[str,
     tensors = {name: value.to(torch.float32).contiguous() for name, value in weights.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     for name, content in files.items():
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        (folder / name).write_text(text, encoding="utf-8")
+        write_json(folder / name, content)

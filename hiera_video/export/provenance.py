@@ -5,10 +5,8 @@ describes its model; the recipe and the weights that training started from are i
 that it also holds.
 """
 
-import csv
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,11 +15,12 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 from hiera_video.errors import CheckpointError
-from hiera_video.metrics.results import METRICS
+from hiera_video.metrics.headline import headline
 from hiera_video.models.names import CHECKPOINTS
 from hiera_video.results.prediction_files import stamped
+from hiera_video.results.run_files import logged_rows, number_in, section, starts_of
 from hiera_video.weights.description import JSON, UNKNOWN, read_description
-from hiera_video.weights.load import read_checkpoint
+from hiera_video.weights.files import read_checkpoint
 from hiera_video.weights.trained import NON_COMMERCIAL, Trained
 
 START = "task.init_from="
@@ -44,7 +43,7 @@ def training_record(trained: Trained) -> dict[str, Any]:
         "config": None if description.source == UNKNOWN else description.source,
         "epochs": None if epoch is None else epoch + 1,
         "steps": steps,
-        "data": _data(_section(config, "data"), description.clip or {}),
+        "data": _data(section(config, "data"), description.clip or {}),
         "recipe": recipe(config),
         "validation": {} if epoch is None else _validation(home, epoch),
         "started_from": sorted(_origins(config, home)),
@@ -57,10 +56,10 @@ def training_versions(trained: Trained) -> dict[str, str]:
 
     Checkpoints of version 0.1 do not record the packages; ``run.json`` beside them does.
     """
-    last = (_starts(trained.home) or [{}])[-1]
+    last = (starts_of(trained.home) or [{}])[-1]
     versions: dict[str, Any] = {
         "lightning": trained.checkpoint.get("pytorch-lightning_version"),
-        **(trained.description.versions or _section(last, "versions")),
+        **(trained.description.versions or section(last, "versions")),
         "revision": last.get("git"),
     }
     return {str(name): v for name, v in versions.items() if isinstance(v, str)}
@@ -89,8 +88,8 @@ def _origins(config: Mapping[str, Any], home: Path | None) -> set[str]:
 
     The configuration of a resumed run may no longer name them, so earlier commands are read, too.
     """
-    sources = [_section(config, "task").get("init_from")]
-    lists = (argv for start in _starts(home) if isinstance(argv := start.get("argv"), list))
+    sources = [section(config, "task").get("init_from")]
+    lists = (argv for start in starts_of(home) if isinstance(argv := start.get("argv"), list))
     words = (str(word) for argv in lists for word in argv)
     sources += [word.removeprefix(START) for word in words if word.startswith(START)]
     return {str(source) for source in sources if source and source != "null"}
@@ -131,20 +130,6 @@ def _licence_of(source: str, home: Path | None, seen: set[Path]) -> str | None:
     return _strictest(_licence_of(o, run or home, seen) for o in _origins(config, run))
 
 
-def _starts(home: Path | None) -> list[dict[str, Any]]:
-    """``run.json``: a record of each time that the run was started."""
-    try:
-        starts = json.loads((home / "run.json").read_text()) if home else []
-    except (OSError, ValueError, RecursionError):
-        return []
-    return [s for s in starts if isinstance(s, dict)] if isinstance(starts, list) else []
-
-
-def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A section of a configuration; empty if it is missing or is not a section."""
-    return value if isinstance(value := config.get(name), dict) else {}
-
-
 def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
@@ -161,9 +146,9 @@ def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: the configuration of the run, as plain values.
     """
-    task, data, trainer = (_section(config, name) for name in ("task", "data", "trainer"))
+    task, data, trainer = (section(config, name) for name in ("task", "data", "trainer"))
     augment, batch, optimizer, epochs = (
-        _section(task, name) for name in ("augment", "batch", "optimizer", "epochs")
+        section(task, name) for name in ("augment", "batch", "optimizer", "epochs")
     )
     effective = epochs.get("unit") == "effective"
     size = batch.get("global") or data.get("batch_size")
@@ -182,7 +167,7 @@ def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
         "RandAugment": _arguments(augment.get("rand_augment")),
         "random erasing": _arguments(augment.get("erasing")),
         "mixing": _arguments(task.get("mixing")),
-        "average of weights": _section(_section(config, "callbacks"), "ema").get("decay"),
+        "average of weights": section(section(config, "callbacks"), "ema").get("decay"),
         "seed": config.get("seed"),
     }
 
@@ -209,37 +194,16 @@ def _arguments(section: Any) -> Any:
 
 def _validation(home: Path | None, epoch: int) -> dict[str, float]:
     """The last validation of an epoch, counted from 0, in the run's CSV files."""
-    metrics: dict[str, float] = {}
-    versions = {
-        int(name[1]): file
-        for file in (home.glob("metrics/version_*/metrics.csv") if home else ())
-        if (name := re.fullmatch(r"version_(\d+)", file.parent.name))
-    }
-    for _, file in sorted(versions.items()):
-        try:
-            with open(file, newline="", encoding="utf-8") as lines:
-                rows = [row for row in csv.DictReader(lines) if row.get("epoch") == str(epoch)]
-        except (OSError, ValueError, csv.Error):
-            continue
-        for row in rows:
-            texts = {k: v for k, v in row.items() if k and k.startswith("val/")}
-            numbers = {name: _number(text) for name, text in texts.items()}
-            metrics |= {name: number for name, number in numbers.items() if number is not None}
-    return metrics
-
-
-def _number(text: Any) -> float | None:
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return None
+    rows = (row for row in logged_rows(home) if row.get("epoch") == str(epoch))
+    texts = ((name, text) for row in rows for name, text in row.items() if name.startswith("val/"))
+    return {name: number for name, text in texts if (number := number_in(text)) is not None}
 
 
 class Measured(NamedTuple):
     """The results of a test.
 
     Attributes:
-        metrics: by name.
+        metrics: finite numbers, by the names of `headline`.
         weights_known: whether the results name the weights that were tested.
     """
 
@@ -264,7 +228,8 @@ def read_results(path: Path, weights: str | Path) -> Measured:
         reason = error.strerror if isinstance(error, OSError) else "is not JSON"
         raise CheckpointError(f"{file}: {reason}") from error
     record = record if isinstance(record, dict) else {}
-    metrics = {k: v for k, v in record.items() if ("/" in k or k in METRICS) and _is_metric(v)}
+    known = {name: value for name, value in headline(record).items() if value is not None}
+    metrics = {name: v for name, v in known.items() if abs(v) <= sys.float_info.max}
     if not metrics:
         raise CheckpointError(f"{file}: holds no metrics of a test")
     tested = record.get("weights")
@@ -281,11 +246,6 @@ def _is_of(stamp: str, weights: str | Path) -> bool:
     if not Path(weights).is_file():
         return stamp == now
     return stamp.rsplit(" ", 2)[1:] == now.rsplit(" ", 2)[1:]
-
-
-def _is_metric(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(value) <= sys.float_info.max
 
 
 def _without_none(value: Any) -> Any:

@@ -25,6 +25,7 @@ from hiera_video.metrics.ava_matching import (
     greatest_overlaps,
     judged_classes,
 )
+from hiera_video.metrics.plain import plain
 
 KINDS = ("right", "duplicate", "confusion", "localisation", "background")
 NEAR = 0.1  # least IoU of a badly placed box
@@ -64,8 +65,8 @@ class ErrorKinds(NamedTuple):
         """Plain values: ``shares``, ``mAP_without``, and ``per_class`` counts with ``missed``."""
         rows = zip(self.class_names, self.counts.tolist(), self.missed.tolist(), strict=True)
         return {
-            "shares": _plain(self.shares()),
-            "mAP_without": _plain(self.means()),
+            "shares": {name: plain(value) for name, value in self.shares().items()},
+            "mAP_without": {name: plain(value) for name, value in self.means().items()},
             "per_class": {
                 name: dict(zip(KINDS, counts, strict=True)) | {"missed": missed}
                 for name, counts, missed in rows
@@ -134,7 +135,3 @@ def _persons(truth: GroundTruth) -> Detections:
     """The boxes of all classes, each once, by keyframe."""
     rows = np.unique(np.column_stack([truth.keyframe, truth.box]), axis=0)
     return Detections(rows[:, 0].astype(np.int64), rows[:, 1:], np.zeros(len(rows)))
-
-
-def _plain(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: None if np.isnan(value) else value for name, value in values.items()}

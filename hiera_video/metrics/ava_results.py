@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hiera_video.metrics.ava_errors import ErrorKinds
+from hiera_video.metrics.plain import plain, shown
 
 METRIC = "mAP@0.5IOU"
 # Ids of AVA's 80 actions: movements of one person, with objects, with other persons.
@@ -60,9 +61,9 @@ class AVAResults(NamedTuple):
         """
         rows = list(zip(self.class_names, self.average_precision, self.boxes, strict=True))
         return {
-            METRIC: _plain(self.mean()),
+            METRIC: plain(self.mean()),
             "protocol": self.protocol,
-            "groups": {name: _plain(mean) for name, mean in self.groups().items()},
+            "groups": {name: plain(mean) for name, mean in self.groups().items()},
             "per_class": {name: float(ap) for name, ap, boxes in rows if boxes},
             "boxes_per_class": {name: int(boxes) for name, _, boxes in rows},
             **({} if self.errors is None else {"errors": self.errors.summary()}),
@@ -74,20 +75,12 @@ class AVAResults(NamedTuple):
         rows = zip(
             self.average_precision, self.boxes, self.action_ids, self.class_names, strict=True
         )
-        lines += [f"{_shown(ap):>7} {n:8,} {i:4}  {name}" for ap, n, i, name in rows]
+        lines += [f"{shown(ap):>7} {n:8,} {i:4}  {name}" for ap, n, i, name in rows]
         means = {"all": self.mean(), **self.groups()}
-        texts = [f"{name} {_shown(mean)}" for name, mean in means.items()]
+        texts = [f"{name} {shown(mean)}" for name, mean in means.items()]
         counted = int((self.boxes > 0).sum())
         lines.append(
             f"{METRIC} ({self.protocol} protocol) of {counted} classes with ground truth: "
             + ", ".join(texts)
         )
         return "\n".join(lines + ([] if self.errors is None else ["", self.errors.describe()]))
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _shown(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.4f}"

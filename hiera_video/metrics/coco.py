@@ -14,6 +14,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from datamodules.coco.rle import encode_part, to_text
+from datamodules.coco.segmentation import has_mask
 from hiera_video.metrics.coco_evaluation import evaluate_detections
 from hiera_video.metrics.coco_results import CocoResults
 
@@ -58,6 +59,11 @@ class CocoAveragePrecision(Metric):
     def set_ground_truth(self, truth: Mapping[str, Any]) -> None:
         """Set the content of the annotation file, as in `evaluate_detections`."""
         self.truth = truth
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether all objects of the ground truth have a mask; else only boxes are evaluated."""
+        return all(map(has_mask, self._truth()["annotations"]))
 
     def update(
         self,

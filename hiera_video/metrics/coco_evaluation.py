@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.coco.segmentation import has_mask
 from hiera_video.metrics.coco_results import MEASURES, CocoResults
 
 IOU_TYPES: dict[str, Any] = {"box": "bbox", "mask": "segm"}
@@ -28,15 +29,16 @@ def evaluate_detections(
 
     categories = sorted(truth["categories"], key=lambda category: category["id"])
     kinds = ["box"]
-    if all(row.get("segmentation") is not None for row in (*detections, *truth["annotations"])):
+    if all(map(has_mask, (*detections, *truth["annotations"]))):
         kinds.append("mask")
+    numbered, found = _numbered(truth, detections)
+    objects = numbered.pop("annotations")
     values, per_class = {}, {}
     for kind in kinds:
-        copies = {**truth, "annotations": [dict(row) for row in truth["annotations"]]}
         # With its box, a mask would count as small, medium or large by the area of the box.
         left_out = "bbox" if kind == "mask" else "segmentation"
-        rows = [{k: v for k, v in row.items() if k != left_out} for row in detections]
-        annotations = COCO(copies)
+        rows = [{k: v for k, v in row.items() if k != left_out} for row in found]
+        annotations = COCO({**numbered, "annotations": [dict(row) for row in objects]})
         results = annotations.loadRes(rows)
         evaluation = COCOeval_faster(
             annotations, results, IOU_TYPES[kind], print_function=lambda *_: None
@@ -58,6 +60,30 @@ def evaluate_detections(
         counts[column[row["category_id"]]] += not row.get("iscrowd", 0)
     names = [category["name"] for category in categories]
     return CocoResults(names, list(column), values, per_class, counts)
+
+
+def _numbered(
+    truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Copies of both with ids from 1 on, pictures and categories in the order of their ids.
+
+    The matching takes an annotation's id 0 for no object, and refuses or rounds others.
+    """
+    images, categories = (
+        {identity: i for i, identity in enumerate(sorted(row["id"] for row in truth[section]), 1)}
+        for section in ("images", "categories")
+    )
+
+    def placed(row: Mapping[str, Any]) -> dict[str, Any]:
+        image, category = images[row["image_id"]], categories[row["category_id"]]
+        return {**row, "image_id": image, "category_id": category}
+
+    numbered = {
+        "images": [{**row, "id": images[row["id"]]} for row in truth["images"]],
+        "categories": [{**row, "id": categories[row["id"]]} for row in truth["categories"]],
+        "annotations": [placed(row) | {"id": i} for i, row in enumerate(truth["annotations"], 1)],
+    }
+    return numbered, [placed(row) for row in detections]
 
 
 def _number(value: float) -> float:

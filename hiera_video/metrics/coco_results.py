@@ -1,10 +1,11 @@
 """Results of COCO's metric, for people and for programs."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from hiera_video.metrics.plain import plain, shown
 
 # In the order of pycocotools: AP over IoUs of 0.5 to 0.95, at 0.5, at 0.75, of small, medium and
 # large objects; recall with 1, 10 and 100 detections a picture, and of objects by size.
@@ -47,11 +48,11 @@ class CocoResults(NamedTuple):
         """
         return {
             **{
-                kind: {name: _plain(value) for name, value in numbers.items()}
+                kind: {name: plain(value) for name, value in numbers.items()}
                 for kind, numbers in self.numbers.items()
             },
             "per_class": {
-                kind: {name: _plain(ap) for name, ap in zip(self.class_names, aps, strict=True)}
+                kind: {name: plain(ap) for name, ap in zip(self.class_names, aps, strict=True)}
                 for kind, aps in self.per_class.items()
             },
             "objects": dict(zip(self.class_names, self.objects.tolist(), strict=True)),
@@ -63,17 +64,9 @@ class CocoResults(NamedTuple):
         lines = ["".join(f"{kind + ' AP':>9}" for kind in kinds) + f" {'objects':>8}   id  class"]
         rows = zip(self.objects.tolist(), self.category_ids, self.class_names, strict=True)
         for i, (count, category, name) in enumerate(rows):
-            aps = "".join(f"{_shown(self.per_class[kind][i]):>9}" for kind in kinds)
+            aps = "".join(f"{shown(self.per_class[kind][i]):>9}" for kind in kinds)
             lines.append(f"{aps} {count:8,} {category:4}  {name}")
         for kind, numbers in self.numbers.items():
-            shown = "  ".join(f"{name} {_shown(value)}" for name, value in numbers.items())
-            lines.append(f"{kind}: {shown}")
+            texts = "  ".join(f"{name} {shown(value)}" for name, value in numbers.items())
+            lines.append(f"{kind}: {texts}")
         return "\n".join(lines)
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
-
-
-def _shown(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4f}"

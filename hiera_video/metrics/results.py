@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from datamodules.suffixes import kind_of
 from datamodules.wording import counted
 from hiera_video.metrics.outcomes import Outcomes
 
@@ -95,13 +96,13 @@ class Results(NamedTuple):
 
     def describe(self) -> str:
         """The results in some lines of text."""
-        summary = self.summary()
+        summary, noun = self.summary(), kind_of(self.paths).noun
         lines = [
             "  ".join(f"{name} {summary[name]:.2%}" for name in METRICS if name in summary)
-            + f"  ({counted(summary['videos'], 'videos')}, {self.outcomes.groups[-1].name} views)"
+            + f"  ({counted(summary['videos'], noun)}, {self.outcomes.groups[-1].name} views)"
         ]
         if summary["unlabelled"]:
-            lines.append(f"not counted: {counted(summary['unlabelled'], 'videos')} without a label")
+            lines.append(f"not counted: {counted(summary['unlabelled'], noun)} without a label")
         if summary["failed"]:
             lines.append(f"could not be decoded, counted as wrong: {_few(summary['failed'])}")
         if unpredicted := summary["without_prediction"]:
@@ -115,7 +116,7 @@ class Results(NamedTuple):
         lines.append("lowest classes: " + ", ".join(f"{name} {value:.0%}" for name, value in worst))
         lines += [
             f"most confused: {pair['label']} as {pair['predicted']}, "
-            f"{counted(pair['videos'], 'videos')}, {pair['share']:.0%} of the class"
+            f"{counted(pair['videos'], noun)}, {pair['share']:.0%} of the class"
             for pair in summary["confused"][:SHOWN]
         ]
         return "\n".join(lines)

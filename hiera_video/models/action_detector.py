@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from hiera_video.models.blocks import Head
 from hiera_video.models.hiera import Hiera
-from hiera_video.models.token_order import join_units
 
 
 class HieraActionDetector(Hiera):
@@ -127,10 +126,11 @@ class HieraActionDetector(Hiera):
             One ``(B, C, H', W')``, or with `multi_scale` two, the finer one first.
         """
         maps = []
-        for stage, x in zip(self.seen_stages, self.encode(video, self.seen_stages), strict=True):
-            is_last = stage == self.seen_stages[-1]
+        for stage, x in zip(
+            self.seen_stages, self.stage_maps(video, self.seen_stages), strict=True
+        ):
+            is_last = stage == self.seen_stages[-1]  # x: (B, T', H', W', C)
             x = self.norm(x) if is_last else F.layer_norm(x, x.shape[-1:], eps=self.norm.eps)
-            x = join_units(self.unit_maps(x, stage), self.unit_grid)  # (B, T', H', W', C)
             maps.append(x.mean(dim=1).permute(0, 3, 1, 2))  # (B, C, H', W')
         return maps
 

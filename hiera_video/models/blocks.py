@@ -4,6 +4,9 @@ Legend: B batch, U mask units, L tokens of a unit, C channels. Tokens are ``(B, 
 order of `token_order`.
 """
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -234,6 +237,12 @@ class HieraBlock(nn.Module):
         self.norm2 = layer_norm(dim_out)
         self.mlp = Mlp(dim_out, int(dim_out * mlp_ratio))
         self.proj = nn.Linear(dim, dim_out) if dim != dim_out else None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # No file holds the rate, and `to_empty` leaves it with any value at all.
+        super()._apply(fn, recurse)
+        self.keep_rate.fill_(1 - self.drop_path)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``(B, U, L, dim)`` to ``(B, U, L/q_stride, dim_out)``."""

@@ -14,7 +14,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from hiera_video.models.hiera import Hiera
-from hiera_video.models.mask_rcnn import DETECTIONS, PROPOSALS, MaskRCNNHiera
 from hiera_video.models.names import MODELS
 
 LAYER_NORM = torch.ops.aten.native_layer_norm
@@ -43,36 +42,7 @@ def complexity(**arguments: Any) -> Complexity:
     with torch.device("meta"):
         model = Hiera(**arguments)
         video = torch.empty(1, model.in_chans, *model.input_size)  # (1, 3, T, H, W)
-    return _counted(model, lambda: model(video))
-
-
-def mask_rcnn_complexity(size: Sequence[int], **arguments: Any) -> Complexity:
-    """Count the parameters and multiply-adds of the `MaskRCNNHiera` with these arguments.
-
-    The heads of boxes run on `PROPOSALS` boxes and those of masks on `DETECTIONS`, the most that a
-    picture has. Choosing boxes costs no multiply-adds, and RoIAlign is not counted.
-
-    Args:
-        size: height and width of a picture, pixels.
-        **arguments: of the detector.
-
-    Raises:
-        ValueError: arguments that do not go together.
-    """
-    with torch.device("meta"):
-        model = MaskRCNNHiera(**arguments)
-        image = torch.empty(1, model.in_chans, *size)  # (1, 3, H, W)
-
-    def run() -> None:
-        maps = model.pyramid(image)
-        model.rpn.head(list(maps.values()))
-        heads, channels = model.roi_heads, maps["0"].shape[1]
-        boxes = torch.empty(PROPOSALS, channels, *heads.box_roi_pool.output_size, device="meta")
-        heads.box_predictor(heads.box_head(boxes))
-        boxes = torch.empty(DETECTIONS, channels, *heads.mask_roi_pool.output_size, device="meta")
-        heads.mask_predictor(heads.mask_head(boxes))
-
-    return _counted(model, run)
+    return cost_of(model, lambda: model(video))
 
 
 def training_flops(
@@ -114,7 +84,7 @@ def complexity_table() -> str:
     return "\n".join(lines)
 
 
-def _counted(model: nn.Module, run: Callable[[], Any]) -> Complexity:
+def cost_of(model: nn.Module, run: Callable[[], Any]) -> Complexity:
     """The parameters of a model, and the multiply-adds of what is run."""
     counter = FlopCounterMode(display=False, custom_mapping={LAYER_NORM: _layer_norm_flops})
     # Of attention the counter sees the products only where no fused kernel hides them.

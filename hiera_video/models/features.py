@@ -9,7 +9,6 @@ from torch import Tensor
 
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
-from hiera_video.models.token_order import join_units
 
 
 def pooled_features(model: Hiera, video: Tensor, stage: int | None = None) -> Tensor:
@@ -58,8 +57,5 @@ def feature_maps(model: Hiera, video: Tensor) -> list[Tensor]:
 
 
 def _maps(model: Hiera, video: Tensor, stages: Sequence[int]) -> list[Tensor]:
-    maps = [
-        join_units(model.unit_maps(tokens, stage), model.unit_grid).float()
-        for stage, tokens in zip(stages, model.encode(video, stages), strict=True)
-    ]
+    maps = [x.float() for x in model.stage_maps(video, stages)]
     return [x if x.ndim == 5 else x[:, None] for x in maps]  # (B, 1, H', W', C) of images

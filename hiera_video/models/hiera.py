@@ -171,12 +171,13 @@ class Hiera(nn.Module):
         """
         last = len(self.stage_ends) - 1
         wanted = range(last + 1) if return_stages else [last]
-        tokens = self.encode(video, wanted)
-        maps = [
-            join_units(self.unit_maps(x, stage), self.unit_grid)
-            for stage, x in zip(wanted, tokens, strict=True)
-        ]
+        maps = self.stage_maps(video, wanted)
         return maps if return_stages else maps[0]
+
+    def stage_maps(self, video: Tensor, stages: Sequence[int]) -> list[Tensor]:
+        """The maps of `forward_features` at the end of each of ``stages``, ascending indices."""
+        maps = map(self.unit_maps, self.encode(video, stages), stages)  # (B, U, t, h, w, C)
+        return [join_units(x, self.unit_grid) for x in maps]
 
     def encode(
         self, video: Tensor, stages: Iterable[int], kept: Tensor | None = None

@@ -86,7 +86,8 @@ def pool(x: Tensor, stride: int) -> Tensor:
     if stride == 1:
         return x
     x = x.unflatten(2, (stride, -1))  # (B, U, stride, L/stride, ...)
-    if torch.compiler.is_compiling():  # compiled code stores no counts
+    tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    if tracing or torch.compiler.is_compiling():  # a trace has no Python code, compiled no counts
         return x.amax(dim=2)
     return _Largest.apply(x)  # type: ignore[return-value]
 

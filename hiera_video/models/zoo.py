@@ -1,6 +1,7 @@
 """Networks by name, with random weights.
 
-`hiera_video.create_model` and its like also read exported models; they are in `weights.create`.
+`hiera_video.create_model` and its like also read exported models; they are in `weights.create`,
+which describes the arguments.
 """
 
 from collections.abc import Sequence
@@ -22,30 +23,12 @@ HEAD = ("num_classes", "head_dropout", "head_init_scale")  # what autoencoders d
 
 
 def create_model(name: str, **overrides: Any) -> Hiera:
-    """A classifier with random weights.
-
-    Args:
-        name: one of `list_models`.
-        **overrides: arguments of `Hiera` that replace those of the name.
-
-    Raises:
-        ValueError: an unknown name, or arguments that do not go together.
-        TypeError: an argument that `Hiera` does not take.
-    """
+    """A classifier with random weights."""
     return Hiera(**{**model_arguments(name), **_checked(overrides)})
 
 
 def create_mae(name: str, **overrides: Any) -> MaskedAutoencoderHiera:
-    """A masked autoencoder with random weights, to pretrain the classifier of the same name.
-
-    Args:
-        name: one of `list_models`.
-        **overrides: arguments of `MaskedAutoencoderHiera` that replace those of the name.
-
-    Raises:
-        ValueError: an unknown name, or arguments that do not go together.
-        TypeError: an argument that `MaskedAutoencoderHiera` does not take.
-    """
+    """A masked autoencoder with random weights, to pretrain the classifier of the same name."""
     arguments = model_arguments(name)
     del arguments["num_classes"]
     if ignored := [name for name in HEAD if name in overrides]:
@@ -54,33 +37,13 @@ def create_mae(name: str, **overrides: Any) -> MaskedAutoencoderHiera:
 
 
 def create_detector(name: str, num_classes: int = 80, **overrides: Any) -> HieraActionDetector:
-    """An action detector with random weights, on the encoder of the name.
-
-    Args:
-        name: one of `list_models` for videos, such as ``hiera_base_16x224``.
-        num_classes: number of actions; AVA's benchmark has 80.
-        **overrides: arguments of `HieraActionDetector` that replace those of the name.
-
-    Raises:
-        ValueError: an unknown name, a model of images, or arguments that do not go together.
-        TypeError: an argument that `HieraActionDetector` does not take.
-    """
+    """An action detector with random weights, on the encoder of the name."""
     arguments = {**model_arguments(name), "num_classes": num_classes}
     return HieraActionDetector(**_checked({**arguments, **overrides}))
 
 
 def create_mask_rcnn(name: str, num_classes: int = 80, **overrides: Any) -> MaskRCNNHiera:
-    """A detector of objects and their masks with random weights, on the encoder of the name.
-
-    Args:
-        name: one of `list_models` for images, such as ``hiera_base_224``.
-        num_classes: number of classes, without the background; COCO has 80.
-        **overrides: arguments of `MaskRCNNHiera` that replace those of the name.
-
-    Raises:
-        ValueError: an unknown name, a model of videos, or arguments that do not go together.
-        TypeError: an argument that `MaskRCNNHiera` does not take.
-    """
+    """A detector of objects and their masks with random weights, on the encoder of the name."""
     arguments = {**model_arguments(name), "num_classes": num_classes}
     return MaskRCNNHiera(**_checked({**arguments, **overrides}))
 

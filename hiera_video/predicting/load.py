@@ -49,7 +49,7 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Any:
         create = CREATE[description.kind].__name__
         raise CheckpointError(f"{source}: does not say what its input is; use {create}")
     evaluation = description.evaluation
-    clip = _clip_format(description.clip)
+    clip = ClipFormat.of(description.clip)
     height, width = evaluation.get("pad") or (clip.height, clip.width)
     model = build(description, trained.weights)
     seen = (clip.num_frames, height, width)
@@ -79,12 +79,6 @@ def load(source: str | Path, device: str | torch.device | None = None) -> Any:
         pad=(height, width) if evaluation.get("pad") else None,
         device=device,
     )
-
-
-def _clip_format(clip: dict[str, Any]) -> ClipFormat:
-    height, width = clip["size"]
-    fields = {name: value for name, value in clip.items() if name in ClipFormat._fields}
-    return ClipFormat(**{"height": height, "width": width, **fields})
 
 
 def _numbers(model: Any) -> list[str]:

@@ -224,6 +224,8 @@ class BoxFile:
         check_scores(table)
         _check_whole_seconds(table)
         self._videos = {name: i for i, name in enumerate(table.names)}
+        self._min_score, self._highest = min_score, np.full(len(table.names), -np.inf)
+        np.maximum.at(self._highest, table.video, table.score)
         keep = table.score >= min_score
         rows = np.column_stack([table.video, table.second, table.boxes, table.score])[keep]
         self._rows = np.unique(rows, axis=0)  # sorted by video, then by second
@@ -236,10 +238,7 @@ class BoxFile:
         """
         whole, (listed, _) = whole_seconds(duration), self._of(video)
         if not np.isin(listed, whole).any():
-            first = f"seconds {listed.min():g} to {listed.max():g}" if len(listed) else "nobody"
-            raise DatasetError(
-                f"{self.path}: has {first} in {Path(video).name}, which lasts {duration:.1f} s"
-            )
+            raise DatasetError(f"{self.path}: {self._lack(video, listed, duration)}")
         if late := len(np.setdiff1d(listed, whole)):
             log.warning(f"{self.path}: {late} seconds lie after the end of {video}; not used")
         return whole
@@ -252,10 +251,32 @@ class BoxFile:
         parts = [rows[start:end] for start, end in zip(starts, ends, strict=True)]
         return [PersonBoxes(part[:, :4], part[:, 4]) for part in parts]
 
+    def _lack(self, video: str, listed: np.ndarray, duration: float) -> str:
+        """Why no person is left in a video; ``listed`` are the seconds that have one."""
+        name, number = Path(video).name, self._number(video)
+        if len(listed):
+            span = f"seconds {listed.min():g} to {listed.max():g}"
+            return f"has {span} in {name}, which lasts {duration:.1f} s"
+        if number >= 0 and np.isfinite(self._highest[number]):
+            return (
+                f"nobody in {name} has persons.min_score={self._min_score:g}; the highest score is "
+                f"{self._highest[number]:g}"
+            )
+        named = [known for known, i in self._videos.items() if np.isfinite(self._highest[i])]
+        return f"has nobody in {name}; " + (
+            f"it has persons in {', '.join(named[:3])}{' ...' if named[3:] else ''}"
+            if named
+            else "it has no persons at all"
+        )
+
+    def _number(self, video: str) -> int:
+        """The number of a video; -1 if the file does not name it."""
+        path = Path(video)
+        return self._videos.get(path.stem, self._videos.get(path.name, -1))
+
     def _of(self, video: str) -> tuple[np.ndarray, np.ndarray]:
         """Seconds ``(N,)``, ascending, and boxes with scores ``(N, 5)`` of a video."""
-        path = Path(video)
-        number = self._videos.get(path.stem, self._videos.get(path.name, -1))
+        number = self._number(video)
         start, end = np.searchsorted(self._rows[:, 0], (number, number + 1))
         return self._rows[start:end, 1], self._rows[start:end, 2:]
 

@@ -20,7 +20,7 @@ MOST_CHARTS = 24
 LEARNING = (
     ("Loss", r"(train|val)/loss", False),
     ("Accuracy", r"(train|val)/(top\d+|accuracy|mean_class_accuracy)", True),
-    ("Mean average precision", r"val/mAP_.*", True),
+    ("Mean average precision", r"val/(mAP_.*|(mask|box)_AP)", True),
     ("Accuracy of probes", r"val/(knn|linear).*", True),
     ("Learning rate", r"lr(/.*)?", False),
     ("Gradient norm", r"train/grad_norm", False),
@@ -87,13 +87,13 @@ def other_charts(curves: Mapping[str, Curve]) -> list[Chart]:
     return charts(curves, [(name, re.escape(name), False) for name in names])[:MOST_CHARTS]
 
 
-def thinned(curve: Curve, most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """Average neighbouring points until at most ``most`` are left.
+def thinned(curve: Curve) -> list[tuple[float, float]]:
+    """Average neighbouring points until at most 400 are left.
 
     Returns:
         Pairs of a step and a value.
     """
-    size = math.ceil(len(curve.steps) / most)
+    size = math.ceil(len(curve.steps) / MOST_POINTS)
     bins = range(0, len(curve.steps), size)
     return [(_mean(curve.steps[i : i + size]), _mean(curve.values[i : i + size])) for i in bins]
 

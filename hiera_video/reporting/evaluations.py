@@ -8,7 +8,8 @@ import numpy as np
 
 from datamodules.wording import counted
 from hiera_video.metrics.ava_results import METRIC as MAP
-from hiera_video.metrics.results import METRICS, Results
+from hiera_video.metrics.headline import headline
+from hiera_video.metrics.results import Results
 from hiera_video.reporting.clips import Clip, playable, worst_mistakes
 from hiera_video.reporting.data_uris import data_uri, encoded
 from hiera_video.reporting.run_files import Evaluation
@@ -19,12 +20,13 @@ from hiera_video.visualize.confusion import confusion_picture
 MOST_IN_TABLE = 20  # classes of a confusion matrix in words; more become a picture
 WORST = 10  # classes that are shown without unfolding
 NAMED = 5  # videos of a note
-WORDS = {"top1": "Top-1", "top5": "Top-5", "mean_class_accuracy": "Mean class accuracy"}
-
-NO_TABLE = (
-    "There is no predictions.parquet beside these results, so neither a confusion matrix nor "
-    "wrongly classified videos can be shown."
-)
+WORDS = {
+    "top1": "Top-1",
+    "top5": "Top-5",
+    "mean_class_accuracy": "Mean class accuracy",
+    "mask_AP": "Mask AP",
+    "box_AP": "Box AP",
+}
 
 
 class ClassRow(NamedTuple):
@@ -79,12 +81,24 @@ class Part(NamedTuple):
 def summary_of(evaluation: Evaluation) -> Part:
     """What ``results.json`` alone has of an evaluation, of any task."""
     results = evaluation.results
-    if MAP in results:
-        return _detection(evaluation)
     if "top1" in results:
         return _classification(evaluation)
-    numbers = {n: v for n, v in results.items() if isinstance(v, int | float)}
-    return Part(evaluation, [(name, f"{value:.4g}") for name, value in numbers.items()])
+    if MAP in results:
+        classes = _worst_first(results.get("per_class", {}), results.get("boxes_per_class", {}))
+        return Part(evaluation, _metrics(results), (), "Average precision", "boxes", classes)
+    if "objects" in results:
+        kind = "mask" if "mask" in results else "box"
+        classes = _worst_first(results.get("per_class", {}).get(kind, {}), results["objects"])
+        return Part(evaluation, _metrics(results), (), WORDS[f"{kind}_AP"], "objects", classes)
+    return Part(evaluation, _metrics(results))
+
+
+def _metrics(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values of the metrics; what was only logged, such as ``val/loss``, is no share."""
+    return [
+        (WORDS.get(n, n), "–" if v is None else f"{v:.4g}" if "/" in n else f"{v:.2%}")
+        for n, v in headline(results).items()
+    ]
 
 
 def with_predictions(part: Part, clips: int, folders: Sequence[Path], progress: Progress) -> Part:
@@ -123,8 +137,7 @@ def _classification(evaluation: Evaluation) -> Part:
     videos, accuracy = (results.get(n, {}) for n in ("videos_per_class", "per_class"))
     return Part(
         evaluation,
-        metrics=[(WORDS[name], f"{results[name]:.2%}") for name in METRICS if name in results]
-        + [("Videos", f"{results.get('videos', 0):,}")],
+        metrics=[*_metrics(results), ("Videos", f"{results.get('videos', 0):,}")],
         views=[
             (name, percent(values.get("top1")), percent(values.get("top5")))
             for name, values in results.get("views", {}).items()
@@ -157,20 +170,6 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
 def _few(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
-
-
-def _detection(evaluation: Evaluation) -> Part:
-    results = evaluation.results
-    groups = results.get("groups", {})
-    means = {f"{MAP} ({results.get('protocol')} protocol)": results[MAP]}
-    means |= {f"of classes of {name}": mean for name, mean in groups.items()}
-    return Part(
-        evaluation,
-        metrics=[(name, "–" if mean is None else f"{mean:.2%}") for name, mean in means.items()],
-        measure="Average precision",
-        counted="boxes",
-        classes=_worst_first(results.get("per_class", {}), results.get("boxes_per_class", {})),
-    )
 
 
 def _worst_first(values: Mapping[str, float], counts: Mapping[str, int]) -> list[ClassRow]:

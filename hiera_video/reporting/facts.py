@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hiera_video.export.provenance import recipe
+from hiera_video.results.run_files import section
 
 OF_DATA = ("root", "train", "val", "test", "num_frames", "stride", "fps", "size", "sampling",
            "short_side", "batch_size", "repeats", "val_views", "test_views")  # fmt: skip
@@ -24,7 +25,7 @@ def of_config(config: Mapping[str, Any]) -> list[Facts]:
     Args:
         config: sections as plain values; what is missing is left out.
     """
-    model, data, task = (_section(config, name) for name in ("model", "data", "task"))
+    model, data, task = (section(config, name) for name in ("model", "data", "task"))
     arguments = {name: value for name, value in model.items() if not name.startswith("_")}
     data_keys = {"data set": _class_of(data), **{name: data.get(name) for name in OF_DATA}}
     training = {"task": _class_of(task), "started from": task.get("init_from"), **recipe(config)}
@@ -45,7 +46,7 @@ def of_start(start: Mapping[str, Any]) -> list[Row]:
         "seed": start.get("seed"),
         "Python": start.get("python"),
         "CUDA of PyTorch": start.get("cuda"),
-        **_section(start, "versions"),
+        **section(start, "versions"),
     }
     return _rows(known)
 
@@ -54,10 +55,6 @@ def command_of(start: Mapping[str, Any]) -> str:
     """The command line of a start, for a shell; the program's path becomes ``hiera-video``."""
     words = start.get("argv")
     return shlex.join(["hiera-video", *map(str, words[1:])]) if isinstance(words, list) else ""
-
-
-def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return value if isinstance(value := config.get(name), dict) else {}
 
 
 def _class_of(section: Mapping[str, Any]) -> str:

@@ -22,9 +22,9 @@ from hiera_video.reporting.run_files import (
     bad_videos_of,
     curves_of,
     reconstructions_of,
-    starts_of,
 )
 from hiera_video.results.prediction_files import Progress
+from hiera_video.results.run_files import starts_of
 
 HERE = Path(__file__).parent  # has the template and the style sheet
 GENERATOR = "hiera-video report"  # by which a page is known as one
@@ -35,6 +35,7 @@ KINDS = {
     "ClassificationTask": "classification",
     "ProbingTask": "classification",
     "DetectionTask": "action detection",
+    "InstanceSegmentationTask": "instance segmentation",
 }
 
 
@@ -132,6 +133,8 @@ def _tiles(
     for name, text, best, words in (
         ("val/top1", "Top-1", max, "best validation"),
         ("val/mAP_official", "mAP", max, "best validation"),
+        ("val/mask_AP", "Mask AP", max, "best validation"),
+        ("val/box_AP", "Box AP", max, "best validation"),
         ("val/loss", "Loss", min, "best validation"),
     ):
         if (curve := curves.get(name)) and curve.values:

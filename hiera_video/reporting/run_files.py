@@ -1,7 +1,6 @@
 """What lies in the folder of a run, and in those of its tests."""
 
 import csv
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hiera_video.errors import UsageError
+from hiera_video.results.run_files import logged_rows, number_in, read_or_none
 
 RESULTS, PREDICTIONS = "results.json", "predictions.parquet"
 BAD_VIDEOS = "bad_videos.csv"
@@ -73,44 +73,20 @@ def run_folder_of(path: Path) -> Path:
 def curves_of(folder: Path) -> dict[str, Curve]:
     """The numbers that a run logged, by name, from all of its ``metrics.csv``."""
     points: dict[str, list[tuple[int, float]]] = {}
-    for file in _metrics_files(folder):
-        with open(file, newline="", encoding="utf-8", errors="replace") as lines:
-            for row in csv.DictReader(lines):
-                if not (row.get("step") or "").isdecimal():  # a row that was cut off
-                    continue
-                step = int(row["step"]) + 1  # the file counts the steps before this one
-                for name, text in row.items():
-                    if name not in (None, "step", "epoch") and (value := _number(text)) is not None:
-                        points.setdefault(name, []).append((step, value))
+    for row in logged_rows(folder):
+        if not row.get("step", "").isdecimal():  # a row that was cut off
+            continue
+        step = int(row["step"]) + 1  # the file counts the steps before this one
+        for name, text in row.items():
+            if name not in ("step", "epoch") and (value := number_in(text)) is not None:
+                points.setdefault(name, []).append((step, value))
     return {name: _curve(values) for name, values in sorted(points.items())}
-
-
-def _metrics_files(folder: Path) -> list[Path]:
-    versions = {
-        int(match[1]): file
-        for file in folder.glob("metrics/version_*/metrics.csv")
-        if (match := re.fullmatch(r"version_(\d+)", file.parent.name))
-    }
-    return [file for _, file in sorted(versions.items())]
-
-
-def _number(text: Any) -> float | None:
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return None
 
 
 def _curve(points: list[tuple[int, float]]) -> Curve:
     finite = sorted({step: value for step, value in points if math.isfinite(value)}.items())
     steps, values = [step for step, _ in finite], [value for _, value in finite]
     return Curve(steps, values, sum(not math.isfinite(value) for _, value in points))
-
-
-def starts_of(folder: Path) -> list[dict[str, Any]]:
-    """``run.json``: a record of each start of a run, the first one first; empty if unreadable."""
-    starts = _json(folder / "run.json")
-    return [s for s in starts if isinstance(s, dict)] if isinstance(starts, list) else []
 
 
 def reconstructions_of(folder: Path) -> list[tuple[int, Path]]:
@@ -142,7 +118,7 @@ def evaluation_in(folder: Path, run: Path) -> Evaluation:
     file = folder / RESULTS
     if not file.is_file():
         raise UsageError(f"{folder}: no {RESULTS}, so no test ended there")
-    results = _json(file)
+    results = read_or_none(file)
     if not isinstance(results, dict):
         raise UsageError(f"{file}: not the results of a test")
     return Evaluation(folder, results, _stamp(results) in _stamps(run))
@@ -160,7 +136,7 @@ def evaluations_of(run: Path) -> Iterator[Evaluation]:
     present = {file: file.stat().st_mtime for file in files if file.is_file()}
     stamps = _stamps(run)
     for file in sorted(present, key=lambda file: present[file], reverse=True):
-        results = _json(file)
+        results = read_or_none(file)
         if not isinstance(results, dict):
             continue
         unchanged = _stamp(results) in stamps
@@ -184,10 +160,3 @@ def _stamps(run: Path) -> set[tuple[str, str]]:
     """Size and time of the checkpoints of a run."""
     states = [file.stat() for file in run.glob("checkpoints/*.ckpt")]
     return {(str(state.st_size), str(state.st_mtime_ns)) for state in states}
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None

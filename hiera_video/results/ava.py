@@ -10,7 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from datamodules.ava.annotations import Progress, read_boxes, read_csv, read_excluded
-from datamodules.ava.box_table import BoxTable, check_boxes, check_labelled
+from datamodules.ava.box_table import (
+    BoxTable,
+    check_boxes,
+    check_labelled,
+    unused_exclusions,
+    why_apart,
+)
 from hiera_video.metrics.ava_annotations import Annotations, columns_of
 from hiera_video.metrics.ava_boxes import DetectedRows
 from hiera_video.metrics.ava_results import AVAResults
@@ -25,6 +31,8 @@ class Fit(NamedTuple):
         annotated: number of keyframes in the ground truth.
         predicted: number of keyframes in the predictions.
         both: number of keyframes in both.
+        apart: why there is none; empty if there is one, or a table has no boxes.
+        exclusions: a line if keyframes are to be left out and none of them is there; else empty.
         unknown: of "ground truth" and "predictions", the number of rows of each id that the label
             map lacks.
         never: classes with ground truth and no prediction.
@@ -38,6 +46,8 @@ class Fit(NamedTuple):
     annotated: int
     predicted: int
     both: int
+    apart: str
+    exclusions: str
     unknown: dict[str, dict[int, int]]
     never: list[str]
     silent: list[str]
@@ -52,6 +62,8 @@ class Fit(NamedTuple):
             f"keyframes: {self.annotated:,} in the ground truth, {self.predicted:,} in the "
             f"predictions, {self.both:,} in both"
         ]
+        lines += [f"mAP is 0: {self.apart}"] if self.apart else []
+        lines += [self.exclusions] if self.exclusions else []
         for name, ids in self.unknown.items():
             if ids:
                 listed = ", ".join(f"{i} ({rows:,} rows)" for i, rows in ids.items())
@@ -105,6 +117,7 @@ def evaluate_files(
         check_labelled(table)
     names = sorted({*truth.names, *detected.names})
     out = None if excluded is None else read_excluded(excluded)
+    exclusions = unused_exclusions(out, truth)
     truth = truth.of_videos(names).without(out)
     detected = detected.of_videos(names).without(out)
     ids = sorted(labels)
@@ -118,7 +131,8 @@ def evaluate_files(
         kinds = annotations.errors_of_rows(rows, protocol, class_names) if errors else None
     boxes = annotations.boxes_per_class()
     results = AVAResults(class_names, ids, protocol, precision, boxes, kinds)
-    return results, _fit(annotations, truth, detected, rows.keys, results)
+    fit = _fit(annotations, truth, detected, rows.keys, results)
+    return results, fit._replace(exclusions=exclusions)
 
 
 def _in_megabytes(show: Progress, done: int, total: int) -> None:
@@ -138,10 +152,15 @@ def _fit(
     annotated_videos = {truth.names[i] for i in np.unique(truth.video)}
     predicted_videos = {detected.names[i] for i in np.unique(detected.video)}
     low, high = detected.boxes[:, :2], detected.boxes[:, 2:]
+    both = int((annotations.keyframes_of(predicted) < len(annotations.keys)).sum())
+    with_box = [table.where(table.has_box) for table in (truth, detected)]
+    is_apart = not both and all(len(table.row) for table in with_box)
     return Fit(
         annotated=len(annotations.keys),
         predicted=len(predicted),
-        both=int((annotations.keyframes_of(predicted) < len(annotations.keys)).sum()),
+        both=both,
+        apart=why_apart(with_box[0], with_box[1], "predictions") if is_apart else "",
+        exclusions="",
         unknown={
             "ground truth": _unknown(truth.action, results.action_ids),
             "predictions": _unknown(detected.action, results.action_ids),

@@ -7,8 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from datamodules.coco.annotations import ground_truth, is_box
-from datamodules.coco.segmentation import run_lengths
+from datamodules.coco.boxes import are_ordered, look_like_corners, num_found
+from datamodules.coco.segmentation import has_mask, run_lengths
 from datamodules.errors import DatasetError
 from hiera_video.metrics.coco_evaluation import evaluate_detections
 from hiera_video.metrics.coco_results import CocoResults
@@ -29,6 +32,8 @@ class Fit(NamedTuple):
         never: categories with objects and no detection.
         cut_off: number of pictures with more than 100 detections, of which the best 100 count.
         tiny: number of boxes whose sides are at most 1, which may be shares and not pixels.
+        corners: which of ``ground truth`` and ``detections`` have boxes that look like x1, y1, x2,
+            y2.
         without_mask: number of detections without a mask; with any, masks are not evaluated.
         objects_without_mask: likewise of objects of the ground truth.
     """
@@ -41,6 +46,7 @@ class Fit(NamedTuple):
     never: list[str]
     cut_off: int
     tiny: int
+    corners: list[str]
     without_mask: int
     objects_without_mask: int
 
@@ -58,6 +64,10 @@ class Fit(NamedTuple):
             lines.append(f"categories with objects and no detection: {', '.join(self.never)}")
         if self.tiny and self.tiny == self.detections:
             lines.append("all boxes are within 1 pixel; they must be in pixels, not in [0, 1]")
+        lines += [
+            f"boxes of the {name} look like x1, y1, x2, y2; they must be x, y, width and height"
+            for name in self.corners
+        ]
         if self.cut_off:
             lines.append(
                 f"pictures with more than {MOST_COUNTED} detections, of which the best count: "
@@ -128,7 +138,7 @@ def read_detections(file: Path, images: Mapping[int, Mapping[str, Any]]) -> list
             raise DatasetError(f"{where}: score must be a number, not {row.get('score')!r}")
         if not is_box(row.get("bbox")):
             raise DatasetError(f"{where}: bbox must be [x, y, width, height] in pixels")
-        if row.get("segmentation") is None:
+        if not has_mask(row):
             row.pop("segmentation", None)
         elif image := images.get(row["image_id"]):
             size = image["height"], image["width"]
@@ -159,6 +169,36 @@ def _fit(
         never=[name for i, name in categories.items() if i in annotated - detected],
         cut_off=sum(n > MOST_COUNTED for n in per_image.values()),
         tiny=sum(max(row["bbox"][2:]) <= 1 for row in rows),
-        without_mask=sum("segmentation" not in row for row in rows),
-        objects_without_mask=sum(a.get("segmentation") is None for a in truth["annotations"]),
+        corners=_corners(truth, kept),
+        without_mask=sum(not has_mask(row) for row in rows),
+        objects_without_mask=sum(not has_mask(a) for a in truth["annotations"]),
     )
+
+
+def _corners(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> list[str]:
+    """See `Fit.corners`. Detections are also read as corners, which may find more objects."""
+    sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
+    files = []
+    for rows in (truth["annotations"], detections):
+        boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+        of = np.array([sizes[row["image_id"]] for row in rows], np.float64).reshape(-1, 2)
+        files.append((np.array([row["image_id"] for row in rows], np.int64), boxes, of))
+    (image, objects, _), (place, boxes, _) = files
+    names = [
+        name
+        for name, (_, *file) in zip(("ground truth", "detections"), files, strict=True)
+        if look_like_corners(*file)
+    ]
+    if not names and are_ordered(boxes):
+        found, as_corners = 0, 0
+        for identity in np.unique(place):
+            here, there = _sides_added(objects[image == identity]), boxes[place == identity]
+            found += num_found(here, _sides_added(there))
+            as_corners += num_found(here, there)
+        names += ["detections"] * (as_corners > found)
+    return names
+
+
+def _sides_added(boxes: np.ndarray) -> np.ndarray:
+    """x1, y1, x2, y2 of boxes with sides, both float ``(N, 4)``."""
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)

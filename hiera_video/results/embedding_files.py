@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from datamodules.files import atomic_file
 from datamodules.manifests.walking import files_below
 from hiera_video.errors import EmbeddingError
+from hiera_video.results.parquet import parquet_writer
 
 TABLE = "embeddings.parquet"  # its name in a folder
 DTYPES = ("float32", "float16")
@@ -100,7 +101,7 @@ def write_table_rows(
             columns = [pa.array(paths), pa.array(piece.start), pa.array(piece.end)]
             table = pa.table([*columns, vector], names=["path", "start", "end", "vector"])
             table = table.replace_schema_metadata({"shape": json.dumps(shape)})
-            writer = writer or stack.enter_context(_writer(temporary, table.schema))
+            writer = writer or stack.enter_context(parquet_writer(temporary, table.schema))
             writer.write_table(table)
 
 
@@ -124,7 +125,7 @@ def join_table(
     texts = {key: json.dumps(value) for key, value in metadata.items()}
     schema = schema.with_metadata({**(schema.metadata or {}), **texts})
     rows = _rows_at_once(schema.field("vector").type)
-    with atomic_file(target, scratch) as temporary, _writer(temporary, schema) as writer:
+    with atomic_file(target, scratch) as temporary, parquet_writer(temporary, schema) as writer:
         group: list[pa.RecordBatch] = []
         for part in parts:
             with pq.ParquetFile(part) as file:
@@ -253,13 +254,3 @@ def _stored(piece: Embedding, paths: Sequence[str], dtype: str) -> np.ndarray:
 def _rows_at_once(vector: pa.DataType) -> int:
     bytes_of_row = vector.list_size * vector.value_type.bit_width // 8
     return max(1, min(GROUP_ROWS, GROUP_BYTES // bytes_of_row))
-
-
-def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    # Features hardly repeat, so a dictionary of them would only cost time.
-    return pq.ParquetWriter(
-        path,
-        schema,
-        use_dictionary=["path"],  # pyright: ignore
-        write_page_checksum=True,
-    )

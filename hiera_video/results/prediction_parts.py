@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from datamodules.files import atomic_file
 from hiera_video.errors import PredictionFileError
+from hiera_video.results.parquet import parquet_writer
 from hiera_video.results.prediction_files import (
     CHECKED,
     KEYS,
@@ -60,7 +60,7 @@ class PartWriter:
         if self._count or self._failed or empty:
             path = self.folder / f"{time.time_ns()}-{self.rank:05d}.parquet"
             schema = self.header.schema(self._failed)
-            with atomic_file(path) as temporary, _writer(temporary, schema) as writer:
+            with atomic_file(path) as temporary, parquet_writer(temporary, schema) as writer:
                 for rows in self._rows:
                     writer.write_table(_table(rows, self.header.spatial_views, schema))
         self._rows, self._failed = [], []
@@ -109,7 +109,7 @@ class Parts:
         schema = self.files[0].header.schema([failed[video_id] for video_id in sorted(failed)])
         ids = [file.video_ids() for file in self.files]
         videos = self.videos()
-        with atomic_file(self.joined) as temporary, _writer(temporary, schema) as writer:
+        with atomic_file(self.joined) as temporary, parquet_writer(temporary, schema) as writer:
             for start in range(0, len(videos), JOIN_VIDEOS):
                 joined = videos[start : start + JOIN_VIDEOS]
                 low, high = joined[0], joined[-1]
@@ -166,16 +166,6 @@ def _sorted_rows(files: list[str], low: int, high: int) -> pa.Table:
     repeated = (keys[:, order[1:]] == keys[:, order[:-1]]).all(0)
     order = np.concatenate([order[:1], order[1:][~repeated]])
     return table if np.array_equal(order, np.arange(table.num_rows)) else table.take(order)
-
-
-def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    # Probabilities hardly repeat, so a dictionary of them would only cost time.
-    return pq.ParquetWriter(
-        path,
-        schema,
-        use_dictionary=["path"],  # pyright: ignore
-        write_page_checksum=True,
-    )
 
 
 def _table(rows: Rows, spatial_views: int, schema: pa.Schema) -> pa.Table:

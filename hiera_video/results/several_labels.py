@@ -34,7 +34,7 @@ def read_labels(file: Path, num_classes: int) -> list[list[int]]:
         labels = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise PredictionFileError(f"{file}: {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PredictionFileError(f"{file}: not valid JSON ({error})") from None
     rows: list[Any] = labels if isinstance(labels, list) else [None]
     for row, ids in enumerate(rows, 1):

@@ -172,10 +172,10 @@ def check_model(config: DictConfig) -> None:
     except (TypeError, ValueError, ZeroDivisionError) as error:
         reason = constructor_error(str(error), config.model._target_)
         raise UsageError(f"model: {reason}") from error
-    size = config.data.size
-    if isinstance(size, int) or len(size) != 2:
-        raise UsageError(f"data.size={size}: expected [height, width]")
-    padded = config.data.get("eval_pad")
+    size, padded = config.data.size, config.data.get("eval_pad")
+    for key, pair in {"size": size, "eval_pad": padded or size}.items():
+        if isinstance(pair, float | int) or len(pair) != 2:
+            raise UsageError(f"data.{key}={pair}: expected [height, width]")
     if padded and config.command == "fit" and list(padded) != list(size):
         raise UsageError(
             f"data.eval_pad={list(padded)} is for test, with model.input_size and task.init_from; "

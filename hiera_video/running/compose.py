@@ -7,6 +7,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from hiera_video.errors import UsageError
@@ -119,6 +120,13 @@ def configuration(command: str, config: str, words: Sequence[str]) -> Iterator[D
 
 
 def data_module(config: str, words: Sequence[str], missing_videos: Path | None = None) -> Any:
+    """The data module of `data_and_task` alone."""
+    return data_and_task(config, words, missing_videos)[0]
+
+
+def data_and_task(
+    config: str, words: Sequence[str], missing_videos: Path | None = None
+) -> tuple[Any, Any]:
     """Build the data module of a configuration, for commands that do not train.
 
     Args:
@@ -126,6 +134,9 @@ def data_module(config: str, words: Sequence[str], missing_videos: Path | None =
         words: ``key=value`` overrides.
         missing_videos: file that lists the videos missing on the disk, whose number is limited as
             in a training; None: write no list and tolerate any number.
+
+    Returns:
+        The data module, and the class of the task, which is not built; None without a task.
 
     Raises:
         UsageError: an unknown configuration, or words that do not fit it.
@@ -138,7 +149,9 @@ def data_module(config: str, words: Sequence[str], missing_videos: Path | None =
         values: Any = OmegaConf.to_container(data, resolve=False)
         check_kinds({"data": values})
         module = made(composed_values, "data")
+        target = OmegaConf.select(composed_values, "task._target_")
+        task = None if target is None else get_object(target)
     if hasattr(module, "max_missing_share"):
         module.missing_videos = missing_videos
         module.max_missing_share = module.max_missing_share if missing_videos else 1.0
-    return module
+    return module, task

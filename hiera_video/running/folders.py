@@ -142,7 +142,8 @@ def is_training(run_dir: Path) -> bool:
 def is_locked(path: Path) -> bool | None:
     """Whether another process, here or on another machine, has locked a file.
 
-    None if that is not known: there is no such file, or the file system has no locks.
+    None if that is not known: there is no such file, or the file system has no locks. A process
+    that asks about its own lock gives it back; see `take_lock`.
     """
     try:
         with open(path, "r+") as file:

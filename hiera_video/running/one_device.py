@@ -7,16 +7,14 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from datamodules.clips.videos import ClipFormat
 from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.predicted_lists import list_to_predict
 from datamodules.manifests.splits import list_videos
 from datamodules.suffixes import VIDEOS, Media
 from hiera_video.errors import UsageError
+from hiera_video.models.precision import full_name
+from hiera_video.running.processes import check_precision
 from hiera_video.weights.load import load_weights
-
-# Lightning's short names of precisions.
-FULL_NAMES = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 
 def videos_of(config: DictConfig, media: Media = VIDEOS) -> list[str]:
@@ -46,13 +44,6 @@ def given_root(config: DictConfig) -> Path | None:
     return Path(config.data.root).expanduser() if is_given else None
 
 
-def clip_of(config: DictConfig) -> ClipFormat:
-    """What the configured model sees of a video."""
-    data, (height, width) = config.data, config.data.size
-    fields = {name: data[name] for name in ClipFormat._fields if name in data}
-    return ClipFormat(**{**fields, "height": height, "width": width})
-
-
 def trained_network(task: Any, weights: str, classes: int | None) -> Any:
     """The configured model, which may have another input size than that of the weights.
 
@@ -78,10 +69,9 @@ def device_and_precision(config: DictConfig) -> dict[str, Any]:
     Raises:
         UsageError: there is no such device here, or it cannot compute in this precision.
     """
-    device, precision = _device(str(config.trainer.accelerator)), str(config.trainer.precision)
-    if precision.startswith("16") and device.type == "cpu":
-        raise UsageError(f"trainer.precision={precision} needs a GPU; on a CPU use bf16-mixed")
-    return {"device": device, "precision": FULL_NAMES.get(precision, precision)}
+    device, precision = _device(str(config.trainer.accelerator)), config.trainer.precision
+    check_precision(precision, device)
+    return {"device": device, "precision": full_name(precision)}
 
 
 def _device(accelerator: str) -> torch.device:

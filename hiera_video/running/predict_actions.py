@@ -7,6 +7,7 @@ import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
+from datamodules.clips.videos import ClipFormat
 from datamodules.wording import counted
 from hiera_video.errors import UsageError
 from hiera_video.predicting.action_files import check_request, predict_files
@@ -14,7 +15,6 @@ from hiera_video.predicting.actions import ActionPredictor
 from hiera_video.predicting.persons import PersonSource, person_source
 from hiera_video.running.making import made
 from hiera_video.running.one_device import (
-    clip_of,
     device_and_precision,
     trained_network,
     videos_of,
@@ -71,7 +71,7 @@ def action_predictor(config: DictConfig, weights: str, classes: Classes) -> Acti
         return ActionPredictor(
             network,
             classes.names,
-            clip_of(config),
+            ClipFormat.of(config.data),
             classes.ids,
             task.normalize,
             times_person_score=task.person_score,
@@ -89,7 +89,9 @@ def persons_of(config: DictConfig, device: torch.device) -> PersonSource:
     Raises:
         UsageError: they are wrong.
     """
+    boxes = str(config.boxes or "detector")
     try:
-        return person_source(str(config.boxes or "detector"), **config.persons, device=device)
+        return person_source(boxes, **config.persons, device=device)
     except ValueError as error:
-        raise UsageError(f"boxes={config.boxes}: {error}") from error
+        text = str(error)  # which names a file itself
+        raise UsageError(text if text.startswith(boxes) else f"boxes={boxes}: {text}") from error

@@ -6,13 +6,13 @@ from pathlib import Path
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
+from datamodules.clips.videos import ClipFormat
 from datamodules.wording import counted
 from hiera_video.errors import UsageError
 from hiera_video.predicting.along_files import AlongOptions, check_along, predict_along
 from hiera_video.predicting.classifier import Predictor
 from hiera_video.running.making import made
 from hiera_video.running.one_device import (
-    clip_of,
     device_and_precision,
     trained_network,
     videos_of,
@@ -72,6 +72,8 @@ def class_predictor(config: DictConfig, weights: str, classes: Classes) -> Predi
     names = names or [str(i) for i in range(network.head.projection.out_features)]
     placed, views = device_and_precision(config), config.data.test_views
     try:
-        return Predictor(network, names, clip_of(config), views, task.normalize, **placed)
+        return Predictor(
+            network, names, ClipFormat.of(config.data), views, task.normalize, **placed
+        )
     except ValueError as error:
         raise UsageError(str(error)) from error

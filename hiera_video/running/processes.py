@@ -39,6 +39,22 @@ def check_accelerator(config: DictConfig) -> None:
     )
 
 
+def check_precision(precision: str | int, device: torch.device) -> None:
+    """Refuse to compute in float16 on a CPU.
+
+    Args:
+        precision: ``trainer.precision``.
+        device: on which to compute.
+
+    Raises:
+        UsageError: it is float16 on a CPU.
+    """
+    if str(precision).startswith("16") and device.type == "cpu":
+        raise UsageError(
+            f"trainer.precision={precision} needs a GPU; on a CPU use bf16-mixed or 32-true"
+        )
+
+
 def check_strategy_name(config: DictConfig) -> None:
     """Refuse a strategy by its name, as Lightning might look for packages and devices it needs.
 

@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
-from datamodules.files import atomic_file
+from datamodules.files import write_json
 from hiera_video.callbacks.predictions import PredictionLines
 from hiera_video.callbacks.progress import listed
 from hiera_video.callbacks.recovery import SaveOnSigterm
@@ -250,8 +250,7 @@ def _report(
     if config.command in ("validate", "test"):
         numbers = metrics if results is None else results.summary()
         numbers = {**numbers, "weights": stamped(config.ckpt_path or config.task.init_from)}
-        with atomic_file(Path(config.run_dir, "results.json")) as temporary:
-            temporary.write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")
+        write_json(Path(config.run_dir, "results.json"), numbers)
     if results is not None:
         log.info(results.describe())
     shown = listed({k: v for k, v in metrics.items() if not k.startswith("train/grad")})

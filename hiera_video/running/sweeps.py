@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.files import atomic_file, take_lock
+from datamodules.files import take_lock, write_json
 from hiera_video.errors import UsageError
 from hiera_video.running.folders import is_locked, is_run, newest_checkpoint
 
@@ -71,11 +71,11 @@ def recorded(job: Job, sweep: Path) -> Iterator[Job]:
     """
     file = sweep / RECORDS / f"{job.number}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    earlier = Job(**json.loads(file.read_text())) if file.exists() else job
+    earlier = _job_in(file) if file.exists() else job
     with open(_lock_of(file), "a") as lock:
         with contextlib.suppress(OSError):  # without locks, a killed job seems to run
             take_lock(lock)
-        _write(file, asdict(job))
+        write_json(file, asdict(job))
         try:
             yield job
             job.status = "finished"
@@ -86,7 +86,11 @@ def recorded(job: Job, sweep: Path) -> Iterator[Job]:
             if job.value is not None and not math.isfinite(job.value):
                 job.value = None
             done = earlier.status == "finished" and job.value is None
-            _write(file, asdict(earlier if done else job))
+            write_json(file, asdict(earlier if done else job))
+
+
+def _job_in(record: Path) -> Job:
+    return Job(**json.loads(record.read_text(encoding="utf-8")))
 
 
 def _lock_of(record: Path) -> Path:
@@ -104,11 +108,6 @@ def _ending(error: BaseException) -> tuple[str, str]:
         names = {128 + number: number.name for number in signal.Signals}
         return "interrupted", names.get(code, f"exit code {code}")
     return "failed", " ".join(str(error).split()) or type(error).__name__
-
-
-def _write(file: Path, content: object) -> None:
-    with atomic_file(file) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def is_sweep(path: Path) -> bool:
@@ -134,7 +133,7 @@ def jobs_of(sweep: Path) -> list[Job]:
 def _read(record: Path) -> Job:
     # Asked first: a job that ends after this question has written its record before.
     ended = is_locked(_lock_of(record)) is False
-    job = Job(**json.loads(record.read_text()))
+    job = _job_in(record)
     if job.status == "running" and ended:
         job.status, job.reason = "killed", "its process is gone without a word (out of memory?)"
     return job
@@ -179,7 +178,7 @@ def report(sweep: Path) -> None:
     jobs = jobs_of(sweep)
     if not jobs:
         return
-    _write(sweep / TABLE, [asdict(job) for job in jobs])
+    write_json(sweep / TABLE, [asdict(job) for job in jobs])
     first, differing = jobs[0], _differing(jobs)
     order = f", {'highest' if first.mode == 'max' else 'lowest'} {first.metric} first"
     print(f"jobs of {sweep}{order if first.value is not None else ''}:")

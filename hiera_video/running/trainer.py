@@ -18,7 +18,7 @@ from hiera_video.callbacks.run_record import RunRecord
 from hiera_video.errors import UsageError
 from hiera_video.running.best_checkpoint import KeepBest
 from hiera_video.running.making import made
-from hiera_video.running.processes import check_strategy
+from hiera_video.running.processes import check_precision, check_strategy
 from hiera_video.running.saving import WholeCheckpoints
 from hiera_video.tasks.cuda_graphs import check_mode, records_graphs
 from hiera_video.terminal import did_you_mean
@@ -61,18 +61,15 @@ def create_trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
     check_strategy(trainer)
     if fits and config.data.get("val") is not None and trainer.is_global_zero:
         _warn_of_epochs_without_validation(trainer)
-    precision, device = str(config.trainer.precision), trainer.strategy.root_device.type
-    if precision.startswith("16") and device == "cpu":
-        raise UsageError(
-            f"trainer.precision={precision} needs a GPU; on a CPU use bf16-mixed or 32-true"
-        )
-    if fits and precision.startswith("bf16") and device == "cpu":
+    precision, device = str(config.trainer.precision), trainer.strategy.root_device
+    check_precision(precision, device)
+    if fits and precision.startswith("bf16") and device.type == "cpu":
         log.warning(
             f"{precision} on a CPU: a step may take minutes on one without instructions for "
             "bfloat16; trainer=cpu computes in float32"
         )
     mode = check_mode(config.task.get("compile"))
-    if fits and records_graphs(mode) and device == "cpu":
+    if fits and records_graphs(mode) and device.type == "cpu":
         raise UsageError(f"task.compile={mode} needs a GPU; on a CPU use task.compile=default")
     return trainer
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
+from hiera_video.models.precision import full_name
 from hiera_video.running.compose import configuration
 from hiera_video.running.making import made
 
@@ -17,7 +18,7 @@ class TrainingParts(NamedTuple):
         batch_size: videos on a device.
         repeats: clips of each.
         accumulate: as ``trainer.accumulate_grad_batches``.
-        precision: as ``trainer.precision``.
+        precision: the full name of ``trainer.precision``.
         accelerator: as ``trainer.accelerator``.
         bucket_view: whether DDP keeps gradients in its buckets alone.
         sharded: whether the devices share weights, gradients and the optimiser's state.
@@ -67,7 +68,7 @@ def training_parts(config: str, words: Sequence[str]) -> TrainingParts:
             batch_size=values.data.batch_size,
             repeats=values.data.get("repeats", 1),
             accumulate=values.trainer.accumulate_grad_batches,
-            precision=str(values.trainer.precision),
+            precision=full_name(values.trainer.precision),
             accelerator=str(values.trainer.accelerator),
             bucket_view=bool(options.get("gradient_as_bucket_view")),
             sharded=str(options.get("_target_")).endswith(".ShardedStrategy"),

@@ -14,39 +14,41 @@ from hiera_video.metrics.multi_view import MultiViewAccuracy
 from hiera_video.metrics.results import Results
 from hiera_video.models.complexity import training_flops
 from hiera_video.models.network_input import network_input
-from hiera_video.tasks.base import VideoTask
 from hiera_video.tasks.evaluation import Batch
+from hiera_video.tasks.named_classes import NamedClassesTask
 from hiera_video.weights.trained import Classes
 
 log = logging.getLogger(__name__)
 
 
-class ClassificationTask(VideoTask):
+class ClassificationTask(NamedClassesTask):
     """Fine-tuning with cross entropy; validation and test average probabilities over views.
 
     Args:
         model: returns a `Hiera`; called with ``num_classes``.
-        class_names: in the order of the label ids; None: those of the data module. They are saved
-            in checkpoints, so that a prediction has names.
         label_smoothing: share of a target that is spread over all classes, in [0, 1].
         mixing: mixup and CutMix of training batches; None: neither.
-        **kwargs: as in `VideoTask`.
+        **kwargs: as in `NamedClassesTask`.
 
     Attributes:
         results: `Results` of the last `validate` or `test`; None before.
     """
 
+    needs_labels = True
+    no_classes = (
+        "neither the data nor a checkpoint has any; put the videos into a folder for each class, "
+        "list them with their labels, or set task.class_names"
+    )
+
     def __init__(
         self,
         model,
         *,
-        class_names: Sequence[str] | None = None,
         label_smoothing: float = 0.0,
         mixing: Mixing | None = None,
         **kwargs,
     ) -> None:
         super().__init__(model, **kwargs)
-        self.class_names = tuple(class_names) if class_names else None
         self.label_smoothing, self.mixing = label_smoothing, mixing
 
     def setup(self, stage: str) -> None:
@@ -61,7 +63,7 @@ class ClassificationTask(VideoTask):
             raise MisconfigurationException(
                 "mixing needs other videos in a batch: set data.batch_size=2, or task.mixing=null"
             )
-        self._agreed_class_names()
+        self.agreed_classes()
         for split, manifest in datamodule.manifests.items():
             _check_labels(split, manifest.table["label"].to_numpy())
         super().setup(stage)
@@ -69,33 +71,12 @@ class ClassificationTask(VideoTask):
     def new_metric(self, split: str) -> MultiViewAccuracy:
         """Accuracy over all views of the videos of a split."""
         datamodule = self.datamodule
-        videos, classes = len(datamodule.manifests[split]), len(self._agreed_class_names())
+        videos, classes = len(datamodule.manifests[split]), len(self.agreed_classes())
         return MultiViewAccuracy(videos, classes, datamodule.views(split))
-
-    def _agreed_class_names(self) -> tuple[str, ...]:
-        """Take the class names from the data, or check that they agree."""
-        names = tuple(self.datamodule.class_names or ())
-        if self.class_names is None:
-            self.class_names = names
-        if not self.class_names:
-            raise MisconfigurationException(
-                "no class names: neither the data nor a checkpoint has any; put the videos into a "
-                "folder for each class, list them with their labels, or set task.class_names"
-            )
-        if names and names != self.class_names:
-            raise MisconfigurationException(
-                f"the data has {len(names)} classes ({names[0]}, ...), the model "
-                f"{len(self.class_names)} ({self.class_names[0]}, ...) in another order or number"
-            )
-        return self.class_names
 
     def same_classes(self, classes: Classes) -> bool:
         """Whether the names are the same, or missing, as they are with published weights."""
         return classes.names in ((), self.class_names)
-
-    def network(self) -> nn.Module:
-        """A network with one logit for each class name."""
-        return self.create_network(num_classes=len(self._agreed_class_names()))
 
     def training_flops(self, shape: Sequence[int]) -> int:
         """Operations of the network for one clip, forward and backward."""
@@ -104,10 +85,6 @@ class ClassificationTask(VideoTask):
             return network(network_input(network, clip)).sum()
 
         return training_flops(self.network, logits, shape)
-
-    def classes(self) -> Classes:
-        """The class names."""
-        return Classes(self.class_names or ())
 
     def forward(self, video: Tensor) -> Tensor:
         """Logits ``(B, classes)`` of normalised float clips ``(B, 3, T, H, W)``."""

@@ -6,29 +6,27 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
+from torch import Tensor
 
 from hiera_video.metrics.ava import AVAMeanAveragePrecision
 from hiera_video.metrics.ava_results import AVAResults
-from hiera_video.tasks.base import VideoTask
 from hiera_video.tasks.evaluation import Batch
+from hiera_video.tasks.named_classes import NamedClassesTask
 from hiera_video.tasks.protocols import ActionData, action_data_of
 from hiera_video.weights.trained import Classes
 
 
-class DetectionTask(VideoTask):
+class DetectionTask(NamedClassesTask):
     """Fine-tuning with binary cross entropy of each action; AVA's mAP in validation and test.
 
     Args:
         model: returns a `HieraActionDetector`; called with ``num_classes``.
-        class_names: actions in the order of the columns of ``box_labels``; None: those of the data
-            module. They are saved in checkpoints with their ids, so that a prediction has both.
-        action_ids: the number of each class in AVA's files.
+        action_ids: the number of each class in AVA's files, saved in checkpoints with its name.
         person_score: in evaluation, multiply the scores of actions by the score of the person, as
             VideoMAE's detection does and PySlowFast does not.
         protocol: how the mAP is computed, "official" or "pyslowfast"; see
             `AVAMeanAveragePrecision`.
-        **kwargs: as in `VideoTask`.
+        **kwargs: as in `NamedClassesTask`; ``class_names`` are the columns of ``box_labels``.
 
     Attributes:
         results: `AVAResults` of the last `validate` or `test`; None before.
@@ -40,12 +38,13 @@ class DetectionTask(VideoTask):
     # int64, the columns of scores that count in the mAP.
     evaluated: Tensor
     same_shapes = False  # a batch has any number of boxes
+    no_classes = "neither the data's label map nor a checkpoint has any"
+    named = "the data's label map", "actions"
 
     def __init__(
         self,
         model,
         *,
-        class_names: Sequence[str] | None = None,
         action_ids: Sequence[int] | None = None,
         person_score: bool = False,
         protocol: str = "official",
@@ -54,7 +53,6 @@ class DetectionTask(VideoTask):
         super().__init__(model, **kwargs)
         if self.augment.rand_augment is not None:
             raise ValueError("rand_augment moves pictures but not their boxes; leave it out")
-        self.class_names = tuple(class_names) if class_names else None
         self.action_ids = tuple(action_ids) if action_ids else None
         self.person_score, self.protocol = person_score, protocol
 
@@ -65,7 +63,7 @@ class DetectionTask(VideoTask):
             MisconfigurationException: batches in half precision, or classes that do not agree.
         """
         refuse_true_half(str(self.trainer.precision))
-        self._agreed_classes()
+        self.agreed_classes()
         super().setup(stage)
 
     @property
@@ -75,7 +73,7 @@ class DetectionTask(VideoTask):
 
     def new_metric(self, split: str) -> AVAMeanAveragePrecision:
         """Of the actions that are evaluated, which may be fewer than the model has."""
-        evaluated, names = self.datamodule.evaluated_action_ids, self._agreed_classes()
+        evaluated, names = self.datamodule.evaluated_action_ids, self.agreed_classes()
         assert self.action_ids is not None
         columns = [self.action_ids.index(action_id) for action_id in evaluated]
         self.evaluated = torch.tensor(columns)
@@ -84,29 +82,17 @@ class DetectionTask(VideoTask):
         metric.set_ground_truth(truth.video, truth.second, truth.boxes, truth.action, truth.score)
         return metric
 
-    def _agreed_classes(self) -> tuple[str, ...]:
-        """Take the classes from the data, or check that they agree."""
-        names, ids = tuple(self.datamodule.class_names or ()), self.datamodule.action_ids
-        if self.class_names is None:
-            self.class_names, self.action_ids = names, tuple(ids or ())
-        if not self.class_names:
-            raise MisconfigurationException(
-                "no class names: neither the data's label map nor a checkpoint has any"
-            )
-        if names and (names, tuple(ids)) != (self.class_names, self.action_ids):
-            raise MisconfigurationException(
-                f"the data's label map has {len(names)} actions ({names[0]}, ...), the model "
-                f"{len(self.class_names)} ({self.class_names[0]}, ...) in another order or number"
-            )
-        return self.class_names
+    def data_classes(self) -> Classes:
+        """The actions of the data's label map, and their ids."""
+        return Classes(super().data_classes().names, tuple(self.datamodule.action_ids or ()))
+
+    def take_classes(self, classes: Classes) -> None:
+        """Make actions those of the task."""
+        self.class_names, self.action_ids = classes
 
     def same_classes(self, classes: Classes) -> bool:
         """Whether the actions are the same: a classifier's head has other classes."""
         return classes == self.classes()
-
-    def network(self) -> nn.Module:
-        """A network with one logit for each action."""
-        return self.create_network(num_classes=len(self._agreed_classes()))
 
     def classes(self) -> Classes:
         """The actions and their ids."""
@@ -145,7 +131,7 @@ class DetectionTask(VideoTask):
         loss = action_loss(logits, batch["box_labels"])
         self.log_mean("train/loss", loss)
         # In the epoch: keyframes that were replaced because their random crop held no box.
-        self._log_sum("train/skipped", batch["skipped"].sum().float())
+        self.log_sum("train/skipped", batch["skipped"].sum().float())
         return loss
 
     def scores(self, batch: Batch) -> dict[str, Tensor]:
@@ -177,17 +163,13 @@ class DetectionTask(VideoTask):
         scores = rows["scores"][:, self.evaluated]
         self.metric(split).update(rows["boxes"], scores, rows["video_id"], rows["second"])
         # The boxes of keyframes that could not be decoded count as missed.
-        self._log_sum(f"{split}/failed_keyframes", float(len(batch["failed"])))
+        self.log_sum(f"{split}/failed_keyframes", float(len(batch["failed"])))
         return rows
 
     def summarize(self, split: str) -> tuple[dict[str, float], AVAResults]:
         """The mAP over all keyframes that have ground truth, and the AP of each action."""
         results: AVAResults = self.metric(split).results()
         return results.values(), results
-
-    def _log_sum(self, name: str, count: Tensor | float) -> None:
-        """Log the sum over the batches of an epoch and all processes."""
-        self.log(name, count, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True)
 
 
 def refuse_true_half(precision: str) -> None:

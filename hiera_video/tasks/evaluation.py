@@ -20,11 +20,14 @@ class EvaluatedTask(LightningModule):
     them.
 
     Attributes:
+        needs_labels: whether it can train only on videos with labels, of the kind in manifests.
         model: the network; None until the trainer asks for it.
         normalize: turns uint8 clips into the network's input.
         metrics: the metric of each split that is evaluated, by the name of the split.
         results: of the last `validate` or `test`, if they are more than numbers; None before.
     """
+
+    needs_labels = False
 
     def __init__(self, normalize: Normalize) -> None:
         super().__init__()

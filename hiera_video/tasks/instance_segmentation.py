@@ -1,35 +1,35 @@
 """Instance segmentation: boxes, classes and masks of objects in pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
+from torch import Tensor
 
 from hiera_video.metrics.coco import CocoAveragePrecision, DetectedMask
 from hiera_video.metrics.coco_results import CocoResults
 from hiera_video.models.mask_rcnn import Instances, paste_mask
-from hiera_video.tasks.base import VideoTask
 from hiera_video.tasks.detection import refuse_true_half
 from hiera_video.tasks.evaluation import Batch
-from hiera_video.tasks.optimization import schedule_length, stepwise_scheduler
+from hiera_video.tasks.named_classes import NamedClassesTask
+from hiera_video.tasks.optimization import warmup_steps
 from hiera_video.tasks.protocols import ObjectData, object_data_of
 from hiera_video.weights.trained import Classes
 
 
-class InstanceSegmentationTask(VideoTask):
+class InstanceSegmentationTask(NamedClassesTask):
     """Training of a `MaskRCNNHiera` with its five losses; COCO's AP in validation and test.
 
     The learning rate falls in steps, as in ViTDet (Li et al., 2022), not as a cosine.
 
     Args:
         model: returns a `MaskRCNNHiera`; called with ``num_classes``.
-        class_names: classes in the order of the labels; None: those of the data module.
         milestones: shares of the training, ascending in (0, 1), after which the learning rate is
             multiplied by `gamma`.
         gamma: factor at a milestone.
-        **kwargs: as in `VideoTask`; ``min_lr`` means nothing here.
+        **kwargs: as in `NamedClassesTask`; ``min_lr`` means nothing here.
 
     Attributes:
         results: `CocoResults` of the last `validate` or `test`; None before.
@@ -39,12 +39,13 @@ class InstanceSegmentationTask(VideoTask):
     """
 
     same_shapes = False  # a batch has any number of objects
+    no_classes = "the data has no categories"
+    named = "the data", "categories"
 
     def __init__(
         self,
         model,
         *,
-        class_names: Sequence[str] | None = None,
         milestones: Sequence[float] = (8 / 9, 26 / 27),
         gamma: float = 0.1,
         **kwargs,
@@ -57,7 +58,6 @@ class InstanceSegmentationTask(VideoTask):
             raise ValueError(
                 f"{used[0]} changes pictures but not their masks; the data mirrors and scales them"
             )
-        self.class_names = tuple(class_names) if class_names else None
         self.milestones, self.gamma = tuple(milestones), gamma
 
     @property
@@ -69,19 +69,22 @@ class InstanceSegmentationTask(VideoTask):
         """Check precision and classes, then set up as any task.
 
         Raises:
-            MisconfigurationException: batches in half precision, or classes that do not agree.
+            MisconfigurationException: batches in half precision, classes that do not agree, or a
+                callback that waits for an AP of masks where not all objects have one.
         """
         refuse_true_half(str(self.trainer.precision))
-        self._agreed_classes()
+        self.agreed_classes()
         super().setup(stage)
-
-    def network(self) -> nn.Module:
-        """A network for the data's classes."""
-        return self.create_network(num_classes=len(self._agreed_classes()))
+        if stage == "fit" and self.trainer.enable_validation and "val" in self.metrics:
+            self._check_monitors()
 
     def classes(self) -> Classes:
         """The classes and their ids in COCO's files."""
-        return Classes(self.class_names or (), tuple(self.datamodule.category_ids))
+        return Classes(self.class_names or (), self.data_classes().ids)
+
+    def data_classes(self) -> Classes:
+        """The classes of the data and their ids in COCO's files."""
+        return Classes(super().data_classes().names, tuple(self.datamodule.category_ids))
 
     def same_classes(self, classes: Classes) -> bool:
         """Whether the classes of other weights are the same."""
@@ -147,47 +150,28 @@ class InstanceSegmentationTask(VideoTask):
             labels, scores = found["labels"].cpu(), found["scores"].float().cpu()
             self.metric(split).update(number, boxes, labels, scores, drawn)
         # The objects of pictures that could not be read count as missed.
-        failed = float(len(batch["failed"]))
-        self.log(
-            f"{split}/failed_pictures",
-            failed,
-            on_step=False,
-            on_epoch=True,
-            reduce_fx="sum",
-            sync_dist=True,
-            batch_size=1,
-        )
+        self.log_sum(f"{split}/failed_pictures", float(len(batch["failed"])))
 
     def summarize(self, split: str) -> tuple[dict[str, float], CocoResults]:
         """AP of boxes and masks over all pictures of the annotation."""
         results: CocoResults = self.metric(split).results()
         return results.values(), results
 
-    def configure_optimizers(self) -> Any:
-        """The optimiser, and a schedule that warms up, then falls at each milestone.
+    def schedule(self, warmup: int, steps: int) -> Callable[[int], float]:
+        """The factor on the learning rate, which falls at each milestone."""
+        start, at = self.warmup_lr / self.lr, [round(share * steps) for share in self.milestones]
+        return partial(warmup_steps, warmup=warmup, start=start, milestones=at, gamma=self.gamma)
 
-        Raises:
-            MisconfigurationException: see `VideoTask.configure_optimizers`.
-        """
-        configured = super().configure_optimizers()
-        length = schedule_length(self.trainer)
-        warmup, start = round(self.warmup_epochs * length.a_pass), self.warmup_lr / self.lr
-        rest = warmup, length, start, self.milestones, self.gamma
-        return configured | {"lr_scheduler": stepwise_scheduler(configured["optimizer"], *rest)}
-
-    def _agreed_classes(self) -> tuple[str, ...]:
-        """Take the classes from the data, or check that they agree."""
-        names = tuple(self.datamodule.class_names or ())
-        if self.class_names is None:
-            self.class_names = names
-        if not self.class_names:
-            raise MisconfigurationException("no class names: the data has no categories")
-        if names and names != self.class_names:
-            raise MisconfigurationException(
-                f"the data has {len(names)} categories ({names[0]}, ...), the model "
-                f"{len(self.class_names)} ({self.class_names[0]}, ...), or in another order"
-            )
-        return self.class_names
+    def _check_monitors(self) -> None:
+        """See that validation gives what callbacks choose by."""
+        if self.metric("val").has_masks:
+            return
+        for callback in self.trainer.callbacks:  # pyright: ignore
+            if str(monitor := getattr(callback, "monitor", "")).startswith("val/mask_"):
+                raise MisconfigurationException(
+                    f"annotations of data.val lack masks, so that there will be no {monitor}; set "
+                    "callbacks.best.monitor=val/box_AP"
+                )
 
 
 def targets_of(batch: Batch) -> list[Instances]:

@@ -1,4 +1,5 @@
-"""The members of Lightning and PyTorch that this project uses though they are not public.
+"""The members of Lightning and PyTorch that this project uses though they are not public
+or not declared.
 
 Each has a test that runs a real trainer and fails when a release changes it.
 """
@@ -159,6 +160,22 @@ def log_by_steps(trainer: Trainer) -> None:
     Lightning counts them separately, and loses one where a training goes on within an epoch.
     """
     trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+
+def log_interval(trainer: Trainer) -> int:
+    """Steps from one that is logged to the next; 0: none is."""
+    return trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def set_log_interval(trainer: Trainer, steps: int) -> None:
+    """Change what `log_interval` says."""
+    trainer.log_every_n_steps = steps  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def is_logged(trainer: Trainer, step: int) -> bool:
+    """Whether Lightning logs a training step, counted from 1."""
+    interval = log_interval(trainer)
+    return interval > 0 and step % interval == 0
 
 
 def skip_step_if(optimizer: Optimizer, flag: Tensor) -> bool:

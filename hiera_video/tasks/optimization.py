@@ -163,29 +163,6 @@ def warmup_cosine(
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def scheduler(
-    optimizer: Optimizer,
-    warmup: int,
-    length: ScheduleLength,
-    floor: float,
-    start: float | None = None,
-) -> dict[str, Any]:
-    """`warmup_cosine` at every step, in the form that ``configure_optimizers`` returns.
-
-    Args:
-        optimizer: its groups keep the ratio of their learning rates.
-        warmup: as in `warmup_cosine`.
-        length: of the training.
-        floor: as in `warmup_cosine`.
-        start: as in `warmup_cosine`.
-    """
-
-    def factor(step: int) -> float:
-        return warmup_cosine(step, warmup, length.steps, floor, start)
-
-    return {"scheduler": Schedule(optimizer, factor, length), "interval": "step"}
-
-
 def warmup_steps(
     step: int, warmup: int, start: float, milestones: Sequence[int], gamma: float
 ) -> float:
@@ -203,32 +180,6 @@ def warmup_steps(
     """
     rise = min(1.0, step / warmup) if warmup else 1.0
     return (start + (1 - start) * rise) * gamma ** sum(step >= m for m in milestones)
-
-
-def stepwise_scheduler(
-    optimizer: Optimizer,
-    warmup: int,
-    length: ScheduleLength,
-    start: float,
-    milestones: Sequence[float],
-    gamma: float,
-) -> dict[str, Any]:
-    """`warmup_steps` at every step, in the form that ``configure_optimizers`` returns.
-
-    Args:
-        optimizer: its groups keep the ratio of their learning rates.
-        warmup: as in `warmup_steps`.
-        length: of the training.
-        start: as in `warmup_steps`.
-        milestones: shares of the training, in [0, 1].
-        gamma: as in `warmup_steps`.
-    """
-    steps = [round(share * length.steps) for share in milestones]
-
-    def factor(step: int) -> float:
-        return warmup_steps(step, warmup, start, steps, gamma)
-
-    return {"scheduler": Schedule(optimizer, factor, length), "interval": "step"}
 
 
 def schedule_length(trainer: Trainer) -> ScheduleLength:

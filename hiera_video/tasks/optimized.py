@@ -3,7 +3,8 @@
 import inspect
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,13 +17,14 @@ from hiera_video.augment.basic import Normalize
 from hiera_video.models.sharding import whole
 from hiera_video.tasks.budget import Budget
 from hiera_video.tasks.evaluation import EvaluatedTask
-from hiera_video.tasks.lightning_private import skip_step_if, unscales_gradients
+from hiera_video.tasks.lightning_private import is_logged, skip_step_if, unscales_gradients
 from hiera_video.tasks.optimization import (
     OptimizerFactory,
+    Schedule,
     keep_settings,
     parameter_groups,
     schedule_length,
-    scheduler,
+    warmup_cosine,
 )
 
 log = logging.getLogger(__name__)
@@ -105,7 +107,7 @@ class OptimizedTask(EvaluatedTask):
             raise MisconfigurationException(str(error)) from error
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, and a schedule that warms up, then falls as a cosine, at every step.
+        """The optimiser, and its schedule for every step.
 
         Raises:
             MisconfigurationException: the optimiser refuses its arguments, or there is no whole or
@@ -141,11 +143,21 @@ class OptimizedTask(EvaluatedTask):
                 f"task.warmup_epochs={self.warmup_epochs:g} is {warmup} of "
                 f"{counted(steps, 'steps')}: the learning rate never falls"
             )
-        floor, start = self.min_lr / self.lr, self.warmup_lr / self.lr
+        schedule = Schedule(optimizer, self.schedule(warmup, steps), length)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": scheduler(optimizer, warmup, length, floor, start),
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def schedule(self, warmup: int, steps: int) -> Callable[[int], float]:
+        """The factor on the learning rate, by the steps already made.
+
+        Args:
+            warmup: steps of the warm-up.
+            steps: of the whole training.
+        """
+        floor, start = self.min_lr / self.lr, self.warmup_lr / self.lr
+        return partial(warmup_cosine, warmup=warmup, total=steps, floor=floor, start=start)
 
     def parameter_groups(self, model: nn.Module, lr_factor: float = 1.0) -> list[dict[str, Any]]:
         """The groups of a network's parameters, with their rates; see `optimization`.
@@ -216,13 +228,16 @@ class OptimizedTask(EvaluatedTask):
         """
         self._sums[name] = self._sums.get(name, 0) + value.detach().float()
 
+    def log_sum(self, name: str, count: Tensor | float) -> None:
+        """Log the sum of a number over the batches of an epoch, on all ranks."""
+        self.log(name, count, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True)
+
     def _log_means(self) -> None:
         """Log what `log_mean` was given since the last step."""
         trainer, sums = self.trainer, self._sums
         step = trainer.global_step + 1
-        interval = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-        due = (interval and step % interval == 0) or trainer.is_last_batch
-        if sums and (due or step == trainer.max_steps):
+        due = is_logged(trainer, step) or trainer.is_last_batch or step == trainer.max_steps
+        if sums and due:
             means = torch.stack(list(sums.values())) / trainer.accumulate_grad_batches
             means = trainer.strategy.reduce(means, reduce_op="mean")
             for name, mean in zip(sums, means.unbind(), strict=True):

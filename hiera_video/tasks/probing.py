@@ -36,6 +36,8 @@ class ProbingTask(EvaluatedTask):
         l2: as in `FeatureProbe`.
     """
 
+    needs_labels = True
+
     def __init__(
         self,
         model: Callable[..., Hiera],

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from hiera_video.visualize.heat import heat_over, heat_sheet
     from hiera_video.visualize.notebook import Player, sliders
     from hiera_video.visualize.reconstruction import (
-        clip_gif,
         moving_pictures,
         picture_sheet,
-        reconstruction_sheet,
         row_captions,
         to_image,
     )
@@ -34,10 +32,8 @@ __getattr__, __dir__, __all__ = public_names(
         "heat": ["heat_over", "heat_sheet"],
         "notebook": ["Player", "sliders"],
         "reconstruction": [
-            "clip_gif",
             "moving_pictures",
             "picture_sheet",
-            "reconstruction_sheet",
             "row_captions",
             "to_image",
         ],

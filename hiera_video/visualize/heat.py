@@ -5,6 +5,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from hiera_video.visualize.reconstruction import GAP, picture_sheet, to_image
+from hiera_video.visualize.text import shortened
 
 # The colours of matplotlib's "inferno" at equal steps from 0 to 1: their lightness grows evenly, so
 # they can be told apart with any colour vision, and in grey.
@@ -94,7 +95,8 @@ def with_legend(picture: Image.Image, title: str, scale: str) -> Image.Image:
     whole = Image.new("RGB", (picture.width, picture.height + 2 * ROW), "white")
     whole.paste(picture, (0, ROW))
     draw = ImageDraw.Draw(whole)
-    draw.text((GAP, ROW // 2), _fitting(title, font, picture.width), "black", font, anchor="lm")
+    title = shortened(title, font, picture.width - GAP)
+    draw.text((GAP, ROW // 2), title, "black", font, anchor="lm")
     middle = picture.height + ROW + ROW // 2
     words, bar = f"1: {scale}", max(40, min(160, picture.width // 5))
     draw.text((GAP, middle), "0", "black", font, anchor="lm")
@@ -103,17 +105,9 @@ def with_legend(picture: Image.Image, title: str, scale: str) -> Image.Image:
     colours = heat_over(np.full((*ramp.shape, 3), 128, np.uint8), ramp)[0]
     whole.paste(Image.fromarray(colours), (start, picture.height + ROW + GAP // 2))
     start += bar + 2 * GAP
-    words = _fitting(words, font, picture.width - start)
+    words = shortened(words, font, picture.width - start - GAP)
     draw.text((start, middle), words, "black", font, anchor="lm")
     return whole
-
-
-def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, most: float) -> str:
-    """The text, cut at its end to ``most`` pixels."""
-    shown = text
-    while len(shown) > 1 and font.getlength(shown) > most - GAP:
-        shown = shown[:-2].rstrip() + "…"
-    return shown
 
 
 def _numbered(clip: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -137,24 +137,6 @@ def _written(text: str, height: int) -> Tensor:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)  # (3, height, 100)
 
 
-def reconstruction_sheet(
-    mae: MaskedAutoencoderHiera, video: Tensor, out: MAEOutput, normalize: Normalize
-) -> Tensor:
-    """Show the `reconstruction_pictures` of clips in a row each, one column per frame.
-
-    Args:
-        mae: the model.
-        video: its input, normalised float ``(B, 3, T, H, W)``.
-        out: its output for this input.
-        normalize: what the input was normalised with.
-
-    Returns:
-        uint8 ``(3, B * R * (H + 4), 100 + T' * (W + 4))`` with R pictures of T' shown frames; the
-        first 100 columns hold captions, and 4 is the gap.
-    """
-    return picture_sheet(reconstruction_pictures(mae, video, out, normalize), row_captions(mae))
-
-
 def visible_pixels(mae: MaskedAutoencoderHiera, mask: Tensor, size: torch.Size) -> Tensor:
     """The pixels that the model saw.
 
@@ -190,7 +172,10 @@ def moving_pictures(rows: Tensor, captions: Sequence[str] = (), milliseconds: in
         The bytes of a GIF with T' frames, which loops for ever.
     """
     frames = _shrunk(rows).permute(2, 1, 0, 3, 4, 5)  # (T', R, B, H, W, 3)
-    return _gif([to_image(picture_sheet(frame[None], captions)) for frame in frames], milliseconds)
+    first, *others = [to_image(picture_sheet(frame[None], captions)) for frame in frames]
+    file = io.BytesIO()
+    first.save(file, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
+    return file.getvalue()
 
 
 def _shrunk(rows: Tensor) -> Tensor:
@@ -201,25 +186,3 @@ def _shrunk(rows: Tensor) -> Tensor:
     flat = rows.flatten(0, 2).permute(0, 3, 1, 2)  # (B*R*T', 3, H, W)
     smaller = F.avg_pool2d(flat.float(), factor).round().byte()
     return smaller.permute(0, 2, 3, 1).unflatten(0, rows.shape[:3])
-
-
-def clip_gif(sheet: Tensor, frames: int, milliseconds: int = 66) -> bytes:
-    """Turn the columns of a sheet into an animated GIF.
-
-    Args:
-        sheet: uint8 ``(3, height, frames * width)``, such as a `picture_sheet`.
-        frames: columns of the sheet.
-        milliseconds: duration of a frame.
-
-    Returns:
-        The bytes of the file, which loops for ever.
-    """
-    return _gif([to_image(column) for column in sheet.chunk(frames, dim=2)], milliseconds)
-
-
-def _gif(images: Sequence[Image.Image], milliseconds: int) -> bytes:
-    file = io.BytesIO()
-    images[0].save(
-        file, "GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0
-    )
-    return file.getvalue()

@@ -5,9 +5,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from datamodules.files import write_json
 from hiera_video.errors import CheckpointError
 from hiera_video.models.names import MODELS
 from hiera_video.terminal import did_you_mean
+from hiera_video.weights.json_files import read_object
 from hiera_video.weights.values import (
     check_all,
     is_count,
@@ -121,19 +123,12 @@ def read_description(file: Path) -> Description:
     Raises:
         CheckpointError: one line that names the file and, where one is wrong, the field.
     """
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{file}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: not valid JSON ({error})") from error
-    return from_record(record, file)
+    return from_record(read_object(file), file)
 
 
 def write_description(folder: Path, description: Description) -> None:
     """Write ``model.json`` into an existing folder."""
-    text = json.dumps(to_record(description), indent=2, ensure_ascii=False)
-    (folder / JSON).write_text(text + "\n", encoding="utf-8")
+    write_json(folder / JSON, to_record(description))
 
 
 def words_for(kind: str) -> str:

@@ -146,7 +146,7 @@ def _fetch(url: str, file: Any, version: Path, show: Progress) -> None:
     """Make one request: append what the file lacks, or begin it anew."""
     have = file.seek(0, os.SEEK_END)
     headers = {"User-Agent": "hiera-video"}
-    validator = version.read_text() if version.exists() else ""
+    validator = version.read_text(encoding="utf-8") if version.exists() else ""
     if have and validator:
         # The server sends the rest of this version, or all of another one.
         headers |= {"Range": f"bytes={have}-", "If-Range": validator}
@@ -167,7 +167,7 @@ def _fetch(url: str, file: Any, version: Path, show: Progress) -> None:
         start, total = _extent(response, have)
         if start == 0:
             file.truncate(0)
-            version.write_text(_version_of(response))
+            version.write_text(_version_of(response), encoding="utf-8")
         done = start
         while chunk := response.read(CHUNK):
             file.write(chunk)

@@ -11,13 +11,10 @@ from typing import Any
 from hiera_video.errors import CheckpointError
 from hiera_video.models.names import VIDEO_MEAN, VIDEO_STD
 from hiera_video.weights.description import CLIP, UNKNOWN, Description, from_record, to_record
+from hiera_video.weights.portable import CREATE
 
-# Functions that make the models of configurations, in version 0.1 and today.
-KINDS = {
-    "create_model": "classifier",
-    "create_mae": "masked_autoencoder",
-    "create_detector": "action_detector",
-}
+# Functions that make the models of configurations, in version 0.1 (without Mask R-CNN) and today.
+KINDS = {create.__name__: kind for kind, create in CREATE.items()}
 PLACES = ("hiera_video", "hiera_video.models.zoo")
 NORMALIZE = "hiera_video.augment.basic.Normalize"
 

@@ -26,13 +26,6 @@ from hiera_video.weights.files import (
 from hiera_video.weights.foreign import Translation, translate
 from hiera_video.weights.saved_arguments import input_size, refuse_other_heads, saved_arguments
 
-__all__ = [
-    "CheckpointError",
-    "LoadReport",
-    "load_weights",
-    "read_checkpoint",
-]
-
 HEAD = ("head.projection.weight", "head.projection.bias", *PREDICTORS)
 
 
@@ -251,11 +244,11 @@ def _size(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape))
 
 
-def _few(names: Iterable[str], count: int = 3) -> str:
-    """The first names, and how many more there are."""
+def _few(names: Iterable[str]) -> str:
+    """The first three names, and how many more there are."""
     names = list(names)
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _tops(names: Iterable[str]) -> list[str]:

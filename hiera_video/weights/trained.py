@@ -60,7 +60,7 @@ class Classes(NamedTuple):
 
     Attributes:
         names: empty if unknown.
-        ids: numbers of the classes in AVA's files; empty for other data sets.
+        ids: numbers of the classes in AVA's or COCO's files; empty for other data sets.
     """
 
     names: tuple[str, ...] = ()

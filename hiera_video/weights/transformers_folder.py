@@ -16,6 +16,7 @@ from hiera_video.weights.description import (
     to_record,
 )
 from hiera_video.weights.image_processor import read_processing
+from hiera_video.weights.json_files import read_object
 from hiera_video.weights.restrictions import obstacle
 from hiera_video.weights.values import (
     check_all,
@@ -23,7 +24,6 @@ from hiera_video.weights.values import (
     is_list,
     is_positive,
     is_text,
-    read_object,
 )
 
 CONFIG = "config.json"
@@ -71,7 +71,7 @@ def hub_snapshot(name: str) -> Path | None:
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
     folder = cache / f"models--{owner}--{model}"
     try:
-        snapshot = folder / "snapshots" / (folder / "refs/main").read_text().strip()
+        snapshot = folder / "snapshots" / (folder / "refs/main").read_text(encoding="utf-8").strip()
     except OSError:
         return None
     return snapshot if (snapshot / CONFIG).is_file() else None

@@ -31,6 +31,15 @@ def test_each_part_and_the_largest_batch():
     assert f"; data.batch_size={most} fits. model.grad_checkpointing=true saves" in warning
 
 
+@pytest.mark.parametrize(
+    ("short", "full"), [("32", "32-true"), ("16", "16-mixed"), ("bf16", "bf16-mixed")]
+)
+def test_lightnings_short_names_of_precisions(short, full):
+    texts = [report("folder/finetune", f"trainer.precision={name}") for name in (short, full)]
+    assert f", {full} (estimated):" in texts[1]
+    assert texts[0] == texts[1]
+
+
 def test_the_memory_of_a_gpu_that_is_not_here_is_said_to_be_assumed(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "fits into 90% of 80 GiB (assumed; set --memory); " in report(

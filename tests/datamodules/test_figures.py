@@ -93,8 +93,14 @@ def test_splits_are_written_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "more", [{"videos": (10, 16, 16)}, {"videos": (16, 16)}, {"unlabelled": 0}]
+    ("more", "message"),
+    [
+        ({"videos": (10, 16, 16)}, r"videos must be \[train, val, test\], multiples of 16"),
+        ({"videos": (16, 16)}, "videos must be"),
+        ({"videos": 160}, "videos must be"),
+        ({"unlabelled": 0}, "unlabelled must be positive"),
+    ],
 )
-def test_wrong_numbers_are_refused(more, tmp_path):
-    with pytest.raises(ValueError, match="three multiples of 16 and unlabelled above 0"):
+def test_wrong_numbers_are_refused(more, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
         SyntheticActionDataModule(root=tmp_path, **more)

@@ -1,4 +1,5 @@
 import logging
+import math
 
 import numpy as np
 import pyarrow as pa
@@ -299,6 +300,11 @@ def test_a_split_that_is_not_there(root):
         ({"num_workers": -1}, "num_workers"),
         ({"test_views": (5,)}, r"test_views must be \[temporal, spatial\]"),
         ({"val_views": (0, 1)}, "val_views"),
+        ({"test_views": (1.5, 1)}, r"test_views must be \[temporal, spatial\], whole numbers"),
+        ({"size": 224}, r"size must be \[height, width\], whole numbers above 0, not 224"),
+        ({"size": (224, 224, 3)}, "size must be"),
+        ({"size": (0, -5), "short_side": (256, 320)}, "size must be"),
+        ({"batch_size": math.inf}, "batch_size must be a whole number, not inf"),
         ({"decode_timeout": 0}, "decode_timeout must be positive"),
         ({"max_bad_share": 1}, r"max_bad_share must be in \[0, 1\)"),
         ({"max_missing_share": 2}, r"max_missing_share must be in \[0, 1\]"),

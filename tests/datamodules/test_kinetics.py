@@ -278,6 +278,10 @@ WRONG = [
     ("a,x,0,10,/etc,0\n", "row 2: '/etc' lies outside data.root"),
     ('a,x,0,10,train,0\n"b,y,0,10,train,0\n', "row 3: not a line of a csv file"),
     ("", "no rows below the header"),
+    (
+        "a,x,0,10,train,0\nb,y,0,10,validate,0\nb,z,0,10,val,0\n",
+        r"its rows are of several splits \(train, val\); write a file for each",
+    ),
 ]
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from datamodules.wording import counted, did_you_mean
+from datamodules.wording import counted, did_you_mean, few
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,9 @@ def test_a_name_that_differs_in_case_alone_is_meant():
     assert did_you_mean("RUN", ["Run", "Ruin", "Walk"]) == "; did you mean Run?"
     assert did_you_mean("RUIM", ["Run", "Ruin", "Walk"]) == "; did you mean Ruin or Run?"
     assert did_you_mean("xyz", ["Run", "Walk"]) == ""
+
+
+def test_the_first_few():
+    assert few([], 3) == ""
+    assert few([1, "b", 3.5], 3) == "1, b, 3.5"
+    assert few(range(12), 3) == "0, 1, 2 and 9 more"

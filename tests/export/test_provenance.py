@@ -21,6 +21,7 @@ from hiera_video.metrics.results import Results
 from hiera_video.results.prediction_files import stamped
 from hiera_video.weights.portable import write_model
 from hiera_video.weights.trained import read_trained
+from tests.metrics.results import ava_results, coco_results
 from tests.models.small import tiny_model
 from tests.trained_models import CLASSES, checkpoint, config, write_run
 from tests.weights.test_portable import DESCRIPTION
@@ -238,6 +239,22 @@ def test_metrics_are_no_counts(tmp_path):
             read_results(tmp_path, "any")
     with pytest.raises(CheckpointError, match="No such file"):
         read_results(tmp_path / "gone", "any")
+
+
+@pytest.mark.parametrize(
+    ("results", "first", "number"),
+    [
+        (ava_results(), {"mAP@0.5IOU (official protocol)": 0.5}, 1),
+        (coco_results(), {"mask_AP": 0.4, "mask_AP50": 0.4}, 10),
+    ],
+)
+def test_metrics_of_detections(tmp_path, results, first, number):
+    (tmp_path / "results.json").write_text(json.dumps(results.summary()))
+    measured = read_results(tmp_path, "any")
+    assert dict(list(measured.metrics.items())[: len(first)]) == first
+    assert len(measured.metrics) == number
+    name, value = next(iter(first.items()))
+    assert f"| {name} | {value:.4f} |" in model_card(DESCRIPTION, "load()", results=measured)
 
 
 def test_results_are_of_these_weights(tmp_path):

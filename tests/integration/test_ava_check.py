@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hiera_video import cli
-from tests.datamodules.ava.test_data_module import GREEN, TRUTH, root, videos, write
+from tests.datamodules.ava.test_data_module import GREEN, RATE, TRUTH, root, videos, write
 from tests.integration.conftest import ROOT, TINY_RUN
 from tests.integration.forked import run
 from tests.integration.test_detection import MODEL
@@ -31,8 +31,8 @@ WORDS = [
 def check(root, monkeypatch, capsys):
     """Run the command in this process; returns the lines of its output, and its errors."""
 
-    def call(*more, code=0):
-        words = ["check", "--config", "ava/finetune_base", f"data.root={root}", *WORDS, *more]
+    def call(*more, code=0, command="check"):
+        words = [command, "--config", "ava/finetune_base", f"data.root={root}", *WORDS, *more]
         monkeypatch.setattr(sys, "argv", ["hiera-video", *words])
         try:
             cli.main()
@@ -50,6 +50,23 @@ def test_it_ends_with_the_diagnosis(check):
     lines, _ = check()
     assert lines[-1] == "2 videos, no faults"
     assert lines[-2].startswith("val: boxes of the ground truth that a person box fits")
+
+
+def test_folders_of_frames_are_checked_and_left_as_they_are(check, root):
+    folders = "data.videos=frames", f"data.frame_rate={RATE}"
+    lines, _ = check(*folders)
+    assert lines[-1] == "2 videos, no faults"
+    out = "--out", str(root / "out")
+    _, errors = check(*folders, *out, code=2, command="prepare")
+    assert (
+        "val: 2 of 2 videos are folders of frames, to be read as they are; there is nothing to "
+        "prepare" in errors
+    )
+    (root / "frames/b").unlink()
+    (root / "frames/b.mp4").symlink_to(root / "videos/b.mp4")
+    lines, _ = check(*folders, *out, "--transcode", command="prepare")
+    assert lines[0] == "val: 1 of 2 videos is a folder of frames and left as it is"
+    assert "1 video, 1 ok, 0 bad" in lines[1]
 
 
 def test_it_names_all_faults_and_says_what_is_there_nevertheless(check, root):
@@ -87,7 +104,7 @@ def test_without_any_video_there_still_is_a_diagnosis(check, root):
         f"missing  videos/b: {truth}, row 4",
         f"wrong  {truth}: 2 of 2 videos are missing in {root}, the first in row 1: videos/a",
     ]
-    assert "val: videos that are missing: 2: a, b" in lines
+    assert "val: videos that are missing: 2 (a, b)" in lines
     assert "2 of 2 videos and 1 annotation have faults" in errors
 
 

@@ -188,6 +188,32 @@ def test_a_list_for_validation_and_test_is_compared_with_training_once(data, com
     assert "in train, too" not in out
 
 
+def test_a_split_that_is_missing_is_a_fault_and_the_others_are_counted(data, command):
+    words = ("--config", "folder/finetune", "data.root=videos", "data.val=null", "data.test=test")
+    out, err = command("check", *words, "--quick", code=1)
+    fault = f"wrong  {data}/test: no such folder or file; set data.root and the split's name"
+    assert out.splitlines()[0].startswith(fault)
+    assert out.splitlines()[0].endswith("; if there is no such split, set data.test=null")
+    assert err.endswith("hiera-video: 0 of 4 videos and 1 annotation have faults\n")
+    _, err = command("prepare", *words, "--out", "ready", code=2)
+    assert f"{data}/test: no such folder or file" in err
+    assert not (data.parent / "ready/train").exists()
+
+
+def test_a_split_to_train_or_validate_without_labels_is_a_fault(data, command):
+    (data / "train.txt").write_text("train/walk/0.mp4\ntrain/jump/0.mp4\n")
+    words = ("data.root=videos", "data.train=train.txt", "data.val=null", "data.test=null")
+    out, err = command("check", "--config", "folder/finetune", *words, code=1)
+    assert out == "wrong  videos/train.txt: 2 of 2 videos have no label; data.train needs labels\n"
+    assert err.endswith("hiera-video: 0 of 2 videos and 1 annotation have faults\n")
+    out, _ = command("check", "--config", "folder/pretrain", *words)
+    assert out == "2 videos, no faults\n"
+    (data / "val.txt").write_text("val/walk/0.mp4\n")
+    words = ("data.root=videos", "data.val=val.txt", "data.test=null")
+    out, _ = command("check", "--config", "folder/finetune", *words, code=1)
+    assert "val.txt: 1 of 1 video has no label; data.val needs labels" in out
+
+
 def test_what_a_list_names_is_looked_for_before_anything_is_decoded(data, command, caplog):
     rows = "".join(f"walk,train/walk/{i}.mp4\n" for i in range(2))
     (data / "list.csv").write_text(f"# mine\nlabel,filename\nrun,gone.mp4\n{rows}")

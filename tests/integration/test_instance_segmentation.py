@@ -79,6 +79,24 @@ def test_check_says_why_ap_would_be_0(folder):
     assert "val: AP would be 0: all boxes are within 1 pixel" in output
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_check_lists_wrong_annotations_once(folder, split):
+    (file,) = folder.glob(f"data/synthetic/coco-*/annotations/instances_{split}.json")
+    before = file.read_text()
+    content = json.loads(before)
+    content["annotations"][0]["iscrowd"] = "0"
+    content["annotations"][1]["area"] = "9"
+    file.write_text(json.dumps(content))
+    try:
+        output = run("check", *WORDS, cwd=folder, code=1)
+    finally:
+        file.write_text(before)
+    wrong = [line for line in output.splitlines() if line.startswith("wrong")]
+    assert len(wrong) == 2
+    assert "has iscrowd '0', which must be 0 or 1" in wrong[0]
+    assert "see all with" not in output
+
+
 def test_export_is_read_back(folder):
     run("export", "runs/fit", "--format", "safetensors", "--out", "exported", cwd=folder)
     model = read_model(folder / "exported", "mask_rcnn")

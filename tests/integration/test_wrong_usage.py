@@ -121,6 +121,11 @@ FEW = ["data.videos=[8,8,8]", "data.batch_size=8", "trainer.max_epochs=1"]
             "/a${b}: a run cannot be in a folder with ${ in its name; set another run_dir=",
         ),
         (["fit", "--config", "folder/finetune", "data.root=/nowhere"], "/nowhere/train"),
+        (
+            ["fit", "--config", "ava/finetune_base", "data.root=a", "data.eval_pad=224"],
+            "data.eval_pad=224: expected [height, width]",
+        ),
+        (["fit", "--config", "folder/finetune", "data.root=a", "data.size=1.5"], "data.size=1.5: "),
         (["fit", "--config", "kinetics400/finetune_base", "data.repeats=4"], "is 37.5 passes"),
         (["fit", "--config", "kinetics400/finetune_base"], "set data.root"),
         (

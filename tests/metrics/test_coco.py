@@ -111,6 +111,31 @@ def test_numbers_are_those_of_pycocotools(seed):
     assert results.objects.sum() == sum(not a["iscrowd"] for a in truth["annotations"])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"annotations": lambda i: i - 1},
+        {"annotations": lambda i: -i},
+        {"images": lambda i: i - 20},
+        {"images": lambda i: i + 2**62},
+        {"categories": lambda i: i + 2**62},
+        {"categories": lambda i: i - 5, "images": lambda i: i + 10},
+    ],
+)
+def test_numbers_do_not_depend_on_ids(change):
+    """Of annotations from 0 on, negative, or above 2**53, which the matching cannot count to."""
+    truth, detections = random_set(1)
+    expected = evaluate_detections(truth, detections)
+    column = {"images": "image_id", "categories": "category_id", "annotations": ""}
+    for section, new in change.items():
+        truth[section] = [{**row, "id": new(row["id"])} for row in truth[section]]
+        for row in (*truth["annotations"], *detections) if column[section] else ():
+            row[column[section]] = new(row[column[section]])
+    results = evaluate_detections(truth, detections)
+    assert results.summary() == expected.summary()
+    assert results.category_ids == [row["id"] for row in truth["categories"]]
+
+
 def test_without_detections_or_objects():
     truth, _ = random_set(0)
     nothing = evaluate_detections(truth, [])
@@ -165,8 +190,9 @@ def test_files_give_the_results_of_the_metric(tmp_path):
     assert "more than 100 detections" in fit.describe()
 
 
-def evaluated(tmp_path, change):
+def evaluated(tmp_path, change, change_truth=lambda truth: None):
     truth, detections = random_set(1)
+    change_truth(truth)
     detections = change(detections) or detections
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     (tmp_path / "found.json").write_text(json.dumps(detections))
@@ -196,14 +222,108 @@ def test_boxes_alone_are_evaluated(tmp_path):
     assert "detections without a mask" in fit.describe()
 
 
-def test_objects_without_masks(tmp_path):
-    truth, detections = random_set(1)
-    del truth["annotations"][0]["segmentation"]
-    (tmp_path / "truth.json").write_text(json.dumps(truth))
-    (tmp_path / "found.json").write_text(json.dumps(detections))
-    results, fit = evaluate_files(tmp_path / "truth.json", tmp_path / "found.json")
+@pytest.mark.parametrize("mask", [None, []])
+def test_objects_without_masks(tmp_path, mask):
+    def change(truth):
+        truth["annotations"][0]["segmentation"] = mask
+        del truth["annotations"][1]["segmentation"]
+
+    results, fit = evaluated(tmp_path, lambda rows: None, change)
     assert list(results.numbers) == ["box"]
-    assert "objects without a mask, so that masks are not evaluated: 1" in fit.describe()
+    assert "objects without a mask, so that masks are not evaluated: 2" in fit.describe()
+    results, fit = evaluated(tmp_path, lambda rows: rows[0].update(segmentation=mask))
+    assert list(results.numbers) == ["box"]
+    assert "detections without a mask, so that masks are not evaluated: 1" in fit.describe()
+
+
+def test_masks_of_objects_in_every_form(tmp_path):
+    """Polygons and lists of run lengths, on one side or on both, as pycocotools reads them."""
+
+    def change(truth):
+        for i, a in enumerate(truth["annotations"]):
+            x, y, w, h = a["bbox"]
+            polygon = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            counts = encode(draw(polygon, *SIZE)).tolist()
+            a["segmentation"] = polygon if i % 2 else {"size": list(SIZE), "counts": counts}
+
+    results, _ = evaluated(tmp_path, lambda rows: None, change)
+    truth, detections = random_set(1)
+    change(truth)
+    actual = list(results.numbers["mask"].values())
+    np.testing.assert_allclose(actual, pycocotools(truth, detections, "segm"), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"iscrowd": None}, {"iscrowd": 0}),
+        ({"iscrowd": True}, {"iscrowd": 1}),
+        ({"iscrowd": 1.0}, {"iscrowd": 1}),
+        ({"area": None}, {"area": 12.0}),
+    ],
+)
+def test_null_counts_as_missing(tmp_path, change, expected):
+    def truth_with(values):
+        def set_values(truth):
+            truth["annotations"][0] |= {"bbox": [1, 1, 3, 4], **values}
+
+        return evaluated(tmp_path, lambda rows: None, set_values)[0].summary()
+
+    assert truth_with(change) == truth_with(expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"iscrowd": "0"}, "annotation 1 has iscrowd '0', which must be 0 or 1"),
+        ({"iscrowd": 2}, "annotation 1 has iscrowd 2"),
+        ({"area": "123.0"}, "annotation 1 has area '123.0', which must be a number"),
+        ({"area": -1}, "annotation 1 has area -1"),
+        ({"area": float("nan")}, "annotation 1 has area nan"),
+        ({"bbox": [0, 0, 10**400, 1]}, "annotation 1 has no bbox"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "annotation 1: a polygon must"),
+        ({"segmentation": [1, 2, 3, 4, 5, 6]}, "annotation 1: polygons must be a list of lists"),
+        ({"segmentation": "abc"}, "annotation 1: no polygons and no run lengths"),
+        ({"segmentation": {"size": [160, 120], "counts": [19200]}}, "run lengths of size"),
+        ({"segmentation": {"size": [120, 160], "counts": "###"}}, "not the text of"),
+        ({"segmentation": {"size": [120, 160], "counts": [5, 5]}}, "10 pixels, not 120 x 160"),
+        ({"id": 2**63}, "annotation number 1 has the id 9223372036854775808"),
+    ],
+)
+def test_a_wrong_ground_truth_is_refused_when_it_is_read(tmp_path, change, message):
+    with pytest.raises(DatasetError, match=message) as caught:
+        evaluated(tmp_path, lambda rows: None, lambda truth: truth["annotations"][0].update(change))
+    assert "\n" not in str(caught.value)
+
+
+def test_boxes_that_are_two_corners(tmp_path):
+    def corners(rows):
+        for row in rows:
+            x, y, w, h = row["bbox"]
+            row["bbox"] = [x, y, x + w, y + h]
+
+    line = "boxes of the {} look like x1, y1, x2, y2; they must be x, y, width and height"
+    _, fit = evaluated(tmp_path, corners)
+    assert fit.corners == ["detections"]
+    assert line.format("detections") in fit.describe()
+    _, fit = evaluated(tmp_path, lambda rows: None, lambda truth: corners(truth["annotations"]))
+    assert line.format("ground truth") in fit.describe()
+    assert not evaluated(tmp_path, lambda rows: None)[1].corners
+
+    def move(rows):  # near the corner of the picture, where two corners are a box in it, too
+        for row in rows:
+            row["bbox"][:2] = [20, 15]
+
+    def moved_corners(rows):
+        move(rows)
+        corners(rows)
+
+    for change, expected in ((move, []), (moved_corners, ["detections"])):
+        _, fit = evaluated(tmp_path, change, lambda truth: move(truth["annotations"]))
+        assert fit.corners == expected
+    assert not evaluated(tmp_path, lambda rows: [], lambda truth: truth.update(annotations=[]))[
+        1
+    ].corners
 
 
 @pytest.mark.parametrize(
@@ -213,6 +333,7 @@ def test_objects_without_masks(tmp_path):
         ({"score": None}, "record 1: score must be a number"),
         ({"bbox": [1, 2, 3]}, r"record 1: bbox must be \[x, y, width, height\]"),
         ({"segmentation": [[1, 2]]}, "record 1: a polygon must"),
+        ({"segmentation": {"size": [120, 160], "counts": [9]}}, "record 1: the runs have 9 pixels"),
     ],
 )
 def test_wrong_detections(tmp_path, row, message):

@@ -181,6 +181,17 @@ def test_drop_path():
     assert len(model.train()(video).unique(dim=0)) > 8  # each sample for itself
 
 
+def test_drop_path_is_right_without_first_weights():
+    """As a model is when weights are loaded into it whose shapes alone were made before."""
+    model = tiny_model(drop_path_rate=0.4)
+    with torch.device("meta"):
+        empty = tiny_model(drop_path_rate=0.4)
+    empty.to_empty(device="cpu").load_state_dict(model.state_dict())
+    assert [block.keep_rate for block in empty.blocks] == [b.keep_rate for b in model.blocks]
+    for block in empty.double().blocks:
+        assert block.keep_rate == 1 - block.drop_path
+
+
 def test_drop_path_scales_what_it_keeps():
     shape = BlockShape(stage=0, dim=4, dim_out=4, heads=1, q_stride=1, windowed=True)
     block = HieraBlock(shape, drop_path=0.4).train()

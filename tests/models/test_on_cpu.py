@@ -77,10 +77,10 @@ def test_training_and_compiled_code_take_all_windows_at_once(model, parts, token
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of checks of the shape
-def test_a_trace_takes_other_batches(model, tokens):
+def test_a_trace_is_saved_and_takes_other_batches(model, tokens, tmp_path):
     tokens(2)
-    traced = torch.jit.trace(model, make_video(model, 1))
-    video = make_video(model, 3)
+    torch.jit.trace(model, make_video(model, 1)).save(tmp_path / "model.pt")  # pyright: ignore
+    traced, video = torch.jit.load(tmp_path / "model.pt"), make_video(model, 3)
     torch.testing.assert_close(traced(video), model(video))  # pyright: ignore[reportCallIssue]
 
 

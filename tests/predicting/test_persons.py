@@ -80,15 +80,22 @@ def test_seconds_after_the_end_are_said(tmp_path, video, caplog):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ("hall,902,0.1,0.1,0.9,0.8,,0.9", "seconds 902 to 902 in hall.mp4, which lasts 2.5 s"),
-        ("hell,1,0.1,0.1,0.9,0.8,,0.9", "nobody in hall.mp4"),
-        ("hall,1,0.1,0.1,0.9,0.8,,0.2", "nobody in hall.mp4"),
+        ("hall,902,0.1,0.1,0.9,0.8,,0.9", "has seconds 902 to 902 in hall.mp4, which lasts 2.5 s"),
+        (
+            "hell,1,0.1,0.1,0.9,0.8,,0.9\nhull,1,0.1,0.1,0.9,0.8,,0.2\nhall,1",
+            "has nobody in hall.mp4; it has persons in hell, hull$",
+        ),
+        ("hall,1", "has nobody in hall.mp4; it has no persons at all"),
+        (
+            "hall,1,0.1,0.1,0.9,0.8,,0.2\nhall,1,0.1,0.1,0.9,0.8,,0.25",
+            "nobody in hall.mp4 has persons.min_score=0.8; the highest score is 0.25",
+        ),
     ],
 )
 def test_a_file_without_anybody_in_this_video(tmp_path, rows, words):
     boxes = tmp_path / "boxes.csv"
     boxes.write_text(rows)
-    with pytest.raises(DatasetError, match=rf"boxes\.csv: has {words}"):
+    with pytest.raises(DatasetError, match=rf"boxes\.csv: {words}"):
         BoxFile(boxes, 0.8).seconds("hall.mp4", 2.5)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from hiera_video.commands import report
 from hiera_video.errors import UsageError
+from tests.metrics.results import coco_results
 from tests.reporting.runs import EVIL, write_reconstructions, write_run, write_test, write_videos
 
 
@@ -134,8 +135,26 @@ def test_an_action_detection_has_precision_for_each_class(tmp_path):
     text = text_of(page_of(run))
     assert "Run of action detection" in text
     assert "mAP@0.5IOU (official protocol) 25.00%" in text
-    assert "of classes of pose 50.00% of classes of object –" in text
+    group = "mAP@0.5IOU of classes of"
+    assert f"{group} pose 50.00% {group} object –" in text
     assert "fly 10.0% 2 stand 40.0% 1,234 x – 0" in text
+
+
+def test_an_instance_segmentation_has_the_precision_of_masks_and_boxes(tmp_path):
+    run = write_run(tmp_path / "fit", "InstanceSegmentationTask")
+    metrics = run / "metrics/version_0/metrics.csv"
+    metrics.write_text("step,val/box_AP,val/mask_AP\n3,0.6,0.5\n7,0.4,0.3\n")
+    (run / "results.json").write_text(json.dumps(coco_results().summary()))
+    text = text_of(page_of(run))
+    assert "Run of instance segmentation" in text
+    assert "Mask AP 40.00% newest test" in text
+    assert "Mask AP 50.0% best validation Box AP 60.0% best validation" in text
+    assert "Box AP 30.00% box_AP50 30.00%" in text
+    assert "cup 40.0% 3 fork – 0" in text
+    boxes = coco_results().summary()
+    del boxes["mask"], boxes["per_class"]["mask"]
+    (run / "results.json").write_text(json.dumps(boxes))
+    assert "cup 30.0% 3 fork – 0" in text_of(page_of(run))
 
 
 def test_a_pretraining_shows_at_most_four_pictures(tmp_path):

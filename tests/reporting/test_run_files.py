@@ -11,8 +11,8 @@ from hiera_video.reporting.run_files import (
     evaluations_of,
     reconstructions_of,
     run_folder_of,
-    starts_of,
 )
+from hiera_video.results.run_files import starts_of
 from tests.reporting.runs import write_reconstructions, write_run, write_test
 
 
@@ -38,6 +38,16 @@ def test_the_last_value_of_a_step_counts_across_files(run):
     later.mkdir()
     (later / "metrics.csv").write_text("step,train/loss\n3,1.25\n,9\n4,x\n")
     assert curves_of(run)["train/loss"] == ([1, 4], [3.5, 1.25], 1)
+
+
+def test_curves_go_on_after_what_a_crash_left(run):
+    file = run / "metrics/version_0/metrics.csv"
+    with open(file, "ab") as lines:  # as a file system that lost power
+        lines.write(b"\0" * 200_000 + b"\n")
+    later = run / "metrics/version_1"
+    later.mkdir()
+    (later / "metrics.csv").write_text("step,train/loss\n5,1.25\n")
+    assert curves_of(run)["train/loss"] == ([1, 4, 6], [3.5, 1.5, 1.25], 1)
 
 
 def test_a_run_is_found_by_its_checkpoint(run):

@@ -117,6 +117,21 @@ def test_why_there_is_nothing_to_find(tmp_path, capsys):
         "video without predictions: 5HNXoce1raG",
         "video without ground truth: HmR8SmNIoxu.mp4",
     ]
+    predictions.write_text("HmR8SmNIoxu,1384.04,0.1,0.1,0.5,0.7,1,0.9\n")
+    excluded = tmp_path / "out.csv"
+    excluded.write_text("HmR8SmNIoxu.mp4,1384\n")
+    assert evaluate(predictions=predictions, excluded=excluded) == 0
+    first, *reasons = capsys.readouterr().out.split("\n\n")[1].splitlines()[:3]
+    assert first == "keyframes: 3 in the ground truth, 1 in the predictions, 0 in both"
+    assert reasons == [
+        "mAP is 0: the seconds differ: seconds 1384 to 1384 in the ground truth, seconds 1384.04 "
+        "to 1384.04 in the predictions",
+        f"excluded: 0 of 1 keyframe in the ground truth; {excluded}",
+    ]
+    predictions.write_text("other,1384,0.1,0.1,0.5,0.7,1,0.9\n")
+    assert evaluate(predictions=predictions) == 0
+    why = "mAP is 0: no video has the same name: '3reY9zJKhqN' in the ground truth, 'other' in the"
+    assert why in capsys.readouterr().out
     predictions.write_text("")
     assert evaluate("--json", predictions=predictions) == 0
     summary = json.loads(capsys.readouterr().out)

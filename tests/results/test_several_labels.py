@@ -37,6 +37,7 @@ def test_any_of_the_labels_is_right_and_pictures_without_any_do_not_count(tmp_pa
     ("text", "message"),
     [
         ("[", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
         ("{}", "record 1: expected a list of class ids below 3"),
         ("[[0], [3], [], []]", "record 2: expected a list of class ids below 3"),
         ("[[0]]", "labels of 1 images for 4 predictions"),

@@ -9,8 +9,9 @@ import torch
 from hydra.utils import instantiate
 from lightning import Callback, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
 
-from datamodules import SyntheticCocoDataModule
+from datamodules import DatasetError, SyntheticCocoDataModule
 from docs.recipes import composed
 from hiera_video import create_mask_rcnn
 from hiera_video.augment import Augmentation, Normalize, RandomErasing
@@ -152,6 +153,36 @@ def test_results_file_and_checkpoint(tmp_path):
     record = checkpoint[RECORD]
     assert classes_of(checkpoint) == (("disc", "square", "triangle"), (3, 7, 12))
     assert record["evaluation"] == {"pad": [64, 64]}
+
+
+@pytest.mark.parametrize("monitor", ["val/mask_AP", "val/box_AP"])
+def test_objects_without_masks_are_told_before_training(tmp_path, caplog, monitor):
+    data = shapes(tmp_path)
+    file = data.truth_file("val")
+    content = json.loads(file.read_text())
+    content["annotations"][0]["segmentation"] = []
+    file.write_text(json.dumps(content))
+    best = ModelCheckpoint(tmp_path / "best", monitor=monitor, mode="max")
+    trainer = quick_trainer(callbacks=[best], enable_checkpointing=True, max_steps=1)
+    if monitor == "val/mask_AP":
+        with pytest.raises(MisconfigurationException, match="there will be no val/mask_AP; set"):
+            trainer.fit(task_of(), datamodule=data)
+    else:
+        trainer.fit(task_of(), datamodule=data)
+        assert "val/mask_AP" not in trainer.callback_metrics
+    count = len(content["annotations"])
+    line = f"{file}: 1 of {count} annotations without a mask, such as "
+    assert [text for text in caplog.messages if text.startswith(line)], caplog.messages
+
+
+def test_a_wrong_ground_truth_is_refused_before_the_test(tmp_path):
+    data = shapes(tmp_path)
+    file = data.truth_file("test")
+    content = json.loads(file.read_text())
+    content["annotations"][0]["segmentation"] = [1, 2, 3, 4, 5, 6]
+    file.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=r"annotation \d+: polygons must be a list of lists"):
+        quick_trainer().test(task_of(), datamodule=data, verbose=False)
 
 
 def test_what_the_task_refuses(tmp_path):

@@ -10,8 +10,9 @@ from hiera_video.visualize.reconstruction import (
     GAP,
     HIDDEN,
     moving_pictures,
+    picture_sheet,
     reconstruction_pictures,
-    reconstruction_sheet,
+    row_captions,
 )
 from tests.models.small import tiny_mae
 
@@ -30,7 +31,8 @@ def test_sheet_shows_video_mask_reconstruction_and_prediction():
     video = normalize(pixels)
     out = mae(video, mask_ratio=0.5)
     perfect = out._replace(prediction=out.target)
-    sheet = reconstruction_sheet(mae, video, perfect, normalize)
+    pictures = reconstruction_pictures(mae, video, perfect, normalize)
+    sheet = picture_sheet(pictures, row_captions(mae))
     side = 64 + GAP
     assert sheet.shape == (3, 2 * 4 * side, CAPTION + 2 * side)
     assert sheet.dtype == torch.uint8

@@ -16,7 +16,8 @@ from hiera_video import create_mae, create_model
 from hiera_video.callbacks.averaging import ema
 from hiera_video.errors import CheckpointError
 from hiera_video.weights.description import Description
-from hiera_video.weights.load import load_weights, read_checkpoint
+from hiera_video.weights.files import read_checkpoint
+from hiera_video.weights.load import load_weights
 from hiera_video.weights.portable import write_model
 from hiera_video.weights.positions import resize_space
 from tests.models.reference import initial_autoencoder, initial_classifier, randomize

@@ -6,11 +6,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch.utils._pytree import tree_flatten
 
 from hiera_video import create_detector, create_mae, create_model
 from hiera_video.errors import CheckpointError
 from hiera_video.weights.description import Description, from_record, read_description, to_record
-from hiera_video.weights.portable import write_model
+from hiera_video.weights.portable import CREATE, build, write_model
 from tests.models.reference import make_video, randomize
 from tests.models.small import TINY, tiny_mae, tiny_model
 
@@ -120,6 +121,25 @@ def test_an_action_detector(tmp_path, capsys):
         create_model(tmp_path)
     assert create_detector(tmp_path, 7).head.projection.out_features == 7
     assert "new head" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", CREATE)
+def test_what_no_file_holds_is_as_in_a_new_model(tmp_path, kind):
+    heads = DECODER if kind == "masked_autoencoder" else {"num_classes": 5}
+    arguments = {**TINY, **heads, "drop_path_rate": 0.4}
+    if kind == "mask_rcnn":
+        arguments |= {"input_size": (64, 64), "width": 8}
+    name = "hiera_tiny_224" if kind == "mask_rcnn" else "hiera_tiny_16x224"
+    new = CREATE[kind](name, **arguments)
+    description = DESCRIPTION._replace(kind=kind, name=name, arguments=arguments, clip=None)
+    write_model(tmp_path, new, description)
+    back = build(description, tmp_path / "model.safetensors")
+    buffers = dict(new.named_buffers())
+    assert buffers
+    assert all(torch.equal(value, buffers[name]) for name, value in back.named_buffers())
+    for module in back.modules():  # such as torchvision's anchors, a list of tensors
+        tensors = tree_flatten(vars(module))[0]
+        assert not any(torch.is_tensor(value) and value.is_meta for value in tensors)
 
 
 def changed(folder, **fields):

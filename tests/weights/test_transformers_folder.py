@@ -11,6 +11,7 @@ from transformers import HieraConfig, HieraForImageClassification, HieraForPreTr
 from hiera_video import create_mae, create_model, load, load_weights
 from hiera_video.errors import CheckpointError
 from hiera_video.predicting.autoencoder import Reconstructor
+from hiera_video.weights import read_trained
 from tests.models.foreign import randomize_transformers
 from tests.models.reference import difference, make_video
 
@@ -113,6 +114,21 @@ def test_a_saved_autoencoder_reconstructs(tmp_path, picture):
     model = load(tmp_path / "mae", "cpu")
     assert isinstance(model, Reconstructor)
     assert model.reconstruct(picture).rows.shape == (4, 1, 64, 64, 3)
+
+
+def test_files_of_earlier_versions(cached, tmp_path):
+    folder = tmp_path / "models--facebook--hiera-small-hf/snapshots/abc"
+    changes = {
+        "config.json": {"architectures": ["HieraModel", "HieraForImageClassification"]},
+        "preprocessor_config.json": {"size": 128},
+    }
+    for name, change in changes.items():
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**content, **change}))
+    description = read_trained(folder).description
+    assert description.kind == "classifier"
+    assert description.clip is not None
+    assert description.clip["eval_crop"] == 0.5
 
 
 def test_what_has_no_head_and_what_is_not_there_say_so(tmp_path, monkeypatch):

@@ -374,6 +374,7 @@ def test_wrong_data(root, kwargs, what):
     [
         {"eval_boxes": "all"},
         {"eval_pad": (256, 300)},
+        {"eval_pad": 256},
         {"eval_short_side": 16},
         {"short_side": (16, 32)},
         {"box_jitter": (0.9, 0.1)},

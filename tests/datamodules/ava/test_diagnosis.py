@@ -1,6 +1,7 @@
 import pytest
 
 from datamodules.ava.diagnosis import diagnose, diagnose_all
+from datamodules.errors import DatasetError
 from tests.datamodules.ava.test_data_module import GREEN, RED, TRUTH, make, root, videos, write
 
 __all__ = ["root", "videos"]  # fixtures
@@ -29,16 +30,50 @@ def test_a_sound_split(root):
 @pytest.mark.parametrize(
     ("persons", "why"),
     [
-        ([f"a,2,{RED},,0.7"], "no person box has data.min_person_score; the highest score is 0.7"),
-        ([f"vid_a,2,{RED},,0.9"], "no video has the same name: 'a' here, 'vid_a' there"),
-        ([f"a,4,{RED},,0.9"], "the seconds differ: seconds 2 to 3 here, seconds 4 to 4 there"),
+        (
+            [f"a,2,{RED},,0.7"],
+            "no person box has data.min_person_score=0.8; the highest score is 0.7",
+        ),
+        (
+            [f"vid_a,2,{RED},,0.9"],
+            "no video has the same name: 'a' in the ground truth, 'vid_a' in the person boxes",
+        ),
+        (
+            [f"a,2.04,{RED},,0.9"],
+            "the seconds differ: seconds 2 to 2 in the ground truth, seconds 2.04 to 2.04 in the "
+            "person boxes",
+        ),
     ],
 )
-def test_why_map_would_be_0(root, persons, why):
+def test_why_map_would_be_0(root, persons, why, caplog):
     write(root, "persons.csv", persons)
     lines, _ = text(make(root))
     assert "keyframes of the ground truth that have person boxes: 0 of 2" in lines
     assert f"mAP would be 0: {why}" in lines
+    file = root / "persons.csv"
+    data = make(root)
+    if "seconds" in why:
+        data.setup("test")
+        assert f"test: mAP will be 0: {why}; {file}" in caplog.text
+    else:
+        with pytest.raises(DatasetError, match="no keyframe is left") as error:
+            data.setup("test")
+        assert str(error.value) == f"{file}: no keyframe is left to load: {why}"
+
+
+def test_without_boxes_to_find_there_is_no_map(root):
+    write(root, "ava_val_v2.2.csv", ["a,2"])
+    lines, _ = text(make(root))
+    assert "mAP would be undefined: the ground truth has no box" in lines
+    assert "mAP would be 0" not in lines
+
+
+def test_exclusions_that_match_nothing_are_said(root):
+    write(root, "out.csv", ["a.mp4,2", "a.mp4,2", "b,4"])
+    lines, _ = text(make(root, excluded={"test": "out.csv"}))
+    assert f"test: excluded: 0 of 2 keyframes in the ground truth; {root / 'out.csv'}" in lines
+    write(root, "out.csv", ["a.mp4,2", "a,2"])
+    assert " excluded: " not in text(make(root, excluded={"test": "out.csv"}))[0]
 
 
 def test_all_faults_are_named_at_once(root):
@@ -53,10 +88,10 @@ def test_all_faults_are_named_at_once(root):
     assert "ava_val_v2.2.csv, row 5" in faults[0]
     assert "persons.csv, row 1" in faults[1]
     assert "persons.csv, row 2" in faults[2]
-    assert "videos that are missing: 1: c" in lines
-    assert "action ids that are not in the label map, whose rows cannot match: 1: 99" in lines
-    assert "videos without person boxes: 1: c" in lines
-    assert "videos of person boxes that the ground truth lacks: 1: d" in lines
+    assert "videos that are missing: 1 (c)" in lines
+    assert "action ids that are not in the label map, whose rows cannot match: 1 (99)" in lines
+    assert "videos without person boxes: 1 (c)" in lines
+    assert "videos of person boxes that the ground truth lacks: 1 (d)" in lines
 
 
 def test_the_rest_is_said_where_a_file_is_wrong(root):
@@ -74,7 +109,7 @@ def test_the_rest_is_said_where_a_file_is_wrong(root):
 def test_classes_that_never_occur(root):
     write(root, "ava_val_v2.2.csv", [f"a,2,{RED},12,0"])
     lines, _ = text(make(root))
-    assert "evaluated classes without ground truth, left out of the mean: 1: sit" in lines
+    assert "evaluated classes without ground truth, left out of the mean: 1 (sit)" in lines
     assert "1 of 1 rows are of the 2 that are evaluated" in lines
 
 

@@ -258,8 +258,17 @@ def test_splits_must_have_the_same_categories(tmp_path):
     other["categories"] = [{"id": 90, "name": "plane"}, {"id": 4, "name": "toothbrush"}]
     write(tmp_path, other, "val")
     data = CocoDataModule(tmp_path, "train", "val", size=SIZE)
-    with pytest.raises(DatasetError, match="all splits must have the same ids and names"):
+    line = (
+        f"{tmp_path}/annotations/instances_val.json: 2 categories, and other ones than the 2 of "
+        f"train, {tmp_path}/annotations/instances_train.json (here alone: 4 toothbrush, 90 plane; "
+        "there alone: 4 plane, 90 toothbrush); all splits must have the same ids and names"
+    )
+    with pytest.raises(DatasetError) as caught:
         data.setup("fit")
+    assert str(caught.value) == line
+    for name, faults in (("train", []), ("val", [f"wrong  {line}"])):  # as `check` asks
+        (diagnosis,) = data.diagnose([name])
+        assert [str(fault) for fault in diagnosis.faults] == faults
 
 
 @pytest.mark.parametrize(
@@ -269,6 +278,8 @@ def test_splits_must_have_the_same_categories(tmp_path):
         (lambda v: v["annotations"][1].update(category_id=1), "annotation 2 is of category 1"),
         (lambda v: v["annotations"][1].update(bbox=[1, 2, -3, 4]), "annotation 2 has no bbox"),
         (lambda v: v["annotations"][1].update(bbox=None), "annotation 2 has no bbox"),
+        (lambda v: v["annotations"][1].update(iscrowd="0"), "annotation 2 has iscrowd '0'"),
+        (lambda v: v["annotations"][1].update(area=[]), r"annotation 2 has area \[\]"),
         (lambda v: v["images"][1].update(id=7), "image 7 occurs twice"),
         (lambda v: v["images"][1].update(id="7"), "image number 2 has no whole number as id"),
         (lambda v: v["images"][1].pop("height"), "image 3 has no height and width"),
@@ -290,7 +301,7 @@ def test_wrong_annotations(tmp_path, change, message):
 
 def test_unreadable_annotations(tmp_path):
     (tmp_path / "a.json").write_text("{")
-    for name, message in (("a.json", "not valid JSON"), ("b.json", "cannot be read")):
+    for name, message in (("a.json", "not valid JSON"), ("b.json", "no such file")):
         with pytest.raises(DatasetError, match=message):
             read_coco(tmp_path / name)
     with pytest.raises(DatasetError, match=r"no instances_train.json in"):
@@ -300,7 +311,8 @@ def test_unreadable_annotations(tmp_path):
 def test_ground_truth_has_what_own_files_may_lack(tmp_path):
     value = content()
     for a in value["annotations"]:
-        del a["area"], a["iscrowd"]
+        a["area"] = a["iscrowd"] = None
+    del value["annotations"][0]["area"], value["annotations"][1]["iscrowd"]
     truth = ground_truth(write(tmp_path, value))
     assert [(a["area"], a["iscrowd"]) for a in truth["annotations"]] == [(256, 0)] * 3 + [(64, 0)]
 
@@ -343,12 +355,16 @@ def crowds(value):
         (crowds, "AP would be undefined: there are no objects"),
         (
             lambda v: v["annotations"][0].update(bbox=[90, 20, 30, 16]),
-            "out of their picture.* 1: 1",
+            r"out of their picture.* 1 \(1\)",
         ),
-        (lambda v: v["annotations"][3].update(bbox=[1, 50, 8, 8]), "do not fit their masks.* 1: 4"),
-        (lambda v: v["annotations"][3].update(bbox=[40, 5, 0, 8]), "boxes without area.* 1: 4"),
-        (lambda v: v["annotations"].pop(1), "categories without objects.* 1: toothbrush"),
-        (lambda v: v["annotations"][0].pop("area"), "annotations without an area.* 1: 1"),
+        (
+            lambda v: v["annotations"][3].update(bbox=[1, 50, 8, 8]),
+            r"do not fit their masks.* 1 \(4\)",
+        ),
+        (lambda v: v["annotations"][3].update(bbox=[40, 5, 0, 8]), r"boxes without area.* 1 \(4\)"),
+        (lambda v: v["annotations"].pop(1), r"categories without objects.* 1 \(toothbrush\)"),
+        (lambda v: v["annotations"][0].pop("area"), r"annotations without an area.* 1 \(1\)"),
+        (lambda v: v["annotations"][0].update(area=None), r"annotations without an area.* 1 \(1\)"),
     ],
 )
 def test_why_ap_would_be_low(tmp_path, change, reason):
@@ -371,8 +387,10 @@ def test_faults_are_all_listed(tmp_path):
     value["annotations"][0]["segmentation"] = None
     value["annotations"][1]["segmentation"] = [[1, 2]]
     value["images"][1]["height"] = 65
+    value["annotations"][2]["segmentation"] = {"size": [64, 96], "counts": [5]}  # of a crowd
     faults, _ = lines(tmp_path, value)
-    assert len(faults) == 3
+    assert len(faults) == 4
+    assert any("annotation 1 has no mask" in fault for fault in faults)
     value["annotations"][2]["image_id"] = 1
     value["annotations"][3]["image_id"] = [1]
     assert len(lines(tmp_path, value)[0]) == 2
@@ -382,6 +400,7 @@ def test_faults_are_all_listed(tmp_path):
     ("arguments", "error", "message"),
     [
         ({"size": (100, 64)}, ValueError, "multiples of 32"),
+        ({"size": 128}, ValueError, "multiples of 32, not 128"),
         ({"scale": (2.0, 0.1)}, ValueError, "scale must be above 0, in ascending order"),
         ({"num_frames": 4}, TypeError, "unexpected keyword argument 'num_frames'"),
         ({"repeats": 4}, TypeError, "unexpected keyword argument 'repeats'"),

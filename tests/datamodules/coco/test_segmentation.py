@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as reference
 
 from datamodules.coco.rle import decode, encode, encode_part, from_text, to_text
-from datamodules.coco.segmentation import draw, draw_polygon, run_lengths
+from datamodules.coco.segmentation import check_mask, draw, draw_polygon, run_lengths
 
 # pycocotools 2.0.11 with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -87,16 +87,28 @@ def test_all_forms_are_read():
         ([[1, 2, 3, 4]], "three corners"),
         ([[1, 2, 3, 4, 5, 6, 7]], "three corners"),
         ([["a"] * 6], "three corners"),
-        ([[1, 2, 3, 4, 5, float("nan")]], "three corners"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "not within 1,000,000 pixels"),
+        ([[1, 2, 3, 4, 5, 2e9]], "not within 1,000,000 pixels"),
+        ([["1", "2", "3", "4", "5", "6"]], "three corners"),
+        ([[1, 2, 3, 4, 5, None]], "three corners"),
+        ([[[1, 2], [3, 4], [5]]], "three corners"),
+        ([1, 2, 3, 4, 5, 6], r"a list of lists, \[\[x1, y1"),
+        ([[1, 2, 3, 4, 5, 6], "abc"], "a list of lists"),
+        ("abc", "no polygons"),
         ({"size": [8, 9], "counts": [72]}, r"size \[8, 9\] in a picture of \[9, 8\]"),
         ({"size": [9, 8], "counts": [71]}, "71 pixels, not 9 x 8"),
-        ({"size": [9, 8], "counts": [73, -1]}, "72 pixels, not 9 x 8"),
-        ({"size": [9, 8], "counts": [0.5]}, "a list of numbers or a text"),
-        ({"size": [9, 8]}, "a list of numbers or a text"),
+        ({"size": [9, 8], "counts": [72, 1, -1]}, "a run has a negative length"),
+        ({"size": [9, 8], "counts": [2**70, -(2**70)]}, "a run has 1180591620717411303424 pixels"),
+        ({"size": [9.0, 8.0], "counts": [72]}, "in a picture of"),
+        ({"size": [9, 8], "counts": [72, True]}, "a list of whole numbers or a text"),
+        ({"size": [9, 8], "counts": to_text(np.array([71]))}, "71 pixels, not 9 x 8"),
+        ({"size": [9, 8], "counts": [0.5]}, "a list of whole numbers or a text"),
+        ({"size": [9, 8]}, "a list of whole numbers or a text"),
         ({"size": [9, 8], "counts": "\n"}, "not the text"),
         ({"size": [9, 8], "counts": "P"}, "not the text"),
     ],
 )
 def test_wrong_masks(segmentation, message):
-    with pytest.raises(ValueError, match=message):
-        draw(segmentation, 9, 8)
+    for function in (draw, check_mask, run_lengths):
+        with pytest.raises(ValueError, match=message):
+            function(segmentation, 9, 8)

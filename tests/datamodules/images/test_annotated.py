@@ -65,6 +65,7 @@ def test_names_of_inaturalist_may_come_from_another_file(inaturalist):
     ("text", "message"),
     [
         ("{", "not valid JSON"),
+        ("[" * 200_000, "not valid JSON"),
         ('{"categories": []}', "not an annotation of iNaturalist .KeyError: 'images'"),
         ('{"categories": [{"id": 1}]}', "its categories have no id and name"),
     ],
@@ -73,6 +74,14 @@ def test_a_wrong_json_is_named(inaturalist, text, message):
     (inaturalist / "train2018.json").write_text(text)
     with pytest.raises(DatasetError, match=message):
         inaturalist_module(inaturalist, num_classes=None).setup("fit")
+
+
+def test_a_json_that_is_not_utf8_is_told_once(inaturalist):
+    file = inaturalist / "train2018.json"
+    file.write_bytes(b'{"images": [],\n"info": "\xff"}')
+    with pytest.raises(DatasetError) as caught:
+        inaturalist_module(inaturalist).setup("fit")
+    assert str(caught.value) == f"{file}, line 2: not a readable text file; save it as UTF-8"
 
 
 @pytest.fixture

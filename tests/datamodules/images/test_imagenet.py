@@ -140,6 +140,25 @@ def test_a_wrong_file_is_named(root, file, text, message):
     assert file in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "row"),
+    [
+        (
+            "LOC_val_solution.csv",
+            f"ImageId,PredictionString\na,{SYNSETS[0]} 1\n\n../b,{SYNSETS[1]}\n",
+            4,
+        ),
+        ("val.txt", "\na.JPEG 0\n  \n../b.JPEG 1\n", 4),
+        ("val.txt", "\na.JPEG 0\n\nb.JPEG 3\n", 4),
+    ],
+)
+def test_a_wrong_row_is_named_by_its_line(root, file, text, row):
+    flat(root)
+    (root / file).write_text(text)
+    with pytest.raises(DatasetError, match=f"{file}, row {row}: "):
+        module(root).setup("fit")
+
+
 def test_another_number_of_synsets_is_named(root):
     with pytest.raises(DatasetError, match="3 synsets, not 1000; set data.root, or"):
         module(root, num_classes=1000).setup("fit")

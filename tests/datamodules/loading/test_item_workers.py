@@ -11,10 +11,11 @@ import time
 import pytest
 import torch
 
-from datamodules.errors import TooManyBadVideos, VideoDecodeError
+from datamodules.errors import DatasetError, TooManyBadVideos, VideoDecodeError
 from datamodules.loading.bad_videos import BadVideos
 from datamodules.loading.loader import Loader
 from datamodules.loading.sampler import EpochSampler
+from datamodules.suffixes import PICTURES
 from tests.datamodules.loading.numbers import Numbers
 
 
@@ -76,9 +77,10 @@ def test_too_many_bad_videos_stop_training(tmp_path, workers):
     bad = dict.fromkeys(range(24), "error")
     file = tmp_path / "bad.csv"
     loader = make_loader(bad, workers=workers, max_bad_share=0.1, bad_videos=BadVideos(file))
+    loader.unit = "images"
     message = (
-        "4 of this epoch's 24 videos cannot be decoded, more than data.max_bad_share=0.1 allows "
-        "(3); raise it, or leave bad videos out with `hiera-video prepare`; the last of them /"
+        "4 of this epoch's 24 images cannot be decoded, more than data.max_bad_share=0.1 allows "
+        "(3); raise it, or leave bad files out with `hiera-video prepare`; the last of them /"
     )
     with pytest.raises(TooManyBadVideos, match=re.escape(message)):
         list(loader)
@@ -101,6 +103,16 @@ def test_the_share_of_bad_videos_is_rounded_up_to_whole_videos(videos, share, mo
     loader.check_bad(most)
     with pytest.raises(TooManyBadVideos, match=f"more than .* allows \\({most}\\)"):
         loader.check_bad(most + 1)
+
+
+def test_messages_call_the_items_what_they_are():
+    images = EpochSampler(24, training=True, media=PICTURES)
+    with pytest.raises(TooManyBadVideos, match="1 of this epoch's 24 images .* leave bad images"):
+        Loader(Numbers(24, {}), images, 2, max_bad_share=0.0).check_bad(1)
+    with pytest.raises(DatasetError, match="24 images per process do not fill one batch of 25"):
+        Loader(Numbers(24, {}), images, 25)
+    with pytest.raises(DatasetError, match="1 image: too few for 2 processes"):
+        EpochSampler(1, training=True, world_size=2, media=PICTURES)
 
 
 def test_it_may_stop_instead_and_say_how_to_go_on(tmp_path):

@@ -3,6 +3,8 @@ import json
 
 import pytest
 
+from datamodules.clips.items import NothingToLearn
+from datamodules.errors import DatasetError
 from datamodules.loading.loader import Loader
 from datamodules.loading.sampler import EpochSampler
 from tests.datamodules.loading.numbers import Numbers
@@ -119,3 +121,20 @@ def test_an_item_of_another_shape_is_an_error(workers):
 
 def test_there_may_be_more_workers_than_videos():
     assert sum(ids(make_loader(3, 3, workers=8)), []) == sum(ids(make_loader(3, 3)), [])
+
+
+@pytest.mark.parametrize("faults", [{0: "error"}, {0: "error", 1: "error", 2: "error", 3: "error"}])
+def test_a_training_without_a_clip_stops(faults):
+    loader = Loader(Barren(4, faults), EpochSampler(4, training=True), 1, max_bad_share=0.99)
+    message = "none of 4 training items has anything to learn from"
+    with pytest.raises(DatasetError, match=f"{message}, and .* damaged data"):
+        next(iter(loader))
+
+
+class Barren(Numbers):
+    """Items that cannot be decoded or have nothing to learn from."""
+
+    def item(self, epoch, index, clips):
+        if clips:
+            raise NothingToLearn
+        return super().item(epoch, index, clips)

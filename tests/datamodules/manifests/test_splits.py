@@ -12,10 +12,10 @@ from datamodules.manifests.predicted_lists import list_to_predict
 from datamodules.manifests.splits import (
     list_split,
     list_videos,
-    media_of_folder,
     read_split,
     split_folders,
 )
+from datamodules.manifests.walking import media_of_folder
 from datamodules.suffixes import EITHER, PICTURES, VIDEOS, kind_of
 
 
@@ -48,7 +48,19 @@ def test_class_folders_are_sorted_and_other_files_left_out(tmp_path, caplog):
     manifest = read_split(tmp_path, tmp_path, None)
     assert manifest.class_names == ("jump", "walk")
     assert rows(manifest) == [(str(a), 0), (str(b), 1)]
-    assert caplog.messages == [f"{tmp_path}: 2 files are skipped, such as {tmp_path / 'c.mp4'}"]
+    assert caplog.messages == [
+        f"{tmp_path}: 2 files are skipped, such as {tmp_path / 'jump/notes.txt'} and "
+        f"{tmp_path / 'c.mp4'} beside the folders of the classes"
+    ]
+    (tmp_path / "c.mp4").unlink()
+    for name in ("a.TXT", "b.zip", "x.json"):
+        touch(tmp_path / "walk" / name)
+    caplog.clear()
+    read_split(tmp_path, tmp_path, None)
+    files = [tmp_path / name for name in ("jump/notes.txt", "walk/b.zip", "walk/x.json")]
+    assert caplog.messages == [
+        f"{tmp_path}: 4 files are skipped, such as {files[0]}, {files[1]} and {files[2]}"
+    ]
     caplog.clear()
     videos_of([tmp_path / "jump"])
     assert caplog.messages == [
@@ -233,7 +245,11 @@ def test_videos_to_predict(tmp_path):
     with pytest.raises(DatasetError, match="gone: no such file or folder"):
         videos_of([tmp_path / "gone"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="no video files found"):
+    with pytest.raises(DatasetError, match="no video files found$"):
+        videos_of([tmp_path / "empty"])
+    touch(tmp_path / "empty/v_000001.jpg")
+    hint = "no video files found; pictures are not read as the frames of a video here"
+    with pytest.raises(DatasetError, match=hint):
         videos_of([tmp_path / "empty"])
 
 
@@ -264,13 +280,20 @@ def test_a_folder_holds_pictures_if_there_is_no_video(tmp_path):
     touch(tmp_path / "a/._0.mp4")
     touch(tmp_path / "a/b/0.JPEG")
     assert media_of_folder(tmp_path) is PICTURES
+    touch(tmp_path / "a/moving.GIF")
+    assert media_of_folder(tmp_path) is PICTURES
     touch(tmp_path / "c.mp4")
+    with pytest.raises(DatasetError, match=r"holds 1 video and 1 image; put one kind into another"):
+        media_of_folder(tmp_path)
+    (tmp_path / "a/b/0.JPEG").unlink()
     assert media_of_folder(tmp_path) is VIDEOS
+    (tmp_path / "c.mp4").unlink()
+    assert media_of_folder(tmp_path) is VIDEOS  # the animated picture alone
 
 
 def test_the_kind_of_files():
     assert kind_of([]) is VIDEOS
-    assert kind_of(["a.PNG", "b.jpg"]) is PICTURES
+    assert kind_of(["a.PNG", "b.jpg", "c.jfif"]) is PICTURES
     assert kind_of(["a.mp4", "no suffix"]) is VIDEOS
     assert kind_of(["a.mp4", "a.png"]) is EITHER
 

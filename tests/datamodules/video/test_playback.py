@@ -1,3 +1,4 @@
+import os
 from fractions import Fraction
 
 import av
@@ -95,3 +96,28 @@ def test_where_a_file_cannot_be_written(tmp_path):
 def test_an_error_in_between_is_the_one_that_is_raised(tmp_path):
     with pytest.raises(KeyError), VideoWriter(tmp_path / "a.mp4", Fraction(30)):
         raise KeyError
+
+
+class Silenced:
+    """Sound that fails when the pictures have ended."""
+
+    def add_to(self, container):
+        """Nothing."""
+
+    def packets(self, until):
+        if until is None:
+            raise av.error.InvalidDataError(1, "no sound")
+        return ()
+
+
+def test_a_file_is_closed_whatever_fails(tmp_path):
+    path = tmp_path / "a.mp4"
+    with (
+        pytest.raises(OSError, match="no sound") as error,
+        VideoWriter(path, Fraction(30), sound=Silenced()) as writer,
+    ):
+        writer.write(Shown(pictures(1)[0], Fraction(0), Fraction(1)))
+    assert error.value.filename == str(path)  # the error is kept, and with it the writer
+    open_files = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+    assert str(path.resolve()) not in open_files
+    assert len(list(play(str(path)))) == 1

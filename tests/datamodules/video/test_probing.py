@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from datamodules.manifests.byte_range import ByteRange
 from datamodules.video.decoding import VideoFile
@@ -91,6 +92,23 @@ def test_files_that_are_no_videos_say_why(tmp_path):
     assert probe(str(tmp_path / "pipe.mp4")).reason == "not a file"
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\na.ts\n")
     assert not probe(str(tmp_path / "list.m3u8")).ok
+
+
+@pytest.mark.parametrize("every_frame", [True, False])
+def test_a_folder_of_frames(tmp_path, every_frame):
+    for i in range(1, 5):
+        Image.new("RGB", (9, 6)).save(tmp_path / f"v_{i:06d}.jpg")
+    facts, signs = Facts(num_frames=4, width=9, height=6, ok=True), []
+    assert probe(str(tmp_path), every_frame, lambda: signs.append(1)) == facts
+    assert len(signs) == (4 if every_frame else 1)
+    (tmp_path / "v_000003.jpg").write_text("no picture")
+    os.utime(tmp_path, (1, 1))
+    facts = probe(str(tmp_path), every_frame)
+    assert facts.ok is not every_frame
+    assert ("v_000003.jpg: cannot identify" in facts.reason) is every_frame
+    (tmp_path / "v_000003.jpg").unlink()
+    os.utime(tmp_path, (2, 2))
+    assert "the picture after number 2 is missing" in probe(str(tmp_path), every_frame).reason
 
 
 def test_damage_anywhere_is_found_and_what_is_known_is_kept(tmp_path):
