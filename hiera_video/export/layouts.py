@@ -16,7 +16,8 @@ from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.names import model_arguments
 from hiera_video.weights.description import Description
 from hiera_video.weights.portable import WEIGHTS
-from hiera_video.weights.trained import PUBLISHED_PICTURE
+from hiera_video.weights.published import PUBLISHED_PICTURE
+from hiera_video.weights.restrictions import obstacle
 
 
 def write_timm(folder: Path, model: Hiera, description: Description) -> None:
@@ -94,9 +95,6 @@ class Architecture(NamedTuple):
 def architecture_for(model: Hiera, description: Description, library: str) -> Architecture:
     """The arguments of a model, if the library's Hiera computes the same.
 
-    Both libraries unroll tokens once for each stage but the first, whatever is pooled. In the first
-    block of a stage, transformers attends within mask units if this stage or the one before does.
-
     Args:
         model: a classifier or a masked autoencoder.
         description: describes it.
@@ -121,20 +119,19 @@ def architecture_for(model: Hiera, description: Description, library: str) -> Ar
     )
     ends = [blocks[i] for i in model.stage_ends]
     dims, heads = [b.dim_out for b in ends], [b.heads for b in ends]
-    last = len(depths) - 1
-    unit = tuple(stride**last for stride in model.geometry.q_stride)
     windowed = [bool(w) for w in windowed[: len(depths)]]
-    # An autoencoder may pool less often, if all stages with windows come before.
-    pooled = model.q_pool if isinstance(model, MaskedAutoencoderHiera) else last
-    obstacles = {
-        f"q_pool {model.q_pool} for {len(depths)} stages": model.q_pool != pooled,
-        f"q_pool {pooled} with mask_unit_attn {windowed}": min(sum(windowed), last) > pooled,
-        f"mask_unit_size {model.geometry.unit}, not {unit}": model.geometry.unit != unit,
-        f"mask_unit_attn {windowed}": windowed != sorted(windowed, reverse=True),
-        f"dim_mul {dim_mul}": dims != [dims[0] * dim_mul**i for i in range(len(dims))],
-    }
-    if present := [words for words, obstacle in obstacles.items() if obstacle]:
-        raise LayoutError(f"{library}'s Hiera cannot have {present[0]}; use --format safetensors")
+    words = obstacle(
+        depths,
+        dims,
+        model.q_pool,
+        model.geometry.q_stride,
+        model.geometry.unit,
+        windowed,
+        dim_mul,
+        pools_less=isinstance(model, MaskedAutoencoderHiera),
+    )
+    if words:
+        raise LayoutError(f"{library}'s Hiera cannot have {words}; use --format safetensors")
     geometry = {
         "q_stride": model.geometry.q_stride,
         "mask_unit_size": model.geometry.unit,

@@ -21,7 +21,7 @@ def state_licence(folder: Path, chosen: str | None = None) -> None:
         chosen: such as ``apache-2.0``; None: what the first lines of its card state, if they do.
 
     Raises:
-        UsageError: there is no card, or the weights inherit another licence.
+        UsageError: there is no card, or the weights have another licence already.
     """
     description, card = read_description(folder / JSON), _card(folder)
     chosen = chosen or stated_licence(card)
@@ -30,8 +30,9 @@ def state_licence(folder: Path, chosen: str | None = None) -> None:
     if inherited := licence_name(description.licence):
         if chosen != inherited:
             raise UsageError(
-                f"the licence cannot be {chosen}: the weights inherit {description.licence} from "
-                "those that their training started from"
+                f"the licence cannot be {chosen}: by {JSON} the weights have "
+                f"{description.licence}, from those that their training started from or from "
+                "whoever published them"
             )
         return
     write_description(folder, description._replace(licence=chosen))
@@ -60,8 +61,8 @@ def check_card(folder: Path, private: bool) -> str:
     inherited = licence_name(licence)
     if inherited and stated != inherited:
         raise UsageError(
-            f"{CARD} must state the licence that the weights inherit: put `license: {inherited}` "
-            "into its first lines"
+            f"{CARD} must state the licence that the weights have by {JSON}: put "
+            f"`license: {inherited}` into its first lines"
         )
     if licence == NON_COMMERCIAL:
         return "licence: CC-BY-NC-4.0, not for commercial use, as that of Meta's weights"

@@ -14,7 +14,8 @@ from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.targets import PixelTarget
 from hiera_video.weights.description import Description
-from hiera_video.weights.transformers_folder import CONFIG, PROCESSOR
+from hiera_video.weights.image_processor import PROCESSOR
+from hiera_video.weights.transformers_folder import CONFIG
 
 # The published names of modules and tensors, and what they begin with in transformers.
 NAMES = {

@@ -1,5 +1,6 @@
 """Names of models, and the constructor arguments that they stand for. Needs no torch."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from hiera_video.terminal import did_you_mean
@@ -52,3 +53,17 @@ def model_arguments(name: str) -> dict[str, Any]:
         hint = did_you_mean(name, MODELS) or f"; there are {', '.join(MODELS)}"
         raise ValueError(f"no model {name!r}{hint}")
     return dict(MODELS[name])
+
+
+def nearest_name(embed_dim: int, stages: Sequence[int], axes: int) -> str:
+    """The first model of these widths and depths, or any of its axes: arguments say the rest.
+
+    Args:
+        embed_dim: channels of the first stage.
+        stages: number of blocks in each stage.
+        axes: of its input, 2 for images and 3 for videos.
+    """
+    models = {name: model for name, model in MODELS.items() if len(model["input_size"]) == axes}
+    size = (embed_dim, tuple(stages))
+    names = (n for n, m in models.items() if (m["embed_dim"], m["stages"]) == size)
+    return next(names, next(iter(models)))

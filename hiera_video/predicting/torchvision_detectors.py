@@ -9,8 +9,9 @@ from torch import nn
 
 from hiera_video.errors import CheckpointError
 from hiera_video.terminal import did_you_mean, progress_line
+from hiera_video.weights.contents import network_weights
 from hiera_video.weights.download import digest_in_name, download
-from hiera_video.weights.files import network_weights, read_checkpoint
+from hiera_video.weights.files import read_checkpoint
 
 WITHOUT_WEIGHTS = "or set boxes=FILE.csv or boxes=full_frame, which need no detector"
 COCO_CLASSES = 91  # as torchvision counts them, 0 being the background
@@ -39,7 +40,7 @@ def load_detector(name: str, weights: str | Path | None = None) -> nn.Module:
         # Each of torchvision's enums of weights has a default.
         best: Any = get_model_weights(name).DEFAULT  # pyright: ignore[reportAttributeAccessIssue]
         weights = _downloaded(name, best.url)
-    tensors = network_weights(read_checkpoint(weights), weights)
+    tensors = network_weights(read_checkpoint(weights), weights).weights
     model = get_model(name, weights=None, weights_backbone=None, num_classes=COCO_CLASSES)
     try:
         model.load_state_dict(tensors)

@@ -63,7 +63,8 @@ def _inflated(
     """Weights of an image model for videos, and the names of those that were made.
 
     The slice of the kernel over the first frame of a token gets the image's kernel, the other
-    slices are zero. The decoder is dropped: it predicts pixels in another order.
+    slices are zero. The decoder is dropped, as it predicts pixels in another order; the model's own
+    keeps its initial values.
     """
     if not geometry.sep_pos_embed:
         raise ValueError("only models with sep_pos_embed take inflated weights")
@@ -76,7 +77,11 @@ def _inflated(
         weights[KERNEL] = image.new_zeros(shape)
         weights[KERNEL][:, :, first] = image
     weights[TIME] = torch.zeros(own[TIME].shape)
-    return translation._replace(left_out=(*decoder, *translation.left_out)), [KERNEL, TIME]
+    new = [name for name in own if decoder and name.startswith(DECODER)]
+    translation = translation._replace(
+        left_out=(*decoder, *translation.left_out), lacks=(*new, *translation.lacks)
+    )
+    return translation, [KERNEL, TIME]
 
 
 def fit_positions(

@@ -1,8 +1,7 @@
 """What a model is, as a record: in the ``model.json`` of an export, and in every checkpoint."""
 
 import json
-import reprlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +10,16 @@ from hiera_video.errors import CheckpointError
 from hiera_video.models.names import MODELS
 from hiera_video.terminal import did_you_mean
 from hiera_video.weights.json_files import read_object
+from hiera_video.weights.values import (
+    check_all,
+    is_count,
+    is_list,
+    is_number,
+    is_positive,
+    is_text,
+    one_line,
+    short,
+)
 
 SCHEMA_VERSION = 2  # of the record; version 1 had no detectors, action_ids and versions
 JSON = "model.json"
@@ -135,7 +144,7 @@ def _checked(record: Any) -> Description:
     schema = record.get("schema", SCHEMA_VERSION)
     if schema not in (1, SCHEMA_VERSION):
         raise ValueError(
-            f"schema is {_short(schema)} and this version reads 1 and {SCHEMA_VERSION}; a newer "
+            f"schema is {short(schema)} and this version reads 1 and {SCHEMA_VERSION}; a newer "
             "one may read it"
         )
     if schema == 1:
@@ -157,63 +166,63 @@ def _check_values(fields: Mapping[str, Any]) -> None:
     """Check each field by itself."""
     clip, licence, arguments = fields["clip"], fields["licence"], fields["arguments"]
     are_arguments = isinstance(arguments, dict) and all(map(_is_argument, arguments.values()))
-    is_versions = isinstance(fields["versions"], dict) and _is_text(*fields["versions"].values())
+    is_versions = isinstance(fields["versions"], dict) and is_text(*fields["versions"].values())
     requirements = {
         "kind": (fields["kind"] in (*KINDS, CUSTOM), " or ".join(KINDS)),
-        "name": (_is_text(fields["name"]), "text"),
+        "name": (is_text(fields["name"]), "text"),
         "arguments": (are_arguments, "an object of numbers below a million, text and their lists"),
-        "class_names": (_is_list(fields["class_names"], _is_text), "a list of text"),
+        "class_names": (is_list(fields["class_names"], is_text), "a list of text"),
         "clip": (clip is None or isinstance(clip, dict), "an object or null"),
-        "mean": (_is_list(fields["mean"], _is_number, 3), "three numbers"),
-        "std": (_is_list(fields["std"], _is_positive, 3), "three numbers above 0"),
-        "source": (_is_text(fields["source"]), "text"),
-        "licence": (licence is None or _is_text(licence), "text or null"),
+        "mean": (is_list(fields["mean"], is_number, 3), "three numbers"),
+        "std": (is_list(fields["std"], is_positive, 3), "three numbers above 0"),
+        "source": (is_text(fields["source"]), "text"),
+        "licence": (licence is None or is_text(licence), "text or null"),
         "training": (isinstance(fields["training"], dict), "an object"),
         "weights": (fields["weights"] in FORMATS, " or ".join(FORMATS)),
         "input": (fields["input"] in INPUTS, " or ".join(INPUTS)),
-        "action_ids": (_is_list(fields["action_ids"], _is_count), "a list of whole numbers"),
+        "action_ids": (is_list(fields["action_ids"], is_count), "a list of whole numbers"),
         "versions": (is_versions, "an object of text"),
         "evaluation": (isinstance(fields["evaluation"], dict), "an object"),
     }
-    _check_all(fields, requirements)
+    check_all(fields, requirements)
 
 
 def _check_clip(clip: dict[str, Any]) -> None:
     _check_names(clip, (*CLIP, *SCALING), "clip.")
     kind, share = clip["interpolation"], clip["eval_crop"]
     requirements = {
-        "num_frames": (_is_count(clip["num_frames"]), "a whole number above 0"),
-        "stride": (_is_count(clip["stride"]), "a whole number above 0"),
-        "fps": (_is_positive(clip["fps"]), "a number above 0"),
-        "size": (_is_list(clip["size"], _is_count, 2), "two whole numbers above 0"),
+        "num_frames": (is_count(clip["num_frames"]), "a whole number above 0"),
+        "stride": (is_count(clip["stride"]), "a whole number above 0"),
+        "fps": (is_positive(clip["fps"]), "a number above 0"),
+        "size": (is_list(clip["size"], is_count, 2), "two whole numbers above 0"),
         "sampling": (clip["sampling"] in SAMPLINGS, " or ".join(SAMPLINGS)),
-        "test_views": (_is_list(clip["test_views"], _is_count, 2), "two whole numbers above 0"),
+        "test_views": (is_list(clip["test_views"], is_count, 2), "two whole numbers above 0"),
         "interpolation": (kind in INTERPOLATIONS, " or ".join(INTERPOLATIONS)),
-        "eval_crop": (_is_positive(share) and share <= 1, "a number above 0, at most 1"),
+        "eval_crop": (is_positive(share) and share <= 1, "a number above 0, at most 1"),
     }
-    _check_all(clip, requirements, "clip.")
+    check_all(clip, requirements, "clip.")
 
 
 def _check_evaluation(evaluation: dict[str, Any]) -> None:
     values = {**dict.fromkeys(EVALUATION), **evaluation}
     _check_names(values, EVALUATION, "evaluation.")
     side, pad, ratio, mask = (values[name] for name in ("short_side", "pad", "mask_ratio", "mask"))
-    is_share = ratio is None or (_is_positive(ratio) and ratio < 1)
+    is_share = ratio is None or (is_positive(ratio) and ratio < 1)
     requirements = {
-        "short_side": (side is None or _is_count(side), "a whole number above 0 or null"),
-        "pad": (pad is None or _is_list(pad, _is_count, 2), "two whole numbers above 0 or null"),
+        "short_side": (side is None or is_count(side), "a whole number above 0 or null"),
+        "pad": (pad is None or is_list(pad, is_count, 2), "two whole numbers above 0 or null"),
         "person_score": (values["person_score"] in (None, True, False), "true or false"),
         "mask_ratio": (is_share, "a number between 0 and 1 or null"),
-        "mask": (mask is None or _is_text(mask), "text or null"),
+        "mask": (mask is None or is_text(mask), "text or null"),
     }
-    _check_all(values, requirements, "evaluation.")
+    check_all(values, requirements, "evaluation.")
 
 
 def _check_model(fields: Mapping[str, Any]) -> None:
     """Check what no field says alone: that the name exists, and that numbers go together."""
     name, arguments = fields["name"], fields["arguments"]
     if name not in MODELS and fields["kind"] != CUSTOM:
-        raise ValueError(f"name {_short(name)} is of no model{did_you_mean(name, MODELS)}")
+        raise ValueError(f"name {short(name)} is of no model{did_you_mean(name, MODELS)}")
     if (depth := _depth(arguments)) > MOST_BLOCKS:
         raise ValueError(
             f"arguments name {depth} blocks and poolings, and {MOST_BLOCKS} are the most"
@@ -234,7 +243,7 @@ def _depth(arguments: Mapping[str, Any]) -> float:
     stages = arguments.get("stages")
     numbers: list[Any] = [arguments.get("decoder_depth"), arguments.get("q_pool")]
     numbers += stages if isinstance(stages, list) else [stages]
-    return sum(abs(number) for number in numbers if _is_number(number))
+    return sum(abs(number) for number in numbers if is_number(number))
 
 
 def _check_names(record: Mapping[str, Any], names: Collection[str], prefix: str = "") -> None:
@@ -247,46 +256,9 @@ def _check_names(record: Mapping[str, Any], names: Collection[str], prefix: str 
             raise ValueError(f"{prefix}{name} is missing")
 
 
-def _check_all(
-    record: Mapping[str, Any], requirements: Mapping[str, tuple[bool, str]], prefix: str = ""
-) -> None:
-    for name, (holds, words) in requirements.items():
-        if not holds:
-            raise ValueError(f"{prefix}{name} must be {words}, not {_short(record[name])}")
-
-
-def _is_text(*values: Any) -> bool:
-    return all(isinstance(value, str) for value in values)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
-
-
-def _is_positive(value: Any) -> bool:
-    return _is_number(value) and value > 0
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1_000_000
-
-
 def _is_argument(value: Any) -> bool:
     values = value if isinstance(value, list) else [value]
     return all(
-        v is None or isinstance(v, str | bool) or (_is_number(v) and abs(v) < 1_000_000)
+        v is None or isinstance(v, str | bool) or (is_number(v) and abs(v) < 1_000_000)
         for v in values
     )
-
-
-def _is_list(value: Any, holds: Callable[[Any], bool], length: int | None = None) -> bool:
-    return isinstance(value, list) and length in (None, len(value)) and all(map(holds, value))
-
-
-def _short(value: Any) -> str:
-    return one_line(reprlib.repr(value))
-
-
-def one_line(text: object) -> str:
-    """A text without line breaks, also those that Unicode has besides the newline."""
-    return " ".join(line.strip() for line in str(text).splitlines())

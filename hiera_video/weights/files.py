@@ -4,6 +4,7 @@ import argparse
 import errno
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +14,8 @@ import torch
 from torch import Tensor
 
 from hiera_video.errors import CheckpointError, DamagedCheckpoint
-from hiera_video.models.names import CHECKPOINTS, MODELS
+from hiera_video.models.names import CHECKPOINTS
 from hiera_video.terminal import did_you_mean
-from hiera_video.weights.json_files import read_object
 from hiera_video.weights.transformers_folder import hub_snapshot
 from hiera_video.weights.whole import check_whole
 
@@ -24,9 +24,7 @@ StateDict = dict[str, Tensor]
 # Weights in a folder: of a run, of an export, of what transformers saves.
 OF_RUN = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")
 IN_FOLDER = (*OF_RUN, "model.safetensors", "pytorch_model.bin")
-AVERAGES = ("state_dict_ema", "model_ema")  # in checkpoints of timm's training script
-# DistributedDataParallel holds the network as `module`, a LightningModule as `model`.
-WRAPPERS = ("model.", "module.")
+INDEX = ".index.json"  # of weights in several files
 
 
 def find_weights(source: str | Path) -> Path:
@@ -104,6 +102,8 @@ def _read(path: str | Path) -> dict[str, Any]:
         is_name = not Path(path).suffix and os.sep not in str(path)
         hint = did_you_mean(str(path), CHECKPOINTS) if is_name else ""
         fault = "a folder without weights" if os.path.isdir(path) else "no such file"
+        if any(os.path.isfile(f"{path}/{name}{INDEX}") for name in IN_FOLDER):
+            fault = "weights in several files; save them in one, with a larger max_shard_size"
         raise CheckpointError(f"{path}: {fault}{hint}")
     try:
         if Path(path).suffix == ".safetensors":
@@ -119,70 +119,6 @@ def _read(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dict of weights")
     return content
-
-
-def network_weights(checkpoint: Mapping[str, Any], path: str | Path) -> StateDict:
-    """The weights in a checkpoint, by the names that the network itself gives them.
-
-    If a training kept an average of its weights (EMA), the average is returned, also where the
-    checkpoint holds both.
-
-    Args:
-        checkpoint: what `read_checkpoint` returned.
-        path: of its file, for error messages.
-
-    Raises:
-        CheckpointError: it holds no weights.
-    """
-    if average := average_in(checkpoint):
-        checkpoint = checkpoint[average]
-    # Of published Hiera, Lightning (where an average has replaced the weights), SAM 2, birder.
-    for key in ("model_state", "state_dict", "model", "state"):
-        if isinstance(checkpoint.get(key), dict):
-            checkpoint = checkpoint[key]
-    tensors = {str(k): v for k, v in checkpoint.items() if isinstance(v, Tensor)}
-    # torch.compile is one more wrapper, anywhere in a name.
-    tensors = {key.replace("_orig_mod.", ""): value for key, value in tensors.items()}
-    while wrapper := next((w for w in WRAPPERS if any(k.startswith(w) for k in tensors)), None):
-        own = {key: value for key, value in tensors.items() if key.startswith(wrapper)}
-        tensors = {key.removeprefix(wrapper): value for key, value in own.items()}
-    if not tensors:
-        raise CheckpointError(f"{path}: holds no weights")
-    return tensors
-
-
-def average_in(checkpoint: Mapping[str, Any]) -> str | None:
-    """Key of the average that a checkpoint has beside the trained weights; None if it has none."""
-    return next(
-        (k for k in AVERAGES if isinstance(checkpoint.get(k), dict) and checkpoint[k]), None
-    )
-
-
-def saved_input_size(checkpoint: Mapping[str, Any], path: Path) -> tuple[int, ...] | None:
-    """Input size of the network whose weights a file holds.
-
-    It is known for checkpoints of runs, for published files by their names, and where a JSON file
-    lies beside the weights: in exports, and in what transformers and timm save.
-
-    Args:
-        checkpoint: what `read_checkpoint` returned.
-        path: of its file.
-
-    Returns:
-        ``(H, W)`` or ``(T, H, W)`` in pixels; None if unknown.
-    """
-    config = checkpoint.get("config")
-    if size := _size_of(config.get("model") if isinstance(config, dict) else None):
-        return size
-    if path.stem in CHECKPOINTS:
-        return _size_of({"name": path.stem.removeprefix("mae_")})
-    if path.name not in IN_FOLDER:
-        return None
-    export = _object(path.with_name("model.json"))
-    if size := _size_of({"name": export.get("name"), **_dict(export.get("arguments"))}):
-        return size
-    foreign = _object(path.with_name("config.json"))  # of transformers, of timm
-    return _size(foreign.get("image_size") or _dict(foreign.get("model_args")).get("img_size"))
 
 
 def checked_values(weights: Mapping[str, Tensor]) -> StateDict:
@@ -225,41 +161,18 @@ def _as_float32(value: Tensor) -> Tensor | None:
         return None
 
 
-def _size_of(arguments: Any) -> tuple[int, ...] | None:
-    """The ``input_size`` in a model's arguments, or that of its ``name``."""
-    arguments = _dict(arguments)
-    named = MODELS.get(str(arguments.get("name")), {})
-    return _size(arguments.get("input_size") or named.get("input_size"))
-
-
-def _size(value: Any) -> tuple[int, ...] | None:
-    """Two or three counts as a tuple; None if it is anything else."""
-    if isinstance(value, (list, tuple)) and len(value) in (2, 3):
-        return tuple(value) if all(type(n) is int and n > 0 for n in value) else None
-    return None
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty if it cannot be read, as weights do not need it."""
-    try:
-        return read_object(path)
-    except CheckpointError:
-        return {}
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _unreadable(path: str | Path, error: Exception) -> CheckpointError:
     # torch seeks beyond the ends of a file that was cut off.
     if isinstance(error, OSError) and error.strerror and error.errno != errno.EINVAL:
         return CheckpointError(f"{path}: {error.strerror}")
     # An archive that is whole, and not read, has what `torch.load` refuses.
+    names = re.search(r"GLOBAL (\S+)", str(error))
     refused = "allowed global" in str(error) or zipfile.is_zipfile(path)
     if isinstance(error, pickle.UnpicklingError) and refused:
+        which = f" ({names[1]})" if names else ""
         return CheckpointError(
-            f"{path}: refused, it holds objects other than tensors and plain values"
+            f"{path}: refused, it holds objects other than tensors and plain values{which}; save "
+            "model.state_dict() alone, where you trust the file"
         )
     if isinstance(error, ValueError) and zipfile.is_zipfile(path):
         return DamagedCheckpoint(f"{path}: damaged, {error}")

@@ -4,27 +4,27 @@
 `adapt` makes them fit. This module puts them into the model.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
+from datamodules.wording import counted
 from hiera_video.errors import CheckpointError
 from hiera_video.models.architecture import Geometry
 from hiera_video.models.mask_rcnn import DETECTOR_PARTS, PREDICTORS
 from hiera_video.models.names import CHECKPOINTS
 from hiera_video.weights.adapt import DECODER, fit_positions, for_model, without
+from hiera_video.weights.contents import Network, network_weights
 from hiera_video.weights.download import LICENCE, published_file
 from hiera_video.weights.files import (
     StateDict,
-    average_in,
     find_weights,
-    network_weights,
     read_checkpoint,
-    saved_input_size,
 )
 from hiera_video.weights.foreign import Translation, translate
+from hiera_video.weights.saved_arguments import input_size, refuse_other_heads, saved_arguments
 
 HEAD = ("head.projection.weight", "head.projection.bias", *PREDICTORS)
 
@@ -48,30 +48,34 @@ class LoadReport(NamedTuple):
     missing: list[str]
     unexpected: list[str]
 
-    def describe(self, source: str, notes: Iterable[str] = ()) -> str:
+    def describe(self, source: str, notes: Iterable[str] = (), head: bool = True) -> str:
         """A few lines for the user.
 
         Args:
             source: of the weights, as the user named it.
             notes: further lines, after the first.
+            head: whether the file's head was asked for.
         """
-        lines = [f"{source}: loaded {len(self.loaded)} tensors", *notes]
+        lines = [f"{source}: loaded {counted(len(self.loaded), 'tensors')}", *notes]
         if self.renamed:
             old, new = _tops(self.renamed.keys()), _tops(self.renamed.values())
             lines.append(f"renamed {', '.join(old)} -> {', '.join(new)}")
         if self.resized:
             lines.append(f"resized to the model's input: {', '.join(self.resized)}")
         if decoder := [name for name in self.unexpected if name.startswith(DECODER)]:
-            lines.append(f"left out the decoder, {len(decoder)} tensors")
+            lines.append(f"left out the decoder, {counted(len(decoder), 'tensors')}")
         if others := [name for name in self.unexpected if name not in decoder]:
             lines.append(f"left out {_few(others)}")
         missing = [name for name in self.missing if name not in HEAD]
         if parts := [name for name in missing if name.startswith(DETECTOR_PARTS)]:
             lines.append(f"new: {', '.join(_tops(parts))}")
-        if others := [name for name in missing if name not in parts]:
+        if decoder := [name for name in missing if name.startswith(DECODER)]:
+            lines.append(f"new decoder, {counted(len(decoder), 'tensors')}")
+        if others := [name for name in missing if name not in (*parts, *decoder)]:
             lines.append(f"kept at initial values: {_few(others)}")
         if len(missing) < len(self.missing):
-            lines.append("new head: the file has none for these classes")
+            reason = "the file has none for these classes" if head else "head=False"
+            lines.append(f"new head: {reason}")
         return "\n  ".join(lines)
 
 
@@ -86,7 +90,7 @@ def load_weights(
     """Load weights into a model and print a short report.
 
     The names of the tensors tell the formats apart: published models, runs of this project, timm,
-    transformers, birder and SAM 2; see `foreign`. If a run kept an average of the weights, the
+    transformers, birder and SAM 2; see `foreign`. If a training kept an average of the weights, the
     average is loaded.
 
     When a classifier is loaded from a masked autoencoder, the decoder is left out, ``encoder_norm``
@@ -99,13 +103,14 @@ def load_weights(
         source: a file (``.pth``, ``.bin``, Lightning's ``.ckpt``, ``.safetensors``), the folder of
             a run or an export, or the name of published weights such as ``mae_hiera_base_16x224``,
             which are downloaded once.
-        strict: raise if any other tensors are missing, unexpected or of another shape. If False,
-            such tensors keep their initial values.
+        strict: raise if any other tensors are missing, unexpected or of another shape, or if the
+            source says that its network has other attention heads. If False, such tensors keep
+            their initial values.
         quiet: print nothing.
         inflate: allow weights of an image model in a video model. Each token then sees its first
-            frame, as the image model does, and the temporal position embedding is zero. Published
-            image weights expect pixels normalised with ImageNet's mean and deviation, which differ
-            from those of video.
+            frame, as the image model does, and the temporal position embedding is zero; a masked
+            autoencoder's decoder keeps its initial values. Published image weights expect pixels
+            normalised with ImageNet's mean and deviation, which differ from those of video.
         head: False keeps the model's own head even if the file's would fit, as its classes may
             differ.
 
@@ -116,34 +121,41 @@ def load_weights(
         CheckpointError: a ValueError: the weights cannot be read or do not fit. The model is
             unchanged.
     """
-    path, checkpoint, weights = _read(source, quiet)
+    model = cast(nn.Module, getattr(model, "_orig_mod", model))  # within a compiled one
+    path, checkpoint, network = _read(source, quiet)
     own = model.state_dict()
     try:
         geometry = _geometry(model)
-        translation = translate(weights, geometry.tokens[-2:])
+        arguments = saved_arguments(checkpoint, path)
+        translation = translate(network.weights, geometry.tokens[-2:])
+        translation = translation._replace(left_out=(*translation.left_out, *network.beside))
         translation, inflated = for_model(translation, own, geometry, strict, inflate)
         if not head:
             translation = without(translation, HEAD)
         # A composed embedding has the model's grid already.
         composed = translation.composed
-        input_size = geometry.input_size if composed else saved_input_size(checkpoint, path)
-        resized = fit_positions(translation.weights, own, geometry, input_size, strict)
+        size = geometry.input_size if composed else input_size(arguments)
+        resized = fit_positions(translation.weights, own, geometry, size, strict)
         report = _report(translation, own, list(dict.fromkeys([*inflated, *resized])))
         if strict or not report.loaded:
             _refuse_gaps(own, translation, report)
+        if strict:
+            refuse_other_heads(arguments, model)
         fitting = {name: translation.weights[name] for name in report.loaded}
         _refuse_overflow(own, fitting)
+    except CheckpointError:
+        raise
     except ValueError as error:
         raise CheckpointError(f"{source}: {error}") from error
     model.load_state_dict(fitting, strict=False)
     if not quiet:
-        notes = _notes(checkpoint, translation, published=path.stem in CHECKPOINTS)
-        print(report.describe(str(source), notes))
+        notes = _notes(network, translation, published=path.stem in CHECKPOINTS)
+        print(report.describe(str(source), notes, head))
     return report
 
 
-def _read(source: str | Path, quiet: bool) -> tuple[Path, dict[str, Any], StateDict]:
-    """Find or download a file: its path, its contents, and the weights of its network."""
+def _read(source: str | Path, quiet: bool) -> tuple[Path, dict[str, Any], Network]:
+    """Find or download a file: its path, its contents, and its network."""
     published = str(source) in CHECKPOINTS and not Path(source).exists()
     path = published_file(str(source), quiet) if published else find_weights(source)
     try:
@@ -177,12 +189,11 @@ def _report(translation: Translation, own: StateDict, resized: list[str]) -> Loa
     )
 
 
-def _notes(
-    checkpoint: Mapping[str, Any], translation: Translation, published: bool
-) -> tuple[str, ...]:
-    """Lines for the user: about an average, the format and the licence."""
-    average = average_in(checkpoint)
-    notes = (f"the average of a training ({average})",) if average else ()
+def _notes(network: Network, translation: Translation, published: bool) -> tuple[str, ...]:
+    """Lines for the user: about an average, what lies beside, the format and the licence."""
+    notes = (f"the average of a training ({network.average})",) if network.average else ()
+    if network.others:
+        notes += (f"other weights in the file are not read: {_few(network.others)}",)
     return (*notes, *translation.notes, *((LICENCE,) if published else ()))
 
 

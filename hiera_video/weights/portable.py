@@ -24,7 +24,10 @@ from hiera_video.weights.description import (
     words_for,
     write_description,
 )
+from hiera_video.weights.files import IN_FOLDER, find_weights
 from hiera_video.weights.load import load_weights
+from hiera_video.weights.saved_folder import describe_saved_folder
+from hiera_video.weights.transformers_folder import CONFIG
 
 WEIGHTS = "model.safetensors"
 CREATE = {
@@ -41,20 +44,24 @@ def read_model(path: str | os.PathLike[str], kind: str, **overrides: Any) -> Any
     """Build the model of an exported folder, with its weights.
 
     Args:
-        path: a folder that `write_model` wrote, or its ``model.json``.
+        path: a folder that `write_model` wrote, or its ``model.json``; or one that transformers or
+            hiera-transformer saved.
         kind: the kind of model that the caller expects, a key of `CREATE`.
         **overrides: as in `build`.
 
     Raises:
         CheckpointError: no such file, a damaged one, or a model of another kind.
     """
-    file = Path(path) / JSON if Path(path).is_dir() else Path(path)
-    description = read_description(file)
-    check_readable(description, file)
+    folder, weights = Path(path), None
+    description = None if (folder / JSON).exists() else describe_saved_folder(folder)
+    if description is None:
+        file = folder / JSON if folder.is_dir() else folder
+        description, weights = read_description(file), file.with_name(WEIGHTS)
+        check_readable(description, file)
     if description.kind != kind:
         create = CREATE[description.kind].__name__
-        raise CheckpointError(f"{file}: holds {words_for(description.kind)}; use {create}")
-    return build(description, file.with_name(WEIGHTS), **overrides)
+        raise CheckpointError(f"{path}: holds {words_for(description.kind)}; use {create}")
+    return build(description, weights or find_weights(folder), **overrides)
 
 
 def write_model(folder: Path, model: nn.Module, description: Description) -> None:
@@ -107,7 +114,7 @@ def build(description: Description, weights: str | Path, **overrides: Any) -> An
     """
     create, arguments = CREATE[description.kind], description.arguments
     file = Path(weights)
-    origin = file.with_name(JSON) if file.name == WEIGHTS else file
+    origin = _described_in(file)
     try:
         with torch.device("meta"):  # takes no memory, and no time for random weights
             model = create(description.name, **arguments)
@@ -133,6 +140,14 @@ def build(description: Description, weights: str | Path, **overrides: Any) -> An
 # What constructors raise for arguments that are wrong or too large.
 _CONSTRUCTOR_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError)
 _CONSTRUCTOR_ERRORS += (TypeError, ValueError)
+
+
+def _described_in(file: Path) -> Path:
+    """The file that describes weights: ``model.json`` or ``config.json`` beside them, or theirs."""
+    if file.name not in IN_FOLDER:
+        return file
+    beside = (file.with_name(name) for name in (JSON, CONFIG))
+    return next((path for path in beside if path.is_file()), file)
 
 
 def _check_size(model: nn.Module, file: Path, origin: Path) -> None:

@@ -31,34 +31,11 @@ from hiera_video.weights.description import (
 from hiera_video.weights.earlier_runs import describe_earlier_run
 from hiera_video.weights.files import OF_RUN, find_weights, read_checkpoint
 from hiera_video.weights.portable import WEIGHTS, check_readable
-from hiera_video.weights.transformers_folder import (
-    describe_transformers_folder,
-    hub_snapshot,
-    is_transformers_folder,
-)
+from hiera_video.weights.published import PUBLISHED_CLIP, PUBLISHED_PICTURE
+from hiera_video.weights.saved_folder import describe_saved_folder
+from hiera_video.weights.transformers_folder import hub_snapshot
 
 NON_COMMERCIAL = "CC-BY-NC-4.0"  # licence of published weights and of models trained from them
-# How the published video models were trained and tested (paper, tables 4 and 11).
-PUBLISHED_CLIP = {
-    "num_frames": 16,
-    "stride": 4,
-    "fps": 30,
-    "size": [224, 224],
-    "sampling": "spread",
-    "test_views": [5, 3],
-    "interpolation": "bilinear",
-    "eval_crop": 1.0,
-}
-# And the published image models (256 pixels, of which 224 are cropped).
-PUBLISHED_PICTURE = PUBLISHED_CLIP | {
-    "num_frames": 1,
-    "stride": 1,
-    "fps": 1,
-    "sampling": "clip",
-    "test_views": [1, 1],
-    "interpolation": "bicubic",
-    "eval_crop": 0.875,
-}
 
 
 class Trained(NamedTuple):
@@ -95,8 +72,9 @@ def read_trained(source: str | Path) -> Trained:
 
     Args:
         source: a run folder (of which the best checkpoint is read, else the last), a checkpoint of
-            a run, a folder that ``export --format safetensors`` wrote or transformers saved, a name
-            in the hub's local cache, or a published name such as ``hiera_base_16x224``.
+            a run, a folder that ``export --format safetensors``, transformers or hiera-transformer
+            wrote, a name in the hub's local cache, or a published name such as
+            ``hiera_base_16x224``.
 
     Raises:
         CheckpointError: the source is none of these, or it is damaged.
@@ -110,13 +88,13 @@ def read_trained(source: str | Path) -> Trained:
     if path.is_dir():
         if (path / JSON).exists():
             return _exported(path)
-        if is_transformers_folder(path):
-            return Trained(describe_transformers_folder(path), find_weights(path), path, {})
+        if saved := describe_saved_folder(path):
+            return Trained(saved, find_weights(path), path, {})
         if checkpoint := next((path / name for name in OF_RUN if (path / name).is_file()), None):
             return _of_run(checkpoint)
         raise CheckpointError(
             f"{path}: neither a run (there is no checkpoints/last.ckpt) nor an exported model "
-            f"(there is no {JSON})"
+            f"(there is no {JSON}, and no config.json of transformers or hiera-transformer)"
         )
     if path.name in (JSON, WEIGHTS) and path.with_name(JSON).exists():
         return _exported(path.parent)

@@ -6,16 +6,31 @@ from pathlib import Path
 from typing import Any
 
 from hiera_video.errors import CheckpointError
-from hiera_video.models.names import IMAGE_MEAN, IMAGE_STD, MODELS
-from hiera_video.weights.description import UNKNOWN, Description
+from hiera_video.models.architecture import block_shapes
+from hiera_video.models.names import nearest_name
+from hiera_video.weights.description import (
+    MOST_BLOCKS,
+    UNKNOWN,
+    Description,
+    from_record,
+    to_record,
+)
+from hiera_video.weights.image_processor import read_processing
 from hiera_video.weights.json_files import read_object
+from hiera_video.weights.restrictions import obstacle
+from hiera_video.weights.values import (
+    check_all,
+    is_count,
+    is_list,
+    is_positive,
+    is_text,
+)
 
-CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
-ARCHITECTURES = {  # transformers' classes, and the kind of model that each one is
-    "HieraForImageClassification": "classifier",
-    "HieraForPreTraining": "masked_autoencoder",
+CONFIG = "config.json"
+ARCHITECTURES = {  # transformers' class of each kind of model
+    "classifier": "HieraForImageClassification",
+    "masked_autoencoder": "HieraForPreTraining",
 }
-INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 # Our arguments of an encoder and of a decoder, and transformers' names for them.
 ENCODER = {
     "embed_dim": "embed_dim",
@@ -62,61 +77,41 @@ def hub_snapshot(name: str) -> Path | None:
     return snapshot if (snapshot / CONFIG).is_file() else None
 
 
-def is_transformers_folder(folder: Path) -> bool:
-    """Whether a folder holds a Hiera that ``save_pretrained`` wrote."""
-    try:
-        return read_object(folder / CONFIG).get("model_type") == "hiera"
-    except CheckpointError:
-        return False
+def is_transformers_config(config: Mapping[str, Any]) -> bool:
+    """Whether the object of a ``config.json`` is that of a Hiera that ``save_pretrained`` wrote."""
+    return config.get("model_type") == "hiera"
 
 
 def describe_transformers_folder(folder: Path) -> Description:
     """Describe the model of such a folder.
 
     Raises:
-        CheckpointError: a JSON file in it cannot be read, is of another kind of model, or lacks
-            something.
+        CheckpointError: one line: its ``config.json`` is of another kind of model, is incomplete or
+            has a wrong value, or is of a network that a Hiera as published cannot compute; or its
+            ``preprocessor_config.json`` prepares pictures as we cannot.
     """
-    config = read_object(folder / CONFIG)
-    listed = config.get("architectures")
-    names = [str(name) for name in (listed if isinstance(listed, list) else [listed])]
-    kind = next((ARCHITECTURES[name] for name in names if name in ARCHITECTURES), None)
-    if kind is None:
-        raise CheckpointError(
-            f"{folder}: {', '.join(names)} has no head that is known here; take "
-            f"{' or '.join(ARCHITECTURES)}, or task.init_from"
-        )
-    try:
-        return _described(kind, config, folder)
-    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-        files = f"{CONFIG} or {PROCESSOR}"
-        raise CheckpointError(f"{folder}: {files} is incomplete or wrong ({error!r})") from error
-
-
-def _described(kind: str, config: Mapping[str, Any], folder: Path) -> Description:
-    """The description, as far as its fields have the types that they should have."""
-    arguments = {ours: config[theirs] for ours, theirs in ENCODER.items()}
-    heads = config["num_heads"]
-    arguments |= {"input_size": _pair(config["image_size"]), "num_heads": heads[0]}
-    arguments["head_mul"] = heads[1] / heads[0] if len(heads) > 1 else 2.0
-    names: tuple[str, ...] = ()
+    file = folder / CONFIG
+    config = read_object(file)
+    kind = _kind(config, file)
+    arguments = encoder_arguments(config, file)
+    if arguments["in_chans"] != 3:
+        raise CheckpointError(f"{file}: num_channels is {arguments['in_chans']}; pictures have 3")
+    names: list[str] = []
     evaluation = {}
-    if kind == "classifier":
-        labels = config["id2label"]
-        names = tuple(str(labels[str(i)]) for i in range(len(labels)))
-        arguments["num_classes"] = len(names)
-    else:
-        arguments |= {ours: config[theirs] for ours, theirs in DECODER.items()}
-        normalized = config.get("normalize_pixel_loss", True)
-        arguments["target"] = "pixels_normalized" if normalized else "pixels"
-        evaluation = {"mask_ratio": config.get("mask_ratio", 0.6)}
-    clip, mean, std = _processing(folder, arguments["input_size"])
-    generic = all(name == f"LABEL_{i}" for i, name in enumerate(names))
-    return Description(
+    try:
+        if kind == "classifier":
+            names, arguments["num_classes"] = _classes(config)
+        else:
+            arguments |= _decoder(config)
+            evaluation = {"mask_ratio": config.get("mask_ratio", 0.6)}
+    except ValueError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    clip, mean, std = read_processing(folder, arguments["input_size"])
+    description = Description(
         kind=kind,
-        name=_name(arguments),
+        name=nearest_name(arguments["embed_dim"], arguments["stages"], axes=2),
         arguments=arguments,
-        class_names=() if generic else names,
+        class_names=tuple(names),
         clip=clip,
         mean=mean,
         std=std,
@@ -124,33 +119,138 @@ def _described(kind: str, config: Mapping[str, Any], folder: Path) -> Descriptio
         licence=UNKNOWN,
         evaluation=evaluation,
     )
+    return from_record(to_record(description), file)
 
 
-def _name(arguments: Mapping[str, Any]) -> str:
-    """The model whose widths and depths these are, or else any: the arguments say all."""
-    size = (arguments["embed_dim"], list(arguments["stages"]))
-    images = {name: m for name, m in MODELS.items() if len(m["input_size"]) == 2}
-    names = (n for n, m in images.items() if (m["embed_dim"], list(m["stages"])) == size)
-    return next(names, next(iter(images)))
+def encoder_arguments(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Our arguments of the encoder that a ``config.json`` describes, with its ``input_size``.
+
+    Args:
+        config: its object.
+        file: where it was read, for messages.
+
+    Raises:
+        CheckpointError: one line: a value is missing or wrong, or transformers' network computes
+            something else than ours with these arguments.
+    """
+    config = {"num_channels": 3, "hidden_act": "gelu", "layer_norm_eps": 1e-6, **config}
+    try:
+        _check_encoder(config)
+        heads = config["num_heads"][: len(config["depths"])]
+        size = config["image_size"]
+        arguments = {ours: config[theirs] for ours, theirs in ENCODER.items()}
+        arguments |= {
+            "input_size": [size, size] if is_count(size) else size,
+            "in_chans": config["num_channels"],
+            "num_heads": heads[0],
+            "head_mul": heads[1] / heads[0] if len(heads) > 1 else 2.0,
+        }
+        _check_network(arguments, heads)
+    except ValueError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    return arguments
 
 
-def _processing(folder: Path, input_size: list[int]) -> tuple[dict[str, Any], Any, Any]:
-    """How pictures are scaled and cropped, and the mean and deviation of the normalisation."""
-    content = read_object(folder / PROCESSOR) if (folder / PROCESSOR).is_file() else {}
-    size = content.get("size", {})  # earlier versions wrote the short side alone
-    edge = size if isinstance(size, int) else size.get("shortest_edge")
-    clip = {
-        "num_frames": 1,
-        "stride": 1,
-        "fps": 1,
-        "size": input_size,
-        "sampling": "clip",
-        "test_views": [1, 1],
-        "interpolation": INTERPOLATIONS.get(content.get("resample", 3), "bicubic"),
-        "eval_crop": min(1.0, max(input_size) / edge) if edge else 0.875,
+def _kind(config: Mapping[str, Any], file: Path) -> str:
+    stated: Any = config.get("architectures")
+    names = stated if is_list(stated, is_text) else []
+    kinds = [kind for kind, name in ARCHITECTURES.items() if name in names]
+    if len(kinds) == 1:
+        return kinds[0]
+    raise CheckpointError(
+        f"{file}: {' and '.join(names) or 'it'} has no head that is known here; take "
+        f"{' or '.join(ARCHITECTURES.values())}, or task.init_from"
+    )
+
+
+def _check_encoder(config: Mapping[str, Any]) -> None:
+    """Raise a ValueError that names the first value that is missing or wrong."""
+    names = ("image_size", "num_heads", *ENCODER.values())
+    if missing := [name for name in names if name not in config]:
+        raise ValueError(f"{missing[0]} is missing")
+    depths, pools, size = config["depths"], config["num_query_pool"], config["image_size"]
+    has_depths = is_list(depths, is_count) and 0 < sum(depths) <= MOST_BLOCKS
+    windowed, padding = config["masked_unit_attention"], config["patch_padding"]
+    few = f"a list of whole numbers above 0, together at most {MOST_BLOCKS}"
+    pair, pairs = "two whole numbers above 0", ("patch_size", "patch_stride")
+    pairs += ("query_stride", "masked_unit_size")
+    heads = "as many whole numbers above 0 as depths has"
+    requirements = {
+        "hidden_act": (config["hidden_act"] == "gelu", "gelu, as in Hiera"),
+        "layer_norm_eps": (config["layer_norm_eps"] == 1e-6, "1e-06, as in Hiera"),
+        "num_channels": (is_count(config["num_channels"]), "a whole number above 0"),
+        "image_size": (is_count(size) or is_list(size, is_count, 2), pair),
+        "embed_dim": (is_count(config["embed_dim"]), "a whole number above 0"),
+        "depths": (has_depths, few),
+        "num_heads": (is_list(config["num_heads"], is_count), heads),
+        "num_query_pool": (pools == 0 or is_count(pools), "a whole number"),
+        "masked_unit_attention": (is_list(windowed, _is_flag), "a list of true and false"),
+        "embed_dim_multiplier": (is_positive(config["embed_dim_multiplier"]), "a number above 0"),
+        "mlp_ratio": (is_positive(config["mlp_ratio"]), "a number above 0"),
+        "patch_padding": (is_list(padding, lambda n: n == 0 or is_count(n), 2), "two numbers"),
+        **{name: (is_list(config[name], is_count, 2), pair) for name in pairs},
     }
-    return clip, content.get("image_mean", IMAGE_MEAN), content.get("image_std", IMAGE_STD)
+    check_all(config, requirements)
+    if len(config["num_heads"]) < len(depths):
+        raise ValueError(f"num_heads must be {heads}, not {config['num_heads']}")
 
 
-def _pair(size: int | list[int]) -> list[int]:
-    return [size, size] if isinstance(size, int) else list(size)
+def _check_network(arguments: Mapping[str, Any], heads: list[int]) -> None:
+    """Raise a ValueError if transformers computes something else with these arguments.
+
+    Args:
+        arguments: ours.
+        heads: of each stage.
+    """
+    names = ("stages", "embed_dim", "num_heads", "q_pool", "q_stride", "mask_unit_attn")
+    blocks = block_shapes(**{name: arguments[name] for name in (*names, "dim_mul", "head_mul")})
+    ends = {block.stage: block for block in blocks}.values()
+    if [block.heads for block in ends] != heads:
+        raise ValueError(
+            f"num_heads {heads} must grow by one factor from stage to stage, as in Hiera"
+        )
+    names = ("stages", "q_pool", "q_stride", "mask_unit_size", "mask_unit_attn", "dim_mul")
+    words = obstacle(
+        **{name: arguments[name] for name in names},
+        dims=[block.dim_out for block in ends],
+        pools_less=True,
+    )
+    if words:
+        for ours, theirs in ENCODER.items():
+            words = words.replace(ours, theirs)
+        raise ValueError(f"transformers computes something else than a Hiera with {words}")
+
+
+def _classes(config: Mapping[str, Any]) -> tuple[list[str], int]:
+    """Names of the classes, none if they are transformers' generic ones, and their number."""
+    # Those that a configuration has by default are not saved.
+    labels: Any = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    names: list[Any] = (
+        [labels.get(str(i)) for i in range(len(labels))] if isinstance(labels, dict) else []
+    )
+    if not names or not is_text(*names):
+        raise ValueError('id2label must have a name for each class, by the numbers "0", "1", ...')
+    generic = all(name == f"LABEL_{i}" for i, name in enumerate(names))
+    return [] if generic else names, len(names)
+
+
+def _decoder(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Our arguments of the decoder."""
+    for name in ("query_stride", "patch_stride"):
+        height, width = config[name]
+        if height != width:
+            raise ValueError(
+                f"transformers' decoder computes something else with {name} [{height}, {width}]"
+            )
+    requirements = {
+        name: (is_count(config.get(name)), "a whole number above 0") for name in DECODER.values()
+    }
+    check_all({name: config.get(name) for name in requirements}, requirements)
+    normalized = config.get("normalize_pixel_loss", True)
+    return {ours: config[theirs] for ours, theirs in DECODER.items()} | {
+        "target": "pixels_normalized" if normalized else "pixels"
+    }
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)

@@ -11,7 +11,7 @@ import torch
 from hiera_video import cli, create_mae, create_model
 from hiera_video.weights.description import Description, read_description
 from hiera_video.weights.portable import write_model
-from hiera_video.weights.trained import PUBLISHED_PICTURE
+from hiera_video.weights.published import PUBLISHED_PICTURE
 from tests.hub_server import TOKEN, hub_server
 from tests.trained_models import write_mae_run, write_run
 
@@ -121,7 +121,10 @@ def test_a_public_model_has_a_licence(hub, command, run, tmp_path):
     assert "## Licence\n\napache-2.0." in card
     # Weights that start from these have it, too.
     code, text = command("hub", "push", "model", "me/other", "--license", "mit")
-    assert (code, "cannot be mit: the weights inherit apache-2.0" in text) == (2, True)
+    assert (
+        code,
+        "cannot be mit: by model.json the weights have apache-2.0" in text,
+    ) == (2, True)
     code, text = command("hub", "push", "run", "me/model")
     assert (code, "me/model is public; push with --public if" in text) == (2, True)
     assert command("hub", "push", "run", "me/private")[0] == 0
@@ -132,7 +135,7 @@ def test_a_public_model_has_a_licence(hub, command, run, tmp_path):
 def test_the_licence_of_the_first_weights_stays(hub, command, tmp_path):
     write_run(tmp_path / "run", init_from="hiera_base_16x224")
     code, text = command("hub", "push", "run", "me/model", "--public", "--license", "mit")
-    assert (code, "the weights inherit CC-BY-NC-4.0" in text) == (2, True)
+    assert (code, "the weights have CC-BY-NC-4.0" in text) == (2, True)
     code, text = command("hub", "push", "run", "me/model", "--public")
     assert (code, "CC-BY-NC-4.0, not for commercial use" in text) == (0, True), text
     # A card that was edited must say so.

@@ -14,7 +14,7 @@ from hiera_video.models.complexity import complexity, complexity_table
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.names import CHECKPOINTS, MODELS, list_models
-from hiera_video.models.zoo import create_detector, create_mae, create_model
+from hiera_video.models.zoo import create_detector, create_mae, create_mask_rcnn, create_model
 from tests.models.reference import make_video
 
 # Millions of parameters and giga multiply-adds as printed in tables 2 and 4 of the paper.
@@ -59,6 +59,24 @@ def test_names():
 def test_unknown_name_is_answered_with_the_nearest(create, name, nearest):
     with pytest.raises(ValueError, match=f"no model '{name}'; did you mean .*{nearest}"):
         create(name)
+
+
+@pytest.mark.parametrize(
+    ("create", "arguments", "message"),
+    [
+        (create_model, {"num_classes": 10.0}, "num_classes must be a whole number, not 10.0"),
+        (create_model, {"embed_dim": "96"}, "embed_dim must be a whole number, not '96'"),
+        (create_model, {"input_size": 224}, r"input_size must be \(height, width\) or .* not 224"),
+        (create_mask_rcnn, {"num_classes": 8.0}, "num_classes must be a whole number, not 8.0"),
+        (create_mae, {"decoder_depth": 1.5}, "decoder_depth must be a whole number, not 1.5"),
+        (create_model, {"pretrained": True}, r"load_weights\(model, NAME\) then reads published"),
+        (create_mae, {"num_classes": 10}, "num_classes: a masked autoencoder has no classifier"),
+        (create_mae, {"head_dropout": 0.5}, "head_dropout: a masked autoencoder has no classifier"),
+    ],
+)
+def test_arguments_of_wrong_types_and_without_effect(create, arguments, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        create("hiera_tiny_224", **arguments)
 
 
 def test_overrides():

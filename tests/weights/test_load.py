@@ -5,6 +5,7 @@ import urllib.error
 import urllib.request
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -102,8 +103,9 @@ def test_head_of_other_classes_is_new(files, capsys):
 
 @pytest.mark.parametrize(
     "form",
-    ["bare", "state_dict", "lightning", "compiled", "safetensors", "parallel", "parallel compiled"],
-)
+    ["bare", "state_dict", "lightning", "compiled", "safetensors", "parallel", "parallel compiled",
+     "model_state_dict", "sharded", "checkpointed"],
+)  # fmt: skip
 def test_forms_of_files(files, tmp_path, form):
     state = weights(files / "classifier.pth")
     path = tmp_path / {"safetensors": "w.safetensors", "bare": "w.pth"}.get(form, "w.ckpt")
@@ -114,8 +116,13 @@ def test_forms_of_files(files, tmp_path, form):
     elif form.startswith("parallel"):
         prefix = "module._orig_mod." if "compiled" in form else "module."
         torch.save({"model": {prefix + key: value for key, value in state.items()}}, path)
-    elif form == "state_dict":
-        torch.save({"state_dict": state, "epoch": 3}, path)
+    elif form.endswith("state_dict"):
+        torch.save({form: state, "epoch": 3}, path)
+    elif form == "sharded":
+        torch.save({f"_fsdp_wrapped_module.{name}": value for name, value in state.items()}, path)
+    elif form == "checkpointed":
+        inner = "blocks.1._checkpoint_wrapped_module."
+        torch.save({n.replace("blocks.1.", inner): value for n, value in state.items()}, path)
     else:
         prefix = "model." if form == "lightning" else "model._orig_mod."
         task = {prefix + key: value for key, value in state.items()}
@@ -124,6 +131,36 @@ def test_forms_of_files(files, tmp_path, form):
     model = new_model()
     load_weights(model, str(path))
     assert_equal(model, state)
+
+
+def test_a_compiled_model_is_loaded(files):
+    model = new_model()
+    load_weights(torch.compile(model, backend="eager"), files / "classifier.pth", quiet=True)
+    assert_equal(model, weights(files / "classifier.pth"))
+
+
+def test_tensors_beside_the_network_are_reported(files, tmp_path, capsys):
+    state = {f"model.{name}": value for name, value in weights(files / "classifier.pth").items()}
+    more = {"fc.weight": torch.ones(2), "fc.bias": torch.ones(2), "n_averaged": torch.tensor(3)}
+    teacher = {"a": torch.ones(1), "b": torch.ones(1)}
+    torch.save({"state_dict": {**state, **more}, "teacher": teacher}, tmp_path / "w.ckpt")
+    report = load_weights(new_model(), tmp_path / "w.ckpt")
+    assert report.unexpected == ["fc.weight", "fc.bias"]
+    out = capsys.readouterr().out
+    assert "left out fc.weight, fc.bias" in out
+    assert "other weights in the file are not read: teacher" in out
+
+
+@pytest.mark.parametrize("module", ["ema_model.module.", "model_ema.", "ema_model."])
+def test_an_average_beside_the_trained_weights(files, tmp_path, module, capsys):
+    average = weights(files / "classifier.pth")
+    content = {f"model.{name}": torch.zeros_like(value) for name, value in average.items()}
+    content |= {module + name: value for name, value in average.items()}
+    torch.save({"state_dict": content, "epoch": 1}, tmp_path / "w.ckpt")
+    model = new_model()
+    assert load_weights(model, tmp_path / "w.ckpt").unexpected == []
+    assert_equal(model, average)
+    assert f"the average of a training ({module.split('.')[0]})" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -189,12 +226,19 @@ def test_files_that_are_none(files, tmp_path):
     torch.save({"model_state": {"a": NotPlain()}}, tmp_path / "object.pth")
     torch.save(torch.ones(3), tmp_path / "tensor.pth")
     torch.save({"state_dict": {}, "epoch": 1}, tmp_path / "nothing.ckpt")
+    torch.save({"net": weights(files / "classifier.pth"), "epoch": 1}, tmp_path / "net.ckpt")
+    torch.save({"model": {}, "best": np.float64(1)}, tmp_path / "numpy.pth")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "model.safetensors.index.json").write_text("{}")
     expected = {
         "cut.pth": "damaged",
         "cut.safetensors": "damaged",
         "empty.pth": "damaged",
         "text.ckpt": "damaged",
-        "object.pth": "objects other than tensors",
+        "object.pth": r"objects other than tensors and plain values .*NotPlain.; save model.state",
+        "numpy.pth": r"other than tensors and plain values \(numpy.*scalar\)",
+        "net.ckpt": "holds no weights by a key that is known here; further keys hold some: net$",
+        "folder": "weights in several files; save them in one",
         "tensor.pth": "holds a Tensor, not",
         "nothing.ckpt": "holds no weights",
         "absent.pth": "no such file",
@@ -431,7 +475,7 @@ def test_what_is_infinite_in_the_models_own_type_is_refused(files, tmp_path):
         load_weights(tiny_model().half(), tmp_path / "large.pth")
 
 
-@pytest.mark.parametrize("key", ["state_dict_ema", "model_ema"])
+@pytest.mark.parametrize("key", ["state_dict_ema", "model_ema", "ema", "ema_state_dict"])
 def test_average_of_timms_training(files, tmp_path, key, capsys):
     average = weights(files / "classifier.pth")
     trained = {name: torch.zeros_like(value) for name, value in average.items()}
@@ -497,8 +541,32 @@ def test_image_autoencoder_becomes_a_video_classifier_of_another_size(tmp_path, 
     images = load_weights(image_model(), tmp_path / "mae.pth")
     assert "mask_token" in report.unexpected
     assert report.unexpected == images.unexpected
-    with pytest.raises(CheckpointError, match="missing: mask_token"):
-        load_weights(tiny_mae(), tmp_path / "mae.pth", inflate=True)
+
+
+def test_image_autoencoder_becomes_a_video_autoencoder_with_a_new_decoder(tmp_path, capsys):
+    small = {key: TINY[key] for key in ("embed_dim", "num_heads", "stages")}
+    image = create_mae("hiera_tiny_224", **small, **DECODER, input_size=(64, 64))
+    randomize(image)
+    torch.save(image.state_dict(), tmp_path / "mae.pth")
+    video = create_mae(NAME, **TINY, **DECODER)
+    before = copy.deepcopy(video.state_dict())
+    report = load_weights(video, tmp_path / "mae.pth", inflate=True)
+    assert torch.equal(video.encoder_norm.weight, image.encoder_norm.weight)
+    assert set(report.missing) == {
+        n for n in before if n.startswith(("decoder_", "mask_token", "multi_scale"))
+    }
+    assert all(torch.equal(video.state_dict()[name], before[name]) for name in report.missing)
+    assert f"new decoder, {len(report.missing)} tensors" in capsys.readouterr().out
+
+
+def test_a_head_that_was_not_asked_for(files, tmp_path, capsys):
+    load_weights(new_model(), files / "classifier.pth", head=False)
+    out = capsys.readouterr().out
+    assert "new head: head=False" in out
+    assert "none for these classes" not in out
+    torch.save({"norm.bias": torch.ones(128)}, tmp_path / "one.pth")
+    load_weights(new_model(), tmp_path / "one.pth", strict=False)
+    assert "loaded 1 tensor\n" in capsys.readouterr().out
 
 
 def test_images_and_videos_are_not_mixed_up(tmp_path):

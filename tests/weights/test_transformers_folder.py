@@ -8,17 +8,57 @@ import torch
 from PIL import Image
 from transformers import HieraConfig, HieraForImageClassification, HieraForPreTraining, HieraModel
 
-from hiera_video import create_model, load, load_weights
+from hiera_video import create_mae, create_model, load, load_weights
 from hiera_video.errors import CheckpointError
 from hiera_video.predicting.autoencoder import Reconstructor
 from hiera_video.weights import read_trained
+from tests.models.foreign import randomize_transformers
+from tests.models.reference import difference, make_video
 
+# What transformers computes from these, no Hiera of ours does.
+OTHER_NETWORKS = {
+    "heads": ({"num_heads": [2, 2, 4, 8]}, "num_heads .2, 2, 4, 8. must grow by one factor"),
+    "windows": (
+        {"masked_unit_attention": [True, False, True, False]},
+        "something else than a Hiera with masked_unit_attention .True, False, True, False.",
+    ),
+    "units": (
+        {"depths": [1, 1, 1], "num_query_pool": 2, "masked_unit_attention": [True, True, False]},
+        r"masked_unit_size \(8, 8\), not \(4, 4\)",
+    ),
+    "pooling": (
+        {"num_query_pool": 1, "masked_unit_attention": [True, True, False, False]},
+        "num_query_pool 1 with masked_unit_attention",
+    ),
+    "activation": ({"hidden_act": "relu"}, "hidden_act must be gelu, as in Hiera, not 'relu'"),
+    "norm": ({"layer_norm_eps": 0.01}, "layer_norm_eps must be 1e-06, as in Hiera, not 0.01"),
+}
+WRONG = [
+    ({"depths": [1, 1, 20000, 1]}, "depths must be a list .* together at most 1000"),
+    ({"depths": "x"}, "depths must be a list"),
+    ({"embed_dim": -16}, "embed_dim must be a whole number above 0, not -16"),
+    ({"num_heads": [5, 10, 20, 40]}, "16 channels do not divide into 5 heads"),
+    ({"num_heads": [0, 2, 4, 8]}, "num_heads must be"),
+    ({"num_heads": [1, 2]}, "num_heads must be as many"),
+    ({"num_heads": []}, "num_heads must be as many"),
+    ({"image_size": "224"}, "image_size must be two whole numbers above 0, not '224'"),
+    ({"image_size": [65, 64]}, "height 65 must be a multiple of 32"),
+    ({"patch_padding": None}, "patch_padding must be two numbers, not None"),
+    ({"num_channels": 1}, "num_channels is 1; pictures have 3"),
+    ({"id2label": ["a", "b"]}, "id2label must have a name for each class"),
+    ({"id2label": {"0": "a", "2": "b"}}, "id2label must have a name for each class"),
+    ({"id2label": {"0": 0, "1": 1, "2": 2}}, "id2label must have a name for each class"),
+    ({"id2label": {str(i): f"l{i}" for i in range(7)}}, "head.projection.weight"),
+    ({"architectures": ["A", "B"]}, "A and B has no head that is known here"),
+    ({"architectures": None}, "it has no head that is known here"),
+    ({"architectures": 5}, "it has no head that is known here"),
+]
 SMALL = {"embed_dim": 16, "num_heads": [1, 2, 4, 8], "depths": [1, 1, 1, 1]}
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
 
 
 def config(**more):
-    return HieraConfig(image_size=[64, 64], id2label=NAMES, **{**SMALL, **more})
+    return HieraConfig(id2label=NAMES, **{"image_size": [64, 64], **SMALL, **more})
 
 
 @pytest.fixture
@@ -76,54 +116,19 @@ def test_a_saved_autoencoder_reconstructs(tmp_path, picture):
     assert model.reconstruct(picture).rows.shape == (4, 1, 64, 64, 3)
 
 
-@pytest.fixture
-def saved(cached, tmp_path):
-    """Change a file of the folder that is in the cache; None takes a key away."""
+def test_files_of_earlier_versions(cached, tmp_path):
     folder = tmp_path / "models--facebook--hiera-small-hf/snapshots/abc"
-
-    def change(file, **values):
-        content = {**json.loads((folder / file).read_text()), **values}
-        content = {key: value for key, value in content.items() if value is not None}
-        (folder / file).write_text(json.dumps(content))
-        return folder
-
-    return change
-
-
-def test_files_of_earlier_versions(saved):
-    saved("config.json", architectures=["HieraModel", "HieraForImageClassification"])
-    description = read_trained(saved("preprocessor_config.json", size=128)).description
+    changes = {
+        "config.json": {"architectures": ["HieraModel", "HieraForImageClassification"]},
+        "preprocessor_config.json": {"size": 128},
+    }
+    for name, change in changes.items():
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**content, **change}))
+    description = read_trained(folder).description
     assert description.kind == "classifier"
     assert description.clip is not None
     assert description.clip["eval_crop"] == 0.5
-
-
-@pytest.mark.parametrize(
-    ("file", "wrong"),
-    [
-        ("config.json", {"num_heads": [0, 2]}),
-        ("config.json", {"num_heads": 3}),
-        ("config.json", {"depths": 3}),
-        ("config.json", {"id2label": ["a"]}),
-        ("config.json", {"embed_dim": None}),
-        ("preprocessor_config.json", {"size": [64]}),
-    ],
-)
-def test_a_wrong_file_is_one_line(saved, file, wrong):
-    folder = saved(file, **wrong)
-    with pytest.raises(CheckpointError, match=r"config\.json is incomplete or wrong"):
-        read_trained(folder)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("[" * 100_000, "not valid JSON"), ("[]", "not an object of JSON")],
-)
-def test_an_unreadable_file_is_one_line(saved, text, message):
-    folder = saved("config.json")
-    (folder / "preprocessor_config.json").write_text(text)
-    with pytest.raises(CheckpointError, match=message):
-        read_trained(folder)
 
 
 def test_what_has_no_head_and_what_is_not_there_say_so(tmp_path, monkeypatch):
@@ -133,3 +138,90 @@ def test_what_has_no_head_and_what_is_not_there_say_so(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "none"))
     with pytest.raises(CheckpointError, match="no such run, file or published model"):
         load("facebook/hiera-small-hf")
+
+
+def saved(folder, model_class=HieraForImageClassification, **changes):
+    """A folder with a model of transformers, all of whose parts matter, and the model."""
+    model = model_class(config(**{"embed_dim": 48, **changes})).eval()
+    randomize_transformers(model)
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("case", OTHER_NETWORKS)
+def test_another_network_is_refused(case, tmp_path):
+    changes, message = OTHER_NETWORKS[case]
+    saved(tmp_path, **changes)
+    with pytest.raises(CheckpointError, match=f"config.json: .*{message}"):
+        load(tmp_path, "cpu")
+    stages = changes.get("depths", SMALL["depths"])
+    model = create_model("hiera_tiny_224", embed_dim=48, stages=stages, input_size=(64, 64),
+                         num_classes=3, q_pool=min(3, len(stages) - 1))  # fmt: skip
+    with pytest.raises(CheckpointError, match=f"config.json: .*{message}"):
+        load_weights(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"num_heads": [1, 3, 9, 27], "embed_dim": 54},
+        {"num_query_pool": 2},
+        {"depths": [1, 1, 1], "num_heads": [1, 2, 4], "num_query_pool": 2,
+         "masked_unit_size": [4, 4]},
+        {"image_size": [64, 96], "num_query_pool": 1,
+         "masked_unit_attention": [True, False, False, False]},
+    ],
+)  # fmt: skip
+def test_what_is_read_computes_the_same(changes, tmp_path):
+    theirs = saved(tmp_path, **changes)
+    ours = load(tmp_path, "cpu").model
+    with torch.no_grad():
+        video = make_video(ours, 2)
+        assert difference(ours(video), theirs(video).logits) < 1e-5
+
+
+def test_weights_of_other_heads_are_refused(tmp_path):
+    saved(tmp_path, num_heads=[2, 4, 8, 16])
+    small = {"embed_dim": 48, "stages": (1, 1, 1, 1), "input_size": (64, 64), "num_classes": 3}
+    message = (
+        r"stages have \[2, 4, 8, 16\] attention heads, and those of the model have \[1, 2, 4, 8\]"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(create_model("hiera_tiny_224", **small), tmp_path)
+    load_weights(create_model("hiera_tiny_224", **small, num_heads=2), tmp_path, quiet=True)
+    load_weights(create_model("hiera_tiny_224", **small), tmp_path, strict=False, quiet=True)
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG)
+def test_wrong_values_are_one_line(changes, message, tmp_path):
+    saved(tmp_path, embed_dim=16)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    with pytest.raises(CheckpointError, match=message) as error:
+        load(tmp_path, "cpu")
+    assert "\n" not in str(error.value)
+    assert "model.json" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[1]", "{"])
+def test_a_file_that_is_no_object_is_one_line(text, tmp_path):
+    saved(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match="config.json: not "):
+        load(tmp_path, "cpu")
+
+
+def test_two_classes_without_names(tmp_path):
+    model = HieraForImageClassification(HieraConfig(image_size=[64, 64], num_labels=2, **SMALL))
+    model.save_pretrained(tmp_path)
+    assert "id2label" not in json.loads((tmp_path / "config.json").read_text())
+    assert load(tmp_path, "cpu").class_names == ("0", "1")
+
+
+def test_a_folder_is_a_model_to_train_from(tmp_path):
+    theirs = saved(tmp_path)
+    model = create_model(tmp_path, drop_path_rate=0.1)
+    assert torch.equal(model.head.projection.weight, theirs.classifier.weight)
+    with pytest.raises(CheckpointError, match="holds a classifier; use create_model"):
+        create_mae(tmp_path)

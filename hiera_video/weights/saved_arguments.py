@@ -1,0 +1,96 @@
+"""What a file of weights, or a file beside it, says about the network that they belong to."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from hiera_video.errors import CheckpointError
+from hiera_video.models.names import CHECKPOINTS, MODELS
+from hiera_video.weights.description import JSON
+from hiera_video.weights.files import IN_FOLDER
+from hiera_video.weights.json_files import read_object
+from hiera_video.weights.saved_folder import saved_encoder
+from hiera_video.weights.transformers_folder import CONFIG
+from hiera_video.weights.values import is_count, is_list, is_positive
+
+
+def saved_arguments(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Arguments of the network whose weights a file holds, as far as they are known.
+
+    They are known for checkpoints of runs, for published files by their names, and where a JSON
+    file lies beside the weights: in exports, and in what transformers, timm and hiera-transformer
+    save. Weights do not need them, so values that are none of ours are left to the caller.
+
+    Args:
+        checkpoint: what `read_checkpoint` returned.
+        path: of its file.
+
+    Raises:
+        CheckpointError: one line: a network of transformers or hiera-transformer that a Hiera
+            cannot compute.
+    """
+    config = _dict(checkpoint.get("config"))
+    if arguments := _named(_dict(config.get("model"))):
+        return arguments
+    if path.stem in CHECKPOINTS:
+        return _named({"name": path.stem.removeprefix("mae_")})
+    if path.name not in IN_FOLDER:
+        return {}
+    export = _object(path.with_name(JSON))
+    if arguments := _named({"name": export.get("name"), **_dict(export.get("arguments"))}):
+        return arguments
+    if arguments := saved_encoder(path.parent):
+        return arguments
+    foreign = _object(path.with_name(CONFIG))  # of timm, or of another model of transformers
+    arguments = _dict(foreign.get("model_args"))
+    return {**arguments, "input_size": foreign.get("image_size") or arguments.get("img_size")}
+
+
+def input_size(arguments: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Input size among such arguments: ``(H, W)`` or ``(T, H, W)`` in pixels; None if unknown."""
+    value = arguments.get("input_size")
+    if isinstance(value, tuple | list) and len(value) in (2, 3):
+        return tuple(value) if all(type(n) is int and n > 0 for n in value) else None
+    return None
+
+
+def refuse_other_heads(arguments: Mapping[str, Any], model: nn.Module) -> None:
+    """Raise a ValueError if the weights belong to other attention heads, which no shape shows.
+
+    Args:
+        arguments: of their network, as far as they are known.
+        model: a `Hiera` that they are for.
+    """
+    first, factor = arguments.get("num_heads"), arguments.get("head_mul", 2.0)
+    if not is_count(first) or not is_positive(factor):
+        return
+    blocks: Any = model.blocks
+    own = [blocks[end].attn.heads for end in cast(list[int], model.stage_ends)]
+    heads = [first]
+    while len(heads) < len(own):
+        heads.append(int(heads[-1] * factor))
+    if heads != own:
+        raise ValueError(
+            f"is of a network whose stages have {heads} attention heads, and those of the model "
+            f"have {own}; set num_heads and head_mul"
+        )
+
+
+def _named(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments, with those that their ``name`` stands for; empty if they are of no model."""
+    named = MODELS.get(str(arguments.get("name")), {})
+    return {**named, **arguments} if named or is_list(arguments.get("input_size"), is_count) else {}
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if it cannot be read, as weights do not need it."""
+    try:
+        return read_object(path)
+    except CheckpointError:
+        return {}
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
