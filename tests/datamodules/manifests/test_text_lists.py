@@ -212,7 +212,11 @@ def test_the_labels_of_another_split_mean_the_same(tmp_path, labels, names, ids)
         ([1, 3], "xyz", r"row 2: label '3' is not one of the 3 known classes \(x, y, z\) or their"),
         (["walk"], ["Swim", "Walk"], r"row 1: label 'walk' is not one .*; did you mean Walk\?$"),
         (["x", "0"], "xy", "row 2: label '0' is not one of the 2"),
-        (["fly"], "abcdefg", r"row 1: label 'fly' is not one of the 7 .*\(a, b, c, d, e and 2 more\)"),
+        (
+            ["fly"],
+            "abcdefg",
+            r"row 1: label 'fly' is not one of the 7 .*\(a, b, c, d, e and 2 more\)",
+        ),
     ],
 )
 def test_a_label_of_no_class_names_the_row(tmp_path, labels, names, message):
