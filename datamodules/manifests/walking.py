@@ -2,13 +2,10 @@
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from datamodules.errors import DatasetError
 from datamodules.suffixes import PICTURES, VIDEOS, Media
-from datamodules.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -41,20 +38,11 @@ def media_of_folder(folder: Path) -> Media:
     """What a folder is taken to hold: PICTURES if some but no video lies below it, else VIDEOS.
 
     Beside pictures, animated ones (``.gif``) are not taken for videos.
-
-    Raises:
-        DatasetError: there are both.
     """
-    counts = Counter(os.path.splitext(path)[1].lower() for path in walk_files(folder))
-    videos, pictures = (
-        sum(counts[suffix] for suffix in media.suffixes - {".gif"}) for media in (VIDEOS, PICTURES)
-    )
-    if videos and pictures:
-        raise DatasetError(
-            f"{folder}: holds {counted(videos, 'videos')} and {counted(pictures, 'images')}; put "
-            "one kind into another folder, or name a list of the files"
-        )
-    return PICTURES if pictures else VIDEOS
+    suffixes = {os.path.splitext(path)[1].lower() for path in walk_files(folder)}
+    if suffixes & (VIDEOS.suffixes - {".gif"}):
+        return VIDEOS
+    return PICTURES if suffixes & (PICTURES.suffixes - {".gif"}) else VIDEOS
 
 
 def walk_files(folder: str | Path) -> Iterator[str]:
