@@ -38,7 +38,7 @@ class _TellsOnce(logging.StreamHandler):
                 os.close(nowhere)
         if not self.told:
             self.told = True
-            rest = "no more lines go there" if gone else "its lines wait until there is room"
+            rest = "no more lines go there" if gone else "its lines wait until they can be written"
             log.warning(f"{self.name_of_stream}: {error.strerror}; {rest}")
 
 

@@ -47,7 +47,7 @@ def test_lines_wait_for_a_full_disk(log, caplog, capfd, tmp_path):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         log.info(f"d{n}")
-    warning = f"{file}: File too large; its lines wait until there is room"
+    warning = f"{file}: File too large; its lines wait until they can be written"
     first = ["b0", warning, "c0", "d0"]
     assert file.read_text().splitlines() == ["a", *first, "b1", warning, "c1", "d1"]
     assert lines(caplog).count(warning) == 2
