@@ -193,9 +193,10 @@ class Workers:
 
     def _work(self, pipe: Connection, worker: int, first: int, parent: int) -> None:
         """What a worker does: make every n-th item, beginning with item ``first``."""
-        # A scheduler or Ctrl-C signals all processes at once; the parent ends the workers itself.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A scheduler, Ctrl-C or a terminal that closes signals all processes at once; the parent
+        # ends the workers itself.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         torch.set_num_threads(1)  # the parent's thread pool did not survive the fork
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
         last, slot = -1, -1  # the last batch whose slot is known, and the slot

@@ -61,7 +61,7 @@ class Hyperparameters(Callback):
         for logger in showing(trainer.loggers):
             if not isinstance(logger, TensorBoardLogger):
                 logger.log_metrics(metrics, trainer.global_step)
-            elif isinstance(logger.experiment, SummaryWriter):  # else `Curves` has given up
+            else:
                 folder = Path(logger.log_dir, FINAL)
                 _write(folder, self.values, metrics, trainer.global_step)
 

@@ -3,14 +3,15 @@
 import csv
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.loggers.logger import DummyLogger, Logger
+from lightning.pytorch.loggers.logger import Logger
 
 from datamodules.files import atomic_file
 
@@ -18,28 +19,59 @@ log = logging.getLogger(__name__)
 
 
 class Curves(TensorBoardLogger):
-    """TensorBoard's files; if they cannot be written, the run goes on without them."""
+    """TensorBoard's files; while they cannot be written, the run goes on without them.
+
+    Points that are logged then are lost. Once there is room, the curves go on in a file of their
+    own, which TensorBoard shows together with the earlier ones.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._told = False
+        if not isinstance(threading.excepthook, _WithoutWriters):
+            threading.excepthook = _WithoutWriters(threading.excepthook)
 
     def log_metrics(self, *args: Any, **kwargs: Any) -> None:
         """Add points to curves."""
-        with self._given_up_on_failure():
+        with self._begun_again_after_failure():
             super().log_metrics(*args, **kwargs)
+            self._told = False
 
     def finalize(self, status: str) -> None:
         """Write what is not written yet."""
-        with self._given_up_on_failure():
+        with self._begun_again_after_failure():
             super().finalize(status)
 
     @contextmanager
-    def _given_up_on_failure(self) -> Iterator[None]:
+    def _begun_again_after_failure(self) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError) as error:  # Lightning turns the one into the other
             cause = error if isinstance(error, OSError) else error.__cause__
             if not isinstance(cause, OSError):
                 raise
-            log.warning(f"{self.log_dir}: {cause.strerror}; TensorBoard's curves end here")
-            self._experiment: Any = DummyLogger().experiment
+            self._experiment: Any = None  # its thread has ended; the next point makes another
+            for file in Path(self.log_dir).glob("events.*"):
+                if not file.stat().st_size:  # made while the disk was full
+                    file.unlink()
+            if not self._told:
+                self._told = True
+                log.warning(
+                    f"{self.log_dir}: {cause.strerror}; points of TensorBoard's curves are lost "
+                    "until they can be written"
+                )
+
+
+class _WithoutWriters:
+    """What Python does with the error of a thread, but not with those that `Curves` tells of."""
+
+    def __init__(self, earlier: Callable[[threading.ExceptHookArgs], Any]) -> None:
+        self.earlier = earlier
+
+    def __call__(self, error: threading.ExceptHookArgs) -> None:
+        is_writer = type(error.thread).__module__.startswith("tensorboard.")
+        if not (is_writer and isinstance(error.exc_value, OSError)):
+            self.earlier(error)
 
 
 class MetricsFile(Logger):

@@ -9,17 +9,20 @@ from pathlib import Path
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 from PIL import Image
-from torch.utils.tensorboard.writer import SummaryWriter
 
 log = logging.getLogger(__name__)
 
-SHOW_PICTURES = (TensorBoardLogger, WandbLogger, MLFlowLogger)
+SHOW_PICTURES = {
+    TensorBoardLogger: "TensorBoard",
+    WandbLogger: "Weights & Biases",
+    MLFlowLogger: "MLflow",
+}
 COLOURS = 256  # of a still picture; those painted here have no more
 
 
 def showing(loggers: Iterable[Logger]) -> list[Logger]:
     """Those loggers that show pictures; a file of numbers does not."""
-    return [logger for logger in loggers if isinstance(logger, SHOW_PICTURES)]
+    return [logger for logger in loggers if isinstance(logger, tuple(SHOW_PICTURES))]
 
 
 def log_picture(
@@ -47,7 +50,9 @@ def log_picture(
             elif isinstance(logger, MLFlowLogger):
                 _to_mlflow(logger, name, file, step)
         except Exception as error:  # each service has errors of its own
-            log.warning(f"{name} at step {step} is not in {type(logger).__name__}: {error}")
+            place = next(SHOW_PICTURES[kind] for kind in SHOW_PICTURES if isinstance(logger, kind))
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            log.warning(f"the picture {name} of step {step} is not in {place}: {reason}")
 
 
 def _png(picture: Image.Image) -> bytes:
@@ -64,14 +69,11 @@ def _to_tensorboard(logger: TensorBoardLogger, name: str, file: bytes, step: int
     """Write the file as it is; `SummaryWriter.add_video` would need MoviePy to make a GIF."""
     from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore
 
-    writer = logger.experiment
-    if not isinstance(writer, SummaryWriter):  # `Curves` has given up
-        return
     with Image.open(io.BytesIO(file)) as opened:
         width, height = opened.size
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=file)
     value = Summary.Value(tag=name, image=image)
-    writer._get_file_writer().add_summary(Summary(value=[value]), step)
+    logger.experiment._get_file_writer().add_summary(Summary(value=[value]), step)
 
 
 def _to_wandb(logger: WandbLogger, name: str, file: bytes, step: int, caption: str) -> None:

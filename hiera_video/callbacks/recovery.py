@@ -32,9 +32,10 @@ from hiera_video.tasks.protocols import data_of
 class SaveOnSigterm(Callback):
     """Stop all ranks after the same batch when a signal comes; save ``last.ckpt``.
 
-    The signals are SIGTERM, SIGUSR1 (with which SLURM can warn of its time limit, or of preemption)
-    and Ctrl-C; and SIGUSR2, for submitit, whose own handler would end the job at once: the run
-    calls it when all is saved.
+    The signals are SIGTERM, SIGUSR1 (with which SLURM can warn of its time limit, or of
+    preemption), and, unless they are ignored, Ctrl-C and SIGHUP (the terminal is gone; nohup has it
+    ignored); and SIGUSR2, for submitit, whose own handler would end the job at once: the run calls
+    it when all is saved.
 
     Lightning's own handler starts a collective within the signal, wherever the ranks are, and often
     hangs. Here the first rank notes the signal, and the others learn of it at the end of a batch.
@@ -63,8 +64,10 @@ class SaveOnSigterm(Callback):
         """Replace the handlers; Lightning restores that of SIGTERM at the end."""
         self.received, self._speaks = 0, trainer.is_global_zero
         signal.signal(signal.SIGTERM, self._note)
-        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-            if signal.getsignal(number) is not None:  # else a library in C has it
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            handler = signal.getsignal(number)
+            ignored = handler is signal.SIG_IGN and number in (signal.SIGINT, signal.SIGHUP)
+            if handler is not None and not ignored:  # None: a library in C has it
                 self._before[number] = signal.signal(number, self._note)
         if trainer.world_size > 1:  # on the CPU, so that no step waits for a GPU
             timeout = timeout_of(trainer)

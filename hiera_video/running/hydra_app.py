@@ -28,7 +28,8 @@ from hiera_video.running.folders import (
     remove_failed_start,
 )
 from hiera_video.running.lasting import lasting_imports
-from hiera_video.running.sweeps import Job, recorded, report
+from hiera_video.running.quoting import without_sweeps
+from hiera_video.running.sweeps import Job, OtherListError, recorded, report
 from hiera_video.running.usage_errors import explained
 from hiera_video.running.words import HydraCall
 
@@ -198,7 +199,7 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
         with lasting_imports():
             from hiera_video.running.run import run  # imports torch and Lightning: only now
 
-        with _record(hydra_config) as job, explained(call):
+        with _record(call, hydra_config) as job, explained(call):
             score = run(config)
             if score is not None:
                 job.metric, job.mode, job.value = score
@@ -206,7 +207,7 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
     except BaseException as error:
         _remove_if_nothing_done(Path(run_dir))
         if isinstance(error, UserError):
-            if not _goes_on(hydra_config):
+            if not _goes_on(hydra_config, error):
                 raise _ThroughHydra(error) from error
             log.error(f"job {hydra_config.job.num} failed: {error}")
             raise UsageError(str(error), error.exit_code) from error  # which can be pickled
@@ -224,26 +225,29 @@ def _be_queued_again(config: DictConfig, words: list[str]) -> None:
     sys.modules["__main__"].__spec__ = importlib.util.find_spec("hiera_video.__main__")
 
 
-def _record(hydra_config: Any) -> contextlib.AbstractContextManager[Job]:
+def _record(call: HydraCall, hydra_config: Any) -> contextlib.AbstractContextManager[Job]:
     """The job that runs, of which a sweep keeps a record."""
     sweep, words = Path(hydra_config.sweep.dir), hydra_config.overrides.task
     folder = os.path.relpath(hydra_config.runtime.output_dir, sweep)
     words = [word for word in words if not word.startswith("++command=")]
-    job = Job(hydra_config.job.get("num", 0), words, folder)
+    shared = without_sweeps(call.overrides)
+    swept = [w for w in words if w not in shared and not w.startswith("++data.predict=")]
+    job = Job(hydra_config.job.get("num", 0), words, folder, swept=swept)
     if hydra_config.mode == RunMode.MULTIRUN and _is_first():
         return recorded(job, sweep)
     return contextlib.nullcontext(job)
 
 
-def _goes_on(hydra_config: Any) -> bool:
+def _goes_on(hydra_config: Any, error: UserError) -> bool:
     """Whether a sweep goes on after a job that failed.
 
-    With several processes it does not, as the others may be in the middle of the job; but each job
-    of submitit has processes of its own.
+    With other lists of values it does not. With several processes it does not, as the others may be
+    in the middle of the job; but each job of submitit has processes of its own.
     """
     if "SUBMITIT_EXECUTOR" in os.environ:
         return True
-    return hydra_config.mode == RunMode.MULTIRUN and not _are_several()
+    is_sweep = hydra_config.mode == RunMode.MULTIRUN
+    return is_sweep and not _are_several() and not isinstance(error, OtherListError)
 
 
 def _remove_if_nothing_done(run_dir: Path) -> None:

@@ -1,6 +1,7 @@
 """Text that Hydra and OmegaConf read back unchanged, such as the name of any file."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,18 @@ def path_exists(word: str) -> bool:
         return Path(word).exists()
     except OSError:  # as a list of many files is
         return False
+
+
+def without_sweeps(words: Sequence[str]) -> list[str]:
+    """The ``key=value`` words that each job of a sweep gets, spelt as Hydra spells them for it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    overrides = OverridesParser.create().parse_overrides(list(words))
+    return [
+        f"{override.get_key_element()}={override.get_value_element_as_str()}"
+        for override in overrides
+        if not override.is_sweep_override()
+    ]
 
 
 def _parsed(value: str) -> Any:

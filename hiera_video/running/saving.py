@@ -55,6 +55,10 @@ class WholeCheckpoints(TorchCheckpointIO):
             self._failures.pop(place, None)
             self._whole[place] = checkpoint["global_step"]
 
+    def has_failed(self, path: str | Path) -> bool:
+        """Whether the last save to a path has failed, in this process."""
+        return _place(path) in self._failures
+
     def check_saved(self) -> None:
         """See that the last save to each place has succeeded.
 

@@ -6,7 +6,7 @@ import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,10 @@ NOT_RANKED = (
     "the jobs are not ranked: none has logged a metric that checkpoints are kept by; "
     "optimized_metric=NAME ranks them by one that they log, such as val/loss"
 )
+
+
+class OtherListError(UsageError):
+    """A sweep was started again with another list of values."""
 
 
 class Score(NamedTuple):
@@ -51,6 +55,7 @@ class Job:
         metric: as in `Score`; None if there is none.
         mode: as in `Score`.
         value: as in `Score`; None if unknown or not finite.
+        swept: those of the overrides that the sweep varies.
     """
 
     number: int
@@ -61,6 +66,7 @@ class Job:
     metric: str | None = None
     mode: str = "max"
     value: float | None = None
+    swept: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -68,10 +74,14 @@ def recorded(job: Job, sweep: Path) -> Iterator[Job]:
     """Keep a record of a job in the folder of its sweep; its metric is set within the context.
 
     A job that was finished stays so if it is started again and does nothing more.
+
+    Raises:
+        OtherListError: the folder has a job of this number with other swept values, which stays.
     """
     file = sweep / RECORDS / f"{job.number}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     earlier = _job_in(file) if file.exists() else job
+    _refuse_other_values(earlier, job, sweep)
     with open(_lock_of(file), "a") as lock:
         with contextlib.suppress(OSError):  # without locks, a killed job seems to run
             take_lock(lock)
@@ -91,6 +101,25 @@ def recorded(job: Job, sweep: Path) -> Iterator[Job]:
 
 def _job_in(record: Path) -> Job:
     return Job(**json.loads(record.read_text(encoding="utf-8")))
+
+
+def _refuse_other_values(earlier: Job, job: Job, sweep: Path) -> None:
+    """See that a job which has run before does not go on with other swept values."""
+    if {*earlier.swept} <= {*job.overrides} and {*job.swept} <= {*earlier.overrides}:
+        return
+    keys = {_key(word) for word in (*earlier.swept, *job.swept)}
+    before, now = (
+        " ".join(word for word in each.overrides if _key(word) in keys) or "the defaults"
+        for each in (earlier, job)
+    )
+    raise OtherListError(
+        f"{sweep / earlier.folder} is of {before}, not of {now}; begin the sweep's lists as they "
+        "were, or set another hydra.sweep.dir="
+    )
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+")
 
 
 def _lock_of(record: Path) -> Path:

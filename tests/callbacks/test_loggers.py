@@ -125,7 +125,7 @@ def test_a_full_disk_costs_pictures_and_nothing_else(tmp_path, caplog, monkeypat
                 curves.experiment.flush()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "noise at step 2 is not in Curves: [Errno 27] File too large" in caplog.text
+    assert "the picture noise of step 2 is not in TensorBoard: File too large" in caplog.text
     curves.finalize("success")
 
 

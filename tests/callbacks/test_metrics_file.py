@@ -4,6 +4,8 @@ import csv
 import resource
 import threading
 
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 from hiera_video.callbacks.metrics_file import Curves, MetricsFile
 
 
@@ -69,20 +71,40 @@ def test_rows_wait_for_a_full_disk(tmp_path):
     ]
 
 
-def test_curves_end_on_a_full_disk(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # TensorBoard's writer ends so
+def steps_of_curves(folder):
+    values = EventAccumulator(str(folder)).Reload().Scalars("loss")
+    return [value.step for value in values]
+
+
+def test_curves_go_on_after_a_full_disk(tmp_path, caplog, monkeypatch):
+    errors = []
+    monkeypatch.setattr(threading, "excepthook", errors.append)
     curves = Curves(tmp_path, "tensorboard", "")
     curves.log_metrics({"loss": 1.0}, 0)
     curves.experiment.flush()
     (file,) = (tmp_path / "tensorboard").iterdir()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 3, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
     try:
-        curves.log_metrics({"loss": 2.0}, 1)
+        for step in range(1, 5):
+            curves.log_metrics({"loss": 2.0}, step)
         curves.finalize("success")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    curves.log_metrics({"loss": 3.0}, 2)
-    assert [r.getMessage().rpartition("; ")[2] for r in caplog.records] == [
-        "TensorBoard's curves end here"
-    ]
+    assert [*(tmp_path / "tensorboard").iterdir()] == [file]
+    curves.log_metrics({"loss": 3.0}, 5)
+    curves.finalize("success")
+    assert steps_of_curves(tmp_path / "tensorboard") == [0, 5]
+    (warning,) = (r.getMessage() for r in caplog.records if "TensorBoard" in r.getMessage())
+    assert warning.endswith("points of TensorBoard's curves are lost until they can be written")
+    assert not errors
+
+
+def test_errors_of_other_threads_are_shown(tmp_path, monkeypatch):
+    errors = []
+    monkeypatch.setattr(threading, "excepthook", lambda error: errors.append(error.exc_value))
+    Curves(tmp_path, "tensorboard", "")
+    thread = threading.Thread(target=open, args=[tmp_path / "none"])
+    thread.start()
+    thread.join()
+    assert [type(error) for error in errors] == [FileNotFoundError]

@@ -17,6 +17,16 @@ from tests.models.small import tiny_mae
 from tests.quick_trainer import quick_trainer
 
 
+@pytest.fixture(autouse=True)
+def _default_handlers():
+    """Those of a shell's foreground job; its background jobs ignore SIGINT."""
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 class Terminate(Callback):
     """Send this process a signal when it is about to train on some batch."""
 
@@ -28,8 +38,14 @@ class Terminate(Callback):
             os.kill(os.getpid(), self.number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize(("batch", "stops_after"), [(0, 2), (1, 2), (2, 4)])
+@pytest.mark.parametrize(
+    ("batch", "stops_after", "number"),
+    [
+        *((0, 2, signal.SIGTERM), (1, 2, signal.SIGTERM), (2, 4, signal.SIGTERM)),
+        *((0, 2, signal.SIGINT), (1, 2, signal.SIGINT), (2, 4, signal.SIGINT)),
+        (1, 2, signal.SIGHUP),
+    ],
+)
 def test_a_step_of_several_batches_is_completed(tmp_path, batch, stops_after, number):
     handler = signal.getsignal(number)
     saver = SaveOnSigterm(tmp_path)
@@ -46,6 +62,18 @@ def test_a_step_of_several_batches_is_completed(tmp_path, batch, stops_after, nu
     assert batch_progress(checkpoint)["current"]["completed"] == stops_after
     assert saver.received == number
     assert signal.getsignal(number) == handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_an_ignored_signal_stays_so(tmp_path, number):
+    signal.signal(number, signal.SIG_IGN)  # as by nohup, or for a shell's background job
+    trainer = quick_trainer(
+        limit_val_batches=0, callbacks=[SaveOnSigterm(tmp_path), Terminate(0, number)]
+    )
+    task = PretrainingTask(lambda: tiny_mae(embed_dim=8), mask_ratio=0.5)
+    trainer.fit(task, datamodule=ColourVideos(train="4", batch_size=2))
+    assert trainer.global_step == 2
+    assert signal.getsignal(number) == signal.SIG_IGN
 
 
 class Interrupt(Callback):

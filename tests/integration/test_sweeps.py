@@ -87,6 +87,10 @@ def test_a_sweep_that_is_cut_off_has_a_table_and_goes_on(swept, workspace, tmp_p
         assert all(0 <= job["value"] <= 1 for job in jobs.values())
     assert output.count("is of a run that is finished") == 2
     assert output.count("finished  ") == 2
+    words[-1] = "seed=1,0,2"
+    output = run(*words, "resume=auto", cwd=tmp_path, code=2)
+    assert "hiera-video: sweep/0 is of seed=0, not of seed=1; begin the sweep's lists" in output
+    assert table(tmp_path / "sweep") == jobs  # no job has begun
 
 
 def test_a_sweep_without_finished_jobs_is_one_line(swept, tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from hiera_video.running.quoting import escaped, quoted_path, unquoted
+from hiera_video.running.quoting import escaped, quoted_path, unquoted, without_sweeps
 
 NAMES = ["a,b c", "fold=1", "[x", "[a,b]", "${x}", "a\\${x}", "it's", '"q"', "17", "true", "(b"]
 
@@ -42,3 +42,8 @@ def test_what_hydra_is_to_read_stays(tmp_path, monkeypatch, word):
 
 def test_a_new_folder_may_have_an_equals_sign():
     assert quoted_path("run_dir=runs/lr=0.1") == 'run_dir="runs/lr=0.1"'
+
+
+def test_words_of_every_job_of_a_sweep():
+    words = ["a=1,2", "++b=choice(3,4)", "c=1e-3", "d='x,y'", "e=[1,2]", "+f=range(1,3)", "~g"]
+    assert without_sweeps(words) == ["c=0.001", "d='x,y'", "e=[1,2]", "~g=null"]

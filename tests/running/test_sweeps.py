@@ -6,7 +6,14 @@ from multiprocessing import get_context
 import pytest
 
 from hiera_video.errors import UsageError
-from hiera_video.running.sweeps import Job, best_job, jobs_of, recorded, report
+from hiera_video.running.sweeps import (
+    Job,
+    OtherListError,
+    best_job,
+    jobs_of,
+    recorded,
+    report,
+)
 
 Process = get_context("spawn").Process
 
@@ -113,3 +120,38 @@ def test_jobs_that_are_not_ranked_are_said_to_be(tmp_path, capsys, value):
         job.metric, job.value = (None, None) if value is None else ("val/x", value)
     report(tmp_path)
     assert ("the jobs are not ranked" in capsys.readouterr().out) == (value is None)
+
+
+def start(sweep, *swept, shared=("data.root=a",)):
+    """Start the first job of a sweep; it is interrupted."""
+    job = Job(0, [*shared, *swept], "0", swept=[*swept])
+    with pytest.raises(KeyboardInterrupt), recorded(job, sweep):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("swept", "shared", "is_of"),
+    [
+        (["task.lr=0.003"], [], "task.lr=0.001, not of task.lr=0.003"),
+        (["task.lr=0.001", "seed=1"], [], "task.lr=0.001, not of task.lr=0.001 seed=1"),
+        ([], ["task.lr=0.003"], "task.lr=0.001, not of task.lr=0.003"),
+        (["seed=1"], [], "task.lr=0.001, not of seed=1"),
+        ([], [], "task.lr=0.001, not of the defaults"),
+    ],
+)
+def test_a_job_does_not_go_on_with_other_values(tmp_path, swept, shared, is_of):
+    start(tmp_path, "task.lr=0.001")
+    before = (tmp_path / ".jobs/0.json").read_text()
+    with pytest.raises(OtherListError) as error:
+        start(tmp_path, *swept, shared=shared)
+    assert str(error.value) == (
+        f"{tmp_path}/0 is of {is_of}; begin the sweep's lists as they were, or set another "
+        "hydra.sweep.dir="
+    )
+    assert (tmp_path / ".jobs/0.json").read_text() == before
+
+
+def test_a_job_goes_on_with_the_same_values(tmp_path):
+    start(tmp_path, "task.lr=0.001")
+    start(tmp_path, "task.lr=0.001", shared=["data.root=b", "resume=auto"])  # moved
+    start(tmp_path, shared=["task.lr=0.001", "resume=auto"])  # the only one of the list
