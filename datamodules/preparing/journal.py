@@ -14,6 +14,7 @@ from pyarrow import json as pa_json
 
 from datamodules.errors import DatasetError
 from datamodules.manifests.parquet import FACTS, pc
+from datamodules.video.container import STORAGE_REASONS
 from datamodules.video.probing import stamp
 
 # The file that a row is about, as it was when it was read.
@@ -64,6 +65,9 @@ class Journal:
         )
         if retry_bad:
             done = pc.and_(done, rows["ok"])
+        # Earlier versions kept what says nothing about the file.
+        unread = pc.is_in(rows["reason"], pa.array(sorted(STORAGE_REASONS)))
+        done = pc.and_not(done, unread)
         if out is not None:
             new = stamps(pc.fill_null(rows["path"], ""), out)
             same = pc.and_(
