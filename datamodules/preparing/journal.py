@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyarrow import json as pa_json
 
 from datamodules.errors import DatasetError
+from datamodules.files import naming
 from datamodules.manifests.parquet import FACTS, pc
 from datamodules.video.container import STORAGE_REASONS
 from datamodules.video.probing import stamp
@@ -81,7 +82,7 @@ class Journal:
     @contextmanager
     def appending(self) -> Iterator[Callable[[dict[str, Any]], None]]:
         """Give a function that adds a row. No kill loses one; a power cut loses two seconds."""
-        with open(self._file, "ab") as file:
+        with naming(self._file), open(self._file, "ab") as file:
             synced = time.monotonic()
 
             def append(row: dict[str, Any]) -> None:
