@@ -1,5 +1,8 @@
 """Errors that a user can fix. Each is one line: what is wrong, where, and what to do."""
 
+import errno
+import os
+
 
 class UserError(Exception):
     """Something is wrong with what the user gave, or the work cannot be done.
@@ -40,6 +43,24 @@ class VideoDecodeError(UserError, RuntimeError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}" if self.reason else self.path
+
+
+class UnreadableVideo(VideoDecodeError):
+    """The storage does not give a file, or part of it; that says nothing about what is in it.
+
+    It is gone, or may not be read, or the disk or the network has failed.
+    """
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no such file."""
+        return self.reason.endswith(os.strerror(errno.ENOENT))
+
+
+class StorageFailure(UserError, RuntimeError):
+    """The storage does not give so many videos that the work ends unfinished."""
+
+    exit_code = 1
 
 
 class TooManyBadVideos(UserError, RuntimeError):

@@ -1,6 +1,7 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -13,6 +14,19 @@ from typing import IO, Any
 
 from datamodules.errors import DatasetError
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name a file in the error of a disk that is full: the system names none if a write fails."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL and error.filename is None:
+            error.filename = str(path)
+        raise
+
 
 @contextmanager
 def atomic_file(path: Path, folder: Path | None = None) -> Iterator[Path]:
@@ -24,14 +38,18 @@ def atomic_file(path: Path, folder: Path | None = None) -> Iterator[Path]:
     Args:
         path: the file to write; its folder must exist.
         folder: where the temporary file lies, on the same file system; by default beside ``path``.
+
+    Raises:
+        OSError: the file cannot be written; if the disk is full, the error names ``path``.
     """
     # A random name: processes on several machines may write to a folder, with the same ids.
     temporary = (folder or path.parent) / f".{secrets.token_hex(8)}.unfinished"
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with naming(path):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

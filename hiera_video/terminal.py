@@ -65,7 +65,11 @@ def progress_line(name: str, unit: str | None = "files") -> Iterator[Callable[[i
 
 
 class _Lines:
-    """Prints a line after two seconds, then one every ten seconds, and one at the end."""
+    """Prints a line after two seconds, then one every ten seconds, and one at the end.
+
+    The time until the first call does not count for the rate, as processes start then; nor does
+    what was done before it.
+    """
 
     first, seconds = 2.0, 10.0
 
@@ -73,20 +77,23 @@ class _Lines:
         self._name, self._unit = name, unit
         self._start = time.monotonic()
         self._next = self._start + self.first
+        self._begun: tuple[float, int] | None = None  # when the first call came, and what was done
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
+        begun, done_before = self._begun = self._begun or (now, done)
         if now < self._next and done < total:
             return
         self._next = now + self.seconds
-        seconds = now - self._start
-        rate = max(done, 1) / seconds
-        if done < total:
-            end = f"{timedelta(seconds=round((total - done) / rate))} left"
-        else:
-            end = f"took {timedelta(seconds=round(seconds))}"
-        speed = "" if self._unit == "seconds" else f"{rate:.1f} a second, "
-        _say(f"{self._name}: {done} of {counted(total, self._unit)}, {speed}{end}")
+        parts = [f"{self._name}: {done} of {counted(total, self._unit)}"]
+        rate = (done - done_before) / (now - begun) if now > begun else 0.0
+        if rate and self._unit != "seconds":
+            parts.append(f"{rate:.1f} a second")
+        if done >= total:
+            parts.append(f"took {timedelta(seconds=round(now - self._start))}")
+        elif rate:
+            parts.append(f"{timedelta(seconds=round((total - done) / rate))} left")
+        _say(", ".join(parts))
 
 
 @contextmanager

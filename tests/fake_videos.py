@@ -4,25 +4,23 @@ import torch
 
 from datamodules.base import VideoDataModule
 from datamodules.clips.sampling import sample_seed
-from datamodules.errors import VideoDecodeError
+from datamodules.errors import UnreadableVideo, VideoDecodeError
 from datamodules.manifests.splits import make_manifest
 
 
 class Colours:
     """In the place of a data set of clips: the same items, all of one class in one colour."""
 
-    def __init__(self, clips, bad):
-        self.manifest, self.item_shape, self.clips, self.bad = (
-            clips.manifest,
-            clips.item_shape,
-            clips,
-            bad,
-        )
+    def __init__(self, clips, bad, gone):
+        self.manifest, self.item_shape, self.clips = clips.manifest, clips.item_shape, clips
+        self.bad, self.gone = bad, gone
 
     def __getitem__(self, key):
         epoch, index = key
         if self.manifest.path(index) in self.bad:
             raise VideoDecodeError(self.manifest.path(index), "damaged")
+        if self.manifest.path(index) in self.gone:
+            raise UnreadableVideo(self.manifest.path(index), "No such file or directory")
         seed = torch.Generator().manual_seed(sample_seed(0, epoch, index))
         video = torch.randint(0, 60, self.item_shape, generator=seed, dtype=torch.uint8)
         video[..., self.manifest.label(index) % 3] += 180
@@ -39,10 +37,10 @@ class ColourVideos(VideoDataModule):
         loaded: videos of each loader that was made.
     """
 
-    def __init__(self, train="12", val="6", test="6", bad=(), **kwargs):
+    def __init__(self, train="12", val="6", test="6", bad=(), gone=(), **kwargs):
         clip = {"num_frames": 4, "size": (64, 64), "batch_size": 4, "eval_batch_size": 4}
         super().__init__("/nowhere", train, val, test, **{**clip, "test_views": (1, 1), **kwargs})
-        self.bad, self.loaded = bad, []
+        self.bad, self.gone, self.loaded = bad, gone, []
 
     def list_split(self, split, class_names):
         videos, *unlabelled = split.split()
@@ -51,10 +49,10 @@ class ColourVideos(VideoDataModule):
         return make_manifest(paths, labels, () if unlabelled else ("red", "green", "blue"))
 
     def training_clips(self, manifest):
-        return Colours(super().training_clips(manifest), self.bad)
+        return Colours(super().training_clips(manifest), self.bad, self.gone)
 
     def evaluation_views(self, manifest, split):
-        return Colours(super().evaluation_views(manifest, split), self.bad)
+        return Colours(super().evaluation_views(manifest, split), self.bad, self.gone)
 
     def train_dataloader(self):
         return self.noted(super().train_dataloader())

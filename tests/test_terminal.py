@@ -26,6 +26,20 @@ def test_a_log_gets_a_line_every_ten_seconds_with_the_time_left(capsys, monkeypa
     ]
 
 
+def test_the_start_of_processes_and_earlier_work_say_nothing_about_the_rate(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with progress_line("read", "files") as show:
+        for seconds, done in ((20.0, 101), (25.0, 111), (31.0, 123), (31.5, 124)):
+            now = seconds
+            show(done, 124)
+    assert capsys.readouterr().err.splitlines() == [
+        "read: 101 of 124 files",
+        "read: 123 of 124 files, 2.0 a second, 0:00:00 left",
+        "read: 124 of 124 files, 2.0 a second, took 0:00:32",
+    ]
+
+
 def test_seconds_of_the_clock_have_no_rate(capsys):
     with progress_line("measure", "seconds") as show:
         show(1, 1)

@@ -22,11 +22,13 @@ class Failure(NamedTuple):
         video_id: index in the manifest.
         label: id of its class, -1 if unknown.
         reason: why, one line.
+        unreadable: whether the storage does not give it; see `UnreadableVideo`.
     """
 
     video_id: int
     label: int
     reason: str
+    unreadable: bool = False
 
 
 class BadVideos:

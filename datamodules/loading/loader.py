@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from datamodules.clips.items import ClipDataset, Item, NothingToLearn
-from datamodules.errors import DatasetError, TooManyBadVideos, VideoDecodeError
+from datamodules.errors import DatasetError, TooManyBadVideos, UnreadableVideo, VideoDecodeError
 from datamodules.loading.bad_videos import BadVideos, Failure
 from datamodules.loading.batch import Batch, gather, join_items
 from datamodules.loading.item_workers import Workers
+from datamodules.loading.outage import Outage, check_training
 from datamodules.loading.sampler import EpochSampler
 from datamodules.manifests.storage import traffic
 
@@ -39,8 +40,8 @@ class Loader:
 
     In training, a video that cannot be decoded is noted and replaced by the next one in the epoch's
     order; in evaluation, it becomes an item without clips. Either way, the batch lists it in
-    ``failed``. An item with nothing to learn from is replaced, too, and counted in ``skipped``,
-    int64 ``(items,)``.
+    ``failed``; an evaluation ends if the storage fails (`Outage`). An item with nothing to learn
+    from is replaced, too, and counted in ``skipped``, int64 ``(items,)``.
 
     Args:
         dataset: indexed by (epoch, index).
@@ -54,8 +55,8 @@ class Loader:
         timeout: seconds that a worker may take for one video before it is killed.
         bad_videos: where failures are noted.
         max_bad_share: share in [0, 1] of an epoch's videos, rounded up to whole videos; training
-            stops when more fail. This class counts the failures of its process, the task those of
-            all processes.
+            stops when more fail, and evaluation when more cannot be read, unless it is 1. This
+            class counts the failures of its process, the task those of all processes.
         stop_on_kill: stop when a worker hangs or dies twice at one video, rather than go on
             without it.
 
@@ -125,7 +126,8 @@ class Loader:
         if sampler.training and not self.batches_left:
             sampler.set_epoch(sampler.epoch + 1)
         self.bad_videos.refresh()
-        bad: set[int] = set()  # videos of this epoch that failed
+        bad: dict[int, Failure] = {}  # of this epoch, by video
+        outage = Outage(self.most_bad, len(sampler.positions()), self.dataset.manifest.path)
 
         before = Counter(self.traffic)
 
@@ -134,6 +136,9 @@ class Loader:
                 self.traffic.update(item.pop("traffic"))
             batch = join_items(*items_and_frames)
             self._note(batch["failed"], bad)
+            if not sampler.training and self.max_bad_share < 1:
+                for item in items_and_frames[0]:
+                    outage.count(item["failed"])
             if sampler.training:
                 sampler.used += step
             return batch
@@ -207,7 +212,8 @@ class Loader:
             except NothingToLearn:
                 skipped += 1
             except VideoDecodeError as error:
-                failed.append(Failure(index, manifest.label(index), error.reason))
+                unreadable = isinstance(error, UnreadableVideo)
+                failed.append(Failure(index, manifest.label(index), error.reason, unreadable))
                 if not self.sampler.training or len(failed) > self.most_bad:
                     # In training, `_note` now stops.
                     return self.dataset.empty(index) | {"failed": failed}
@@ -239,14 +245,16 @@ class Loader:
             hint = f"; {kept} lists it now, and resume=auto continues without it" if kept else ""
             raise VideoDecodeError(path, f"{reason} (data.stop_on_kill=true){hint}")
 
-    def _note(self, failed: list[Failure], bad: set[int]) -> None:
+    def _note(self, failed: list[Failure], bad: dict[int, Failure]) -> None:
         """Record failures, and add them to ``bad``, the videos of this epoch that failed."""
         for failure in failed:
-            bad.add(failure.video_id)
+            bad[failure.video_id] = failure
             path = self.dataset.manifest.path(failure.video_id)
             self.bad_videos.note(path, failure.reason)
             if self.sampler.training:
-                self.check_bad(len(bad), f"; the last of them {path}: {failure.reason}")
+                last = f"{path}: {failure.reason}"
+                check_training(bad.values(), self.most_bad, last)
+                self.check_bad(len(bad), f"; the last of them {last}")
 
     def _describe(self, read: Counter[str]) -> None:
         """Log what was read from a storage; of processes but the first, only if there is news."""

@@ -63,7 +63,7 @@ class _Range(io.RawIOBase):
         start = part.offset + self._position
         data = self._read(start, start + count)
         if not data:
-            raise OSError(errno.EIO, f"{part.url} is cut off: it has no byte {start}")
+            raise OSError(errno.ENODATA, f"{part.url} is cut off: it has no byte {start}")
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)

@@ -45,7 +45,7 @@ class RemoteFile:
         data = self._ask_patiently(start, end)
         traffic["bytes"] += len(data)
         if not data:
-            raise StorageError(errno.EIO, f"{self.url} is cut off: it has no byte {start}")
+            raise StorageError(errno.ENODATA, f"{self.url} is cut off: it has no byte {start}")
         if len(data) > end - start:
             raise StorageError(errno.EIO, f"{self.url}: the storage cannot read parts of files")
         return data

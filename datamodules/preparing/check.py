@@ -1,5 +1,6 @@
 """What is wrong with a data set: files that are missing, changed or corrupt."""
 
+import errno
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -7,22 +8,24 @@ from typing import NamedTuple
 
 import numpy as np
 
+from datamodules.errors import UnreadableVideo
 from datamodules.loading.file_workers import Lost, work
 from datamodules.manifests.manifest import Manifest
 from datamodules.preparing.journal import stamps
 from datamodules.preparing.prepare import Progress
-from datamodules.video.container import Source
+from datamodules.video.container import STORAGE_REASONS, Source
 from datamodules.video.probing import Facts, probe
 from datamodules.wording import few
 
-_NO_FILE = os.strerror(2)
+_NO_FILE = os.strerror(errno.ENOENT)
 
 
 class Fault(NamedTuple):
     """Something wrong with a video or with a row of an annotation.
 
     Attributes:
-        kind: ``missing``, ``changed`` or ``corrupt`` of a video, ``wrong`` of a row.
+        kind: ``missing``, ``changed`` or ``corrupt`` of a video, or ``unreadable`` where the
+            storage does not give it; ``wrong`` of a row.
         path: the video; of a row, all there is to say.
         detail: what is wrong, one line; may be empty.
     """
@@ -88,18 +91,25 @@ def check(
     do = functools.partial(_probe, every_frame=every_frame)
     results = work(do, items, processes=processes, patience=patience)
     for done, ((i, _), facts) in enumerate(results, 1):
-        if isinstance(facts, Lost) or not facts.ok:
+        if isinstance(facts, Lost | UnreadableVideo) or not facts.ok:
             faults[i] = _bad(manifest.path(i), facts.reason)
         progress(done, len(items))
     return [faults[i] for i in sorted(faults)]
 
 
-def _probe(item: tuple[int, str | Source], alive: Callable[[], None], every_frame: bool) -> Facts:
-    return probe(item[1], every_frame, alive)
+def _probe(
+    item: tuple[int, str | Source], alive: Callable[[], None], every_frame: bool
+) -> Facts | UnreadableVideo:
+    try:
+        return probe(item[1], every_frame, alive)
+    except UnreadableVideo as error:
+        return error
 
 
 def _bad(path: str, reason: str) -> Fault:
-    return Fault("missing", path) if reason == _NO_FILE else Fault("corrupt", path, reason)
+    if reason == _NO_FILE:
+        return Fault("missing", path)
+    return Fault("unreadable" if reason in STORAGE_REASONS else "corrupt", path, reason)
 
 
 def _compare_files(manifest: Manifest) -> dict[int, Fault]:
@@ -115,13 +125,21 @@ def _compare_files(manifest: Manifest) -> dict[int, Fault]:
         if not (differs[0][i] or differs[1][i]):
             faults[i] = _bad(path, table["reason"][i].as_py())
         elif size < 0:
-            faults[i] = Fault("missing", path)
+            faults[i] = _bad(path, _why_no_status(path))
         elif differs[0][i]:
             then = table["bytes"][i].as_py()
             faults[i] = Fault("changed", path, f"{size} bytes, {then} when it was prepared")
         else:
             faults[i] = Fault("changed", path, "written to since it was prepared")
     return faults
+
+
+def _why_no_status(path: str) -> str:
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.strerror or str(error)
+    return _NO_FILE  # it has just come back
 
 
 def _compare_shards(manifest: Manifest) -> dict[int, Fault]:

@@ -13,7 +13,9 @@ import pyarrow as pa
 from pyarrow import json as pa_json
 
 from datamodules.errors import DatasetError
+from datamodules.files import naming
 from datamodules.manifests.parquet import FACTS, pc
+from datamodules.video.container import STORAGE_REASONS
 from datamodules.video.probing import stamp
 
 # The file that a row is about, as it was when it was read.
@@ -64,6 +66,9 @@ class Journal:
         )
         if retry_bad:
             done = pc.and_(done, rows["ok"])
+        # Earlier versions kept what says nothing about the file.
+        unread = pc.is_in(rows["reason"], pa.array(sorted(STORAGE_REASONS)))
+        done = pc.and_not(done, unread)
         if out is not None:
             new = stamps(pc.fill_null(rows["path"], ""), out)
             same = pc.and_(
@@ -77,7 +82,7 @@ class Journal:
     @contextmanager
     def appending(self) -> Iterator[Callable[[dict[str, Any]], None]]:
         """Give a function that adds a row. No kill loses one; a power cut loses two seconds."""
-        with open(self._file, "ab") as file:
+        with naming(self._file), open(self._file, "ab") as file:
             synced = time.monotonic()
 
             def append(row: dict[str, Any]) -> None:

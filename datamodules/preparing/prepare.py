@@ -10,14 +10,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from datamodules.errors import DatasetError, VideoDecodeError
+from datamodules.errors import DatasetError, StorageFailure, UnreadableVideo, VideoDecodeError
 from datamodules.files import locked_folder
 from datamodules.loading.file_workers import Lost, work
 from datamodules.manifests.manifest import Manifest
@@ -28,6 +28,7 @@ from datamodules.suffixes import PICTURES
 from datamodules.video.probing import Facts, probe, stamp
 from datamodules.video.resizing import resize_picture
 from datamodules.video.transcoding import Encoding, transcode
+from datamodules.wording import counted
 
 Progress = Callable[[int, int], None]  # files done and to do in this run
 
@@ -52,7 +53,8 @@ def prepare(
 
     Files that an earlier run has done are not opened again if their size and time of change are the
     same. A file that cannot be decoded, or that hangs or crashes the process that reads it, gets a
-    row with ``ok`` false and the reason.
+    row with ``ok`` false and the reason. One that the storage does not give has no row, unless it
+    was missing before: it is opened again when this is called again.
 
     Args:
         manifest: the data set.
@@ -73,6 +75,7 @@ def prepare(
     Raises:
         DatasetError: a path is not below the root, a new file would take the place of another file,
             or another run writes to ``out``.
+        StorageFailure: files cannot be read; all others are done, but there is no manifest yet.
         OSError: ``out`` cannot be written to.
     """
     root = os.path.abspath(root)
@@ -87,15 +90,31 @@ def prepare(
         if encoding is not None:
             began = scratch / f"began-{digest}"
             _check_targets(paths, sources, journal.rows(sources), root, out, began)
-        todo = journal.missing(sources, stamps(sources, root), encoding and out, retry_bad)
+        now = stamps(sources, root)
+        todo = journal.missing(sources, now, encoding and out, retry_bad)
+        missing = set(sources.filter(pc.less(now["bytes"], 0)).to_pylist())
         do = functools.partial(
             _prepare_file, root=root, out=out, scratch=scratch, settings=(every_frame, encoding)
         )
         results = work(do, todo, processes=processes, patience=patience)
+        unreadable: list[UnreadableVideo] = []
         with journal.appending() as append:
-            for done, row in enumerate(_rows(results, root, encoding), 1):
-                append(row)
+            for done, (path, row) in enumerate(results, 1):
+                if isinstance(row, Lost) or (
+                    isinstance(row, UnreadableVideo) and row.is_missing and path in missing
+                ):
+                    row = _row(path, root, encoding, Facts(reason=row.reason))
+                if isinstance(row, UnreadableVideo):
+                    unreadable.append(row)
+                else:
+                    append(row)
                 progress(done, len(todo))
+        if unreadable:
+            raise StorageFailure(
+                f"{len(unreadable)} of {counted(len(todo), 'files')} cannot be read, the first of "
+                f"them {unreadable[0]}; run the same command again when they can be (it opens only "
+                "what is left), or leave them out"
+            )
         rows = journal.rows(sources)
         table = _manifest_table(manifest, rows_of_part, rows, encoding, part)
         file = write_prepared(out, table, metadata, _bad_videos(rows, root), part)
@@ -197,20 +216,22 @@ def _prepare_file(
     out: Path,
     scratch: Path,
     settings: tuple[bool, Encoding | None],
-) -> dict[str, Any]:
-    """Do one file, in a process of its own, and return its row."""
+) -> dict[str, Any] | UnreadableVideo:
+    """Do one file, in a process of its own, and return its row, or why there is none."""
     every_frame, encoding = settings
     source = os.path.join(root, path)
     row = _row(path, root, encoding, Facts())  # stamped first: the file may change while it is read
-    if encoding is None:
-        return row | probe(source, every_frame, alive)._asdict()
-    new = out / row["path"]
     try:
+        if encoding is None:
+            return row | probe(source, every_frame, alive)._asdict()
+        new = out / row["path"]
         new.parent.mkdir(parents=True, exist_ok=True)
         if PICTURES.has(source):
             facts = resize_picture(source, new, encoding.short_side, scratch)
         else:
             facts = transcode(source, new, encoding, scratch=scratch, alive=alive)
+    except UnreadableVideo as error:
+        return error
     except VideoDecodeError as error:
         return row | {"reason": error.reason}
     except Exception as error:  # whatever one file among a million can cause
@@ -219,15 +240,6 @@ def _prepare_file(
         return row | {"reason": f"transcoding failed: {type(error).__name__}: {error}"}
     size, modified_ns = stamp(new)
     return row | facts._asdict() | {"bytes": size, "modified_ns": modified_ns}
-
-
-def _rows(
-    results: Iterable[tuple[str, dict[str, Any] | Lost]], root: str, encoding: Encoding | None
-) -> Iterator[dict[str, Any]]:
-    """The row of each result; one that cost its process says why."""
-    for path, row in results:
-        lost = isinstance(row, Lost)
-        yield _row(path, root, encoding, Facts(reason=row.reason)) if lost else row
 
 
 def _row(path: str, root: str, encoding: Encoding | None, facts: Facts) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Protocol
 import av
 from av.error import FFmpegError
 
-from datamodules.errors import VideoDecodeError
+from datamodules.errors import UnreadableVideo, VideoDecodeError
 from datamodules.wording import described
 
 # Containers that hold their media themselves. Playlists and scripts (HLS, DASH, concat, ...) make
@@ -36,6 +36,17 @@ _UNKNOWN_COLOURS = {
 PYAV = int(av.__version__.split(".")[0])
 # From PyAV 17 on, converting starts a thread per core by default.
 ONE_THREAD: dict[str, Any] = {"threads": 1} if PYAV >= 17 else {}
+# What the system answers where a file cannot be had, or the storage fails. FFmpeg says some of them
+# of damaged files, too.
+_OF_FFMPEG_TOO = {errno.ENOENT, errno.EPERM, errno.EIO, errno.ENXIO, errno.EBUSY}
+_OF_STORAGE = {
+    *(errno.ENOTDIR, errno.EACCES, errno.ENODEV, errno.ESTALE, errno.EREMOTEIO, errno.ENOTCONN),
+    *(errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ESHUTDOWN),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ENOLINK),
+    *(errno.EMFILE, errno.ENFILE),
+}
+# Why a file cannot be read now, though it is there.
+STORAGE_REASONS = frozenset(map(os.strerror, (_OF_STORAGE | _OF_FFMPEG_TOO) - {errno.ENOENT}))
 # Up to PyAV 18, a title that is not UTF-8 is an error by default.
 _ANY_TITLE: dict[str, Any] = {"metadata_errors": "replace"} if PYAV < 19 else {}
 
@@ -73,7 +84,7 @@ def checked_source(source: str | os.PathLike[str] | Source) -> str | Source:
 
 @contextmanager
 def errors_of(path: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a file into a VideoDecodeError.
+    """Turn whatever goes wrong with a file into a VideoDecodeError; see `decode_error`.
 
     Beside errors of FFmpeg and of reading, PyAV raises nearly anything at a file it does not
     expect, such as a ValueError at a kind of side data that is newer than itself.
@@ -83,7 +94,36 @@ def errors_of(path: str) -> Iterator[None]:
     except VideoDecodeError:
         raise
     except Exception as error:
-        raise VideoDecodeError(path, reason_of(error)) from error
+        raise decode_error(path, error) from error
+
+
+def decode_error(path: str, error: Exception) -> VideoDecodeError:
+    """The error to raise in place of another one: UnreadableVideo if the storage is at fault.
+
+    Args:
+        path: of the file, or its name in messages.
+        error: from the system, FFmpeg or whatever reads the file.
+    """
+    if isinstance(error, FFmpegError):
+        of_storage = error.errno in _OF_STORAGE or _storage_fails(path)
+    else:
+        of_storage = isinstance(error, OSError) and error.errno in _OF_STORAGE | _OF_FFMPEG_TOO
+    return (UnreadableVideo if of_storage else VideoDecodeError)(path, reason_of(error))
+
+
+def _storage_fails(path: str) -> bool:
+    """Whether a file exists and its first and last bytes cannot be read now.
+
+    One that does not exist may be a name in a packed data set.
+    """
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            file.read(1)
+    except OSError as error:
+        return error.errno in (_OF_STORAGE | _OF_FFMPEG_TOO) - {errno.ENOENT, errno.ENOTDIR}
+    return False
 
 
 def reason_of(error: Exception) -> str:
@@ -109,6 +149,7 @@ def open_container(
 
     Raises:
         VideoDecodeError: not a regular file, empty, or no container that holds a video itself.
+        UnreadableVideo: there is no such path.
         OSError, FFmpegError: the file cannot be opened or read; see `errors_of`.
     """
     if not isinstance(source, str):
@@ -124,7 +165,7 @@ def open_container(
     try:
         status = os.stat(source)
     except OSError as error:
-        raise VideoDecodeError(source, str(error.strerror)) from error
+        raise decode_error(source, error) from error
     if not stat.S_ISREG(status.st_mode):
         raise VideoDecodeError(source, "not a file")
     if not status.st_size:

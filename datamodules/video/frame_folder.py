@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from datamodules.errors import VideoDecodeError
+from datamodules.video.container import decode_error
 from datamodules.video.decoding import checked_crop, checked_size, scale
 from datamodules.video.frames import Crop, Frames
 
@@ -56,7 +57,7 @@ class FrameFolder(Frames):
         try:
             self._layout = _layout(path, os.stat(path).st_mtime_ns)
         except OSError as error:
-            raise VideoDecodeError(path, error.strerror or str(error)) from None
+            raise decode_error(path, error) from None
         self.width, self.height = self._layout.width, self._layout.height
 
     def close(self) -> None:
@@ -112,7 +113,7 @@ class FrameFolder(Frames):
                 self._picture(index)
             except VideoDecodeError as error:
                 reason = f"{self._layout.name(index)}: {error.reason}"
-                raise VideoDecodeError(self.path, reason) from None
+                raise type(error)(self.path, reason) from None
 
     def _picture(self, index: int) -> np.ndarray:
         """A whole picture: RGB, uint8 ``(height, width, 3)``."""
@@ -121,7 +122,7 @@ class FrameFolder(Frames):
             with Image.open(path) as image:
                 pixels = np.array(image.convert("RGB"))
         except _UNREADABLE as error:
-            raise VideoDecodeError(path, str(error)) from None
+            raise type(decode_error(path, error))(path, str(error)) from None
         if pixels.shape[:2] != (self.height, self.width):
             raise VideoDecodeError(path, "the frame size changes within the folder")
         return pixels
@@ -160,4 +161,4 @@ def _layout(path: str, _changed: int) -> _Layout:
         with Image.open(os.path.join(path, layout.name(0))) as image:
             return layout._replace(width=image.width, height=image.height)
     except _UNREADABLE as error:
-        raise VideoDecodeError(path, str(error)) from None
+        raise type(decode_error(path, error))(path, str(error)) from None

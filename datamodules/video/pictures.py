@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.container import Source, checked_source, name_of
+from datamodules.video.container import Source, checked_source, decode_error, name_of
 from datamodules.video.decoding import checked_crop, checked_size, scale
 from datamodules.video.frames import Crop, Frames
 
@@ -241,4 +241,5 @@ def _errors_of(path: str) -> Iterator[None]:
         ) from None
     except Exception as error:  # struct.error, SyntaxError, KeyError, MemoryError, ...
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise VideoDecodeError(path, " ".join(reason.split()) or type(error).__name__) from error
+        kind = type(decode_error(path, error))
+        raise kind(path, " ".join(reason.split()) or type(error).__name__) from error

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from datamodules.errors import VideoDecodeError
+from datamodules.errors import UnreadableVideo, VideoDecodeError
 from datamodules.suffixes import PICTURES
 from datamodules.video.container import (
     Source,
     check_colours,
+    decode_error,
     errors_of,
     name_of,
     open_container,
@@ -80,13 +81,16 @@ class Watched:
 def probe(
     source: str | Source, every_frame: bool = True, alive: Callable[[], None] = nothing
 ) -> Facts:
-    """Find out about a file. Whatever is wrong with it is in the answer; nothing is raised.
+    """Find out about a file. Whatever is wrong with it is in the answer.
 
     Args:
         source: a local file, a folder of frames, or another source that `VideoFile` takes.
         every_frame: decode all of it. Else, the first frame is decoded and the packets of the rest
             are read: that finds most files that were cut off, but hardly any other damage.
         alive: called now and then while the file is read.
+
+    Raises:
+        UnreadableVideo: the storage does not give the file, so nothing is known about it.
     """
     facts: dict[str, Any] = {}
     name = name_of(source)
@@ -107,9 +111,13 @@ def probe(
             facts["keyframe_spacing"] = frames.keyframe_spacing
         if (facts["duration"] - seconds) * facts["rate"] > _CUT_OFF_FRAMES + 0.01:
             raise VideoDecodeError("", f"cut off after {seconds:.2f} s")
+    except UnreadableVideo:
+        raise
     except VideoDecodeError as error:
         return Facts(**facts, reason=_one_line(error.reason))
     except Exception as error:  # among a million files is one that nobody expected
+        if isinstance(unread := decode_error(name, error), UnreadableVideo):
+            raise unread from error
         return Facts(**facts, reason=reason_of(error))
     return Facts(**facts, ok=True)
 
@@ -287,14 +295,17 @@ class InOrder:
         try:
             return function(*arguments)
         except Exception as error:
-            raise self._error(reason_of(error)) from error
+            kind = type(decode_error(self._name, error))
+            raise self._error(reason_of(error), kind) from error
 
     def _seconds(self, tick: int) -> float:
         return float((tick - (self._first or 0)) * self.time_base)
 
-    def _error(self, reason: str) -> VideoDecodeError:
+    def _error(
+        self, reason: str, kind: type[VideoDecodeError] = VideoDecodeError
+    ) -> VideoDecodeError:
         at = f" after {self._seconds(self._end):.2f} s" if self._first is not None else ""
-        return VideoDecodeError(self._name, reason + at)
+        return kind(self._name, reason + at)
 
 
 def _rotation(frame: Any) -> int:

@@ -34,7 +34,8 @@ class PredictionTable(Callback):
     videos that could not be decoded and count as wrong, each with video_id, path, label and reason.
 
     About every minute all processes write their rows to a folder beside the file. The first process
-    joins these parts at the end. A test that was cut off leaves out the videos that are in them.
+    joins these parts at the end. A test that was cut off leaves out the videos that are in them;
+    those that the storage did not give are in none before the end.
 
     Args:
         path: Parquet file to write.
@@ -45,6 +46,7 @@ class PredictionTable(Callback):
         self.path, self.weights = Path(path), weights
         self._writer: PartWriter | None = None
         self._lock: Any = None
+        self._unread: list[FailedVideo] = []  # that the storage did not give
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave out the videos that an earlier test in this folder has evaluated.
@@ -89,6 +91,7 @@ class PredictionTable(Callback):
             for part in Parts(self._parts).files:
                 part.count(metric)
         header = self._header(trainer, pl_module)
+        self._unread = []
         self._writer = PartWriter(self._parts, header, trainer.global_rank)
 
     def on_test_batch_end(
@@ -108,15 +111,16 @@ class PredictionTable(Callback):
         paths = {i: manifest.path(i) for i in np.unique(ids).tolist()}
         others = (columns[key] for key in ("label", "view", "probabilities"))
         rows = Rows(ids, [paths[i] for i in ids.tolist()], *others)
-        failed = [
-            FailedVideo(manifest.path(f.video_id), f.video_id, f.label, f.reason)
-            for f in batch["failed"]
-        ]
+        failed: list[FailedVideo] = []
+        for f in batch["failed"]:
+            video = FailedVideo(manifest.path(f.video_id), f.video_id, f.label, f.reason)
+            (self._unread if f.unreadable else failed).append(video)
         self._writer.add(rows, failed)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Join the parts of all processes."""
         assert self._writer is not None
+        self._writer.add_failed(self._unread)
         self._writer.flush(empty=trainer.is_global_zero)
         self._writer = None
         trainer.strategy.barrier("predictions are written")

@@ -19,11 +19,13 @@ import torch
 from torch import nn
 
 from datamodules.arguments import check_positive
+from datamodules.errors import StorageFailure, UnreadableVideo, VideoDecodeError
 from datamodules.files import atomic_file, locked_folder
 from datamodules.loading.bad_videos import BadVideos
 from datamodules.loading.file_workers import Lost, work
 from datamodules.manifests.manifest import Manifest
 from datamodules.suffixes import PICTURES, kind_of
+from datamodules.video.container import Source
 from datamodules.wording import counted
 from hiera_video.errors import EmbeddingError, UsageError
 from hiera_video.predicting.embed_worker import EmbedGroup, Group, Video, grouped
@@ -71,7 +73,8 @@ def embed_files(
     row for each vector: ``path``, ``start``, ``end``, ``vector``) or a ``NAME.npz`` for each video
     (see `write_npz`), named by its path below the folder that all videos share. Videos that cannot
     be read are left out, logged, and listed in ``bad_videos.csv``; the next call tries them again,
-    unless the table is there.
+    unless the table is there. There is none while the storage does not give a video that was there
+    when this was called.
 
     Processes are started anew: a script that calls this needs ``if __name__ == "__main__":``.
 
@@ -94,6 +97,7 @@ def embed_files(
             are not finite or too large for float16.
         UsageError: the options contradict each other or the model, or are unknown; or none of the
             videos can be read (exit code 1).
+        StorageFailure: videos cannot be read now; all others are done.
         DatasetError: another run writes to ``out``.
     """
     gpus = torch.cuda.device_count()
@@ -130,7 +134,11 @@ def embed_files(
         _begin(out / RECORD, record, [out / TABLE, *targets])
         if format == "npz" or not (out / TABLE).exists():
             function = EmbedGroup(str(run), options, format, dtype, device, processes, scratch)
-            _work(function, groups, out / BAD, processes, patience, progress)
+            missing = {path for path, source in sources.items() if _is_missing(source)}
+            failed = _work(function, groups, out / BAD, processes, patience, progress)
+            _check_storage(
+                [e for e in failed if not (e.is_missing and e.path in missing)], len(files)
+            )
             _finish(groups, out, scratch, record)
         shutil.rmtree(scratch)
     bad = _count_bad(out / BAD)
@@ -205,25 +213,45 @@ def _work(
     processes: int,
     patience: float,
     progress: Callable[[int, int], None],
-) -> None:
-    """Embed the files that have no features yet, and list those that cannot be read."""
+) -> list[UnreadableVideo]:
+    """Embed the files that have no features yet, and list those that cannot be read.
+
+    Returns:
+        The errors of those that the storage does not give.
+    """
     todo = [group for group in groups if group.missing()]
     total = sum(len(group.files) for group in groups)
     done = total - sum(len(group.files) for group in todo)
     bad_file.unlink(missing_ok=True)
-    bad = BadVideos(bad_file)
+    bad, unreadable = BadVideos(bad_file), []
     for group, failures in _results(function, todo, processes, patience):
         for file in group.files:
-            if file.path in failures:
-                bad.note(file.path, failures[file.path])
+            if error := failures.get(file.path):
+                bad.note(file.path, error.reason)
+                unreadable += [error] if isinstance(error, UnreadableVideo) else []
             done += 1
             progress(done, total)
+    return unreadable
+
+
+def _is_missing(source: str | Source) -> bool:
+    return isinstance(source, str) and not os.path.exists(source)
+
+
+def _check_storage(unreadable: Sequence[UnreadableVideo], count: int) -> None:
+    """Raise a StorageFailure if there are videos that the storage does not give."""
+    if unreadable:
+        raise StorageFailure(
+            f"{len(unreadable)} of {counted(count, 'files')} cannot be read, the first of them "
+            f"{unreadable[0]}; run the same command again when they can be (it reads only what is "
+            "left), or leave them out"
+        )
 
 
 def _results(
     function: EmbedGroup, todo: Sequence[Group], processes: int, patience: float
-) -> Iterator[tuple[Group, dict[str, str]]]:
-    """Each group, when it is written, with the files that cannot be read and the reasons."""
+) -> Iterator[tuple[Group, dict[str, VideoDecodeError]]]:
+    """Each group, when it is written, with the errors of files that cannot be read."""
     lost: list[Group] = []  # with one that hung or ended its process: which of them is found out
     for group, result in work(function, todo, processes=processes, patience=patience):
         if not isinstance(result, Lost):
@@ -233,7 +261,7 @@ def _results(
                 group.part.unlink(missing_ok=True)  # an earlier call's, and not of all files
             lost += group.one_by_one()
         else:
-            yield group, {file.path: result.reason for file in group.files}
+            yield group, {f.path: VideoDecodeError(f.path, result.reason) for f in group.files}
     if lost:
         yield from _results(function, lost, processes, patience)
 

@@ -112,8 +112,8 @@ class EmbedGroup:
     processes: int
     scratch: Path
 
-    def __call__(self, group: Group, alive: Callable[[], None]) -> dict[str, str]:
-        """Write one group; returns the paths of files that cannot be read, with the reasons.
+    def __call__(self, group: Group, alive: Callable[[], None]) -> dict[str, VideoDecodeError]:
+        """Write one group; returns the errors of files that cannot be read, by path.
 
         Args:
             group: the files.
@@ -129,7 +129,7 @@ class EmbedGroup:
             with open_media(video.source) as file:
                 self._write(video, file, alive)
         except VideoDecodeError as error:
-            return {video.path: error.reason}
+            return {video.path: error}
         return {}
 
     def _encoder(self) -> VideoEncoder:
@@ -160,10 +160,12 @@ class EmbedGroup:
         video.target.parent.mkdir(parents=True, exist_ok=True)
         write_npz(video.target, self.scratch, video.path, pieces, self.dtype, facts)
 
-    def _write_pictures(self, group: Group, alive: Callable[[], None]) -> dict[str, str]:
+    def _write_pictures(
+        self, group: Group, alive: Callable[[], None]
+    ) -> dict[str, VideoDecodeError]:
         encoder = self._encoder()
         good: list[Video] = []
-        bad: dict[str, str] = {}
+        bad: dict[str, VideoDecodeError] = {}
 
         def clips(pictures: Iterable[Video]) -> Iterator[np.ndarray]:
             for picture in pictures:
@@ -172,7 +174,7 @@ class EmbedGroup:
                     with open_media(picture.source) as file:
                         views = encoder.clips_of(file, self.options)
                 except VideoDecodeError as error:
-                    bad[picture.path] = error.reason
+                    bad[picture.path] = error
                     continue
                 good.append(picture)
                 yield views

@@ -50,10 +50,14 @@ class PartWriter:
     def add(self, rows: Rows, failed: Iterable[FailedVideo]) -> None:
         """Add all views of one or more videos, and videos that could not be decoded."""
         self._rows.append(rows)
-        self._failed += failed
+        self.add_failed(failed)
         self._count += len(rows.video_id)
         if self._count >= PART_ROWS or time.monotonic() - self._since >= PART_SECONDS:
             self.flush()
+
+    def add_failed(self, failed: Iterable[FailedVideo]) -> None:
+        """Add videos that could not be decoded."""
+        self._failed += failed
 
     def flush(self, empty: bool = False) -> None:
         """Write what was added since the last part; nothing, unless ``empty``, if there is none."""

@@ -13,6 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
+from datamodules.errors import StorageFailure
 from datamodules.files import take_lock
 from hiera_video.augment.basic import Normalize
 from hiera_video.augment.pipeline import Augmentation
@@ -90,6 +91,27 @@ def test_a_test_that_was_cut_off_goes_on(tmp_path, whole, batch):
     columns = [torch.tensor(t["probabilities"].to_pylist()) for t in (table, whole[1])]
     torch.testing.assert_close(*columns, rtol=0, atol=1e-6)
     assert table.schema.metadata == whole[1].schema.metadata
+
+
+def test_a_test_whose_storage_failed_reads_its_videos_again(tmp_path, whole):
+    kind = {"test_views": (2, 3), "eval_batch_size": 2}
+    away = ColourVideos(test="10", bad=BAD, gone=("/10/1.mp4", "/10/6.mp4"), **kind)
+    with pytest.raises(StorageFailure, match=r"/10/6\.mp4: No such file"):
+        run_test(tmp_path, data=away)
+    assert not (tmp_path / "predictions.parquet").exists()
+    summary, data = run_test(tmp_path)
+    assert data.loaded == [5]  # the four of the last batches, and the one that was left out
+    assert summary == whole[0]
+    table = pq.read_table(tmp_path / "predictions.parquet")
+    assert table.schema.metadata == whole[1].schema.metadata
+
+
+def test_a_video_that_has_gone_is_listed(tmp_path):
+    data = ColourVideos(test="10", gone=("/10/6.mp4",), test_views=(1, 1))
+    assert run_test(tmp_path, data=data)[0]["failed"] == ["/10/6.mp4"]
+    metadata = pq.read_schema(tmp_path / "predictions.parquet").metadata
+    (failed,) = json.loads(metadata[b"failed"])
+    assert failed["reason"] == "No such file or directory"
 
 
 def test_another_test_is_not_continued(tmp_path):

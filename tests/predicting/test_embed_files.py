@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.errors import DatasetError
+from datamodules.errors import DatasetError, StorageFailure
 from datamodules.files import locked_folder
 from datamodules.loading.file_workers import Lost
 from datamodules.manifests.splits import make_manifest
@@ -206,6 +207,27 @@ def test_none_can_be_read(data, tmp_path):
     assert error.value.exit_code == 1
     assert len((out / "bad_videos.csv").read_text().splitlines()) == 3
     assert not (out / "embeddings.json").exists()
+
+
+@pytest.mark.parametrize("format", ["parquet", "npz"])
+def test_no_table_while_the_storage_does_not_give_a_file(pictures, monkeypatch, tmp_path, format):
+    write_image_run(tmp_path / "run")
+    away = str(pictures[1])
+
+    def work(function, items, **_):
+        os.rename(away, tmp_path / "away")
+        try:
+            yield from work_here(function, items)
+        finally:
+            os.rename(tmp_path / "away", away)
+
+    monkeypatch.setattr("hiera_video.predicting.embed_files.work", work)
+    embed = partial(embed_files, tmp_path / "run", manifest_of(pictures), tmp_path, format=format)
+    with pytest.raises(StorageFailure, match=f"1 of 4 files cannot be read.*{away}: No such file"):
+        embed()
+    assert not (tmp_path / "embeddings.parquet").exists()
+    monkeypatch.setattr("hiera_video.predicting.embed_files.work", work_here)
+    assert embed()[1:] == (3, 1)
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 
 from datamodules.clips.sampling import sample_seed
-from datamodules.errors import VideoDecodeError
+from datamodules.errors import UnreadableVideo, VideoDecodeError
 from datamodules.manifests.splits import make_manifest
 
 
 class Numbers:
     """Items ``(repeats, 1, 1, 1, 3)`` whose pixels are their index.
 
-    `faults` maps an index to what happens there: "error", "hang", "crash", "memory" or "bug",
-    or "hang once" and "crash once", which leave a file in the folder `marks`.
+    `faults` maps an index to what happens there: "error", "gone", "hang", "crash", "memory" or
+    "bug", or "hang once" and "crash once", which leave a file in the folder `marks`.
     """
 
     def __init__(self, length, faults=None, repeats=1):
@@ -40,6 +40,8 @@ class Numbers:
         match fault:
             case "error":
                 raise VideoDecodeError(self.manifest.path(index), "damaged data")
+            case "gone":
+                raise UnreadableVideo(self.manifest.path(index), "No such file or directory")
             case "hang":
                 time.sleep(1000)
             case "crash":

@@ -4,8 +4,10 @@ import json
 import pytest
 
 from datamodules.clips.items import NothingToLearn
-from datamodules.errors import DatasetError
+from datamodules.errors import DatasetError, StorageFailure, TooManyBadVideos
+from datamodules.loading.bad_videos import Failure
 from datamodules.loading.loader import Loader
+from datamodules.loading.outage import Outage
 from datamodules.loading.sampler import EpochSampler
 from tests.datamodules.loading.numbers import Numbers
 
@@ -138,3 +140,47 @@ class Barren(Numbers):
         if clips:
             raise NothingToLearn
         return super().item(epoch, index, clips)
+
+
+def evaluated(faults, length=300, share=0.01, **kwargs):
+    """The videos that were listed as failed in an evaluation."""
+    loader = make_loader(length, 10, faults=faults, training=False, loader={"max_bad_share": share})
+    return [failure.video_id for batch in loader for failure in batch["failed"]]
+
+
+def test_an_evaluation_counts_a_few_files_that_have_gone_as_wrong():
+    assert evaluated(dict.fromkeys((3, 50, 299), "gone")) == [3, 50, 299]
+    assert evaluated(dict.fromkeys(range(20), "error")) == [*range(20)]
+    assert evaluated(dict.fromkeys(range(20), "gone"), share=1) == [*range(20)]
+
+
+@pytest.mark.parametrize(
+    ("gone", "length", "share", "last"),
+    [((3, 50, 70, 299), 300, 0.01, 299), (range(290, 300), 300, 0.1, 297), ((0,), 1, 0.01, 0)],
+)
+def test_an_evaluation_ends_where_the_storage_fails(gone, length, share, last):
+    expected = rf"/videos/{last}\.mp4: No such file.*run the same command again"
+    with pytest.raises(StorageFailure, match=expected) as error:
+        evaluated(dict.fromkeys(gone, "gone"), length, share)
+    assert error.value.exit_code == 1
+
+
+def test_items_of_one_video_that_has_gone_are_no_outage():
+    failures = [[Failure(i, 0, "No such file", unreadable=True)] for i in range(50)]
+    outage = Outage(1, 100, lambda i: f"{i // 20}.mp4")
+    for failed in failures[:20]:
+        outage.count(failed)
+    outage.count([])
+    with pytest.raises(StorageFailure, match="21 of 100 items"):
+        outage.count(failures[20])
+
+
+def test_training_says_that_its_videos_cannot_be_read():
+    for faults, error, message in (
+        ({4: "gone", 7: "gone"}, StorageFailure, "2 videos of this epoch cannot be read"),
+        ({4: "error", 7: "error", 9: "gone"}, TooManyBadVideos, "cannot be decoded"),
+    ):
+        loader = make_loader(faults=faults, loader={"max_bad_share": (len(faults) - 1) / 23})
+        with pytest.raises(error, match=message):
+            list(loader)
+    assert len(list(make_loader(faults={4: "gone"}))) == 7

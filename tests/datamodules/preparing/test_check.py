@@ -2,6 +2,8 @@ import os
 
 import pytest
 
+import datamodules.preparing.check as checking
+from datamodules.errors import UnreadableVideo
 from datamodules.manifests.packing import pack
 from datamodules.manifests.splits import list_split, read_split
 from datamodules.preparing.check import Fault, check
@@ -81,6 +83,23 @@ def test_files_that_were_not_prepared_are_decoded(videos, tmp_path):
     found = check(manifest, processes=2)
     kinds = [(fault.kind, os.path.basename(fault.path)) for fault in found]
     assert kinds == [("corrupt", "1.mp4"), ("missing", "gone.mp4")]
+
+
+def test_what_cannot_be_read_is_not_called_corrupt(videos, tmp_path, monkeypatch):
+    def ask(source, *arguments):
+        raise UnreadableVideo(source, "Permission denied")
+
+    monkeypatch.setattr(checking, "probe", ask)
+    monkeypatch.setattr(
+        checking, "work", lambda do, items, **_: [(item, do(item, print)) for item in items]
+    )
+    faults = check(list_split(videos, videos, None))
+    assert str(faults[0]) == f"unreadable  {videos}/0.mp4: Permission denied"
+    assert len(faults) == 5
+    manifest = prepared(videos, tmp_path / "out")
+    videos.rename(tmp_path / "moved")
+    videos.touch()
+    assert {fault.kind for fault in check(manifest)} == {"unreadable"}  # not a directory
 
 
 def test_transcoded_files_and_those_that_could_not_be(videos, tmp_path):

@@ -11,7 +11,7 @@ from functools import partial
 import av
 import pytest
 
-from datamodules.errors import DatasetError
+from datamodules.errors import DatasetError, StorageFailure, UnreadableVideo
 from datamodules.folder import VideoFolderDataModule
 from datamodules.loading.file_workers import work
 from datamodules.manifests.parquet import MANIFEST_NAME, read_manifest
@@ -20,6 +20,7 @@ from datamodules.preparing import prepare as preparing
 from datamodules.preparing.check import check
 from datamodules.preparing.parts import Part, merge
 from datamodules.preparing.prepare import prepare
+from datamodules.video.probing import Facts, nothing, probe
 from datamodules.video.transcoding import Encoding
 from tests.datamodules.loading.file_work import full_disk, logged
 from tests.video_files import moving_frames, write_video
@@ -330,6 +331,47 @@ def test_lists_keep_repeated_rows_and_name_files_that_have_gone(videos, tmp_path
     assert opened(videos) == ["b/1 ü.mp4", "gone.mp4"]
     with pytest.raises(DatasetError, match="lies outside"):
         prepare(manifest, videos / "a", tmp_path / "out")
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """What the storage says of a file in place of giving it, by the end of its path."""
+    answers = {}
+
+    def ask(source, *arguments):
+        for name, answer in answers.items():
+            if source.endswith(name):
+                if isinstance(answer, Facts):
+                    return answer
+                raise UnreadableVideo(source, answer)
+        return probe(source, *arguments)
+
+    monkeypatch.setattr(preparing, "probe", ask)
+    monkeypatch.setattr(
+        preparing, "work", lambda do, paths, **_: [(path, do(path, nothing)) for path in paths]
+    )
+    return answers
+
+
+def test_what_the_storage_does_not_give_is_opened_again(videos, tmp_path, answers):
+    answers |= {"a/1 ü.mp4": "Permission denied", "b/0 ü.mp4": "No such file or directory"}
+    message = "2 of 8 files cannot be read, the first of them .*/a/1 ü.mp4: Permission denied; run"
+    with pytest.raises(StorageFailure, match=message):
+        ready(videos, tmp_path / "out")
+    assert not (tmp_path / "out" / MANIFEST_NAME).exists()
+    answers.clear()
+    answers["cut.mp4"] = Facts(reason="not to be opened again")
+    rows = read_manifest(ready(videos, tmp_path / "out"))[0].to_pylist()
+    assert [row["path"] for row in rows if not row["ok"]] == ["b/cut.mp4", "b/text.webm"]
+    assert "not to be opened again" not in str(rows)
+
+
+def test_what_earlier_versions_kept_of_the_storage_is_forgotten(videos, tmp_path, answers):
+    answers["a/1 ü.mp4"] = Facts(reason="Permission denied")
+    for good in (5, 6):
+        table, _ = read_manifest(ready(videos, tmp_path / "out"))
+        assert table["ok"].to_pylist().count(True) == good
+        answers.clear()
 
 
 def test_only_one_run_writes_to_a_folder(videos, tmp_path):

@@ -1,14 +1,20 @@
+import errno
 import io
 import os
+import pickle
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
+from av.error import FFmpegError
 from PIL import Image
 
+from datamodules.errors import UnreadableVideo, VideoDecodeError
 from datamodules.manifests.byte_range import ByteRange
+from datamodules.video.container import decode_error
 from datamodules.video.decoding import VideoFile
 from datamodules.video.probing import Facts, InOrder, Watched, probe, stamp
 from tests.video_files import moving_frames, write_video
@@ -83,7 +89,6 @@ def test_real_clips(path):
 
 
 def test_files_that_are_no_videos_say_why(tmp_path):
-    assert probe(str(tmp_path / "gone.mp4")) == Facts(reason="No such file or directory")
     (tmp_path / "empty.mp4").touch()
     assert probe(str(tmp_path / "empty.mp4")).reason == "the file is empty"
     (tmp_path / "text.mp4").write_text("no video")
@@ -211,3 +216,36 @@ def test_stamp(tmp_path):
     assert stamp(tmp_path / "gone") == (-1, -1)
     (tmp_path / "a").write_bytes(b"123")
     assert stamp(tmp_path / "a") == (3, (tmp_path / "a").stat().st_mtime_ns)
+
+
+def broken(code):
+    """A file whose bytes cannot be read: its error has this number."""
+
+    class File(io.BytesIO):
+        def read(self, size=-1):
+            raise OSError(code, os.strerror(code))
+
+    return SimpleNamespace(name="a.mp4", open=lambda: File(b"bytes"))
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOENT])
+def test_what_the_storage_does_not_give_is_not_known(code):
+    with pytest.raises(UnreadableVideo, match=os.strerror(code)) as error:
+        probe(broken(code))
+    assert error.value.is_missing == (code == errno.ENOENT)
+
+
+def test_a_file_that_is_not_there_is_not_a_bad_one(tmp_path):
+    for name in ("gone.mp4", "gone.jpg"):
+        with pytest.raises(UnreadableVideo, match="No such file") as error:
+            probe(str(tmp_path / name))
+        assert pickle.loads(pickle.dumps(error.value)).is_missing
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EPERM, errno.EACCES])
+def test_ffmpeg_says_of_damaged_files_what_a_storage_says(tmp_path, code):
+    (tmp_path / "a.mp4").write_bytes(b"damaged")
+    error = FFmpegError(code, os.strerror(code), str(tmp_path / "a.mp4"))
+    kind = UnreadableVideo if code == errno.EACCES else VideoDecodeError
+    assert type(decode_error(str(tmp_path / "a.mp4"), error)) is kind
+    assert type(decode_error("name/in/a/shard.mp4", error)) is kind
