@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from datamodules.errors import DatasetError, TooManyBadVideos, VideoDecodeError
-from datamodules.loading.bad_videos import BadVideos
+from datamodules.loading.bad_videos import BadVideos, Failure
 from datamodules.loading.loader import Loader
 from datamodules.loading.sampler import EpochSampler
 from datamodules.suffixes import PICTURES
@@ -46,7 +46,7 @@ def test_training_takes_the_next_video_of_the_order(tmp_path, fault, reason):
     batches = list(make_loader({bad: fault}, bad_videos=BadVideos(file, killed)))
     assert sum(ids(batches), []) == expected
     assert [len(batch["failed"]) for batch in batches] == [0, 0, 1, 0, 0, 0]
-    assert batches[2]["failed"][0] == (bad, bad % 5, reason)
+    assert batches[2]["failed"][0] == Failure(bad, bad % 5, reason)
     with open(file, newline="") as rows:
         (row,) = csv.DictReader(rows)
     assert row == {"path": f"/videos/{bad}.mp4", "reason": reason}
