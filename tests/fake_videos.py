@@ -11,7 +11,7 @@ from datamodules.manifests.splits import make_manifest
 class Colours:
     """In the place of a data set of clips: the same items, all of one class in one colour."""
 
-    def __init__(self, clips, bad, gone):
+    def __init__(self, clips, bad=(), gone=()):
         self.manifest, self.item_shape, self.clips = clips.manifest, clips.item_shape, clips
         self.bad, self.gone = bad, gone
 
