@@ -126,10 +126,11 @@ def test_a_video_that_cannot_be_decoded_is_listed_in_evaluation(root):
     batches = list(data.test_dataloader())
     failed = [f for batch in batches for f in batch["failed"]]
     assert len(failed) == 1
-    video_id, label, reason = failed[0]
+    video_id, label, reason, unreadable = failed[0]
     assert data.manifests["test"].path(video_id).endswith("broken.mp4")
     assert label == 1
     assert reason == "Invalid data found when processing input"
+    assert not unreadable
     seen = torch.cat([batch["video_id"] for batch in batches])
     assert sorted(seen.tolist()) == sorted([i for i in range(4) if i != video_id] * 2)
 
