@@ -1,9 +1,10 @@
 """When a storage has failed, so that its videos are not those that are bad."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
-from datamodules.errors import StorageFailure
+from datamodules.errors import StorageFailure, UnreadableVideo
 from datamodules.loading.bad_videos import Failure
+from datamodules.wording import counted
 
 _IN_A_ROW = 8  # videos
 
@@ -72,4 +73,22 @@ def check_training(bad: Collection[Failure], most: int, last: str) -> None:
         raise StorageFailure(
             f"{unreadable} videos of this epoch cannot be read, the last of them {last}; when the "
             "storage gives them, continue with resume=auto"
+        )
+
+
+def check_files(unreadable: Sequence[UnreadableVideo], count: int) -> None:
+    """See that the storage has given all files, in work that goes on where it was left.
+
+    Args:
+        unreadable: the errors of those that it has not given.
+        count: number of all files.
+
+    Raises:
+        StorageFailure: there are such files.
+    """
+    if unreadable:
+        raise StorageFailure(
+            f"{len(unreadable)} of {counted(count, 'files')} cannot be read, the first of them "
+            f"{unreadable[0]}; run the same command again when they can be (it opens only what is "
+            "left), or leave them out"
         )

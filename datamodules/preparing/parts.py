@@ -5,7 +5,6 @@ the command line's ``--shard I/N``. The *shards* of a packed data set are tar fi
 """
 
 import csv
-import json
 import os
 import zlib
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from datamodules.errors import DatasetError
-from datamodules.files import atomic_file
+from datamodules.files import atomic_file, write_json
 from datamodules.manifests.parquet import (
     MANIFEST_NAME,
     ManifestMetadata,
@@ -71,8 +70,7 @@ def write_prepared(
         open(file, "w", newline="", encoding="utf-8") as f,
     ):
         csv.writer(f).writerows([("path", "reason"), *bad])
-    with atomic_file(out / part.name("summary.json")) as file:
-        file.write_text(json.dumps(summary(table, metadata), indent=2) + "\n")
+    write_json(out / part.name("summary.json"), summary(table, metadata))
     manifest = out / part.name(MANIFEST_NAME)
     write_manifest(manifest, table, metadata)
     return manifest

@@ -17,9 +17,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from datamodules.errors import DatasetError, StorageFailure, UnreadableVideo, VideoDecodeError
+from datamodules.errors import DatasetError, UnreadableVideo, VideoDecodeError
 from datamodules.files import locked_folder
 from datamodules.loading.file_workers import Lost, work
+from datamodules.loading.outage import check_files
 from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.parquet import FACTS, MANIFEST_NAME, ManifestMetadata, pc, read_manifest
 from datamodules.preparing.journal import ROW, SOURCE, Journal, stamps
@@ -28,7 +29,6 @@ from datamodules.suffixes import PICTURES
 from datamodules.video.probing import Facts, probe, stamp
 from datamodules.video.resizing import resize_picture
 from datamodules.video.transcoding import Encoding, transcode
-from datamodules.wording import counted
 
 Progress = Callable[[int, int], None]  # files done and to do in this run
 
@@ -109,12 +109,7 @@ def prepare(
                 else:
                     append(row)
                 progress(done, len(todo))
-        if unreadable:
-            raise StorageFailure(
-                f"{len(unreadable)} of {counted(len(todo), 'files')} cannot be read, the first of "
-                f"them {unreadable[0]}; run the same command again when they can be (it opens only "
-                "what is left), or leave them out"
-            )
+        check_files(unreadable, len(todo))
         rows = journal.rows(sources)
         table = _manifest_table(manifest, rows_of_part, rows, encoding, part)
         file = write_prepared(out, table, metadata, _bad_videos(rows, root), part)

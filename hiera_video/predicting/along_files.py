@@ -12,7 +12,7 @@ import numpy as np
 
 from datamodules.clips.windows import window_step
 from datamodules.errors import DatasetError
-from datamodules.files import atomic_file
+from datamodules.files import atomic_file, write_json
 from datamodules.video.decoding import VideoFile
 from hiera_video.predicting.along import (
     ScoredWindow,
@@ -94,7 +94,7 @@ def predict_along(
 
     done = write_each(videos, out, write)
     if done:
-        _write_json(out / ACTIVITYNET, activitynet(segments))
+        write_json(out / ACTIVITYNET, activitynet(segments), indent=None)
     return done
 
 
@@ -199,12 +199,6 @@ def _described(segment: Segment) -> dict[str, Any]:
     start, end, label, score = segment
     times = {"start": round(start, 3), "end": round(end, 3)}
     return {**times, "label": label, "score": round(score, 6)}
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with atomic_file(path) as temporary:
-        text = json.dumps(value, ensure_ascii=False) + "\n"
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 class Timeline:

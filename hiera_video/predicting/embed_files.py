@@ -19,10 +19,11 @@ import torch
 from torch import nn
 
 from datamodules.arguments import check_positive
-from datamodules.errors import StorageFailure, UnreadableVideo, VideoDecodeError
-from datamodules.files import atomic_file, locked_folder
+from datamodules.errors import UnreadableVideo, VideoDecodeError
+from datamodules.files import locked_folder, write_json
 from datamodules.loading.bad_videos import BadVideos
 from datamodules.loading.file_workers import Lost, work
+from datamodules.loading.outage import check_files
 from datamodules.manifests.manifest import Manifest
 from datamodules.suffixes import PICTURES, kind_of
 from datamodules.video.container import Source
@@ -136,9 +137,7 @@ def embed_files(
             function = EmbedGroup(str(run), options, format, dtype, device, processes, scratch)
             missing = {path for path, source in sources.items() if _is_missing(source)}
             failed = _work(function, groups, out / BAD, processes, patience, progress)
-            _check_storage(
-                [e for e in failed if not (e.is_missing and e.path in missing)], len(files)
-            )
+            check_files([e for e in failed if not (e.is_missing and e.path in missing)], len(files))
             _finish(groups, out, scratch, record)
         shutil.rmtree(scratch)
     bad = _count_bad(out / BAD)
@@ -175,11 +174,10 @@ def _begin(file: Path, record: dict[str, Any], targets: Iterable[Path]) -> None:
     if not file.exists():
         if foreign := [target for target in targets if target.exists()]:
             raise EmbeddingError(f"{foreign[0]} exists already; name another folder")
-        with atomic_file(file) as temporary:
-            temporary.write_text(json.dumps(record, indent=2) + "\n")
+        write_json(file, record)
         return
     try:
-        earlier = json.loads(file.read_text())
+        earlier = json.loads(file.read_text(encoding="utf-8"))
         differing = [key for key in record if key != "model" and record[key] != earlier[key]]
     except (ValueError, KeyError, TypeError):
         raise EmbeddingError(f"{file}: not what `embed` writes; name another folder") from None
@@ -236,16 +234,6 @@ def _work(
 
 def _is_missing(source: str | Source) -> bool:
     return isinstance(source, str) and not os.path.exists(source)
-
-
-def _check_storage(unreadable: Sequence[UnreadableVideo], count: int) -> None:
-    """Raise a StorageFailure if there are videos that the storage does not give."""
-    if unreadable:
-        raise StorageFailure(
-            f"{len(unreadable)} of {counted(count, 'files')} cannot be read, the first of them "
-            f"{unreadable[0]}; run the same command again when they can be (it reads only what is "
-            "left), or leave them out"
-        )
 
 
 def _results(

@@ -1,6 +1,5 @@
 """COCO's metric from json files, and how the files fit each other if it is low."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,6 +12,7 @@ from datamodules.coco.annotations import ground_truth, is_box
 from datamodules.coco.boxes import are_ordered, look_like_corners, num_found
 from datamodules.coco.segmentation import has_mask, run_lengths
 from datamodules.errors import DatasetError
+from datamodules.manifests.lists import read_json
 from hiera_video.metrics.coco_evaluation import evaluate_detections
 from hiera_video.metrics.coco_results import CocoResults
 
@@ -121,12 +121,7 @@ def read_detections(file: Path, images: Mapping[int, Mapping[str, Any]]) -> list
     Raises:
         DatasetError: the file cannot be read, or a row is wrong; names the row.
     """
-    try:
-        rows = json.loads(file.read_bytes())
-    except OSError as error:
-        raise DatasetError(f"{file}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{file}: not valid JSON ({error})") from None
+    rows = read_json(file)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DatasetError(f"{file}: expected a list of detections, as COCO's results")
     for number, row in enumerate(rows, 1):
