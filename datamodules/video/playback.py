@@ -14,8 +14,8 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from datamodules.video.container import Source, errors_of, name_of
 from datamodules.video.decoding import displayed
+from datamodules.video.in_order import InOrder
 from datamodules.video.orientation import orientation
-from datamodules.video.probing import InOrder
 from datamodules.video.sound import Sound
 
 _BT709 = 1  # number of this matrix, these primaries and this transfer in H.273

@@ -9,7 +9,7 @@ import av
 from av.error import FFmpegError
 
 from datamodules.video.container import Source, errors_of, name_of, open_container, reason_of
-from datamodules.video.probing import InOrder
+from datamodules.video.in_order import InOrder
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,9 @@ from datamodules.errors import VideoDecodeError
 from datamodules.files import atomic_file
 from datamodules.video.container import ONE_THREAD, Source, errors_of, name_of
 from datamodules.video.decoding import VideoFile
+from datamodules.video.in_order import InOrder, Watched, nothing
 from datamodules.video.orientation import Orientation, orientation
-from datamodules.video.probing import Facts, InOrder, Watched, nothing, probe
+from datamodules.video.probing import Facts, probe
 
 _BICUBIC = 0x4  # older releases have no name for it
 # dB. Another scene or no picture is below this, even pure noise that was coded coarsely above.

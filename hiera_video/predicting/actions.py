@@ -12,16 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datamodules.ava.clips import evaluated_size
 from datamodules.clips.sampling import keyframe_times
 from datamodules.clips.videos import ClipFormat
-from datamodules.video.decoding import VideoFile, scale
+from datamodules.video.decoding import VideoFile
 from hiera_video.augment.basic import Normalize
 from hiera_video.errors import ChoiceError
-from hiera_video.predicting.batches import ClipNetwork, batches
-from hiera_video.predicting.crops import boxes_in_crops, crops_over
+from hiera_video.predicting.batches import ClipNetwork
 from hiera_video.predicting.embedding import EmbeddingOptions, VideoEncoder
 from hiera_video.predicting.moments import Moment, Second, second_with_persons
+from hiera_video.predicting.person_scores import PersonScorer
 from hiera_video.predicting.persons import (
     PersonBoxes,
     PersonDetector,
@@ -44,10 +43,7 @@ SECONDS_AT_ONCE = 8  # decoded together
 class ActionPredictor:
     """Scores the actions of persons in videos.
 
-    A clip is scaled as in evaluation. Evaluation sees only the centre of the picture; here, crops
-    cover all of it, so that everybody narrower than half a crop is whole in one of them. Each
-    person is scored in the crop that holds most of the box; if several do, in the one nearest to
-    the centre.
+    Unlike evaluation, it sees all of the picture, not only the centre; see `PersonScorer`.
 
     Args:
         model: an action detector: ``video``, normalised float ``(B, 3, T, H, W)``, ``boxes``
@@ -92,7 +88,9 @@ class ActionPredictor:
         self.model, self.device = self._network.network, self._network.device
         self.class_names, self.clip = tuple(class_names), clip
         self.action_ids = tuple(action_ids or range(1, len(self.class_names) + 1))
-        self.times_person_score, self.short_side, self.pad = times_person_score, short_side, pad
+        self._scorer = PersonScorer(
+            self._network, len(self.class_names), clip, times_person_score, short_side, pad
+        )
         self._detectors: dict[str, PersonDetector] = {}  # by what ``boxes`` named
         height, width = pad or (clip.height, clip.width)
         whole_clip = clip._replace(height=height, width=width)
@@ -164,10 +162,8 @@ class ActionPredictor:
         persons = self.persons(boxes)
         with VideoFile(video) as file:
             when, people = second_with_persons(file, persons, second)
-            views, (inside,), box_view = self._views(self._pictures(file, [when]), [people])
-        scores = self._score_boxes(views, inside, box_view)  # (N, classes)
-        if self.times_person_score:
-            scores = scores * people.scores[:, None]
+            views = self._scorer.views(self._scorer.pictures(file, [when]), [people])
+        (inside,), (scores,) = views.boxes, self._scorer.scores_in(views, [people])
         if person is not None and not 0 <= person < len(scores):
             raise ChoiceError(
                 f"{video}: no person {person} at second {when}; there are 0 to {len(scores) - 1}"
@@ -175,7 +171,7 @@ class ActionPredictor:
         rows = range(len(scores)) if person is None else [person]
         columns = range(len(self.class_names)) if wanted is None else [wanted]
         row, column = max(product(rows, columns), key=lambda place: scores[place])
-        box, clip = torch.from_numpy(inside[row]).float(), views[box_view[row]]
+        box, clip = torch.from_numpy(inside[row]).float(), views.clips[views.box_clip[row]]
 
         def inputs(copies: int) -> dict[str, Tensor]:
             return {"boxes": box.expand(copies, 4), "box_clip": torch.arange(copies)}
@@ -227,110 +223,9 @@ class ActionPredictor:
         for start in range(0, len(seconds), SECONDS_AT_ONCE):
             chunk = seconds[start : start + SECONDS_AT_ONCE]
             people = persons.at(file, chunk)
-            yield from map(Moment, chunk, people, self._scores(file, chunk, people))
-
-    def _scores(
-        self, file: VideoFile, seconds: Sequence[int], people: Sequence[PersonBoxes]
-    ) -> list[np.ndarray]:
-        """Float32 ``(N, classes)`` of the N persons of each second."""
-        scores = [np.empty((0, len(self.class_names)), np.float32) for _ in seconds]
-        busy = [i for i, persons in enumerate(people) if len(persons.boxes)]
-        if not busy:
-            return scores
-        pictures = self._pictures(file, [seconds[i] for i in busy])
-        for i, part in zip(busy, self._scores_in(pictures, [people[i] for i in busy]), strict=True):
-            scores[i] = part
-        return scores
+            scores = self._scorer.scores(file, chunk, people)
+            yield from map(Moment, chunk, people, scores)
 
     def scores_of_clip(self, pictures: Sequence[np.ndarray], people: PersonBoxes) -> np.ndarray:
-        """Score the persons of one clip.
-
-        Args:
-            pictures: its frames, the newest last, uint8 ``(height, width, 3)`` each.
-            people: N persons in its middle frame, number ``num_frames // 2``.
-
-        Returns:
-            float32 ``(N, classes)`` in [0, 1].
-        """
-        if not len(people.boxes):
-            return np.empty((0, len(self.class_names)), np.float32)
-        height, width = pictures[0].shape[:2]
-        size = evaluated_size(width, height, self.clip, self.short_side, self.pad)
-        scaled = np.empty((1, len(pictures), *size, 3), np.uint8)
-        for picture, out in zip(pictures, scaled[0], strict=True):
-            scale(picture, out, self.clip.interpolation)
-        return self._scores_in(scaled, [people])[0]
-
-    def _scores_in(self, pictures: np.ndarray, people: Sequence[PersonBoxes]) -> list[np.ndarray]:
-        """Float32 ``(N, classes)`` of the persons, at least one, of each of S clips."""
-        views, boxes, box_view = self._views(pictures, people)
-        rows = self._score_boxes(views, np.concatenate(boxes), box_view)
-        scores = np.split(rows, np.cumsum([len(part) for part in boxes])[:-1])
-        if not self.times_person_score:
-            return scores
-        return [
-            part * persons.scores[:, None].astype(np.float32)
-            for part, persons in zip(scores, people, strict=True)
-        ]
-
-    def _views(
-        self, pictures: np.ndarray, people: Sequence[PersonBoxes]
-    ) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
-        """What the model sees of persons.
-
-        Args:
-            pictures: of S clips, uint8 ``(S, T, H, W, 3)``.
-            people: the persons of each clip, at least one.
-
-        Returns:
-            Clips, uint8 ``(T, H, W, 3)`` each; for each of S the boxes in [0, 1] of their clips,
-            float64 ``(n, 4)``; and the clip of each of all boxes, int64 ``(N,)``.
-        """
-        height, width = pictures.shape[2:4]
-        view_height, view_width = self.pad or (self.clip.height, self.clip.width)
-        crops = crops_over(width, height, view_width, view_height)
-        clips: list[np.ndarray] = []
-        boxes, box_clip = [], []
-        for persons, frames in zip(people, pictures, strict=True):
-            chosen, inside = boxes_in_crops(persons.boxes, crops, width, height)
-            used, which = np.unique(chosen, return_inverse=True)
-            boxes.append(inside)
-            box_clip.append(len(clips) + which)
-            for x1, y1, x2, y2 in (crops[k] for k in used):
-                view = np.zeros((len(frames), view_height, view_width, 3), np.uint8)
-                view[:, :height, :width] = frames[:, y1:y2, x1:x2]
-                clips.append(view)
-        return clips, boxes, np.concatenate(box_clip)
-
-    def _pictures(self, file: VideoFile, seconds: Sequence[int]) -> np.ndarray:
-        """Frames around each second, timed and scaled as in evaluation: ``(S, T, H, W, 3)``."""
-        clip = self.clip
-        height, width = evaluated_size(file.width, file.height, clip, self.short_side, self.pad)
-        times = [keyframe_times(s, clip.num_frames, clip.stride, clip.fps) for s in seconds]
-        size, times = (height, width), np.concatenate(times)
-        frames = file.frames_at(times, size, interpolation=clip.interpolation)
-        return frames.reshape(len(seconds), clip.num_frames, height, width, 3)  # (S, T, H, W, 3)
-
-    def _score_boxes(
-        self, clips: Sequence[np.ndarray], boxes: np.ndarray, box_clip: np.ndarray
-    ) -> np.ndarray:
-        """Score boxes.
-
-        Args:
-            clips: uint8 ``(T, H, W, 3)`` each.
-            boxes: float64 ``(N, 4)`` in [0, 1] of their clips.
-            box_clip: int64 ``(N,)``, the index of the clip of each.
-
-        Returns:
-            float32 ``(N, classes)`` in [0, 1].
-        """
-        scores = np.empty((len(boxes), len(self.class_names)), np.float32)
-        for start, batch in batches(clips):
-            rows = (start <= box_clip) & (box_clip < start + len(batch))
-            logits = self._network.logits(
-                batch,
-                boxes=torch.from_numpy(boxes[rows]).float(),
-                box_clip=torch.from_numpy(box_clip[rows] - start),
-            )
-            scores[rows] = logits.sigmoid().numpy()
-        return scores
+        """As `PersonScorer.scores_of_clip`."""
+        return self._scorer.scores_of_clip(pictures, people)

@@ -20,7 +20,8 @@ from datamodules.preparing import prepare as preparing
 from datamodules.preparing.check import check
 from datamodules.preparing.parts import Part, merge
 from datamodules.preparing.prepare import prepare
-from datamodules.video.probing import Facts, nothing, probe
+from datamodules.video.in_order import nothing
+from datamodules.video.probing import Facts, probe
 from datamodules.video.transcoding import Encoding
 from tests.datamodules.loading.file_work import full_disk, logged
 from tests.video_files import moving_frames, write_video

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from datamodules.video.decoding import VideoFile
-from datamodules.video.probing import InOrder, probe
+from datamodules.video.in_order import InOrder
+from datamodules.video.probing import probe
 from datamodules.video.transcoding import Encoding, transcode
 from tests.video_files import encode, moving_frames, write_video
 

@@ -16,7 +16,8 @@ from datamodules.errors import UnreadableVideo, VideoDecodeError
 from datamodules.manifests.byte_range import ByteRange
 from datamodules.video.container import decode_error
 from datamodules.video.decoding import VideoFile
-from datamodules.video.probing import Facts, InOrder, Watched, probe, stamp
+from datamodules.video.in_order import InOrder, Watched
+from datamodules.video.probing import Facts, probe, stamp
 from tests.video_files import moving_frames, write_video
 
 DATA = Path(__file__).parents[4] / "shared" / "data"

@@ -10,7 +10,8 @@ import pytest
 from datamodules.errors import VideoDecodeError
 from datamodules.video import transcoding
 from datamodules.video.decoding import VideoFile
-from datamodules.video.probing import InOrder, probe, stamp
+from datamodules.video.in_order import InOrder
+from datamodules.video.probing import probe, stamp
 from datamodules.video.transcoding import Encoding, peak_signal_to_noise, transcode
 from tests.video_files import moving_frames, write_video
 
