@@ -1,17 +1,17 @@
 """Pictures with objects, as a loader's worker makes them."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.tv_tensors import Image, Mask
+from torchvision.tv_tensors import Image
 
 from datamodules.clips.items import Item
 from datamodules.clips.sampling import sample_seed
 from datamodules.coco.annotations import CocoManifest
-from datamodules.coco.jitter import GREY, boxes_of, fit, large_scale_jitter, pad
-from datamodules.coco.segmentation import draw
+from datamodules.coco.jitter import GREY, Jitter, fit, large_scale_jitter, pad
 from datamodules.errors import VideoDecodeError
 from datamodules.video.pictures import PictureFile
 
@@ -73,7 +73,7 @@ class TrainingPictures(_Pictures):
     An item is indexed by ``(epoch, index)``. Its N objects are ``boxes`` float32 ``(N, 4)`` (x1,
     y1, x2, y2 in pixels), ``box_clip`` int64 ``(N,)``, ``box_labels`` int64 ``(N,)`` (from 1 on)
     and ``masks`` uint8 ``(N, H, W / 8)``, with eight pixels in a byte, as ``numpy.packbits`` makes
-    them. Boxes are those of the masks, which have been cropped. Crowds are left out.
+    them. Crowds are left out, and objects of which no pixel is left.
 
     Args:
         manifest: the pictures.
@@ -95,37 +95,34 @@ class TrainingPictures(_Pictures):
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
         rng = np.random.default_rng(sample_seed(self.seed, epoch, index))
-        rows = self._rows(index)
         image = self.read(index)
-        masks = self._masks(index, rows)
-        image, masks = large_scale_jitter(image, masks, self.size, self.scale, rng)
-        left = masks.bool().flatten(1).any(dim=1)
-        labels = torch.from_numpy(self.manifest.annotations.category[rows] + 1)
-        return self.item(image, epoch, index) | _objects(masks[left], labels[left], self.size)
+        height, width = image.shape[-2:]
+        jitter = large_scale_jitter((height, width), self.size, self.scale, rng)
+        item = self.item(jitter.picture(image), epoch, index)
+        return item | self._objects(index, self._rows(index), jitter)
 
     def empty(self, index: int) -> Item:
         """The item of a picture that cannot be read."""
-        none = torch.zeros(0, *self.size, dtype=torch.uint8)
-        labels = torch.zeros(0, dtype=torch.int64)
-        return self.item(None, 0, index) | _objects(none, labels, self.size)
+        return self.item(None, 0, index) | _objects_item([], self.size)
 
     def _rows(self, index: int) -> np.ndarray:
         annotations = self.manifest.annotations
         rows = annotations.rows(self.manifest.image(index))
         return rows[~annotations.crowd[rows]]
 
-    def _masks(self, index: int, rows: np.ndarray) -> Mask:
-        """The masks of objects in the whole picture, uint8 ``(n, h, w)``."""
-        annotations, number = self.manifest.annotations, self.manifest.image(index)
-        size = int(annotations.height[number]), int(annotations.width[number])
-        masks = np.zeros((len(rows), *size), np.uint8)
-        for mask, row in zip(masks, rows.tolist(), strict=True):
+    def _objects(self, index: int, rows: np.ndarray, jitter: Jitter) -> Item:
+        """What is left of the objects of some rows of the annotations."""
+        annotations = self.manifest.annotations
+        objects = []
+        for row in rows.tolist():
             try:
-                mask[:] = draw(json.loads(annotations.segmentation[row].as_py()), *size)
+                mask, box = jitter.object(json.loads(annotations.segmentation[row].as_py()))
             except ValueError as error:
                 name = f"annotation {annotations.annotation_id[row]}"
                 raise VideoDecodeError(self.manifest.path(index), f"{name}: {error}") from None
-        return Mask(torch.from_numpy(masks))
+            if mask.any():
+                objects.append((mask, box, annotations.category[row] + 1))
+        return _objects_item(objects, self.size)
 
 
 class EvaluationPictures(_Pictures):
@@ -166,14 +163,18 @@ def read_picture(path: str, size: tuple[int, int] | None = None) -> Tensor:
         return torch.from_numpy(file.frames_at([0.0])[0])
 
 
-def _objects(masks: Tensor, labels: Tensor, size: tuple[int, int]) -> Item:
-    boxes = boxes_of(masks) if len(masks) else torch.zeros(0, 4)
-    packed = np.packbits(pad(masks, size, 0).numpy(), axis=2) if len(masks) else None
-    if packed is None:
-        packed = np.zeros((0, size[0], size[1] // 8), np.uint8)
+def _objects_item(
+    objects: Sequence[tuple[np.ndarray, np.ndarray, int]], size: tuple[int, int]
+) -> Item:
+    """What `TrainingPictures` has of N objects: the mask, the box and the label of each."""
+    boxes, labels = np.zeros((len(objects), 4), np.float32), np.zeros(len(objects), np.int64)
+    masks = np.zeros((len(objects), size[0], size[1] // 8), np.uint8)
+    for i, (mask, boxes[i], labels[i]) in enumerate(objects):
+        packed = np.packbits(mask, axis=1)
+        masks[i, : packed.shape[0], : packed.shape[1]] = packed
     return {
-        "boxes": boxes.float(),
-        "box_clip": torch.zeros(len(masks), dtype=torch.int64),
-        "box_labels": labels,
-        "masks": torch.from_numpy(packed),
+        "boxes": torch.from_numpy(boxes),
+        "box_clip": torch.zeros(len(objects), dtype=torch.int64),
+        "box_labels": torch.from_numpy(labels),
+        "masks": torch.from_numpy(masks),
     }

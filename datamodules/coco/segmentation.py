@@ -1,6 +1,6 @@
 """Masks of COCO's annotations: polygons, drawn as pycocotools draws them, and run lengths."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -29,10 +29,7 @@ def draw(segmentation: Any, height: int, width: int) -> np.ndarray:
     """
     if isinstance(segmentation, dict):
         return decode(_counts(segmentation, height, width), height, width)
-    mask = np.zeros((height, width), bool, order="F")  # as polygons are drawn
-    for points in _polygons(segmentation):
-        mask |= draw_polygon(points, height, width)
-    return mask
+    return draw_polygons(polygons_of(segmentation), height, width)
 
 
 def check_mask(segmentation: Any, height: int, width: int) -> None:
@@ -44,7 +41,18 @@ def check_mask(segmentation: Any, height: int, width: int) -> None:
     if isinstance(segmentation, dict):
         _counts(segmentation, height, width)
     else:
-        _polygons(segmentation)
+        polygons_of(segmentation)
+
+
+def polygons_of(segmentation: Any) -> list[np.ndarray]:
+    """The corners of each polygon of a ``segmentation``, x and y in pixels: float64 ``(n, 2)``.
+
+    Raises:
+        ValueError: as `check_mask`.
+    """
+    if not isinstance(segmentation, list) or not segmentation:
+        raise ValueError("no polygons and no run lengths")
+    return [_points(polygon) for polygon in segmentation]
 
 
 def has_mask(row: Mapping[str, Any]) -> bool:
@@ -59,6 +67,14 @@ def run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:
     else:
         counts = encode(draw(segmentation, height, width))
     return {"size": [height, width], "counts": to_text(counts)}
+
+
+def draw_polygons(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
+    """Draw what at least one of several polygons covers; each is as in `draw_polygon`."""
+    mask = np.zeros((height, width), bool, order="F")  # as polygons are drawn
+    for points in polygons:
+        mask |= draw_polygon(points, height, width)
+    return mask
 
 
 def draw_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -112,13 +128,6 @@ def _boundary(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     across = np.trunc(across).astype(np.int64)
     x_longer = longer[side] == 0
     return np.where(x_longer, along, across), np.where(x_longer, across, along)
-
-
-def _polygons(segmentation: Any) -> list[np.ndarray]:
-    """The corners of each polygon, float64 ``(n, 2)``."""
-    if not isinstance(segmentation, list) or not segmentation:
-        raise ValueError("no polygons and no run lengths")
-    return [_points(polygon) for polygon in segmentation]
 
 
 def _points(polygon: Any) -> np.ndarray:

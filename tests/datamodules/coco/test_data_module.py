@@ -5,13 +5,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms import v2
-from torchvision.tv_tensors import Image as TvImage
-from torchvision.tv_tensors import Mask
 
 from datamodules import CocoDataModule, DatasetError, SyntheticCocoDataModule, VideoDecodeError
 from datamodules.coco.annotations import ground_truth, read_coco
-from datamodules.coco.jitter import boxes_of, fit, large_scale_jitter
 from datamodules.coco.pictures import read_picture
 from hiera_video.tasks.instance_segmentation import unpack_bits
 from tests.datamodules.coco.small import annotation, content, write
@@ -92,56 +88,6 @@ def test_pictures_without_objects(tmp_path, keep_empty):
     (batch,) = data.train_dataloader()
     assert len(batch["box_labels"]) == 1
     assert len(batch["video"]) == (3 if keep_empty else 1)
-
-
-def test_jitter_moves_masks_with_the_picture():
-    rng = np.random.default_rng(0)
-    mask = torch.zeros(2, 50, 70, dtype=torch.uint8)
-    mask[0, 10:30, 20:60], mask[1, 35:45, 2:20] = 1, 1
-    image = TvImage((mask.amax(0) * 255).expand(3, -1, -1))
-    sizes, mirrored = set(), 0
-    for _ in range(60):
-        moved, masks = large_scale_jitter(image, Mask(mask), (64, 64), (0.1, 2.0), rng)
-        assert moved.shape[1:] == masks.shape[1:]
-        assert max(moved.shape[1:]) <= 64
-        drawn = moved[0] > 127
-        # Pictures are interpolated and masks are not: they differ at edges only.
-        edges = 4 * sum(masks.shape[1:])
-        assert (drawn != masks.amax(0).bool()).sum() <= edges / 2
-        sizes.add(tuple(moved.shape[1:]))
-        if min(masks.flatten(1).sum(1)) > 20:
-            columns = boxes_of(masks)[:, 0]
-            mirrored += bool(columns[1] > columns[0])
-    assert len(sizes) > 15
-    assert (64, 64) in sizes
-    assert mirrored > 5
-
-
-def test_jitter_is_that_of_torchvision():
-    """With a scale of 1, no crop and no mirror, against v2's own transform."""
-
-    class Fixed:
-        def random(self, count):
-            return np.array([0.9, *[0.5] * (count - 1)])
-
-    image = TvImage(torch.randint(0, 255, (3, 60, 80), dtype=torch.uint8))
-    masks = Mask(torch.randint(0, 2, (3, 60, 80), dtype=torch.uint8))
-    for factor in (0.4, 0.8):
-        moved, drawn = large_scale_jitter(image, masks, (96, 128), (factor, factor), Fixed())  # pyright: ignore
-        jitter = v2.ScaleJitter((96, 128), (factor, factor))
-        expected, expected_masks = jitter(image, masks)
-        size = [round(60 * 1.6 * factor), round(80 * 1.6 * factor)]  # v2 rounds down
-        if list(expected.shape[1:]) != size:
-            expected, expected_masks = v2.Resize(size)(image, masks)
-        assert torch.equal(moved, expected)
-        assert torch.equal(drawn, expected_masks)
-    assert fit(image, (96, 96)).shape == (3, 72, 96)
-
-
-def test_boxes_reach_around_the_last_pixel():
-    masks = torch.zeros(2, 9, 9, dtype=torch.uint8)
-    masks[0, 4, 5] = masks[1, 2:5, 1:9] = 1
-    assert boxes_of(masks).tolist() == [[5, 4, 6, 5], [1, 2, 9, 5]]
 
 
 def test_batches_do_not_depend_on_workers_and_continue_where_they_stopped(shapes):
