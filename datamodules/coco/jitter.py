@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as F
 
 from datamodules.coco.segmentation import FARTHEST, draw, draw_polygons, polygons_of
 
-GREY = 128  # of the padding, as in detectron2's FixedSizeCrop
+GREY = 128  # of the padding: about the mean, which detectron2 pads with after normalising
 
 
 class Jitter(NamedTuple):

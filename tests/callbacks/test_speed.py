@@ -149,14 +149,14 @@ def test_a_slow_rank_is_named_and_ranks_meet_only_when_numbers_are_logged(
         logger=MetricsFile(path),
         callbacks=[LogLastStep(), Speed()],
     )
-    trainer.fit(SlowTask(), datamodule=SlowOnOneRank(0.2, train="24", batch_size=1))
+    trainer.fit(SlowTask(), datamodule=SlowOnOneRank(0.4, train="24", batch_size=1))
     with open(path, newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["speed/clips_per_second"]]
     assert [int(row["step"]) + 1 for row in rows] == steps
     for row in rows[interval == 1 :]:  # nobody waits for the first batch
         first, second = (float(row[f"speed/rank_{rank}/waits_for_data"]) for rank in (0, 1))
         assert first < 0.1
-        assert 0.4 < second < 1
+        assert 0.3 < second < 1  # a step takes longer on a busy machine
         assert float(row["speed/waits_for_data"]) == pytest.approx((first + second) / 2)
         rates = [float(row[f"speed/rank_{rank}/clips_per_second"]) for rank in (0, 1)]
         assert float(row["speed/clips_per_second"]) == pytest.approx(sum(rates))

@@ -120,8 +120,15 @@ def measured_peak(task, data, folder, **kwargs):
     return peak
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    ("precision", "checkpointing"),
+    [
+        ("32-true", False),
+        ("bf16-mixed", True),
+        pytest.param("32-true", True, marks=pytest.mark.slow),
+        pytest.param("bf16-mixed", False, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("make", [classification, pretraining, detection])
 def test_estimate_is_within_15_percent_of_what_is_allocated(
     make, precision, checkpointing, tmp_path

@@ -2,8 +2,8 @@
 
 A tiny run takes a second and its imports take six. Here `python -m hiera_video` begins in a process
 of its own, with its own words, folder, environment, output and exit code, but with everything
-imported. What a command itself imports, and how Lightning starts the other processes of a run, is
-for tests that use `run` of `conftest.py`.
+imported that a run may import. What a command itself imports, and how Lightning starts the other
+processes of a run, is for tests that use `run` of `conftest.py`.
 """
 
 import gc
@@ -137,10 +137,22 @@ class _Begin(BaseException):
 
 
 if __name__ == "__main__":
+    import PIL.Image
+    import s3fs  # noqa: F401
+    import tensorboard.plugins.hparams.metadata  # noqa: F401
+    from hydra import compose, initialize_config_dir
+
     import hiera_video.commands.prepare
     import hiera_video.running.hydra_app
     import hiera_video.running.run  # noqa: F401
+    from hiera_video.running.compose import register_resolvers
+    from hiera_video.running.configurations import conf_dir
 
+    PIL.Image.init()
+    register_resolvers()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        # Hydra's parsers keep what they have found out about their grammars.
+        compose("experiment/demo/finetune", ["data.size=[64,64]", "+a.b=c", "trainer.devices=1"])
     gc.freeze()  # what is there now stays: no fork need look at it
     try:
         _serve()

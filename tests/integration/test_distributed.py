@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 import torch
 
 from tests.integration import forked
@@ -62,6 +63,7 @@ def test_fit_on_two_processes_and_test_on_several(workspace, pretrained):
     assert json.loads(output[output.index("{") :]) == results[0]
 
 
+@pytest.mark.slow
 def test_a_sweep_on_two_processes_runs_each_job_once(workspace):
     sweep = ["--multirun", "seed=3,4", "trainer.max_epochs=1", "hydra.sweep.dir=sweep"]
     config = ["fit", "--config", "demo/finetune", *TINY_MODEL, *TINY_DATA, *TINY_RUN]

@@ -89,6 +89,7 @@ def test_torchrun_on_two_machines_brings_a_run_back(workspace, unbroken, tmp_pat
     assert_same_weights("back", unbroken, workspace)
 
 
+@pytest.mark.slow
 def test_torchrun_ends_with_the_reason(workspace, tmp_path):
     words = ["-m", "hiera_video", *WORDS, "trainer=ddp_nodes", f"run_dir={tmp_path}/run"]
     words += ["+callbacks.fail._target_=tests.integration.stopping.FailIn"]

@@ -93,7 +93,9 @@ def test_an_epoch_cut_short_by_max_steps_is_gone_on_with(workspace, tmp_path):
     assert steps == [1, 3, 5, 7, 9, 11]
 
 
-@pytest.mark.parametrize("launcher", [{}, {"HIERA_VIDEO_RUN_ID": "job"}])
+@pytest.mark.parametrize(
+    "launcher", [{}, pytest.param({"HIERA_VIDEO_RUN_ID": "job"}, marks=pytest.mark.slow)]
+)
 def test_two_runs_at_once_have_a_folder_each_or_one_of_them_stops(tmp_path, workspace, launcher):
     data = workspace / "data"
     words = [*WORDS, f"data.root={data}/synthetic"]

@@ -57,7 +57,7 @@ HALF = [*AUTOENCODER, "trainer.precision=bf16-mixed", "trainer.num_sanity_val_st
     ("name", "config", "tolerance"),
     [
         ("classifier", CLASSIFIER, 1e-4),
-        ("autoencoder", AUTOENCODER, 1e-4),
+        pytest.param("autoencoder", AUTOENCODER, 1e-4, marks=pytest.mark.slow),
         pytest.param("half", HALF, 5e-3, marks=pytest.mark.slow),
     ],
 )
@@ -72,7 +72,7 @@ def test_two_sharded_processes_train_as_one(name, config, tolerance, workspace):
         assert_same(*(checkpoint(f"{name}-{n}", workspace) for n in ("one", "two")), tolerance)
 
 
-@pytest.mark.parametrize("trainer", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("trainer", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp2"])
 def test_gradients_accumulate_as_in_one_process(trainer, workspace):
     more = ["trainer.accumulate_grad_batches=2", "trainer.max_epochs=1"]
     more += ["model.grad_checkpointing=true"]

@@ -90,6 +90,7 @@ def test_metrics_of_a_validation_that_is_done_again_are_there_once(workspace, un
     assert rows(workspace / "runs/afterwards") == rows(unbroken)
 
 
+@pytest.mark.slow
 def test_all_processes_stop_after_the_same_batch_of_a_validation(workspace):
     # Two of them have three batches, one has two. Two steps are an epoch.
     words = [*WORDS, "trainer.devices=3", "data.eval_batch_size=1"]

@@ -17,9 +17,10 @@ from tests.models.reference import (
 
 
 def small(name):
-    """Few pixels; everything else as published, but for the depth of huge."""
+    """Few pixels; everything else as published, but for the depth of large and huge."""
     size = (4, 64, 64) if "16x" in name else (64, 64)
-    return {"input_size": size} | ({"stages": (1, 1, 1, 1)} if "huge" in name else {})
+    is_deep = "large" in name or "huge" in name
+    return {"input_size": size} | ({"stages": (1, 1, 1, 1)} if is_deep else {})
 
 
 def check(differences):
@@ -42,7 +43,7 @@ def test_published_input_size():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["hiera_base_224", "hiera_base_16x224"])
+@pytest.mark.parametrize("name", ["hiera_base_224", "hiera_base_16x224", "hiera_large_16x224"])
 def test_published_size_and_depth(name):
     check(classifier_differences(name, gradients=False))
     check(mae_differences(name))

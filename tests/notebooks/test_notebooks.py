@@ -30,6 +30,7 @@ def test_reconstructions(executed):
     assert loss < 0.5  # it has learned the video by heart; grey would be 1
 
 
+@pytest.mark.slow
 def test_reconstructions_of_a_run_of_ones_own(executed, tmp_path, pretrained, workspace):
     video = min((workspace / "data/synthetic").rglob("*.mp4"))
     own = {"MODEL": pretrained, "HOG_MODEL": pretrained, "VIDEO": video}
