@@ -128,9 +128,7 @@ class PredictionTable(Callback):
             Parts(self._parts).join()
         self._release()
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, *_: Any, **__: Any) -> None:
         """Keep the rows so far, for the test to go on after them."""
         if self._writer is not None:
             self._writer.flush()
@@ -278,9 +276,7 @@ class PredictionLines(Callback):
         os.replace(self._part(0), self.path)  # while it is locked
         self._file.close()
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, *_: Any, **__: Any) -> None:
         """Let other runs write the file."""
         if self._file is not None:
             self._file.close()
