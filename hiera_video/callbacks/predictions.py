@@ -20,7 +20,8 @@ from hiera_video.errors import PredictionFileError
 from hiera_video.metrics.top_classes import top_classes
 from hiera_video.results.prediction_files import FailedVideo, Header, Rows, stamped
 from hiera_video.results.prediction_parts import Parts, PartWriter, lock_folder
-from hiera_video.tasks.protocols import classifying, data_of
+from hiera_video.tasks.named_classes import classifying
+from hiera_video.tasks.protocols import data_of
 
 log = logging.getLogger(__name__)
 
