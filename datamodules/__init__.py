@@ -30,32 +30,4 @@ if TYPE_CHECKING:
     from datamodules.video.decoding import VideoFile
     from datamodules.video.pictures import PictureFile
 
-__getattr__, __dir__, __all__ = public_names(
-    __name__,
-    {
-        "annotated": ["AnnotatedVideoDataModule"],
-        "ava.data_module": ["AVADataModule"],
-        "base": ["VideoDataModule"],
-        "clips.videos": ["ClipFormat"],
-        "coco.data_module": ["CocoDataModule"],
-        "coloured_shapes": ["example_clips"],
-        "errors": ["DatasetError", "UserError", "VideoDecodeError"],
-        "folder": ["VideoFolderDataModule"],
-        "images.annotated": ["INaturalistDataModule", "Places365DataModule"],
-        "images.folder": ["ImageFolderDataModule"],
-        "images.imagenet": ["ImageNetDataModule"],
-        "images.shapes": ["SyntheticShapesDataModule"],
-        "kinetics": ["KineticsDataModule"],
-        "manifests.finding": ["find_by_path", "find_by_stem"],
-        "manifests.lists": ["Row"],
-        "manifests.manifest": ["Manifest", "make_manifest"],
-        "manifests.splitting": ["split_folder"],
-        "ssv2": ["SSv2DataModule"],
-        "synthetic": ["SyntheticMotionDataModule"],
-        "synthetic_actions": ["SyntheticActionDataModule"],
-        "synthetic_ava": ["SyntheticAVADataModule"],
-        "synthetic_coco": ["SyntheticCocoDataModule"],
-        "video.decoding": ["VideoFile"],
-        "video.pictures": ["PictureFile"],
-    },
-)
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

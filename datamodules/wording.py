@@ -19,9 +19,9 @@ def counted(number: int, plural: str, spec: str = "") -> str:
     return f"{number:{spec}} {noun}"
 
 
-def few(values: Sequence[object], shown: int) -> str:
-    """The first values, and how many are left: ``a, b and 3 more``."""
-    more = f" and {len(values) - shown} more" if len(values) > shown else ""
+def few(values: Sequence[object], shown: int, spec: str = "") -> str:
+    """The first values, and how many are left, a number as in `counted`: ``a, b and 3 more``."""
+    more = f" and {len(values) - shown:{spec}} more" if len(values) > shown else ""
     return ", ".join(map(str, values[:shown])) + more
 
 

@@ -100,6 +100,15 @@ class BadVideos:
                 log.warning(str(error))
 
 
+def read_bad_videos(file: Path) -> list[tuple[str, str]]:
+    """Path and reason of each row of a run's list, also of a damaged one; empty without a list."""
+    if not file.is_file():
+        return []
+    with open(file, newline="", encoding="utf-8", errors="replace") as lines:
+        rows = list(csv.DictReader(lines))
+    return [(row["path"], row.get("reason") or "") for row in rows if row.get("path")]
+
+
 class _SharedCsv:
     """A CSV file that several processes append rows to.
 

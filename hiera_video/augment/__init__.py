@@ -12,14 +12,4 @@ if TYPE_CHECKING:
     from hiera_video.augment.rand_augment import RandAugment
     from hiera_video.augment.random import normal, uniform
 
-__getattr__, __dir__, __all__ = public_names(
-    __name__,
-    {
-        "basic": ["Normalize"],
-        "erasing": ["RandomErasing"],
-        "mixing": ["Mixing"],
-        "pipeline": ["Augmentation"],
-        "rand_augment": ["RandAugment"],
-        "random": ["normal", "uniform"],
-    },
-)
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

@@ -25,27 +25,4 @@ if TYPE_CHECKING:
     from hiera_video.callbacks.stall import StallReport
     from hiera_video.callbacks.tracking import MLflowRun, WandbRun
 
-__getattr__, __dir__, __all__ = public_names(
-    __name__,
-    {
-        "averaging": ["AveragedWeights", "ema"],
-        "confusion": ["ConfusionPicture"],
-        "detections": ["DetectionTable"],
-        "hyperparameters": ["Hyperparameters"],
-        "instances": ["InstanceFile"],
-        "last_checkpoint": ["LastCheckpoint"],
-        "learning_rate": ["LearningRate"],
-        "logged_steps": ["LogLastStep"],
-        "metrics_file": ["Curves", "MetricsFile"],
-        "not_finite": ["StopIfNotFinite"],
-        "predictions": ["PredictionLines", "PredictionTable"],
-        "probe": ["Probe"],
-        "progress": ["ProgressLines"],
-        "reconstructions": ["ReconstructionPictures"],
-        "recovery": ["ContinueEpoch", "SaveOnSigterm"],
-        "run_record": ["RunRecord"],
-        "speed": ["Speed"],
-        "stall": ["StallReport"],
-        "tracking": ["MLflowRun", "WandbRun"],
-    },
-)
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

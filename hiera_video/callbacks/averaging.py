@@ -52,14 +52,7 @@ class AveragedWeights(Callback):
             for name, weight in self._weights.items()
         }
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Average the weights if the batch has completed a step."""
         if trainer.global_step <= self._latest_step:
             return

@@ -7,7 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from hiera_video.callbacks.pictures import log_picture, showing
 from hiera_video.metrics.outcomes import Outcomes
-from hiera_video.tasks.protocols import classifying
+from hiera_video.tasks.named_classes import classifying
 from hiera_video.visualize.class_accuracy import class_accuracy_picture
 from hiera_video.visualize.confusion import confusion_picture
 

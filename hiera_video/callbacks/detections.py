@@ -6,7 +6,8 @@ from lightning import Callback, LightningModule, Trainer
 
 from datamodules.files import atomic_file
 from hiera_video.results.ava_csv import write_ava_csv
-from hiera_video.tasks.protocols import action_data_of, classifying
+from hiera_video.tasks.named_classes import classifying
+from hiera_video.tasks.protocols import action_data_of
 
 
 class DetectionTable(Callback):

@@ -5,7 +5,7 @@ from pathlib import Path
 from lightning import Callback, LightningModule, Trainer
 
 from datamodules.files import write_json
-from hiera_video.tasks.protocols import classifying
+from hiera_video.tasks.named_classes import classifying
 
 
 class InstanceFile(Callback):

@@ -54,12 +54,7 @@ class StopIfNotFinite(Callback):
         self.skipped = state_dict["skipped"]
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Note the batch, and at the end of a step whether it was skipped.
 

@@ -20,7 +20,8 @@ from hiera_video.errors import PredictionFileError
 from hiera_video.metrics.top_classes import top_classes
 from hiera_video.results.prediction_files import FailedVideo, Header, Rows, stamped
 from hiera_video.results.prediction_parts import Parts, PartWriter, lock_folder
-from hiera_video.tasks.protocols import classifying, data_of
+from hiera_video.tasks.named_classes import classifying
+from hiera_video.tasks.protocols import data_of
 
 log = logging.getLogger(__name__)
 
@@ -128,9 +129,7 @@ class PredictionTable(Callback):
             Parts(self._parts).join()
         self._release()
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, *_: Any, **__: Any) -> None:
         """Keep the rows so far, for the test to go on after them."""
         if self._writer is not None:
             self._writer.flush()
@@ -278,9 +277,7 @@ class PredictionLines(Callback):
         os.replace(self._part(0), self.path)  # while it is locked
         self._file.close()
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, *_: Any, **__: Any) -> None:
         """Let other runs write the file."""
         if self._file is not None:
             self._file.close()

@@ -35,11 +35,9 @@ class ProgressLines(Stopwatch):
         self._bar = ExitStack()  # of an evaluation, while it runs
         self._show: Callable[[int], None] | None = None
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Note the rate of this step; when it has ended, the optimiser has that of the next."""
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        super().on_train_batch_start(trainer, *args, **kwargs)
         self._rate = trainer.optimizers[0].param_groups[-1]["lr"]
 
     def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -92,27 +90,21 @@ class ProgressLines(Stopwatch):
 
     on_validation_batch_end = on_predict_batch_end = on_test_batch_end
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_end(self, *_: Any, **__: Any) -> None:
         """Leave the terminal to others."""
         self._bar.close()
         self._show = None
 
-    on_predict_end = on_test_end
+    on_predict_end = on_exception = on_test_end
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the numbers of a training's validation."""
-        self.on_test_end(trainer, pl_module)
+        self.on_test_end()
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         numbers = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         text = listed({name: value.item() for name, value in sorted(numbers.items())})
         log.info(f"epoch {trainer.current_epoch + 1} done  {text}")
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Leave the terminal to the error."""
-        self.on_test_end(trainer, pl_module)
 
     def _count(
         self, trainer: Trainer, name: str, batches: Sequence[int | float], last: bool = True

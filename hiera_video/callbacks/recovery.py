@@ -90,20 +90,11 @@ class SaveOnSigterm(Callback):
             if self._speaks:  # not to the log, which may be in the middle of a line
                 os.write(2, b"Ctrl-C: the step under way is completed and saved; again: stop now\n")
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Note the step, to see whether the batch completes one."""
         self._step = trainer.global_step
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Stop here if a signal has come."""
         self._stop_if_told(trainer)
 
@@ -119,15 +110,7 @@ class SaveOnSigterm(Callback):
             raise SIGTERMException
         self._questions = self._all_have(trainer, sum(trainer.num_val_batches)) - 1
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Stop here if a signal has come, unless this is the last batch of a rank."""
         if self._questions > 0:  # never in an evaluation of its own
             self._questions -= 1
@@ -258,9 +241,7 @@ class ContinueEpoch(Callback):
             set_max_steps(trainer, self._max_steps)
             self._max_steps = None
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """See that logs name the right step."""
         log_by_steps(trainer)
 

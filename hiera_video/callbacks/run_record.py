@@ -47,14 +47,7 @@ class RunRecord(Callback):
         if stage != "fit":
             self._write(trainer)
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Write both files once training works: a start that fails leaves nothing."""
         self._write(trainer)
 

@@ -89,16 +89,12 @@ class StallReport(Callback):
         allowed = (timeout_of(trainer) or default_pg_timeout).total_seconds()
         threading.Thread(target=self._watch, args=(allowed,), daemon=True).start()
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Note that a step begins."""
         self._batches += 1
         self._note(0, f"in step {trainer.global_step + 1}")
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Note that its batch has ended."""
         self._note(1, f"after step {trainer.global_step}")
 

@@ -74,9 +74,7 @@ class Stopwatch(Callback):
         self._step = trainer.global_step
         self._first_step = trainer.global_step + 1
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Count the wait for the batch."""
         now = time.perf_counter()
         waited: float = getattr(trainer.train_dataloader, "waited", math.nan)
@@ -89,12 +87,7 @@ class Stopwatch(Callback):
         self._interrupted = False
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the batch, and the step that it completes."""
         self._count_time()
@@ -128,8 +121,6 @@ class Stopwatch(Callback):
         """Leave out the time up to the next batch."""
         self._interrupted = True
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, *_: Any, **__: Any) -> None:
         """Leave out the time up to the next batch."""
         self._interrupted = True

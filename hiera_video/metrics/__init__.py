@@ -10,12 +10,4 @@ if TYPE_CHECKING:
     from hiera_video.metrics.multi_view import MultiViewAccuracy
     from hiera_video.metrics.probe import FeatureProbe
 
-__getattr__, __dir__, __all__ = public_names(
-    __name__,
-    {
-        "ava": ["AVAMeanAveragePrecision"],
-        "coco": ["CocoAveragePrecision"],
-        "multi_view": ["MultiViewAccuracy"],
-        "probe": ["FeatureProbe"],
-    },
-)
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datamodules.suffixes import kind_of
-from datamodules.wording import counted
+from datamodules.wording import counted, few
 from hiera_video.metrics.outcomes import Outcomes
 
 MOST_CONFUSED = 20
@@ -104,12 +104,12 @@ class Results(NamedTuple):
         if summary["unlabelled"]:
             lines.append(f"not counted: {counted(summary['unlabelled'], noun)} without a label")
         if summary["failed"]:
-            lines.append(f"could not be decoded, counted as wrong: {_few(summary['failed'])}")
+            lines.append(f"could not be decoded, counted as wrong: {few(summary['failed'], SHOWN)}")
         if unpredicted := summary["without_prediction"]:
-            lines.append(f"no finite probabilities, counted as wrong: {_few(unpredicted)}")
+            lines.append(f"no finite probabilities, counted as wrong: {few(unpredicted, SHOWN)}")
         if lacking := summary["missing_views"]:
-            names = [f"{v['path']} (views {_few(v['views'])})" for v in lacking]
-            lines.append(f"lacking views, judged by the others: {_few(names)}")
+            names = [f"{v['path']} (views {few(v['views'], SHOWN)})" for v in lacking]
+            lines.append(f"lacking views, judged by the others: {few(names, SHOWN)}")
         if len(self.outcomes.groups) > 1:
             lines += self._lines_of_views()
         worst = sorted(summary["per_class"].items(), key=lambda item: item[1])[:SHOWN]
@@ -147,8 +147,3 @@ class Results(NamedTuple):
 
 
 METRICS = ("top1", "top5", "mean_class_accuracy")
-
-
-def _few(names: Sequence[Any]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(str, names[:SHOWN])) + more

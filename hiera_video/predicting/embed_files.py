@@ -5,7 +5,6 @@ is killed goes on where it was. The rows of a table come in the order of the vid
 same bit for bit, whatever the number of processes.
 """
 
-import csv
 import hashlib
 import json
 import os
@@ -21,7 +20,7 @@ from torch import nn
 from datamodules.arguments import check_positive
 from datamodules.errors import UnreadableVideo, VideoDecodeError
 from datamodules.files import locked_folder, write_json
-from datamodules.loading.bad_videos import BadVideos
+from datamodules.loading.bad_videos import BadVideos, read_bad_videos
 from datamodules.loading.file_workers import Lost, work
 from datamodules.loading.outage import check_files
 from datamodules.manifests.manifest import Manifest
@@ -140,7 +139,7 @@ def embed_files(
             check_files([e for e in failed if not (e.is_missing and e.path in missing)], len(files))
             _finish(groups, out, scratch, record)
         shutil.rmtree(scratch)
-    bad = _count_bad(out / BAD)
+    bad = len(read_bad_videos(out / BAD))
     return Embedded(out / TABLE if format == "parquet" else out, len(files) - bad, bad)
 
 
@@ -264,10 +263,3 @@ def _finish(groups: Sequence[Group], out: Path, scratch: Path, record: dict[str,
         raise UsageError(f"0 of {counts} can be read: {out / BAD}", 1)
     if record["format"] == "parquet":
         join_table(written, out / TABLE, scratch, record)
-
-
-def _count_bad(file: Path) -> int:
-    if not file.exists():
-        return 0
-    with open(file, newline="", encoding="utf-8") as rows:
-        return sum(1 for _ in csv.DictReader(rows))

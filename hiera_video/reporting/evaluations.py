@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datamodules.wording import counted
+from datamodules.wording import counted, few
 from hiera_video.metrics.ava_results import METRIC as MAP
 from hiera_video.metrics.headline import headline
 from hiera_video.metrics.results import Results
@@ -159,17 +159,12 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
         ("without_prediction", "without finite probabilities, counted as wrong"),
     ):
         if paths := results.get(key):
-            notes.append(f"{counted(len(paths), 'videos', ',')} {fault}: {_few(paths)}.")
+            notes.append(f"{counted(len(paths), 'videos', ',')} {fault}: {few(paths, NAMED, ',')}.")
     if lacking := results.get("missing_views"):
         names = [str(video.get("path")) for video in lacking]
         notes.append(f"{counted(len(lacking), 'videos', ',')} without some of the views, judged by "
-                     f"the others: {_few(names)}.")  # fmt: skip
+                     f"the others: {few(names, NAMED, ',')}.")  # fmt: skip
     return notes
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def _worst_first(values: Mapping[str, float], counts: Mapping[str, int]) -> list[ClassRow]:

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from datamodules.loading.bad_videos import read_bad_videos
 from datamodules.wording import counted
 from hiera_video.reporting import facts
 from hiera_video.reporting.curves import LEARNING, SPEED, charts, other_charts
@@ -19,7 +20,6 @@ from hiera_video.reporting.run_files import (
     BAD_VIDEOS,
     Curve,
     Evaluation,
-    bad_videos_of,
     curves_of,
     reconstructions_of,
 )
@@ -73,7 +73,7 @@ def page(
     folders = [Path.cwd(), *run.absolute().parents]
     parts = [summary_of(evaluation) for evaluation in evaluations]
     parts[:1] = [with_predictions(part, clips, folders, progress) for part in parts[:1]]
-    pictures, bad = reconstructions_of(run), bad_videos_of(run)
+    pictures, bad = reconstructions_of(run), read_bad_videos(run / BAD_VIDEOS)
     return _template().render(
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         name=config.get("name") or run.absolute().name,

@@ -1,6 +1,5 @@
 """What lies in the folder of a run, and in those of its tests."""
 
-import csv
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -97,16 +96,6 @@ def reconstructions_of(folder: Path) -> list[tuple[int, Path]]:
         if (match := re.fullmatch(r"step-(\d+)", file.stem))
     }
     return sorted(pictures.items())
-
-
-def bad_videos_of(folder: Path) -> list[tuple[str, str]]:
-    """Paths of the videos that a run could not decode, and reasons; empty if it lists none."""
-    file = folder / BAD_VIDEOS
-    if not file.is_file():
-        return []
-    with open(file, newline="", encoding="utf-8", errors="replace") as lines:
-        return [(row["path"], row.get("reason") or "") for row in csv.DictReader(lines)
-                if row.get("path")]  # fmt: skip
 
 
 def evaluation_in(folder: Path, run: Path) -> Evaluation:

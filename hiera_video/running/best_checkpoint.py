@@ -33,9 +33,7 @@ class KeepBest(Callback):
         self._resumes = False
         self._scores: dict[str, dict[str, Tensor]] = {}  # of each callback's files, before a save
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Note that a training is resumed."""
         self._resumes = trainer.state.fn == "fit"
 

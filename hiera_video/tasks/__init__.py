@@ -16,15 +16,4 @@ if TYPE_CHECKING:
     from hiera_video.tasks.probing import ProbingTask
     from hiera_video.tasks.sharded_strategy import ShardedStrategy
 
-__getattr__, __dir__, __all__ = public_names(
-    __name__,
-    {
-        "base": ["VideoTask"],
-        "classification": ["ClassificationTask"],
-        "detection": ["DetectionTask"],
-        "instance_segmentation": ["InstanceSegmentationTask"],
-        "pretraining": ["PretrainingTask"],
-        "probing": ["ProbingTask"],
-        "sharded_strategy": ["ShardedStrategy"],
-    },
-)
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

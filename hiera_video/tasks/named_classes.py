@@ -1,8 +1,9 @@
 """What tasks have in common whose outputs are classes with names."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
+from lightning import LightningModule
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
@@ -71,3 +72,8 @@ class NamedClassesTask(VideoTask):
     def classes(self) -> Classes:
         """The classes that the network's outputs mean."""
         return Classes(self.class_names or ())
+
+
+def classifying(pl_module: LightningModule) -> NamedClassesTask:
+    """The task that Lightning hands to a callback, as what it is."""
+    return cast(NamedClassesTask, pl_module)

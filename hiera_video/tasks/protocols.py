@@ -1,16 +1,14 @@
-"""What tasks and callbacks ask of a data module, and what callbacks read of a task.
+"""What tasks and callbacks ask of a data module.
 
-Lightning hands a callback any ``LightningModule`` and any ``LightningDataModule``. The members
-below are the ones that this project relies on; a data module or task of your own that has them
-works with all tasks and callbacks.
+Lightning takes any ``LightningDataModule``. The members below are the ones that this project relies
+on; a data module of your own that has them works with all tasks and callbacks.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
-from lightning import LightningModule, Trainer
-from torch import nn
+from lightning import Trainer
 
 
 @runtime_checkable
@@ -123,35 +121,6 @@ class ObjectData(VideoData, Protocol):
         ...
 
 
-@runtime_checkable
-class ClassifyingTask(Protocol):
-    """A task whose outputs are classes; `ClassificationTask` and `DetectionTask` are such tasks."""
-
-    @property
-    def class_names(self) -> Sequence[str] | None:
-        """Classes in the order of the outputs; None before they are known."""
-        ...
-
-    @property
-    def init_from(self) -> str | None:
-        """The weights that the task starts from, a path or a published name."""
-        ...
-
-    @property
-    def normalize(self) -> nn.Module:
-        """Turns uint8 clips into the network's input; its buffers say how."""
-        ...
-
-    @property
-    def results(self) -> Any:
-        """What the last ``validate`` or ``test`` found; None before."""
-        ...
-
-    def metric(self, split: str) -> Any:
-        """The metric of ``val`` or ``test``, which is reset when its evaluation ends."""
-        ...
-
-
 def data_of(trainer: Trainer) -> VideoData:
     """The trainer's data module."""
     # Lightning sets this attribute but does not declare it.
@@ -166,8 +135,3 @@ def action_data_of(trainer: Trainer) -> ActionData:
 def object_data_of(trainer: Trainer) -> ObjectData:
     """The trainer's data module, of pictures with objects."""
     return cast(ObjectData, data_of(trainer))
-
-
-def classifying(pl_module: LightningModule) -> ClassifyingTask:
-    """The task that Lightning hands to a callback, as what it is."""
-    return cast(ClassifyingTask, pl_module)

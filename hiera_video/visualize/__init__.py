@@ -22,20 +22,4 @@ if TYPE_CHECKING:
         to_image,
     )
 
-__getattr__, __dir__, __all__ = public_names(
-    __name__,
-    {
-        "class_accuracy": ["class_accuracy_picture"],
-        "confusion": ["confusion_picture"],
-        "explained": ["stage_figure", "token_order_figure", "unit_figure"],
-        "feature_colours": ["principal_colours", "stage_pictures", "stage_sheet"],
-        "heat": ["heat_over", "heat_sheet"],
-        "notebook": ["Player", "sliders"],
-        "reconstruction": [
-            "moving_pictures",
-            "picture_sheet",
-            "row_captions",
-            "to_image",
-        ],
-    },
-)
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

@@ -8,10 +8,4 @@ if TYPE_CHECKING:
     from hiera_video.weights.portable import build
     from hiera_video.weights.trained import read_trained
 
-__getattr__, __dir__, __all__ = public_names(
-    __name__,
-    {
-        "portable": ["build"],
-        "trained": ["read_trained"],
-    },
-)
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

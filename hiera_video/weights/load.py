@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from datamodules.wording import counted
+from datamodules.wording import counted, few
 from hiera_video.errors import CheckpointError
 from hiera_video.models.architecture import Geometry
 from hiera_video.models.mask_rcnn import DETECTOR_PARTS, PREDICTORS
@@ -27,6 +27,7 @@ from hiera_video.weights.foreign import Translation, translate
 from hiera_video.weights.saved_arguments import input_size, refuse_other_heads, saved_arguments
 
 HEAD = ("head.projection.weight", "head.projection.bias", *PREDICTORS)
+_SHOWN = 3  # names in a message
 
 
 class LoadReport(NamedTuple):
@@ -65,14 +66,14 @@ class LoadReport(NamedTuple):
         if decoder := [name for name in self.unexpected if name.startswith(DECODER)]:
             lines.append(f"left out the decoder, {counted(len(decoder), 'tensors')}")
         if others := [name for name in self.unexpected if name not in decoder]:
-            lines.append(f"left out {_few(others)}")
+            lines.append(f"left out {few(others, _SHOWN)}")
         missing = [name for name in self.missing if name not in HEAD]
         if parts := [name for name in missing if name.startswith(DETECTOR_PARTS)]:
             lines.append(f"new: {', '.join(_tops(parts))}")
         if decoder := [name for name in missing if name.startswith(DECODER)]:
             lines.append(f"new decoder, {counted(len(decoder), 'tensors')}")
         if others := [name for name in missing if name not in (*parts, *decoder)]:
-            lines.append(f"kept at initial values: {_few(others)}")
+            lines.append(f"kept at initial values: {few(others, _SHOWN)}")
         if len(missing) < len(self.missing):
             reason = "the file has none for these classes" if head else "head=False"
             lines.append(f"new head: {reason}")
@@ -193,7 +194,7 @@ def _notes(network: Network, translation: Translation, published: bool) -> tuple
     """Lines for the user: about an average, what lies beside, the format and the licence."""
     notes = (f"the average of a training ({network.average})",) if network.average else ()
     if network.others:
-        notes += (f"other weights in the file are not read: {_few(network.others)}",)
+        notes += (f"other weights in the file are not read: {few(network.others, _SHOWN)}",)
     return (*notes, *translation.notes, *((LICENCE,) if published else ()))
 
 
@@ -223,7 +224,7 @@ def _refuse_gaps(own: StateDict, translation: Translation, report: LoadReport) -
         spare = (*spare, "head.projection.")
     unexpected = [name for name in weights if name not in own and not name.startswith(spare)]
     gaps = {"sizes differ": differ, "missing": absent, "not in the model": unexpected}
-    faults = [f"{gap}: {_few(names)}" for gap, names in gaps.items() if names]
+    faults = [f"{gap}: {few(names, _SHOWN)}" for gap, names in gaps.items() if names]
     if faults:
         raise ValueError(f"does not fit the model; {'; '.join(faults)}")
 
@@ -242,13 +243,6 @@ def _refuse_overflow(own: StateDict, weights: StateDict) -> None:
 def _size(tensor: Tensor) -> str:
     """Its shape, as ``16x3x7x7``."""
     return "x".join(map(str, tensor.shape))
-
-
-def _few(names: Iterable[str]) -> str:
-    """The first three names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _tops(names: Iterable[str]) -> list[str]:

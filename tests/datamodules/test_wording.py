@@ -37,3 +37,4 @@ def test_the_first_few():
     assert few([], 3) == ""
     assert few([1, "b", 3.5], 3) == "1, b, 3.5"
     assert few(range(12), 3) == "0, 1, 2 and 9 more"
+    assert few(range(1235), 1, ",") == "0 and 1,234 more"

@@ -1,13 +1,8 @@
-"""The classes of this project have what its callbacks and tasks ask for."""
-
-import pytest
+"""The data modules of this project have what its callbacks and tasks ask for."""
 
 from datamodules.synthetic_ava import SyntheticAVADataModule
-from hiera_video.tasks.classification import ClassificationTask
-from hiera_video.tasks.detection import DetectionTask
-from hiera_video.tasks.protocols import ActionData, ClassifyingTask, VideoData, Videos
+from hiera_video.tasks.protocols import ActionData, VideoData, Videos
 from tests.fake_videos import ColourVideos
-from tests.models.small import tiny_model
 
 
 def test_data_modules():
@@ -22,8 +17,3 @@ def test_keyframes_are_videos_too(tmp_path):
     data = SyntheticAVADataModule(tmp_path, (1, 1, 1), 3, 64)
     assert isinstance(data, ActionData)
     assert isinstance(data, VideoData)
-
-
-@pytest.mark.parametrize("task", [ClassificationTask, DetectionTask])
-def test_tasks(task):
-    assert isinstance(task(tiny_model), ClassifyingTask)
