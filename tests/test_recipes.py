@@ -376,6 +376,8 @@ def check_augmentation(task, mixup, cutmix, smoothing, flip, magnitude=7):
     rand = task.augment.rand_augment
     assert (rand.magnitude, rand.std) == (magnitude, 0.5)
     assert {key: getattr(rand, key) for key in OURS["rand_augment"]} == OURS["rand_augment"]
+    # 7 is PySlowFast's, 9 MAE's, which fills with ImageNet's mean
+    assert rand.fill == ((124, 116, 104) if magnitude == 9 else (128, 128, 128))
     assert task.augment.erasing.probability == OURS["erasing"]
     assert task.label_smoothing == smoothing
     if mixup is None:
