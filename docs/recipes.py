@@ -47,7 +47,8 @@ def configuration(name: str) -> DictConfig:
     """A configuration as `fit` sees it before anything is set, with its references."""
     register_resolvers()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose(f"experiment/{name}", ["++command=fit", "run_dir=runs/any", "out=any"])
+        given = [f"name={name}", "++command=fit", "run_dir=runs/any", "out=any"]
+        return compose(f"experiment/{name}", given)
 
 
 def composed(name: str) -> dict[str, Any]:

@@ -9,48 +9,53 @@ pixel in a thousand differs by one level. Sources: libImaging's ``Geometry.c``, 
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The default of timm and PySlowFast, which PySlowFast's recipes keep.
-FILL = 128
+# RGB levels. The default of timm and PySlowFast, which PySlowFast's recipes keep.
+FILL = (128, 128, 128)
 # Added before truncation, as rounding errors of the sums would turn a plain surface of level v into
 # v - 1.
 _MARGIN = 1e-3
 
 
-def rotate(clip: Tensor, degrees: float) -> Tensor:
+def rotate(clip: Tensor, degrees: float, fill: Sequence[int] = FILL) -> Tensor:
     """Rotate counter-clockwise about the centre: uint8 ``(3, T, H, W)`` to the same shape."""
     height, width = clip.shape[-2:]
     x, y = width / 2, height / 2
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return affine(clip, (cos, -sin, x - cos * x + sin * y), (sin, cos, y - sin * x - cos * y))
+    x_row, y_row = (cos, -sin, x - cos * x + sin * y), (sin, cos, y - sin * x - cos * y)
+    return affine(clip, x_row, y_row, fill)
 
 
-def shear_x(clip: Tensor, factor: float) -> Tensor:
+def shear_x(clip: Tensor, factor: float, fill: Sequence[int] = FILL) -> Tensor:
     """Shift row y left by ``factor * y`` pixels: uint8 ``(3, T, H, W)`` to the same shape."""
-    return affine(clip, (1, factor, 0), (0, 1, 0))
+    return affine(clip, (1, factor, 0), (0, 1, 0), fill)
 
 
-def shear_y(clip: Tensor, factor: float) -> Tensor:
+def shear_y(clip: Tensor, factor: float, fill: Sequence[int] = FILL) -> Tensor:
     """Shift column x up by ``factor * x`` pixels: uint8 ``(3, T, H, W)`` to the same shape."""
-    return affine(clip, (1, 0, 0), (factor, 1, 0))
+    return affine(clip, (1, 0, 0), (factor, 1, 0), fill)
 
 
-def translate_x(clip: Tensor, share: float) -> Tensor:
+def translate_x(clip: Tensor, share: float, fill: Sequence[int] = FILL) -> Tensor:
     """Shift left by a share of the width: uint8 ``(3, T, H, W)`` to the same shape."""
-    return affine(clip, (1, 0, share * clip.shape[-1]), (0, 1, 0))
+    return affine(clip, (1, 0, share * clip.shape[-1]), (0, 1, 0), fill)
 
 
-def translate_y(clip: Tensor, share: float) -> Tensor:
+def translate_y(clip: Tensor, share: float, fill: Sequence[int] = FILL) -> Tensor:
     """Shift up by a share of the height: uint8 ``(3, T, H, W)`` to the same shape."""
-    return affine(clip, (1, 0, 0), (0, 1, share * clip.shape[-2]))
+    return affine(clip, (1, 0, 0), (0, 1, share * clip.shape[-2]), fill)
 
 
 def affine(
-    clip: Tensor, x_row: tuple[float, float, float], y_row: tuple[float, float, float]
+    clip: Tensor,
+    x_row: tuple[float, float, float],
+    y_row: tuple[float, float, float],
+    fill: Sequence[int] = FILL,
 ) -> Tensor:
     """Take the pixel at (x, y) from ``(x_row @ (x, y, 1), y_row @ (x, y, 1))``.
 
@@ -60,16 +65,17 @@ def affine(
         clip: uint8 ``(3, T, H, W)``.
         x_row: first row of the matrix.
         y_row: second row of the matrix.
+        fill: levels of the three channels where the source lies outside the frame.
 
     Returns:
-        uint8 ``(3, T, H, W)``; `FILL` where the source lies outside the frame.
+        uint8 ``(3, T, H, W)``.
     """
     height, width = clip.shape[-2:]
     options = {"dtype": torch.float64, "device": clip.device}
     y = torch.arange(height, **options)[:, None] + 0.5
     x = torch.arange(width, **options)[None, :] + 0.5
     source_x, source_y = (a * x + b * y + c for a, b, c in (x_row, y_row))  # (H, W)
-    inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
+    outside = (source_x < 0) | (source_x >= width) | (source_y < 0) | (source_y >= height)
     columns, x_weights = _taps(source_x, width, exact=x_row == (1, 0, 0))  # (H, W, 4) or (H, W, 1)
     rows, y_weights = _taps(source_y, height, exact=y_row == (0, 1, 0))
     # (H, W, 4, 1) with (H, W, 1, 4) -> (H * W, 16)
@@ -79,7 +85,9 @@ def affine(
     pixels = clip.flatten(0, 1).flatten(1).T.float()  # (3, T, H, W) -> (H * W, 3 * T)
     resampled = F.embedding_bag(index, pixels, per_sample_weights=weights, mode="sum")
     levels = resampled.add_(_MARGIN).clamp_(0, 255).to(torch.uint8).T.reshape(clip.shape)
-    return torch.where(inside, levels, FILL)
+    for channel, level in zip(levels, fill, strict=True):
+        channel.masked_fill_(outside, level)
+    return levels
 
 
 def _taps(source: Tensor, size: int, exact: bool) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from hiera_video.augment.affine import rotate, shear_x, shear_y, translate_x, translate_y
+from hiera_video.augment.affine import FILL, rotate, shear_x, shear_y, translate_x, translate_y
 
 
 def auto_contrast(clip: Tensor) -> Tensor:
@@ -116,19 +116,25 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "TranslateYRel": translate_y,
 }
 
+GEOMETRIC = frozenset({"Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel"})
 
-def apply(clip: Tensor, operations: Sequence[tuple[str, float | None]]) -> Tensor:
+
+def apply(
+    clip: Tensor, operations: Sequence[tuple[str, float | None]], fill: Sequence[int] = FILL
+) -> Tensor:
     """Apply operations in order.
 
     Args:
         clip: uint8 ``(3, T, H, W)``.
         operations: a name in `OPERATIONS` and its argument, or None for one without an argument.
+        fill: RGB levels that `GEOMETRIC` operations give to what comes from outside the frame.
 
     Returns:
         uint8 ``(3, T, H, W)``.
     """
     for name, argument in operations:
-        clip = OPERATIONS[name](clip) if argument is None else OPERATIONS[name](clip, argument)
+        arguments = [] if argument is None else [argument]
+        clip = OPERATIONS[name](clip, *arguments, *([fill] if name in GEOMETRIC else []))
     return clip
 
 

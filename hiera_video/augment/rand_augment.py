@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from hiera_video.augment import pil_ops, pytorchvideo_ops
+from hiera_video.augment.affine import FILL
 from hiera_video.augment.basic import RAND_AUGMENT_LEVEL_STREAM, RAND_AUGMENT_STREAM
 from hiera_video.augment.random import normal, uniform
 
@@ -70,7 +71,7 @@ class RandAugment:
     Video recipes come from two codebases that mean different things by RandAugment:
 
     - ``timm``: what timm and PySlowFast call ``rand-m7-mstd0.5-inc1``. 15 operations on uint8
-      frames as PIL does them, drawn with replacement; bicubic, filled with level 128.
+      frames as PIL does them, drawn with replacement; bicubic, filled with ``fill``.
     - ``pytorchvideo``: 14 operations of pytorchvideo 0.1.5 on float frames, drawn without
       replacement; bilinear, filled with 0.5. The last result is rounded to uint8.
 
@@ -83,6 +84,8 @@ class RandAugment:
         std: standard deviation of the magnitude, at least 0.
         probability: of applying a drawn operation.
         semantics: ``timm`` or ``pytorchvideo``.
+        fill: of ``timm``: RGB levels, 0 to 255, of what a turned or shifted frame does not cover.
+            timm's recipes of images have the mean, 124, 116, 104.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -95,6 +98,7 @@ class RandAugment:
         std: float = 0.5,
         probability: float = 0.5,
         semantics: str = "timm",
+        fill: Sequence[int] = FILL,
     ) -> None:
         if semantics not in ARGUMENTS:
             raise ValueError(f"semantics must be timm or pytorchvideo, not {semantics!r}")
@@ -111,8 +115,12 @@ class RandAugment:
                 f"num_layers must be at most {len(_PYTORCHVIDEO)}, the operations that "
                 f"pytorchvideo draws from without replacement, not {num_layers}"
             )
+        if len(fill) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in fill):
+            raise ValueError(f"fill must be three whole numbers in [0, 255], not {fill}")
+        if semantics == "pytorchvideo" and tuple(fill) != FILL:
+            raise ValueError(f"fill={fill} is for timm; pytorchvideo fills with 0.5")
         self.magnitude, self.num_layers, self.std = magnitude, num_layers, std
-        self.probability, self.semantics = probability, semantics
+        self.probability, self.semantics, self.fill = probability, semantics, tuple(fill)
 
     def draw(self, seed: Tensor) -> list[list[Operation]]:
         """Draw the operations for each clip.
@@ -159,4 +167,4 @@ class RandAugment:
         clip = clip.contiguous()  # batches come with channels last in memory
         if self.semantics == "pytorchvideo":
             return pytorchvideo_ops.apply(clip, operations)
-        return pil_ops.apply(clip, operations)
+        return pil_ops.apply(clip, operations, self.fill)

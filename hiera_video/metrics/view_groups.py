@@ -25,6 +25,9 @@ def view_groups(temporal_views: int, spatial_views: int) -> list[ViewGroup]:
     views that a test with fewer views would have taken, or the nearest ones: a single view is in
     the middle, two are at both ends.
 
+    With ``sampling="segments"``, temporal views are at equal steps within each segment instead: 1x3
+    of 2x3 takes the frames at a quarter of each segment, where a test with 1x3 takes the centres.
+
     Args:
         temporal_views: moments of the video.
         spatial_views: places of the picture at each moment.

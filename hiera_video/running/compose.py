@@ -50,7 +50,10 @@ def prepare(call: HydraCall) -> None:
     register_resolvers()
     if call.config_name == FROM_CHECKPOINT:
         ConfigStore.instance().store(FROM_CHECKPOINT, _config_in(call.config))
-    call.overrides = with_plus(call.overrides, default_values(call))
+    values = default_values(call)
+    call.overrides = with_plus(call.overrides, values)
+    if values.get("name") == "???":
+        call.overrides.insert(0, call.own_name)  # another word may set it
 
 
 def _config_in(checkpoint: str) -> dict[str, Any]:

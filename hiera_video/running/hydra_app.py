@@ -185,7 +185,7 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
     # Lightning starts the other ranks with `sys.argv` and `hydra.run.dir`. The words must be those
     # of this job only: with those of the user, each rank would run the whole sweep again.
     words = [word for word in call.overrides if word.startswith("hydra.searchpath=")]
-    words += [word for word in hydra_config.overrides.task if not word.startswith("++command=")]
+    words += _words_of_user(call, hydra_config)
     flags = [flag for flag in call.flags if flag not in ("-m", "--multirun")]
     if "SUBMITIT_EXECUTOR" in os.environ:
         _be_queued_again(config, words)
@@ -216,6 +216,12 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
         _leave_process_group(launcher)
 
 
+def _words_of_user(call: HydraCall, hydra_config: Any) -> list[str]:
+    """The ``key=value`` words of a job without those that follow from its command line."""
+    own = (f"++command={call.command}", call.own_name)
+    return [word for word in hydra_config.overrides.task if word not in own]
+
+
 def _be_queued_again(config: DictConfig, words: list[str]) -> None:
     """Have a job of submitit go on when it is queued again; its command stays the same."""
     if config.command in ("fit", "test") and config.resume is None:
@@ -227,9 +233,8 @@ def _be_queued_again(config: DictConfig, words: list[str]) -> None:
 
 def _record(call: HydraCall, hydra_config: Any) -> contextlib.AbstractContextManager[Job]:
     """The job that runs, of which a sweep keeps a record."""
-    sweep, words = Path(hydra_config.sweep.dir), hydra_config.overrides.task
+    sweep, words = Path(hydra_config.sweep.dir), _words_of_user(call, hydra_config)
     folder = os.path.relpath(hydra_config.runtime.output_dir, sweep)
-    words = [word for word in words if not word.startswith("++command=")]
     shared = without_sweeps(call.overrides)
     swept = [w for w in words if w not in shared and not w.startswith("++data.predict=")]
     job = Job(hydra_config.job.get("num", 0), words, folder, swept=swept)

@@ -70,6 +70,12 @@ class HydraCall:
         return [] if self.is_run else ["--config", self.config]
 
     @property
+    def own_name(self) -> str:
+        """The word that names a run after its configuration."""
+        is_ours = self.config in configurations()
+        return f"name={quote(self.config if is_ours else Path(self.config).stem)}"
+
+    @property
     def config_dir(self) -> str:
         """The folder that Hydra reads the configuration from."""
         if "--config-path" in self.config_flags:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from timm.data import auto_augment as timm_ops
+from timm.data import create_transform
 
 from hiera_video.augment.pytorchvideo_ops import augmentations
 from hiera_video.augment.rand_augment import ARGUMENTS, Operation, RandAugment
@@ -122,6 +123,18 @@ def test_operations_follow_each_other_as_in_timm():
         assert torch.equal(randaugment(pixels, operations), expected)
 
 
+def test_a_clip_is_filled_with_the_colour_of_its_recipe():
+    # timm takes the mean for images: MAE's recipes
+    mean = create_transform(224, is_training=True, auto_augment="rand-m9-mstd0.5-inc1")
+    [rand] = [part for part in mean.transforms if isinstance(part, timm_ops.RandAugment)]
+    fill = rand.ops[0].kwargs["fillcolor"]
+    pixels = clip("smooth", (40, 30))
+    turned = RandAugment(fill=fill)(pixels, [Operation("Rotate", 20.0)])
+    off = turned.int() - by_timm(pixels, "Rotate", 20.0, fill).int()
+    assert off.abs().max() <= 1
+    assert turned[:, 0, 0, 0].tolist() == list(fill) == [124, 116, 104]
+
+
 def test_a_draw_depends_on_the_seed_alone():
     randaugment = RandAugment()
     together = randaugment.draw(SEEDS[:50])
@@ -137,6 +150,9 @@ def test_a_draw_depends_on_the_seed_alone():
         ({"magnitude": float("nan")}, "magnitude must be in"),
         ({"std": -1}, "std must be at least 0"),
         ({"probability": 1.5}, "probability must be in"),
+        ({"fill": [124, 116]}, "fill must be three whole numbers"),
+        ({"fill": [124, 116, 256]}, "fill must be three whole numbers"),
+        ({"fill": [0, 0, 0], "semantics": "pytorchvideo"}, "is for timm"),
         ({"num_layers": 0}, "num_layers must be at least 1"),
         ({"num_layers": 15, "semantics": "pytorchvideo"}, "num_layers must be at most 14"),
     ],

@@ -181,7 +181,7 @@ def test_configs_and_models(tmp_path):
     assert " # " in run("configs", "show", "data/folder", cwd=tmp_path)
     run("configs", "copy", "demo/finetune", "mine.yaml", cwd=tmp_path)
     printed = run("fit", "--config", "mine.yaml", "--cfg", "job", "seed=7", cwd=tmp_path)
-    assert yaml.safe_load(printed)["seed"] == 7
+    assert (yaml.safe_load(printed)["seed"], yaml.safe_load(printed)["name"]) == (7, "mine")
     assert "exists" in run("configs", "copy", "demo/finetune", "mine.yaml", cwd=tmp_path, code=2)
     assert "hiera_huge_16x224" in run("models", cwd=tmp_path)
 
