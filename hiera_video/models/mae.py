@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from hiera_video.models.architecture import BlockShape
-from hiera_video.models.blocks import HieraBlock, layer_norm
-from hiera_video.models.hiera import Hiera, learned
+from hiera_video.models.blocks import HieraBlock, layer_norm, learned
+from hiera_video.models.hiera import Hiera
 from hiera_video.models.masks import check_num_kept, num_kept, random_units
 from hiera_video.models.on_cpu import apply, linear
 from hiera_video.models.targets import make_target
