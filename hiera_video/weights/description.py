@@ -9,7 +9,6 @@ from datamodules.files import write_json
 from hiera_video.errors import CheckpointError
 from hiera_video.models.names import MODELS
 from hiera_video.terminal import did_you_mean
-from hiera_video.weights.json_files import read_object
 from hiera_video.weights.values import (
     check_all,
     is_count,
@@ -18,6 +17,7 @@ from hiera_video.weights.values import (
     is_positive,
     is_text,
     one_line,
+    read_object,
     short,
 )
 
