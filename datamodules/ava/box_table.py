@@ -206,6 +206,31 @@ def check_scores(table: BoxTable) -> None:
         fail(table.file, row, "expected a person score in [0, 1] as eighth column")
 
 
+def check_no_person_ids(table: BoxTable) -> None:
+    """Check that the table is no ground truth, whose eighth column numbers persons.
+
+    Raises:
+        DatasetError: its rows have actions, and whole numbers in place of scores.
+    """
+    score, has_actions = table.score, (table.action != NO_ACTION).any()
+    if has_actions and (score % 1 == 0).all() and (score != 1).any():
+        raise DatasetError(
+            f"{table.file}: its eighth column looks like the person ids of a ground truth; write 1 "
+            "there as the person's score"
+        )
+
+
+def check_whole_seconds(table: BoxTable) -> None:
+    """Check that all keyframes are at whole seconds.
+
+    Raises:
+        DatasetError: names the first row that is not.
+    """
+    if (wrong := table.second % 1 != 0).any():
+        i = int(wrong.argmax())
+        fail(table.file, table.row[i], f"expected a whole second, not {table.second[i]:g}")
+
+
 def fail(file: Path, row: SupportsInt, what: str) -> NoReturn:
     """Raise a `DatasetError` that names a row of a file."""
     raise DatasetError(f"{at(file, int(row))}: {what}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,13 +19,11 @@ from datamodules.ava.box_table import (
     unused_exclusions,
     why_apart,
 )
+from datamodules.ava.files import AVAFiles
 from datamodules.ava.tables import check_seconds, first_rows, video_durations
 from datamodules.clips.boxes import intersection_over_union
 from datamodules.errors import DatasetError
 from datamodules.preparing.check import Diagnosis, Fault, listed
-
-if TYPE_CHECKING:
-    from datamodules.ava.data_module import AVADataModule
 
 
 class _Annotation(NamedTuple):
@@ -44,7 +42,7 @@ class _Annotation(NamedTuple):
     paths: list[str]
 
 
-def diagnose_all(data: "AVADataModule", names: Sequence[str]) -> list[Diagnosis]:
+def diagnose_all(data: AVAFiles, names: Sequence[str]) -> list[Diagnosis]:
     """Diagnose splits that share their ground truth; those that agree in the rest count once."""
     different = {
         (name == "train", data.person_boxes.get(name), data.excluded.get(name)): name
@@ -53,7 +51,7 @@ def diagnose_all(data: "AVADataModule", names: Sequence[str]) -> list[Diagnosis]
     return [diagnose(data, name) for name in names if name in different.values()]
 
 
-def diagnose(data: "AVADataModule", name: str) -> Diagnosis:
+def diagnose(data: AVAFiles, name: str) -> Diagnosis:
     """Check the annotation of ``train``, ``val`` or ``test`` against itself and its videos.
 
     Unlike training it does not stop at the first error: each step works on what the steps before
@@ -76,7 +74,7 @@ def _noted(faults: list[Fault]) -> Iterator[None]:
         faults.append(Fault("wrong", str(error)))
 
 
-def _read(data: "AVADataModule", name: str, faults: list[Fault]) -> _Annotation | None:
+def _read(data: AVAFiles, name: str, faults: list[Fault]) -> _Annotation | None:
     """Read all files, each on its own; None if there is no ground truth."""
     excluded = truth = persons = None
     paths: list[str] = []
@@ -96,7 +94,7 @@ def _read(data: "AVADataModule", name: str, faults: list[Fault]) -> _Annotation 
     return _Annotation(truth, persons, excluded, paths or [""] * len(truth.names))
 
 
-def _check(data: "AVADataModule", name: str, annotation: _Annotation, faults: list[Fault]) -> None:
+def _check(data: AVAFiles, name: str, annotation: _Annotation, faults: list[Fault]) -> None:
     """Make the checks that training makes, each of them whatever the others find."""
     truth, persons = annotation.truth, annotation.persons
     with _noted(faults):
@@ -124,7 +122,7 @@ def _check(data: "AVADataModule", name: str, annotation: _Annotation, faults: li
             data.sources(name, truth, in_split)
 
 
-def _lines(data: "AVADataModule", annotation: _Annotation) -> Iterator[str]:
+def _lines(data: AVAFiles, annotation: _Annotation) -> Iterator[str]:
     truth = annotation.truth.without(annotation.excluded)
     with_box = truth.where(truth.has_box)
     all_rows, rows = int(annotation.truth.has_box.sum()), len(with_box.row)
@@ -146,7 +144,7 @@ def _lines(data: "AVADataModule", annotation: _Annotation) -> Iterator[str]:
         yield from _person_lines(data, with_box, persons.where(persons.has_box))
 
 
-def _person_lines(data: "AVADataModule", truth: BoxTable, persons: BoxTable) -> Iterator[str]:
+def _person_lines(data: AVAFiles, truth: BoxTable, persons: BoxTable) -> Iterator[str]:
     """How person boxes and ground truth fit each other; of both, the rows with a box."""
     confident = persons.where(persons.score >= data.min_person_score)
     yield (
@@ -177,7 +175,7 @@ def _person_lines(data: "AVADataModule", truth: BoxTable, persons: BoxTable) -> 
         yield f"videos of person boxes that the ground truth lacks: {listed(strange)}"
 
 
-def _label_lines(data: "AVADataModule", truth: BoxTable) -> Iterator[str]:
+def _label_lines(data: AVAFiles, truth: BoxTable) -> Iterator[str]:
     """Which actions of the label map occur."""
     used, counts = np.unique(truth.action[truth.action != NO_ACTION], return_counts=True)
     trained, evaluated = set(data.action_ids), set(data.evaluated_action_ids)

@@ -273,22 +273,10 @@ class FrameReader:
         )
 
     def _packets_before_a_stop(self, ticks: Sequence[int]) -> int | None:
-        """Packets to decode for the first tick, if nothing decoded after them is of use later.
-
-        It is of no use if the next tick is reached from another keyframe, or if none comes next.
-        None: do not stop.
-        """
+        """After how many packets the decoder may be drained for the first tick; None: do not."""
         if not self._may_stop or self._in_order:
             return None
-        needed = self._queue.needed_for(ticks[0])
-        if needed is None:
-            return None
-        if len(ticks) == 1:
-            stops = not self._reads_on
-        else:
-            far = ticks[1] - ticks[0] > self._far
-            stops = far or self._queue.has_keyframe(needed, ticks[1])
-        return needed if stops else None
+        return self._queue.enough_for(ticks, self._far, self._reads_on)
 
     def _check_not_cut_off(self, tick: int) -> None:
         """All frames have come out: is that the end of the video, or was the file cut off?"""

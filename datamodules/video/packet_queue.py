@@ -92,6 +92,27 @@ class PacketQueue:
         self.skipped = pts if self.skipped is None else max(self.skipped, pts)
         return True
 
+    def enough_for(self, ticks: Sequence[int], far: float, reads_on: bool) -> int | None:
+        """How many packets to decode for the first tick, if nothing after them is of use later.
+
+        It is of no use if the next tick is reached from another keyframe, or if none comes next.
+
+        Args:
+            ticks: those asked for, in ascending order.
+            far: a tick that is this far from the one before it is reached by seeking.
+            reads_on: the last tick may be followed by others.
+
+        Returns:
+            None: later packets are of use, or it is not known how many are needed.
+        """
+        needed = self.needed_for(ticks[0])
+        if needed is None:
+            return None
+        if len(ticks) == 1:
+            return None if reads_on else needed
+        seeks = ticks[1] - ticks[0] > far or self.has_keyframe(needed, ticks[1])
+        return needed if seeks else None
+
     def needed_for(self, tick: int) -> int | None:
         """How many packets to decode for the frame at ``tick``; None if that is not known."""
         needed = 0

@@ -7,8 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from hiera_video.commands.export import write_export
-from hiera_video.commands.new_folder import new_folder
+from hiera_video.commands.export import new_folder, write_export
 from hiera_video.errors import UsageError
 from hiera_video.terminal import progress_line
 

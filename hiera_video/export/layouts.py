@@ -14,9 +14,8 @@ from hiera_video.models.architecture import block_shapes
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.names import model_arguments
-from hiera_video.weights.description import Description
+from hiera_video.weights.description import PUBLISHED_PICTURE, Description
 from hiera_video.weights.portable import WEIGHTS
-from hiera_video.weights.published import PUBLISHED_PICTURE
 from hiera_video.weights.restrictions import obstacle
 
 

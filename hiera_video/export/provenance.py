@@ -5,7 +5,6 @@ describes its model; the recipe and the weights that training started from are i
 that it also holds.
 """
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -22,6 +21,7 @@ from hiera_video.results.run_files import logged_rows, number_in, section, start
 from hiera_video.weights.description import JSON, UNKNOWN, read_description
 from hiera_video.weights.files import read_checkpoint
 from hiera_video.weights.trained import NON_COMMERCIAL, Trained
+from hiera_video.weights.values import read_object
 
 START = "task.init_from="
 
@@ -222,12 +222,7 @@ def read_results(path: Path, weights: str | Path) -> Measured:
         CheckpointError: the file cannot be read or has no metrics, or other weights were tested.
     """
     file = path / "results.json" if path.is_dir() else path
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not JSON"
-        raise CheckpointError(f"{file}: {reason}") from error
-    record = record if isinstance(record, dict) else {}
+    record = read_object(file)
     known = {name: value for name, value in headline(record).items() if value is not None}
     metrics = {name: v for name, v in known.items() if abs(v) <= sys.float_info.max}
     if not metrics:

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hiera_video.models.blocks import HieraBlock, PatchEmbed
+from hiera_video.models.blocks import HieraBlock
+from hiera_video.models.patch_embed import PatchEmbed
 from hiera_video.models.recorded_pass import RecordedPass
 
 # Kinds of blocks and ways to run them (training, evaluation, dtypes) for which code may be made;

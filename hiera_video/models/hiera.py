@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hiera_video.models.architecture import block_shapes, geometry
-from hiera_video.models.blocks import Head, HieraBlock, PatchEmbed, autocast_type, layer_norm
+from hiera_video.models.blocks import Head, HieraBlock, autocast_type, layer_norm, learned
+from hiera_video.models.patch_embed import PatchEmbed
 from hiera_video.models.token_order import join_units, reroll, unroll
 
 
@@ -285,11 +286,6 @@ class Hiera(nn.Module):
             )
         if not video.is_floating_point():
             raise ValueError(f"expected a normalised float input, got {video.dtype}")
-
-
-def learned(places: int, dim: int) -> nn.Parameter:
-    """A parameter ``(1, places, dim)``, initially normal with deviation 0.02."""
-    return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, places, dim), std=0.02))
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from hiera_video.models.architecture import BlockShape
-from hiera_video.models.blocks import HieraBlock, layer_norm
-from hiera_video.models.hiera import Hiera, learned
-from hiera_video.models.masks import check_num_kept, num_kept, random_units
+from hiera_video.models.blocks import HieraBlock, layer_norm, learned
+from hiera_video.models.hiera import Hiera
+from hiera_video.models.masks import given_units, num_kept, random_units, true_places
 from hiera_video.models.on_cpu import apply, linear
 from hiera_video.models.targets import make_target
 from hiera_video.models.token_order import join_units, take, unroll
@@ -137,14 +137,12 @@ class MaskedAutoencoderHiera(Hiera):
         unit_mask = self.unit_mask(kept)  # (B, U)
         hidden = self.hidden_patches(unit_mask)  # (B, P)
         num_seen = kept.shape[1] * math.prod(self.final_unit)
-        where = (
-            _true_places(hidden, self.num_predictions - num_seen) if decoded is None else decoded
-        )
+        where = true_places(hidden, self.num_predictions - num_seen) if decoded is None else decoded
         x = self.encode_fused(video, kept)
         if decoded is None:
             x = take(self.decode(x, kept), where)  # (B, M, C)
         else:
-            places = torch.cat([where, _true_places(~hidden, num_seen)], dim=1)
+            places = torch.cat([where, true_places(~hidden, num_seen)], dim=1)
             x = self.decode(x, kept, places)[:, : where.shape[1]]  # (B, M, C)
             hidden = torch.zeros_like(hidden).scatter(1, where, True)
         prediction = apply(self.decoder_pred, self.decoder_norm(x))  # (B, M, D)
@@ -245,25 +243,7 @@ class MaskedAutoencoderHiera(Hiera):
             return random_units(noise, self.num_kept(mask_ratio)).to(video.device)
         if mask_ratio is not None:
             raise ValueError("give mask_ratio or mask, not both")
-        if mask.ndim != 2 or len(mask) != len(video) or mask.dtype not in (torch.bool, torch.int64):
-            raise ValueError(
-                f"mask must be bool ({len(video)}, {self.num_units}) or int64 indices "
-                f"({len(video)}, K), got {mask.dtype} {tuple(mask.shape)}"
-            )
-        if mask.dtype == torch.int64:
-            check_num_kept(mask.shape[1], self.num_units)
-            return mask.to(video.device).sort(dim=1).values
-        return self._kept_of_bool(mask).to(video.device)
-
-    def _kept_of_bool(self, mask: Tensor) -> Tensor:
-        """Indices ``(B, K)`` of the True entries of ``(B, U)``; waits for the device."""
-        if mask.shape[1] != self.num_units:
-            raise ValueError(f"mask must have {self.num_units} units a row, not {mask.shape[1]}")
-        counts = mask.sum(dim=1).tolist()
-        if len(set(counts)) != 1:
-            raise ValueError(f"mask must keep the same number of units in each row, not {counts}")
-        check_num_kept(counts[0], self.num_units)
-        return _true_places(mask, counts[0])
+        return given_units(mask, len(video), self.num_units).to(video.device)
 
     def hidden_patches(self, mask: Tensor) -> Tensor:
         """The patches of hidden units.
@@ -304,15 +284,7 @@ def predicted_places(out: MAEOutput) -> Tensor:
     Args:
         out: the output of a model.
     """
-    return _true_places(out.predicted, out.prediction.shape[1])
-
-
-def _true_places(mask: Tensor, count: int) -> Tensor:
-    """Places of the True entries in each row of ``(B, N)``, ascending: int64 ``(B, count)``.
-
-    The caller knows their number, so nothing waits for the device.
-    """
-    return mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
+    return true_places(out.predicted, out.prediction.shape[1])
 
 
 def _init_weights(module: nn.Module) -> None:

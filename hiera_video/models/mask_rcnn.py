@@ -9,7 +9,6 @@ Legend: B pictures, C channels, H W pixels, H' W' a map of tokens, N instances o
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -35,10 +34,6 @@ PREDICTORS = tuple(
     )
     for part in ("weight", "bias")
 )
-ANCHORS = (32, 64, 128, 256, 512)  # side in pixels, one for each map of the FPN
-RATIOS = (0.5, 1.0, 2.0)  # height / width of anchors
-PROPOSALS = 1000  # of a picture, in training and in evaluation
-DETECTIONS = 100  # of a picture, at most
 
 Instances = dict[str, Tensor]
 
@@ -91,6 +86,12 @@ class MaskRCNNHiera(Hiera):
         min_score: float = 0.05,
         **encoder: Any,
     ) -> None:
+        from hiera_video.models.mask_rcnn_parts import (  # imports torchvision, which takes seconds
+            box_and_mask_heads,
+            feature_pyramid,
+            proposal_network,
+        )
+
         if len(input_size) != 2:
             raise ValueError(
                 f"objects are detected in pictures: input_size must be (height, width), not "
@@ -107,9 +108,9 @@ class MaskRCNNHiera(Hiera):
         )
         del self.head
         self.stage_norms = nn.ModuleList(layer_norm(dim) for dim in self.stage_dims[:-1])
-        self.fpn = _feature_pyramid(self.stage_dims, width)
-        self.rpn = _proposals(width)
-        self.roi_heads = _heads(
+        self.fpn = feature_pyramid(self.stage_dims, width)
+        self.rpn = proposal_network(width)
+        self.roi_heads = box_and_mask_heads(
             num_classes + 1, width, box_features, box_samples, min_score, self.patch_stride[0]
         )
         # Under autocast these would be bfloat16, in which boxes are off by several pixels.
@@ -245,60 +246,6 @@ def paste_mask(
         return torch.zeros(grid.shape[:2], dtype=torch.bool), (top, left)
     drawn = F.grid_sample(mask[None, None], grid[None], align_corners=False)  # (1, 1, h, w)
     return drawn[0, 0] >= 0.5, (top, left)
-
-
-def _feature_pyramid(dims: Sequence[int], width: int) -> nn.Module:
-    from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
-
-    return FeaturePyramidNetwork(list(dims), width, LastLevelMaxPool())
-
-
-def _proposals(width: int) -> Any:
-    """The RPN."""
-    from torchvision.models.detection.rpn import RPNHead
-
-    from hiera_video.models.mask_rcnn_parts import Anchors, ProposalNetwork
-
-    anchors = Anchors(tuple((side,) for side in ANCHORS), (RATIOS,) * len(ANCHORS))
-    return ProposalNetwork(
-        anchors,
-        RPNHead(width, len(RATIOS), conv_depth=2),
-        fg_iou_thresh=0.7,
-        bg_iou_thresh=0.3,
-        batch_size_per_image=256,
-        positive_fraction=0.5,
-        pre_nms_top_n={"training": 2000, "testing": 1000},
-        post_nms_top_n={"training": PROPOSALS, "testing": PROPOSALS},
-        nms_thresh=0.7,
-    )
-
-
-def _heads(
-    outputs: int, width: int, features: int, samples: int, min_score: float, stride: int
-) -> Any:
-    """The heads of boxes and masks, with so many classes, the background included."""
-    from torchvision.models.convnext import LayerNorm2d  # over the channels of each position
-    from torchvision.models.detection import faster_rcnn, mask_rcnn
-
-    from hiera_video.models.mask_rcnn_parts import Heads, RoIPool
-
-    norm, maps, convolutions = partial(LayerNorm2d, eps=1e-6), ["0", "1", "2", "3"], [width] * 4
-    return Heads(
-        box_roi_pool=RoIPool(maps, 7, stride),
-        box_head=faster_rcnn.FastRCNNConvFCHead((width, 7, 7), convolutions, [features], norm),
-        box_predictor=faster_rcnn.FastRCNNPredictor(features, outputs),
-        fg_iou_thresh=0.5,
-        bg_iou_thresh=0.5,
-        batch_size_per_image=samples,
-        positive_fraction=0.25,
-        bbox_reg_weights=None,
-        score_thresh=min_score,
-        nms_thresh=0.5,
-        detections_per_img=DETECTIONS,
-        mask_roi_pool=RoIPool(maps, 14, stride),
-        mask_head=mask_rcnn.MaskRCNNHeads(width, convolutions, 1, norm),
-        mask_predictor=mask_rcnn.MaskRCNNPredictor(width, width, outputs),
-    )
 
 
 def _to_float32(module: nn.Module, args: Any, output: Any) -> Any:

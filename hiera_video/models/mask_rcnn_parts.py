@@ -1,23 +1,32 @@
-"""The parts of a Mask R-CNN that differ between torchvision and detectron2, as in detectron2.
+"""The parts of a Mask R-CNN behind its encoder: torchvision's, with the settings of detectron2.
 
-Wu et al., detectron2, 2019, with which the paper's detectors were trained. None of these parts has
-parameters of its own, so weights have the names that torchvision gives them.
+Wu et al., detectron2, 2019, with which the paper's detectors were trained. What differs between the
+two is written here as in detectron2. None of that has parameters of its own, so weights have the
+names that torchvision gives them.
 
 Legend: B pictures, N boxes of a batch, K classes.
 """
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.convnext import LayerNorm2d
+from torchvision.models.detection import faster_rcnn, mask_rcnn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import roi_align
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
+ANCHORS = (32, 64, 128, 256, 512)  # side in pixels, one for each map of the FPN
+RATIOS = (0.5, 1.0, 2.0)  # height / width of anchors
+PROPOSALS = 1000  # of a picture, in training and in evaluation
+DETECTIONS = 100  # of a picture, at most
 # A box of this side in pixels is looked up in the map with this stride (Lin et al., FPN, 2017).
 CANONICAL_SIDE, CANONICAL_STRIDE = 224, 16
 
@@ -179,3 +188,57 @@ def mask_targets(masks: Tensor, boxes: Tensor, matches: Tensor, side: int) -> Te
     rows = torch.cat((matches[:, None].to(boxes), boxes), dim=1)  # (n, 5)
     seen = roi_align(masks[:, None].to(boxes), rows, (side, side), 1.0, 0, aligned=True)
     return (seen[:, 0] >= 0.5).to(boxes)
+
+
+def feature_pyramid(dims: Sequence[int], width: int) -> nn.Module:
+    """The FPN on maps with so many channels each, whose own maps all have `width`."""
+    return FeaturePyramidNetwork(list(dims), width, LastLevelMaxPool())
+
+
+def proposal_network(width: int) -> Any:
+    """The RPN on maps with `width` channels."""
+    anchors = Anchors(tuple((side,) for side in ANCHORS), (RATIOS,) * len(ANCHORS))
+    return ProposalNetwork(
+        anchors,
+        RPNHead(width, len(RATIOS), conv_depth=2),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=256,
+        positive_fraction=0.5,
+        pre_nms_top_n={"training": 2000, "testing": 1000},
+        post_nms_top_n={"training": PROPOSALS, "testing": PROPOSALS},
+        nms_thresh=0.7,
+    )
+
+
+def box_and_mask_heads(
+    outputs: int, width: int, features: int, samples: int, min_score: float, stride: int
+) -> Any:
+    """The heads of boxes and masks; see `MaskRCNNHiera`.
+
+    Args:
+        outputs: number of classes, the background included.
+        width: channels of the maps and of the convolutions.
+        features: of a box, after the fully connected layer.
+        samples: boxes of a picture that a training step learns from.
+        min_score: detections with a lower score are dropped.
+        stride: of the first map, pixels.
+    """
+    # LayerNorm2d is over the channels of each position.
+    norm, maps, convolutions = partial(LayerNorm2d, eps=1e-6), ["0", "1", "2", "3"], [width] * 4
+    return Heads(
+        box_roi_pool=RoIPool(maps, 7, stride),
+        box_head=faster_rcnn.FastRCNNConvFCHead((width, 7, 7), convolutions, [features], norm),
+        box_predictor=faster_rcnn.FastRCNNPredictor(features, outputs),
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=samples,
+        positive_fraction=0.25,
+        bbox_reg_weights=None,
+        score_thresh=min_score,
+        nms_thresh=0.5,
+        detections_per_img=DETECTIONS,
+        mask_roi_pool=RoIPool(maps, 14, stride),
+        mask_head=mask_rcnn.MaskRCNNHeads(width, convolutions, 1, norm),
+        mask_predictor=mask_rcnn.MaskRCNNPredictor(width, width, outputs),
+    )

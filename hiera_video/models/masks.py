@@ -183,6 +183,47 @@ def drawn_units(hidden: Tensor, unit_grid: Sequence[int]) -> Tensor:
     return kept
 
 
+def given_units(mask: Tensor, batch: int, units: int) -> Tensor:
+    """Indices of the units that a mask of each sample keeps.
+
+    Args:
+        mask: bool ``(B, U)``, True where kept, with the same number in each row, which is looked up
+            (this waits for the device); or int64 ``(B, K)``, distinct indices in any order.
+        batch: B.
+        units: U.
+
+    Returns:
+        int64 ``(B, K)``, ascending.
+
+    Raises:
+        ValueError: the mask has another shape or type, rows keep different numbers of units, or it
+            keeps none or all.
+    """
+    if mask.ndim != 2 or len(mask) != batch or mask.dtype not in (torch.bool, torch.int64):
+        raise ValueError(
+            f"mask must be bool ({batch}, {units}) or int64 indices ({batch}, K), "
+            f"got {mask.dtype} {tuple(mask.shape)}"
+        )
+    if mask.dtype == torch.int64:
+        check_num_kept(mask.shape[1], units)
+        return mask.sort(dim=1).values
+    if mask.shape[1] != units:
+        raise ValueError(f"mask must have {units} units a row, not {mask.shape[1]}")
+    counts = mask.sum(dim=1).tolist()
+    if len(set(counts)) != 1:
+        raise ValueError(f"mask must keep the same number of units in each row, not {counts}")
+    check_num_kept(counts[0], units)
+    return true_places(mask, counts[0])
+
+
+def true_places(mask: Tensor, count: int) -> Tensor:
+    """Places of the True entries in each row of ``(B, N)``, ascending: int64 ``(B, count)``.
+
+    The caller knows their number, so nothing waits for the device.
+    """
+    return mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
+
+
 def running_cell(hidden: Tensor, count: int, noise: Tensor, grid: Sequence[int]) -> Tensor:
     """Indices of the hidden patches that a decoder predicts (VideoMAE V2, arXiv:2303.16727).
 

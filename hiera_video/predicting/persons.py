@@ -12,7 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.ava.annotations import read_boxes
-from datamodules.ava.box_table import NO_ACTION, BoxTable, check_boxes, check_scores, fail
+from datamodules.ava.box_table import (
+    check_boxes,
+    check_no_person_ids,
+    check_scores,
+    check_whole_seconds,
+)
 from datamodules.errors import DatasetError
 from datamodules.video.decoding import VideoFile
 from hiera_video.errors import CheckpointError
@@ -220,9 +225,9 @@ class BoxFile:
         table = read_boxes(self.path)
         table = table.where(table.has_box)
         check_boxes(table)
-        _refuse_person_ids(table)
+        check_no_person_ids(table)
         check_scores(table)
-        _check_whole_seconds(table)
+        check_whole_seconds(table)
         self._videos = {name: i for i, name in enumerate(table.names)}
         self._min_score, self._highest = min_score, np.full(len(table.names), -np.inf)
         np.maximum.at(self._highest, table.video, table.score)
@@ -279,22 +284,6 @@ class BoxFile:
         number = self._number(video)
         start, end = np.searchsorted(self._rows[:, 0], (number, number + 1))
         return self._rows[start:end, 1], self._rows[start:end, 2:]
-
-
-def _check_whole_seconds(table: BoxTable) -> None:
-    if (wrong := table.second % 1 != 0).any():
-        i = int(wrong.argmax())
-        fail(table.file, table.row[i], f"expected a whole second, not {table.second[i]:g}")
-
-
-def _refuse_person_ids(table: BoxTable) -> None:
-    """Refuse AVA's ground truth, whose eighth column numbers persons and is no score."""
-    score, has_actions = table.score, (table.action != NO_ACTION).any()
-    if has_actions and (score % 1 == 0).all() and (score != 1).any():
-        raise DatasetError(
-            f"{table.file}: its eighth column looks like the person ids of a ground truth; write 1 "
-            "there as the person's score"
-        )
 
 
 def _sound(persons: PersonBoxes) -> PersonBoxes:

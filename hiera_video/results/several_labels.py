@@ -1,9 +1,10 @@
 """Accuracy where a picture may have several right classes: ImageNet-ReaL's labels."""
 
-import json
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+from datamodules.errors import DatasetError
+from datamodules.manifests.lists import read_json
 from hiera_video.errors import PredictionFileError
 from hiera_video.metrics.results import Results
 
@@ -28,18 +29,13 @@ def read_labels(file: Path, num_classes: int) -> list[list[int]]:
         num_classes: number of classes, which all ids are below.
 
     Raises:
-        PredictionFileError: it is no such file.
+        DatasetError: it is no such file.
     """
-    try:
-        labels = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PredictionFileError(f"{file}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise PredictionFileError(f"{file}: not valid JSON ({error})") from None
+    labels = read_json(file)
     rows: list[Any] = labels if isinstance(labels, list) else [None]
     for row, ids in enumerate(rows, 1):
         if not isinstance(ids, list) or not all(i in range(num_classes) for i in ids):
-            raise PredictionFileError(
+            raise DatasetError(
                 f"{file}, record {row}: expected a list of class ids below {num_classes}"
             )
     return labels
@@ -53,7 +49,8 @@ def accuracy_with_several_labels(results: Results, file: Path) -> SeveralLabels:
         file: see `read_labels`.
 
     Raises:
-        PredictionFileError: the file is wrong, or has labels of another number of pictures.
+        DatasetError: as `read_labels`.
+        PredictionFileError: the file has labels of another number of pictures.
     """
     labels = read_labels(file, results.outcomes.num_classes)
     if len(labels) != len(results.paths):

@@ -9,7 +9,6 @@ from datamodules.files import write_json
 from hiera_video.errors import CheckpointError
 from hiera_video.models.names import MODELS
 from hiera_video.terminal import did_you_mean
-from hiera_video.weights.json_files import read_object
 from hiera_video.weights.values import (
     check_all,
     is_count,
@@ -18,6 +17,7 @@ from hiera_video.weights.values import (
     is_positive,
     is_text,
     one_line,
+    read_object,
     short,
 )
 
@@ -35,6 +35,27 @@ CLIP = ("num_frames", "stride", "fps", "size", "sampling", "test_views")
 SCALING = {"interpolation": "bilinear", "eval_crop": 1.0}
 INTERPOLATIONS = ("bilinear", "bicubic")
 EVALUATION = ("short_side", "pad", "person_score", "mask_ratio", "mask")
+# How the published video models were trained and tested (paper, tables 4 and 11).
+PUBLISHED_CLIP = {
+    "num_frames": 16,
+    "stride": 4,
+    "fps": 30,
+    "size": [224, 224],
+    "sampling": "spread",
+    "test_views": [5, 3],
+    "interpolation": "bilinear",
+    "eval_crop": 1.0,
+}
+# And the published image models (256 pixels, of which 224 are cropped).
+PUBLISHED_PICTURE = PUBLISHED_CLIP | {
+    "num_frames": 1,
+    "stride": 1,
+    "fps": 1,
+    "sampling": "clip",
+    "test_views": [1, 1],
+    "interpolation": "bicubic",
+    "eval_crop": 0.875,
+}
 MOST_BLOCKS = 1000  # that a model is built with; the largest published one has 48
 
 

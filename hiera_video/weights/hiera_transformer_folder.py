@@ -17,8 +17,14 @@ from hiera_video.models.names import (
     VIDEO_STD,
     nearest_name,
 )
-from hiera_video.weights.description import UNKNOWN, Description, from_record, to_record
-from hiera_video.weights.published import PUBLISHED_CLIP, PUBLISHED_PICTURE
+from hiera_video.weights.description import (
+    PUBLISHED_CLIP,
+    PUBLISHED_PICTURE,
+    UNKNOWN,
+    Description,
+    from_record,
+    to_record,
+)
 from hiera_video.weights.values import check_all, is_count, is_list
 
 DEFAULTS: dict[str, Any] = {

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 from hiera_video.errors import CheckpointError
 from hiera_video.models.names import IMAGE_MEAN, IMAGE_STD
-from hiera_video.weights.json_files import read_object
-from hiera_video.weights.published import PUBLISHED_PICTURE
+from hiera_video.weights.description import PUBLISHED_PICTURE
 from hiera_video.weights.values import (
     check_all,
     is_count,
     is_list,
     is_number,
     is_positive,
+    read_object,
     short,
 )
 

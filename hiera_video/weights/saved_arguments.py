@@ -10,10 +10,9 @@ from hiera_video.errors import CheckpointError
 from hiera_video.models.names import CHECKPOINTS, MODELS
 from hiera_video.weights.description import JSON
 from hiera_video.weights.files import IN_FOLDER
-from hiera_video.weights.json_files import read_object
 from hiera_video.weights.saved_folder import saved_encoder
 from hiera_video.weights.transformers_folder import CONFIG
-from hiera_video.weights.values import is_count, is_list, is_positive
+from hiera_video.weights.values import is_count, is_list, is_positive, read_object
 
 
 def saved_arguments(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from hiera_video.weights.hiera_transformer_folder import (
     describe_hiera_transformer_folder,
     is_hiera_transformer_config,
 )
-from hiera_video.weights.json_files import read_object
 from hiera_video.weights.transformers_folder import (
     CONFIG,
     describe_transformers_folder,
     encoder_arguments,
     is_transformers_config,
 )
+from hiera_video.weights.values import read_object
 
 
 def describe_saved_folder(folder: Path) -> Description | None:

@@ -23,6 +23,8 @@ from hiera_video.models.names import (
 from hiera_video.terminal import did_you_mean
 from hiera_video.weights.description import (
     JSON,
+    PUBLISHED_CLIP,
+    PUBLISHED_PICTURE,
     RECORD,
     Description,
     from_record,
@@ -31,7 +33,6 @@ from hiera_video.weights.description import (
 from hiera_video.weights.earlier_runs import describe_earlier_run
 from hiera_video.weights.files import OF_RUN, find_weights, read_checkpoint
 from hiera_video.weights.portable import WEIGHTS, check_readable
-from hiera_video.weights.published import PUBLISHED_CLIP, PUBLISHED_PICTURE
 from hiera_video.weights.saved_folder import describe_saved_folder
 from hiera_video.weights.transformers_folder import hub_snapshot
 

@@ -16,7 +16,6 @@ from hiera_video.weights.description import (
     to_record,
 )
 from hiera_video.weights.image_processor import read_processing
-from hiera_video.weights.json_files import read_object
 from hiera_video.weights.restrictions import obstacle
 from hiera_video.weights.values import (
     check_all,
@@ -24,6 +23,7 @@ from hiera_video.weights.values import (
     is_list,
     is_positive,
     is_text,
+    read_object,
 )
 
 CONFIG = "config.json"

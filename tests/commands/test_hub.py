@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from hiera_video import cli, create_mae, create_model
-from hiera_video.weights.description import Description, read_description
+from hiera_video.weights.description import PUBLISHED_PICTURE, Description, read_description
 from hiera_video.weights.portable import write_model
-from hiera_video.weights.published import PUBLISHED_PICTURE
 from tests.hub_server import TOKEN, hub_server
 from tests.trained_models import write_mae_run, write_run
 

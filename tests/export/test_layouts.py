@@ -21,8 +21,7 @@ from hiera_video.export.layouts import write_timm
 from hiera_video.export.model_card import loading_code
 from hiera_video.export.transformers_layout import write_transformers
 from hiera_video.models.zoo import create_model
-from hiera_video.weights.description import Description
-from hiera_video.weights.published import PUBLISHED_PICTURE
+from hiera_video.weights.description import PUBLISHED_PICTURE, Description
 from tests.models.foreign import pretraining_difference
 from tests.models.reference import difference, make_video, randomize
 from tests.models.small import TINY

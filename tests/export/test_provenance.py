@@ -233,9 +233,14 @@ def test_metrics_are_no_counts(tmp_path):
         assert words not in text.partition("## Metrics")[2].partition("## Licence")[0]
     file.write_text('{"test/top1": 0.5, "per_class": {"a": 1}, "val/x": NaN, "videos": 7}')
     assert read_results(file, "any").metrics == {"test/top1": 0.5}
-    for text in ("[1]", '{"videos": 3, "unlabelled": 0}', '{"top1": true}'):
+    for text, message in (
+        ("[1]", "not an object of JSON"),
+        ("{", "not valid JSON"),
+        ('{"videos": 3, "unlabelled": 0}', "holds no metrics"),
+        ('{"top1": true}', "holds no metrics"),
+    ):
         file.write_text(text)
-        with pytest.raises(CheckpointError, match="holds no metrics"):
+        with pytest.raises(CheckpointError, match=message):
             read_results(tmp_path, "any")
     with pytest.raises(CheckpointError, match="No such file"):
         read_results(tmp_path / "gone", "any")

@@ -16,7 +16,8 @@ from torchvision.ops import RoIAlign
 from hiera_video import create_mae, create_mask_rcnn, create_model, load_weights
 from hiera_video.errors import CheckpointError
 from hiera_video.models.complexity import cost_of
-from hiera_video.models.mask_rcnn import DETECTIONS, PROPOSALS, MaskRCNNHiera, paste_mask
+from hiera_video.models.mask_rcnn import MaskRCNNHiera, paste_mask
+from hiera_video.models.mask_rcnn_parts import DETECTIONS, PROPOSALS
 from hiera_video.models.names import model_arguments
 from hiera_video.weights.description import Description
 from hiera_video.weights.portable import read_model, write_model

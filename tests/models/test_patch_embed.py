@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hiera_video.models.blocks import PatchEmbed
+from hiera_video.models.patch_embed import PatchEmbed
 from hiera_video.models.token_order import join_units
 from tests.models.units import pixels_of_units
 

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from datamodules.errors import DatasetError
 from hiera_video.errors import PredictionFileError
 from hiera_video.metrics.outcomes import Outcomes
 from hiera_video.metrics.results import Results
@@ -40,12 +41,18 @@ def test_any_of_the_labels_is_right_and_pictures_without_any_do_not_count(tmp_pa
         ("[" * 100_000, "not valid JSON"),
         ("{}", "record 1: expected a list of class ids below 3"),
         ("[[0], [3], [], []]", "record 2: expected a list of class ids below 3"),
-        ("[[0]]", "labels of 1 images for 4 predictions"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path, results, text, message):
     file = tmp_path / "real.json"
     file.write_text(text)
-    with pytest.raises(PredictionFileError, match=message) as error:
+    with pytest.raises(DatasetError, match=message) as error:
         accuracy_with_several_labels(results, file)
     assert str(file) in str(error.value)
+
+
+def test_labels_of_other_pictures_are_refused(tmp_path, results):
+    file = tmp_path / "real.json"
+    file.write_text("[[0]]")
+    with pytest.raises(PredictionFileError, match="real.json: labels of 1 images for 4 predict"):
+        accuracy_with_several_labels(results, file)
