@@ -199,8 +199,8 @@ def _find_config(call: HydraCall) -> None:
     elif not file.is_file():
         hint = did_you_mean(call.config, configurations())
         raise UsageError(f"no configuration or file {call.config!r}{hint}")
-    elif file.suffix not in (".yaml", ".yml"):
-        raise UsageError(f"{file}: not a YAML file")
+    elif file.suffix != ".yaml":  # Hydra finds no others
+        raise UsageError(f"{file}: the name of a configuration must end in .yaml")
     # Its folder becomes the primary one, so that no configuration of ours can hide the file.
     file = file.resolve()
     call.config_flags = ["--config-path", str(file.parent), "--config-name", file.name]

@@ -48,3 +48,10 @@ def test_a_pattern_in_quotes_is_for_the_shell():
         UsageError, match=r"raw/\*.mp4: no such .*; without quotes, the shell finds"
     ):
         translate(["predict", "raw/*.mp4"])
+
+
+@pytest.mark.parametrize("name", ["mine.yml", "mine.txt"])
+def test_a_configuration_that_hydra_would_not_find_is_named(tmp_path, name):
+    (tmp_path / name).write_text("name: mine\n")
+    with pytest.raises(UsageError, match=rf"{name}: the name of a configuration must end in .yaml"):
+        translate(["fit", "--config", str(tmp_path / name)])
