@@ -36,7 +36,7 @@ Train and use Hiera on video files.
   export    write a model for other programs   hiera-video export RUN --format onnx
   hub       models to and from a hub           hiera-video hub push RUN OWNER/NAME | pull OWNER/NAME
   doctor    memory and workers for training    hiera-video doctor --config NAME
-  models    list the cost of every model       hiera-video models [heads WEIGHTS VIDEO...]
+  models    list the cost of every model       hiera-video models
   configs   list, show or copy configurations  hiera-video configs ls | show NAME | copy NAME
 
 RUN is the folder of a training run, or a checkpoint of one; both contain their configuration.

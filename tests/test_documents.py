@@ -83,7 +83,7 @@ def values_of(config: str) -> str:
 def help_of(name: str, words: list[str]) -> str:
     """What the command prints with ``--help``, of the part that the words choose."""
     part = ["--task", words[words.index("--task") + 1]] if "--task" in words else []
-    part += [word for word in words if word in ("heads", "push", "pull")]
+    part += [word for word in words if word in ("push", "pull")]
     with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
         import_module(f"hiera_video.commands.{COMMANDS[name]}").run([*part, "--help"])
     return text.getvalue()
