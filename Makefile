@@ -11,7 +11,8 @@ BIN := $(VENV)/bin
 .PHONY: demo demo-images demo-scratch demo-pretraining test test-slow gpu lint docs clean
 
 # The stamp is remade when what is to be installed changes. Most modules are never imported: those
-# that are get compiled then.
+# that are get compiled then, once, also in containers whose Python is told to write no bytecode.
+export PYTHONDONTWRITEBYTECODE :=
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
