@@ -39,6 +39,8 @@ _TURN = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Orientations in which the stored right or lower side is displayed on the left, and at the top.
+_ENDS_LEFT, _ENDS_AT_TOP = {2, 3, 6, 7}, {3, 4, 7, 8}
 _ROTATION = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}  # degrees counterclockwise
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -126,10 +128,10 @@ class PictureFile(Frames):
             counts.append(len(list(seconds)))
             crops.append(checked_crop(crop, self.height, self.width))
             sizes.append(checked_size(size, crops[-1]))
-        image = self._decoded(_reduction(crops, sizes))
+        image, factor = self._decoded(_reduction(crops, sizes))
         results = []
         for count, crop, shape in zip(counts, crops, sizes, strict=True):
-            pixels = self._scaled(image, crop, shape, interpolation)
+            pixels = self._scaled(image, factor, crop, shape, interpolation)
             results.append(np.broadcast_to(pixels, (count, *pixels.shape)).copy())
         return results
 
@@ -169,35 +171,48 @@ class PictureFile(Frames):
         self._file.seek(0)
         return self._file
 
-    def _decoded(self, reduction: float) -> Any:
+    def _decoded(self, reduction: float) -> tuple[Any, float]:
         """The picture in RGB as it is displayed, a JPEG at no less than a share of its size.
 
         Args:
             reduction: how many times smaller it may be decoded.
+
+        Returns:
+            Pillow's image, and how many times smaller its content is.
         """
+        factor = 1.0
         with _errors_of(self.path):
             try:
                 image = self._image or self._open()
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     if reduction >= 2:
-                        image.draft(None, tuple(math.ceil(n / reduction) for n in image.size))
+                        whole = image.size
+                        least = tuple(math.ceil(n / reduction) for n in whole)
+                        if drafted := image.draft(None, least):  # a JPEG
+                            factor = whole[0] / drafted[1][2]
                     rgb = _rgb(image)
             finally:
                 self.close()  # a JPEG keeps the size at which it was decoded
-        return rgb.transpose(_TURN[self._orientation]) if self._orientation in _TURN else rgb
+        turn = _TURN.get(self._orientation)
+        return (rgb if turn is None else rgb.transpose(turn)), factor
 
     def _scaled(
-        self, image: Any, crop: Crop, size: tuple[int, int], interpolation: str
+        self, image: Any, factor: float, crop: Crop, size: tuple[int, int], interpolation: str
     ) -> np.ndarray:
-        """A crop in pixels of the whole picture, scaled to (height, width)."""
-        x1, y1, x2, y2 = crop
-        if image.size == (self.width, self.height):
+        """A crop in pixels of the whole picture, scaled to (height, width).
+
+        A JPEG decoded at a part of its size ends within its last pixels, to the right and at the
+        bottom of the picture as it is stored.
+        """
+        if factor == 1:
             out = np.empty((*size, 3), np.uint8)
             scale(np.array(image.crop(crop)), out, interpolation)
             return out
-        across, down = image.width / self.width, image.height / self.height
-        box = (x1 * across, y1 * down, x2 * across, y2 * down)
+        x, y = image.width - self.width / factor, image.height - self.height / factor
+        x, y = x * (self._orientation in _ENDS_LEFT), y * (self._orientation in _ENDS_AT_TOP)
+        x1, y1, x2, y2 = (side / factor for side in crop)
+        box = (x + x1, y + y1, min(x + x2, image.width), min(y + y2, image.height))
         return np.asarray(image.resize(size[::-1], _RESAMPLING[interpolation], box=box))
 
 

@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from datamodules import PictureFile, VideoDecodeError, VideoFile
 from datamodules.manifests.byte_range import ByteRange
@@ -73,13 +73,30 @@ def test_a_jpeg_decoded_at_a_part_of_its_size_is_within_the_stated_bound(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(1537, 2049), (767, 1023), (1501, 2003)])
+def test_what_a_jpeg_shows_stays_in_its_place_where_sides_do_not_divide(
+    tmp_path, size, orientation
+):
+    """Decoded at an eighth, 2049 pixels are 257, of which the last one has content in an eighth."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / "a.jpg", smooth(*size), quality=92, exif=exif)
+    with Image.open(path) as image:
+        whole = ImageOps.exif_transpose(image)
+    width, height = whole.size
+    for crop in ((0, 0, width, height), (width // 3, height // 4, width - 7, height - 3)):
+        with PictureFile(path) as file:
+            ours = file.frames_at([0], (64, 64), crop, "bicubic")[0]
+        expected = whole.crop(crop).resize((64, 64), Image.Resampling.BICUBIC)
+        assert np.abs(ours.astype(int) - np.asarray(expected)).mean() < 0.8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_picture_is_turned_as_its_exif_data_say(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "a.jpg"
     saved(path, smooth(40, 60), exif=exif)
-    from PIL import ImageOps
-
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     with PictureFile(path) as file:
