@@ -36,7 +36,7 @@ from hiera_video.models.activations import Activations, activations
 from hiera_video.models.hiera import Hiera
 from hiera_video.models.mask_rcnn import MaskRCNNHiera
 from hiera_video.models.network_input import takes_images
-from hiera_video.models.precision import PRECISIONS
+from hiera_video.models.precision import AUTOCAST
 from hiera_video.models.sharding import products
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.detection import DetectionTask, action_loss
@@ -121,12 +121,12 @@ def training_memory(
         UsageError: another kind of task, a network of the user's own, or a precision that is not
             known here.
     """
-    if precision not in PRECISIONS:
-        raise UsageError(f"trainer.precision={precision} is none of {', '.join(PRECISIONS)}")
-    dtype, autocast = PRECISIONS[precision]
+    if precision not in AUTOCAST:
+        raise UsageError(f"trainer.precision={precision} is none of {', '.join(AUTOCAST)}")
+    autocast = AUTOCAST[precision]
     loss = _loss(task)
     with torch.device("meta"):
-        task.model = network = task.create_network().to(dtype)
+        task.model = network = task.create_network()
     if not isinstance(network, Hiera):
         raise UsageError(f"{type(network).__name__} is not one of this project's networks")
     weights = _bytes([*network.parameters(), *network.buffers()])
@@ -134,7 +134,7 @@ def training_memory(
     optimizer = _optimizer_bytes(task, network)
     share = devices if sharded else 1
     buckets = devices > 1 and not sharded and not bucket_view
-    gathered = _gathered_bytes(network, dtype, autocast or dtype) if sharded else 0
+    gathered = _gathered_bytes(network, autocast or torch.float32) if sharded else 0
     if sharded and autocast:
         for part in products(network):
             part.to(autocast)
@@ -235,8 +235,8 @@ def _optimizer_bytes(task: Any, network: nn.Module) -> int:
     return _bytes([value for value in states if isinstance(value, Tensor)])
 
 
-def _gathered_bytes(network: nn.Module, dtype: torch.dtype, compute: torch.dtype) -> int:
+def _gathered_bytes(network: nn.Module, compute: torch.dtype) -> int:
     """Twice the largest product in the type that it computes in, and all else as it is."""
     sizes = [sum(p.numel() for p in part.parameters()) for part in products(network)]
     outside = sum(p.numel() for p in network.parameters()) - sum(sizes)
-    return 2 * max(sizes) * compute.itemsize + outside * dtype.itemsize
+    return 2 * max(sizes) * compute.itemsize + outside * torch.float32.itemsize

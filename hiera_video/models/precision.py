@@ -24,6 +24,9 @@ PRECISIONS = {
     "bf16-true": Precision(torch.bfloat16),
     "16-true": Precision(torch.float16),
 }
+# Those with weights in float32, in which alone small steps of a training are kept: the type of
+# autocast's products.
+AUTOCAST = {name: p.autocast for name, p in PRECISIONS.items() if p.weights == torch.float32}
 _SHORT = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 
 

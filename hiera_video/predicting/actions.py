@@ -65,6 +65,7 @@ class ActionPredictor:
         clip: as given.
         device: where the model is.
         model: in evaluation mode.
+        scorer: computes the scores of persons.
         encoder: computes features of whole pictures, without boxes.
 
     Raises:
@@ -88,7 +89,7 @@ class ActionPredictor:
         self.model, self.device = self._network.network, self._network.device
         self.class_names, self.clip = tuple(class_names), clip
         self.action_ids = tuple(action_ids or range(1, len(self.class_names) + 1))
-        self._scorer = PersonScorer(
+        self.scorer = PersonScorer(
             self._network, len(self.class_names), clip, times_person_score, short_side, pad
         )
         self._detectors: dict[str, PersonDetector] = {}  # by what ``boxes`` named
@@ -162,8 +163,8 @@ class ActionPredictor:
         persons = self.persons(boxes)
         with VideoFile(video) as file:
             when, people = second_with_persons(file, persons, second)
-            views = self._scorer.views(self._scorer.pictures(file, [when]), [people])
-        (inside,), (scores,) = views.boxes, self._scorer.scores_in(views, [people])
+            views = self.scorer.views(self.scorer.pictures(file, [when]), [people])
+        (inside,), (scores,) = views.boxes, self.scorer.scores_in(views, [people])
         if person is not None and not 0 <= person < len(scores):
             raise ChoiceError(
                 f"{video}: no person {person} at second {when}; there are 0 to {len(scores) - 1}"
@@ -223,9 +224,9 @@ class ActionPredictor:
         for start in range(0, len(seconds), SECONDS_AT_ONCE):
             chunk = seconds[start : start + SECONDS_AT_ONCE]
             people = persons.at(file, chunk)
-            scores = self._scorer.scores(file, chunk, people)
+            scores = self.scorer.scores(file, chunk, people)
             yield from map(Moment, chunk, people, scores)
 
     def scores_of_clip(self, pictures: Sequence[np.ndarray], people: PersonBoxes) -> np.ndarray:
         """As `PersonScorer.scores_of_clip`."""
-        return self._scorer.scores_of_clip(pictures, people)
+        return self.scorer.scores_of_clip(pictures, people)

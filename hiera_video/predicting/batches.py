@@ -20,11 +20,9 @@ from datamodules.video.pictures import PictureFile
 from hiera_video.augment.basic import Normalize
 from hiera_video.errors import ChoiceError
 from hiera_video.models.network_input import network_input
-from hiera_video.models.precision import PRECISIONS
+from hiera_video.models.precision import AUTOCAST
 
 CLIPS_AT_ONCE = 8  # in one forward pass; bounds memory
-# The type that autocast computes in, by the name of a precision with weights in float32.
-AUTOCAST = {name: p.autocast for name, p in PRECISIONS.items() if p.weights == torch.float32}
 
 
 class ClipNetwork:

@@ -44,6 +44,9 @@ class PersonScorer:
         times_person_score: multiply each action's score by the person's score.
         short_side: pixels to which the short side is scaled; None: so that a crop just fits in.
         pad: instead of crops, height and width to which the whole picture is padded.
+
+    Attributes:
+        times_person_score: as given; so are ``short_side`` and ``pad``.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class PersonScorer:
         pad: tuple[int, int] | None = None,
     ) -> None:
         self._network, self._num_classes, self._clip = network, num_classes, clip
-        self._times_person_score, self._short_side, self._pad = times_person_score, short_side, pad
+        self.times_person_score, self.short_side, self.pad = times_person_score, short_side, pad
 
     def scores(
         self, file: VideoFile, seconds: Sequence[int], people: Sequence[PersonBoxes]
@@ -97,7 +100,7 @@ class PersonScorer:
         if not len(people.boxes):
             return np.empty((0, self._num_classes), np.float32)
         height, width = pictures[0].shape[:2]
-        size = evaluated_size(width, height, self._clip, self._short_side, self._pad)
+        size = evaluated_size(width, height, self._clip, self.short_side, self.pad)
         scaled = np.empty((1, len(pictures), *size, 3), np.uint8)
         for picture, out in zip(pictures, scaled[0], strict=True):
             scale(picture, out, self._clip.interpolation)
@@ -111,7 +114,7 @@ class PersonScorer:
             people: the persons of each clip, at least one.
         """
         height, width = pictures.shape[2:4]
-        view_height, view_width = self._pad or (self._clip.height, self._clip.width)
+        view_height, view_width = self.pad or (self._clip.height, self._clip.width)
         crops = crops_over(width, height, view_width, view_height)
         clips: list[np.ndarray] = []
         boxes, box_clip = [], []
@@ -129,7 +132,7 @@ class PersonScorer:
     def pictures(self, file: VideoFile, seconds: Sequence[int]) -> np.ndarray:
         """Frames around each second, timed and scaled as in evaluation: ``(S, T, H, W, 3)``."""
         clip = self._clip
-        height, width = evaluated_size(file.width, file.height, clip, self._short_side, self._pad)
+        height, width = evaluated_size(file.width, file.height, clip, self.short_side, self.pad)
         times = [keyframe_times(s, clip.num_frames, clip.stride, clip.fps) for s in seconds]
         size, times = (height, width), np.concatenate(times)
         frames = file.frames_at(times, size, interpolation=clip.interpolation)
@@ -155,7 +158,7 @@ class PersonScorer:
                 box_clip=torch.from_numpy(box_clip[inside] - start),
             )
             rows[inside] = logits.sigmoid().numpy()
-        if self._times_person_score:
+        if self.times_person_score:
             rows *= np.concatenate([persons.scores for persons in people], dtype=rows.dtype)[
                 :, None
             ]

@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 from omegaconf import DictConfig
 
 from hiera_video.errors import UsageError
+from hiera_video.models.precision import AUTOCAST, PRECISIONS, full_name
 from hiera_video.tasks.sharded_strategy import ShardedStrategy
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,25 @@ def check_precision(precision: str | int, device: torch.device) -> None:
     if str(precision).startswith("16") and device.type == "cpu":
         raise UsageError(
             f"trainer.precision={precision} needs a GPU; on a CPU use bf16-mixed or 32-true"
+        )
+
+
+def check_precision_of_training(precision: str) -> None:
+    """Refuse to train weights in 16 bits.
+
+    Their steps, moments and averages are rounded away: in bfloat16, most steps below 1/256 of a
+    weight.
+
+    Args:
+        precision: ``trainer.precision``.
+
+    Raises:
+        UsageError: it keeps weights in 16 bits.
+    """
+    if (name := full_name(precision)) in PRECISIONS and name not in AUTOCAST:
+        raise UsageError(
+            f"trainer.precision={precision} keeps weights and the optimiser's state in 16 bits, "
+            f"where small steps are lost; train with {name.replace('true', 'mixed')}"
         )
 
 

@@ -18,7 +18,11 @@ from hiera_video.callbacks.run_record import RunRecord
 from hiera_video.errors import UsageError
 from hiera_video.running.best_checkpoint import KeepBest
 from hiera_video.running.making import made
-from hiera_video.running.processes import check_precision, check_strategy
+from hiera_video.running.processes import (
+    check_precision,
+    check_precision_of_training,
+    check_strategy,
+)
 from hiera_video.running.saving import WholeCheckpoints
 from hiera_video.tasks.cuda_graphs import check_mode, records_graphs
 from hiera_video.terminal import did_you_mean
@@ -63,6 +67,8 @@ def create_trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
         _warn_of_epochs_without_validation(trainer)
     precision, device = str(config.trainer.precision), trainer.strategy.root_device
     check_precision(precision, device)
+    if fits:
+        check_precision_of_training(precision)
     if fits and precision.startswith("bf16") and device.type == "cpu":
         log.warning(
             f"{precision} on a CPU: a step may take minutes on one without instructions for "

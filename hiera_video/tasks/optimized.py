@@ -202,9 +202,10 @@ class OptimizedTask(EvaluatedTask):
                 "gradients are clipped by norm; leave out trainer.gradient_clip_algorithm"
             )
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if gradient_clip_val and scaled and unscales_gradients(optimizer):
+        if scaled and unscales_gradients(optimizer):
             raise MisconfigurationException(
-                "a fused optimiser cannot clip under 16-mixed; use bf16-mixed, or "
+                "under 16-mixed, gradients that a fused optimiser gets are still scaled, so that "
+                "their norm cannot be logged or clipped; use bf16-mixed, or "
                 "task.optimizer.fused=false"
             )
         norm: Tensor = whole(

@@ -112,13 +112,15 @@ class PretrainingTask(VideoTask):
 
     def new_metric(self, split: str) -> MeanMetric:
         """The mean loss over the videos of a split."""
-        return MeanMetric()
+        return MeanMetric(nan_strategy="disable")  # a loss that is not finite is not left out
 
     def evaluate(self, batch: Batch, split: str) -> None:
         """Add the loss of a batch, with masks that are the same in every epoch."""
         if len(batch["video"]):  # else no video of the batch could be decoded
             out = self(self.normalize(batch["video"]), batch["seed"])
-            self.metric(split).update(out.loss, weight=len(batch["seed"]))
+            # In float32 also under bf16-true, which Lightning applies to metrics, too.
+            metric = self.metric(split).set_dtype(torch.float32)
+            metric.update(out.loss.float(), weight=len(batch["seed"]))
 
     def summarize(self, split: str) -> tuple[dict[str, Tensor], None]:
         """The mean loss, a scalar."""

@@ -166,10 +166,11 @@ def test_settings_of_tests_are_used(tmp_path):
     model = load(LEGACY / "detector", "cpu").model
     write_model(tmp_path, model, description._replace(evaluation=settings))
     predictor = load(tmp_path, "cpu")
-    assert (predictor.short_side, predictor.times_person_score) == (96, True)
+    scorer = predictor.scorer
+    assert (scorer.short_side, scorer.times_person_score) == (96, True)
     (tmp_path / "boxes.csv").write_text("clip,0,0.2,0.2,0.8,0.8,,0.9\n")
     (person,) = predictor.predict(CLIP, tmp_path / "boxes.csv")[0].persons
-    predictor.times_person_score = False
+    scorer.times_person_score = False
     (alone,) = predictor.predict(CLIP, tmp_path / "boxes.csv")[0].persons
     for one, other in zip(person.actions, alone.actions, strict=True):
         assert one.score == pytest.approx(0.9 * other.score, abs=1e-6)

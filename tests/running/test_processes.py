@@ -5,7 +5,7 @@ import torch
 from omegaconf import OmegaConf
 
 from hiera_video.errors import UsageError
-from hiera_video.running.processes import check_accelerator
+from hiera_video.running.processes import check_accelerator, check_precision_of_training
 
 
 def check(accelerator):
@@ -37,3 +37,12 @@ def test_what_is_there_passes(monkeypatch):
         check(accelerator)
     with pytest.raises(UsageError, match="cuda"):
         check("cuda")
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_weights_are_not_trained_in_16_bits(precision):
+    mixed = precision.replace("true", "mixed")
+    with pytest.raises(UsageError, match=rf"{precision} keeps weights .*; train with {mixed}$"):
+        check_precision_of_training(precision)
+    for other in (mixed, "32-true", "bf16", "16", "64-true"):
+        check_precision_of_training(other)

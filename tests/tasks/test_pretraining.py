@@ -1,11 +1,16 @@
+import math
+from functools import partial
+
 import pytest
 import torch
 
 from hiera_video.augment.basic import MASK_STREAM
 from hiera_video.augment.random import uniform
 from hiera_video.tasks.pretraining import PretrainingTask
+from tests.fake_videos import ColourVideos
 from tests.models.reference import make_video
 from tests.models.small import tiny_mae
+from tests.quick_trainer import _quiet_lightning, quick_trainer  # noqa: F401
 
 
 def task(**kwargs):
@@ -44,3 +49,31 @@ def test_training_decodes_a_part_of_what_is_hidden():
     assert torch.equal(pretraining(video, seed).prediction, part.prediction)
     with pytest.raises(ValueError, match=r"decoder_mask_ratio must be in \[0, 1\), not 1"):
         task(decoder_mask_ratio=1)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_the_mean_loss_counts_all_videos(precision):
+    """In bfloat16, a sum of ones ends at 256."""
+
+    class OneMore(PretrainingTask):
+        def forward(self, video, seed):
+            out = super().forward(video, seed)
+            return out._replace(loss=out.loss * 0 + 1 + (seed.sum() % 2))
+
+    task = OneMore(partial(tiny_mae, embed_dim=8), mask_ratio=0.5)
+    data = ColourVideos(val="600")
+    (numbers,) = quick_trainer(precision=precision).validate(task, datamodule=data, verbose=False)
+    odd = [int(batch["seed"].sum() % 2) for batch in data.val_dataloader()]
+    assert numbers["val/loss"] == pytest.approx(1 + sum(odd) / len(odd), abs=1e-6)
+
+
+def test_a_loss_that_is_not_finite_is_not_left_out():
+    class Failing(PretrainingTask):
+        def forward(self, video, seed):
+            out = super().forward(video, seed)
+            return out._replace(loss=out.loss * torch.where(seed.min() % 2 == 0, math.nan, 1.0))
+
+    task = Failing(partial(tiny_mae, embed_dim=8), mask_ratio=0.5)
+    data = ColourVideos(val="40")
+    (numbers,) = quick_trainer().validate(task, datamodule=data, verbose=False)
+    assert math.isnan(numbers["val/loss"])
