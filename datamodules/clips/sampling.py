@@ -223,6 +223,22 @@ def covering_size(width: int, height: int, least_width: int, least_height: int) 
     return max(least_height, round(height * factor)), max(least_width, round(width * factor))
 
 
+def picture_size(width: int, height: int, least_width: int, least_height: int) -> tuple[int, int]:
+    """As `covering_size`, but the side that is not given is rounded down: torchvision's ``Resize``.
+
+    With it the published models of images were tested.
+    """
+    if least_width * height >= least_height * width:
+        return max(least_height, least_width * height // width), least_width
+    return least_height, max(least_width, least_height * width // height)
+
+
+def centre_crop(width: int, height: int, crop_width: int, crop_height: int) -> Box:
+    """The box amid a picture, with half pixels as in torchvision's ``CenterCrop``."""
+    x, y = round((width - crop_width) / 2), round((height - crop_height) / 2)
+    return x, y, x + crop_width, y + crop_height
+
+
 def view_crops(width: int, height: int, crop_width: int, crop_height: int, views: int) -> list[Box]:
     """Boxes of one size at equal steps along the side with the most room, amid the other side.
 

@@ -11,9 +11,11 @@ from torch import Tensor
 from datamodules.clips.boxes import Box
 from datamodules.clips.items import Item
 from datamodules.clips.sampling import (
+    centre_crop,
     clip_span,
     clip_times,
     covering_size,
+    picture_size,
     random_clip_start,
     random_resized_crop,
     random_segment_times,
@@ -84,7 +86,19 @@ class ClipFormat(NamedTuple):
     def scaled_size(self, width: int, height: int) -> tuple[int, int]:
         """The (height, width) to which a picture is scaled before views of it are cropped."""
         least = (round(side / self.eval_crop) for side in (self.width, self.height))
-        return covering_size(width, height, *least)
+        return (picture_size if self.num_frames == 1 else covering_size)(width, height, *least)
+
+    def view_boxes(self, width: int, height: int, views: int) -> list[Box]:
+        """The boxes of views in a scaled picture; see `view_crops`. One of an image is its centre.
+
+        Args:
+            width: of the scaled picture, pixels.
+            height: of the scaled picture, pixels.
+            views: number of boxes.
+        """
+        if self.num_frames == 1 and views == 1:
+            return [centre_crop(width, height, self.width, self.height)]
+        return view_crops(width, height, self.width, self.height, views)
 
     def times(self, start: float) -> np.ndarray:
         """Times of the frames of a clip that starts at ``start``: float64 ``(T,)``, seconds."""
@@ -279,7 +293,7 @@ def clips_and_crops(
     """
     height, width = size = clip.scaled_size(file.width, file.height)
     frames = file.frames_at(np.concatenate(times), size, interpolation=clip.interpolation)
-    boxes = view_crops(width, height, clip.width, clip.height, spatial)
+    boxes = clip.view_boxes(width, height, spatial)
     crops = np.stack([frames[:, y1:y2, x1:x2] for x1, y1, x2, y2 in boxes], axis=1)
     return crops.reshape(len(times), clip.num_frames, spatial, clip.height, clip.width, 3).swapaxes(
         1, 2

@@ -7,7 +7,6 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from datamodules.clips.sampling import view_crops
 from datamodules.clips.videos import ClipFormat
 from datamodules.clips.windows import window_step
 from datamodules.video.decoding import scale
@@ -113,5 +112,5 @@ def central_crop(picture: np.ndarray, clip: ClipFormat) -> np.ndarray:
     height, width = clip.scaled_size(picture.shape[1], picture.shape[0])
     scaled = np.empty((height, width, 3), np.uint8)
     scale(picture, scaled, clip.interpolation)
-    ((x1, y1, x2, y2),) = view_crops(width, height, clip.width, clip.height, 1)
+    ((x1, y1, x2, y2),) = clip.view_boxes(width, height, 1)
     return scaled[y1:y2, x1:x2].copy()

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from datamodules.clips.sampling import view_crops
 from datamodules.clips.videos import ClipFormat, clips_of_views
 from datamodules.video.decoding import VideoFile
 from datamodules.video.pictures import PictureFile
@@ -115,7 +114,7 @@ def views_of_video(
     logits = torch.cat([network.logits(batch) for _, batch in batches(clips)])
     times = np.stack(clip.view_times(file.duration, float(file.rate), moments))  # (N, T)
     height, width = size = clip.scaled_size(file.width, file.height)
-    boxes = np.array(view_crops(width, height, clip.width, clip.height, crops), np.float64)
+    boxes = np.array(clip.view_boxes(width, height, crops), np.float64)
     middles = times[:, clip.num_frames // 2]
     return VideoViews(
         file.duration,

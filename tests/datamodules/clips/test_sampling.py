@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import functional as F
 
 from datamodules.clips.sampling import (
     clip_span,
@@ -285,3 +287,18 @@ def test_short_sides_are_all_drawn_and_crops_reach_all_borders():
     assert min(x1.min(), y1.min()) < 40
     assert x2.max() > 3160
     assert y2.max() > 2520
+
+
+@pytest.mark.parametrize("crop", [0.875, 1.0])
+def test_images_are_scaled_and_cropped_to_the_pixel_as_by_torchvision(crop):
+    clip = ClipFormat(1, 1, 1.0, 224, 224, eval_crop=crop)
+    side = round(224 / crop)
+    for long, short in itertools.product((500, 501), range(250, 480)):
+        for height, width in ((long, short), (short, long)):
+            scaled = F.resize(torch.zeros(1, height, width, dtype=torch.uint8), [side])
+            size = clip.scaled_size(width, height)
+            assert size == scaled.shape[1:], (height, width)
+            places = torch.arange(size[0])[:, None] * 10_000 + torch.arange(size[1])
+            expected = F.center_crop(places[None], [224, 224])[0]
+            ((x1, y1, x2, y2),) = clip.view_boxes(size[1], size[0], 1)
+            assert torch.equal(places[y1:y2, x1:x2], expected), (height, width)
