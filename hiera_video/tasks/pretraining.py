@@ -1,5 +1,6 @@
 """Masked pretraining."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -112,7 +113,8 @@ class PretrainingTask(VideoTask):
 
     def new_metric(self, split: str) -> MeanMetric:
         """The mean loss over the videos of a split."""
-        return MeanMetric(nan_strategy="disable")  # a loss that is not finite is not left out
+        # A loss that is not a number stays one. With "disable", torchmetrics ignores the weights.
+        return MeanMetric(nan_strategy=math.nan)
 
     def evaluate(self, batch: Batch, split: str) -> None:
         """Add the loss of a batch, with masks that are the same in every epoch."""
