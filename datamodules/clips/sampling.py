@@ -224,9 +224,9 @@ def covering_size(width: int, height: int, least_width: int, least_height: int) 
 
 
 def picture_size(width: int, height: int, least_width: int, least_height: int) -> tuple[int, int]:
-    """As `covering_size`, but the side that is not given is rounded down: torchvision's ``Resize``.
+    """As `covering_size`, but the longer side is rounded down, as by torchvision's ``Resize``.
 
-    With it the published models of images were tested.
+    With that the published models of images were tested.
     """
     if least_width * height >= least_height * width:
         return max(least_height, least_width * height // width), least_width
@@ -234,7 +234,7 @@ def picture_size(width: int, height: int, least_width: int, least_height: int) -
 
 
 def centre_crop(width: int, height: int, crop_width: int, crop_height: int) -> Box:
-    """The box amid a picture, with half pixels as in torchvision's ``CenterCrop``."""
+    """The box amid a picture, in pixels; halves are rounded as by torchvision's ``CenterCrop``."""
     x, y = round((width - crop_width) / 2), round((height - crop_height) / 2)
     return x, y, x + crop_width, y + crop_height
 

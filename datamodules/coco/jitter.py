@@ -30,7 +30,7 @@ class Jitter(NamedTuple):
     size: tuple[int, int]
 
     def picture(self, image: Tensor) -> Tensor:
-        """Move a `torchvision.tv_tensors.Image`, uint8 ``(3, h, w)``."""
+        """Move a `torchvision.tv_tensors.Image`, uint8 ``(3, h, w)``; the result has `size`."""
         image = F.horizontal_flip(image) if self.mirrored else image
         return F.crop(F.resize(image, list(self.scaled)), *self.corner, *self.size)
 
@@ -42,16 +42,15 @@ class Jitter(NamedTuple):
         return np.stack([x - left, y - top], axis=1)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
-        """Move a mask ``(h, w)``: each pixel is the one that its centre lies in."""
+        """Move a mask, bool ``(h, w)`` of the picture: each pixel is the one its centre lies in."""
         rows, columns = (
             ((np.arange(length) + start + 0.5) * (whole / scaled)).astype(np.int64)
             for length, start, whole, scaled in zip(
                 self.size, self.corner, self.original, self.scaled, strict=True
             )
         )
-        return (
-            mask[:, ::-1][np.ix_(rows, columns)] if self.mirrored else mask[np.ix_(rows, columns)]
-        )
+        columns = mask.shape[1] - 1 - columns if self.mirrored else columns
+        return mask[np.ix_(rows, columns)]
 
     def object(self, segmentation: Any) -> tuple[np.ndarray, np.ndarray]:
         """Move the ``segmentation`` of an annotation, as `draw` takes it.

@@ -8,7 +8,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +21,6 @@ from hiera_video.predicting.embedding import EmbeddingOptions, VideoEncoder
 from hiera_video.predicting.moments import Moment, Second, second_with_persons
 from hiera_video.predicting.person_scores import PersonScorer
 from hiera_video.predicting.persons import (
-    PersonBoxes,
     PersonDetector,
     PersonSource,
     person_source,
@@ -226,7 +224,3 @@ class ActionPredictor:
             people = persons.at(file, chunk)
             scores = self.scorer.scores(file, chunk, people)
             yield from map(Moment, chunk, people, scores)
-
-    def scores_of_clip(self, pictures: Sequence[np.ndarray], people: PersonBoxes) -> np.ndarray:
-        """As `PersonScorer.scores_of_clip`."""
-        return self.scorer.scores_of_clip(pictures, people)

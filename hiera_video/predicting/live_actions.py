@@ -80,7 +80,7 @@ def live_actions(
 
     def answer(newest: Newest) -> LiveActions:
         people = persons.in_picture(newest.pictures[middle])
-        scores = predictor.scores_of_clip(newest.pictures, people)
+        scores = predictor.scorer.scores_of_clip(newest.pictures, people)
         found = labelled(people, scores, predictor.class_names, least, top)
         latency = time.monotonic() - newest.arrived
         return LiveActions(newest.time - float(ages[middle]), found, latency, newest.dropped)

@@ -156,7 +156,7 @@ def test_a_slow_rank_is_named_and_ranks_meet_only_when_numbers_are_logged(
     for row in rows[interval == 1 :]:  # nobody waits for the first batch
         first, second = (float(row[f"speed/rank_{rank}/waits_for_data"]) for rank in (0, 1))
         assert first < 0.1
-        assert 0.3 < second < 1  # a step takes longer on a busy machine
+        assert 0.4 < second < 1
         assert float(row["speed/waits_for_data"]) == pytest.approx((first + second) / 2)
         rates = [float(row[f"speed/rank_{rank}/clips_per_second"]) for rank in (0, 1)]
         assert float(row["speed/clips_per_second"]) == pytest.approx(sum(rates))

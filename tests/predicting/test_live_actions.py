@@ -49,7 +49,7 @@ def test_each_answer_is_that_of_the_clip_around_its_time(hall):
         assert times[-1] == pytest.approx(file.duration - 1 / 30 - CLIP.stride / CLIP.fps, abs=1e-3)
         for answer in answers:
             clip = file.frames_at(keyframe_times(answer.time + 1e-3, 4, CLIP.stride, CLIP.fps))
-            expected = model.scores_of_clip(clip, THREE)
+            expected = model.scorer.scores_of_clip(clip, THREE)
             assert [person.box for person in answer.persons] == list(map(tuple, THREE.boxes))
             for person, row in zip(answer.persons, expected, strict=True):
                 scores = dict(person.actions)
@@ -69,7 +69,7 @@ def test_pictures_are_scaled_as_those_of_files(hall):
     clip = CLIP._replace(interpolation="bicubic")
     model = ActionPredictor(Network(keep), ["one", "two"], clip, device="cpu")
     with VideoFile(hall / "hall.mp4") as file:
-        model.scores_of_clip(file.frames_at(keyframe_times(2, 4, 2, 30)), WHOLE)
+        model.scorer.scores_of_clip(file.frames_at(keyframe_times(2, 4, 2, 30)), WHOLE)
         list(model.moments(file, WholeFrame(), [2]))
     live, of_file = seen
     torch.testing.assert_close(live, of_file)
