@@ -139,7 +139,10 @@ def test_estimate_is_within_15_percent_of_what_is_allocated(
     assert estimate.peak(CLIPS) == pytest.approx(measured, rel=0.15)
 
 
-@pytest.mark.parametrize(("precision", "checkpointing"), [("32-true", False), ("bf16-mixed", True)])
+@pytest.mark.parametrize(
+    ("precision", "checkpointing"),
+    [("32-true", False), pytest.param("bf16-mixed", True, marks=pytest.mark.slow)],
+)
 def test_estimate_of_a_mask_rcnn_is_within_15_percent_of_what_is_allocated(
     precision, checkpointing, tmp_path
 ):

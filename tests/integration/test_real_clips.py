@@ -87,6 +87,7 @@ def test_pretrain_on_clips_and_finetune_on_signs(tmp_path):
     assert all(p["label"] in {s.stem for s in signs} for li in lines for p in li["predictions"])
 
 
+@pytest.mark.slow
 def test_actions_of_people_walking(tmp_path):
     words = ["--config", "demo/detect", *test_detection.MODEL, *TINY_RUN]
     fit = [*test_detection.DATA, "trainer.max_epochs=1", "run_dir=detector"]

@@ -138,6 +138,7 @@ def test_what_does_not_go_with_sharding_is_one_line(more, refused, workspace):
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_validation_that_is_due_comes_first_after_a_resume(workspace):
     """The run ended at its last step, before the validation that follows it."""
     end = ["trainer.max_epochs=-1", "trainer.max_steps=6"]

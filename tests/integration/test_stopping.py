@@ -6,9 +6,8 @@ import os
 import pytest
 import torch
 
-from tests.integration import conftest
 from tests.integration.conftest import ROOT, TINY_DATA, TINY_MAE, TINY_RUN
-from tests.integration.forked import THREADS, run, run_two
+from tests.integration.forked import run, run_two
 
 # Drop path draws random numbers in the network, besides those of order, crops and masks.
 WORDS = ["fit", "--config", "demo/pretrain", *TINY_MAE, *TINY_DATA, *TINY_RUN]
@@ -89,8 +88,7 @@ def test_sigterm_saves_on_two_processes(workspace):
     stop += ["+callbacks.stop.step=2"]
     run_two(*words, "run_dir=runs/both", cwd=workspace)
     told = [*words, "run_dir=runs/both-told"]
-    # The second process is Lightning's; those of the other runs are a launcher's.
-    conftest.run(*told, *stop, cwd=workspace, code=143, PYTHONPATH=str(ROOT), **THREADS)
+    run_two(*told, *stop, cwd=workspace, code=143, PYTHONPATH=str(ROOT))
     output = run_two(*told, "resume=auto", cwd=workspace)
     assert "step 6/6" in output
     assert "step 2/6" not in output

@@ -112,6 +112,7 @@ def test_a_job_of_slurm_that_fails_is_one_line(words, tmp_path, slurm):
     assert (job["status"], job["reason"]) == ("failed", "task: lr must be above 0, not -1")
 
 
+@pytest.mark.slow
 def test_a_local_job_has_a_process_of_its_own_and_comes_back(words, tmp_path):
     run(*words, "trainer.max_epochs=1", *SWEEP, LOCAL, *PREEMPTED, cwd=tmp_path, **PATH)
     (job,) = json.loads((tmp_path / "sweep/sweep.json").read_text())

@@ -56,7 +56,11 @@ def unbroken(workspace):
 
 
 @pytest.mark.parametrize(
-    ("number", "epoch"), [(signal.SIGINT, 0), (signal.SIGTERM, 1)], ids=["Ctrl-C", "SIGTERM"]
+    ("number", "epoch"),
+    [
+        pytest.param(signal.SIGINT, 0, id="Ctrl-C", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 1, id="SIGTERM"),
+    ],
 )
 def test_a_signal_stops_a_validation_which_is_done_again(workspace, unbroken, number, epoch):
     run_dir = workspace / f"runs/signal-{number}"

@@ -28,12 +28,16 @@ def check(differences):
         assert error <= 1e-5, (what, differences)
 
 
-@pytest.mark.parametrize("name", MODELS)
+# The large ones are between base plus and huge, and have nothing of their own.
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] if "large" in name else []) for name in MODELS]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_classifier_equals_reference(name):
     check(classifier_differences(name, 2, **small(name)))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_masked_autoencoder_equals_reference(name):
     check(mae_differences(name, 2, mask_ratio=0.5, **small(name)))
 

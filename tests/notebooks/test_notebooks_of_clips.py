@@ -42,6 +42,7 @@ def test_inside_hiera(executed):
     assert "(query)" in neighbours
 
 
+@pytest.mark.slow
 def test_inside_a_model_of_ones_own(executed, tmp_path, finetuned, workspace):
     """Only the first cell of code is changed."""
     file = tmp_path / "notebooks/inside_hiera.ipynb"

@@ -558,6 +558,7 @@ def test_a_file_is_not_read_from_its_start(long_file, monkeypatch):
         assert 0 < CountingSource.read < size / 5
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_a_thousand_keyframes_of_one_file(long_file):
     clips = long_data(long_file)
 
