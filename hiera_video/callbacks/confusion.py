@@ -65,5 +65,7 @@ def _log(trainer: Trainer, split: str, outcomes: Outcomes, names: Sequence[str])
     if len(names) <= MOST_CURVES:
         present = videos.nonzero()[0].tolist()
         values = {f"{split}_class/{names[i]}": float(accuracy[i]) for i in present}
+        if split == "val":
+            step -= 1  # Lightning's, at which it logs the metrics of this validation
         for logger in showing(trainer.loggers):
             logger.log_metrics(values, step)

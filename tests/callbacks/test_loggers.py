@@ -73,6 +73,10 @@ def test_tensorboard_has_pictures_and_curves_of_each_validation(tmp_path):
             assert (picture.format, picture.width) == ("PNG", tags.Images(name)[-1].width)
     last = {name: tags.Scalars(f"val_class/{name}")[-1].value for name in ("red", "green", "blue")}
     assert sum(last.values()) / 3 == pytest.approx(float(trainer.callback_metrics["val/top1"]))
+    one, other = (
+        [value.step for value in tags.Scalars(name)] for name in ("val_class/red", "val/top1")
+    )
+    assert one == other
     assert "val_class" not in file.path.read_text()  # numbers of the run alone
 
 
