@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, Protocol
 
 import av
-from av.error import FFmpegError
+from av.error import FFmpegError, InvalidDataError
 
 from datamodules.errors import UnreadableVideo, VideoDecodeError
 from datamodules.wording import described
@@ -196,6 +196,8 @@ def _open(file: Any, path: str, protocols: str) -> Any:
     except FFmpegError as error:
         if error.errno == errno.EINVAL:
             raise VideoDecodeError(path, "not one of the video containers read here") from error
+        if isinstance(error, InvalidDataError) and not _storage_fails(path):
+            raise VideoDecodeError(path, "not a video, or cut off before its index") from error
         raise
 
 

@@ -8,7 +8,7 @@ the file is decoded in order from its start.
 
 FFmpeg does not report everything, and what it does not report cannot be told here: damage that
 still decodes (in HEVC and VP9, most of it), and the lost end of a file whose header does not say
-how long it was (all but MP4 and MOV).
+how long it was (all but MP4 and MOV that are not fragmented).
 
 `FrameReader` decides where decoding goes on or begins anew; `decoder_run` is what happens from
 there on. How the next tick is reached:
@@ -21,8 +21,8 @@ there on. How the next tick is reached:
     the same, but the decoder was stopped (drained)  enters at that keyframe; without one, seeks
     past the tick, or further before it              seeks to a keyframe at or before it
     no seek leads to such a keyframe                 opens the file again, at its start
-    `_in_order`: timestamps are out of order, time   goes on decoding; opens the file again if it
-    jumps, or an entry proved bad                    stands past the tick; never seeks
+    `_in_order`: times or parts are out of order,    goes on decoding; opens the file again if it
+    time jumps, or an entry proved bad               stands past the tick; never seeks
 """
 
 import math
@@ -36,7 +36,13 @@ from datamodules.errors import VideoDecodeError
 from datamodules.video.container import Source, check_colours, name_of, open_container, video_stream
 from datamodules.video.decoder_run import LONG_AGO, BadEntry, DecoderRun
 from datamodules.video.packet_queue import PacketQueue
-from datamodules.video.timestamps import Timeline, packets_of, read_clock, read_listing
+from datamodules.video.timestamps import (
+    Timeline,
+    is_hidden,
+    packets_of,
+    read_clock,
+    read_listing,
+)
 
 _SEEK_SECONDS = 10  # further ahead than this, seeking beats reading on
 _BACK_SECONDS = (0, 1, 4, 16, 64)  # a seek that lands too late is tried again, this much earlier
@@ -93,7 +99,7 @@ class FrameReader:
         self.time_base, self.rate = self._clock.time_base, self._clock.rate
         self._far = float(_SEEK_SECONDS / self.time_base)
         self._listing = read_listing(self._container, self._stream)
-        self._in_order |= self._clock.by_order or self._clock.by_count
+        self._in_order |= self._clock.by_order or self._clock.by_count or self._clock.by_edits
         # No H.264 picture depends on one that is marked as no reference: it need not be decoded.
         # That is safe where a packet is a picture, and not one of the two fields of it.
         progressive = getattr(self._codec, "field_order", 0) == 1
@@ -132,7 +138,7 @@ class FrameReader:
         Where the header does not tell, packets are read, and decoding begins anew after that.
         """
         self.first()
-        listing = self._listing
+        listing = None if self._clock.by_edits else self._listing
         if self._end is None and listing is not None and not self._codec.has_b_frames:
             self._end = listing.end
         if self._end is None and (listing or "matroska" in self._container.format.name):
@@ -151,7 +157,8 @@ class FrameReader:
         goal = self.tick(_LAST_SECOND) if tail is None else tail
         try:
             self._container.seek(goal, stream=self._stream, any_frame=tail is not None)
-            packets = [p for p in packets_of(self._container, self._stream) if p.pts is not None]
+            read = packets_of(self._container, self._stream)
+            packets = [p for p in read if p.pts is not None and not is_hidden(p)]
         except FFmpegError:  # no seeking in this file, or it was cut off
             pass
         self._read_from_here()

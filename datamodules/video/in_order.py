@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from datamodules.errors import VideoDecodeError
+from datamodules.video import matroska, mp4
 from datamodules.video.container import (
     Source,
     check_colours,
@@ -17,8 +18,7 @@ from datamodules.video.container import (
     video_stream,
 )
 from datamodules.video.display_order import DisplayOrder
-from datamodules.video.matroska import truncation
-from datamodules.video.timestamps import Timeline, read_clock, read_listing
+from datamodules.video.timestamps import Timeline, is_hidden, read_clock, read_listing
 
 
 class TimedFrame(NamedTuple):
@@ -140,7 +140,7 @@ class InOrder:
     def read_packets(self) -> float:
         """Read all packets and decode none; return about the seconds that `decode_all` would."""
         for packet in self._read():
-            self.num_frames += not getattr(packet, "is_discard", False)
+            self.num_frames += not is_hidden(packet)
         if self._timeline.start is None or self._timeline.end is None:
             raise VideoDecodeError(self._name, "no frame can be decoded")
         return float((self._timeline.end - self._timeline.start) * self.time_base)
@@ -148,7 +148,7 @@ class InOrder:
     def _decoded(self) -> Iterator[Any]:
         order = DisplayOrder(self._clock.frame_ticks)
         for packet in self._read():
-            if packet.pts is not None and not getattr(packet, "is_discard", False):
+            if packet.pts is not None and not is_hidden(packet):
                 order.sent(packet.pts)
             for frame in self._frames_of(packet):
                 yield from order.received(frame)
@@ -183,11 +183,14 @@ class InOrder:
 
     def _truncation(self) -> str:
         """What the header tells is missing, once all is read: FFmpeg ends there without a word."""
-        if "matroska" not in self._container.format.name.split(","):
+        formats = self._container.format.name.split(",")
+        # Of other MP4 files, the listing tells.
+        fragmented = "mov" in formats and self._listing is None
+        if not fragmented and "matroska" not in formats:
             return ""
         # Without a file object, the source is a path.
         with nullcontext(self._file) if self._file else open(self._name, "rb") as file:
-            return truncation(file)
+            return (mp4 if fragmented else matroska).truncation(file)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call PyAV; whatever goes wrong there is wrong with the file."""

@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 from datamodules.errors import VideoDecodeError
@@ -13,6 +13,7 @@ from datamodules.video.display_order import LARGEST_DELAY
 _FIRST_PACKETS = 64  # looked at for pictures that are displayed in another order than decoded
 _BACK_SECONDS = Fraction(1, 10)  # decoding times never go back; so far may be an inaccuracy
 _JUMP_SECONDS = 10  # further ahead than this, a stream that is cut or joined goes on: as in FFmpeg
+_MANY_PACKETS = 2000
 _LATE_STREAMS = 16  # streams that may begin within a file
 
 
@@ -32,6 +33,8 @@ class Clock(NamedTuple):
             counted from the start.
         jumps: the container is made for broadcasting. Time may jump where it was cut or joined.
         lag: ticks by which a packet's decoding time may be past its time of display.
+        by_edits: the header puts parts of the media together, so decoding times go back where one
+            part follows another. Only decoding from the start tells which frame is which.
     """
 
     time_base: Fraction
@@ -43,6 +46,7 @@ class Clock(NamedTuple):
     by_count: bool
     jumps: bool
     lag: int
+    by_edits: bool
 
 
 def read_clock(path: str, container: Any, stream: Any) -> tuple[Clock, Iterator[Any]]:
@@ -88,8 +92,21 @@ def read_clock(path: str, container: Any, stream: Any) -> tuple[Clock, Iterator[
         by_count="mpeg" in formats,
         jumps="mpegts" in formats,
         lag=lag,
+        by_edits="mov" in formats and _has_seams(stream),
     )
     return clock, chain(first, packets)
+
+
+def _has_seams(stream: Any) -> bool:
+    """Whether an MP4 or MOV shows several parts of its media one after the other (an edit list).
+
+    Each part begins with the pictures that its first frame depends on, so decoding times go back.
+    """
+    entries = getattr(stream, "index_entries", None) or ()  # not in older PyAV
+    # Every picture once: looking at so many would take longer than all else that opens the file.
+    if len(entries) == stream.frames > _MANY_PACKETS:
+        return False
+    return any(later.timestamp < earlier.timestamp for earlier, later in pairwise(entries))
 
 
 def _first_packets(packets: Iterator[Any]) -> tuple[list[Any], bool]:
@@ -118,6 +135,11 @@ def packets_of(container: Any, stream: Any) -> Iterator[Any]:
             return
         except IndexError:  # PyAV trips over a stream that begins late; from now on it knows it
             continue
+
+
+def is_hidden(packet: Any) -> bool:
+    """Whether an edit list hides a packet's picture, on which others may depend."""
+    return getattr(packet, "is_discard", False)  # not in older PyAV
 
 
 class Timeline:
@@ -173,7 +195,7 @@ class Timeline:
         if self._clock.by_count:
             pts = None
         duration = packet.duration or self._clock.frame_ticks
-        if dts is not None:
+        if dts is not None and not self._clock.by_edits:
             expected = dts + self._offset if self._next is None else self._next
             if not expected - self._back <= dts + self._offset <= expected + self._ahead:
                 self.jumped = True
@@ -183,7 +205,7 @@ class Timeline:
         times = [None if time is None else time + self._offset for time in (pts, dts)]
         if times != [packet.pts, packet.dts]:
             packet.pts, packet.dts = times
-        if not getattr(packet, "is_discard", False):
+        if not is_hidden(packet):
             self._extend(packet.pts, duration)
 
     def _extend(self, pts: int | None, duration: int) -> None:
@@ -217,7 +239,7 @@ class Listing(NamedTuple):
         # Its duration is the time to the next decoding, which may be long after its display.
         end = last.pts + min(last.duration or math.inf, clock.frame_ticks)
         # Less than that is a rounding, as in edit lists.
-        return end if end - self.end > clock.frame_ticks / 2 else self.end
+        return end if end - self.end > clock.frame_ticks / 2 or self.end <= last.pts else self.end
 
     def is_cut_off(self, last_dts: int | None) -> bool:
         """Whether packets are missing after the last one that could be read."""

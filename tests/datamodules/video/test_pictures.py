@@ -219,5 +219,5 @@ def test_what_is_no_path_is_told(tmp_path, opener):
 def test_another_suffix_is_a_video(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"x")
-    with pytest.raises(VideoDecodeError, match="Invalid data"):
+    with pytest.raises(VideoDecodeError, match="not a video"):
         open_media(path)

@@ -79,6 +79,20 @@ def test_irregular_times_and_edit_lists(tmp_path):
         assert facts.duration == file.duration
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_the_last_frame_is_within_the_duration(tmp_path, seed):
+    """Of frames of 8 to 90 ms and a pause, stored in another order than shown."""
+    lasting = np.random.default_rng(seed).integers(8, 91, 50)
+    lasting[20] = 2000
+    pts = (np.cumsum(lasting) - lasting[0]).tolist()
+    path = str(write_video(tmp_path / "a.mp4", FRAMES, rate=1000, options={"bf": "3"}, pts=pts))
+    with InOrder(path) as frames:
+        last = [float(frame.start * frames.time_base) for frame in frames][-1]
+    with VideoFile(path) as file:
+        assert last < file.duration
+        assert file.duration == pytest.approx(probe(path).duration, abs=0.05)
+
+
 @pytest.mark.skipif(not REAL, reason=f"no clips in {DATA}")
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.name)
 def test_real_clips(path):
