@@ -103,6 +103,33 @@ def test_a_turned_picture_is_stored_as_it_is_displayed(tmp_path, degrees):
     check_same_pictures(source, tmp_path / "b.mp4")
 
 
+def halved(plane):
+    """Every other column, between two rows: where H.264 has chroma by default."""
+    return (plane[::2, ::2].astype(float) + plane[1::2, ::2]) / 2
+
+
+@needs_rotation
+@pytest.mark.parametrize("along", [0, 1])
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_a_turned_picture_has_its_colour_where_it_belongs(tmp_path, degrees, along):
+    ramp = (40 + 2 * np.mgrid[:80, :100][along]).astype(np.uint8)
+    chroma = halved(ramp).astype(np.uint8)
+    planes = np.concatenate([plane.reshape(-1, 100) for plane in (ramp, chroma, chroma)])
+    frames = [av.VideoFrame.from_ndarray(planes, "yuv420p") for _ in range(2)]
+    source = write_video(tmp_path / "a.mp4", frames, options={"qp": "0"}, rotation=degrees)
+    transcode(str(source), tmp_path / "b.mp4", Encoding(short_side=80, crf=0))
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        frame = next(container.decode(video=0))
+    luma, u, v = np.split(frame.to_ndarray().reshape(-1), [8000, 10000])
+    expected = halved(luma.reshape(frame.height, frame.width))
+    across = abs(np.diff(expected[0]).mean()) > 1  # the ramp goes from left to right
+    # A turned picture has chroma in the middle between columns, as the reader takes it.
+    most = 0.6 if degrees and across else 0.1
+    for plane in (u, v):
+        levels = (plane.reshape(expected.shape) - expected)[2:-2, 2:-2].mean()
+        assert abs(levels / 2) < most  # pixels
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
 def test_irregular_times_stay(tmp_path, name):
     pts = np.cumsum(np.random.default_rng(0).integers(1, 9, 40)).tolist()
