@@ -70,8 +70,8 @@ def transcode(
     """Write a file as H.264 (yuv420p, mp4) with the same frames at the same times, without sound.
 
     Pictures are turned for display and scaled to the short side, with an even width and height;
-    colour matrix and range stay. The new file is decoded to its end and compared with the source
-    before it appears under its name.
+    colour matrix and range stay, and pixels that are displayed wide or tall are still. The new file
+    is decoded to its end and compared with the source before it appears under its name.
 
     Args:
         source: a local file, or another source that `VideoFile` takes; it is not changed.
@@ -117,6 +117,9 @@ def _write(
                 picture = pictures(timed.frame)
                 if stream is None:
                     stream = _stream(container, picture, rate, frames.time_base, encoding)
+                    if frames.pixel_aspect != 1:
+                        aspect = _pixel_aspect(frames.pixel_aspect, timed.frame, picture)
+                        stream.codec_context.sample_aspect_ratio = aspect
                 picture.pts, picture.time_base = timed.start - starts[0], frames.time_base
                 picture.pict_type = 0  # else x264 repeats the source's keyframes
                 if hasattr(picture, "duration"):
@@ -147,6 +150,13 @@ def _stream(
     for name in _COLOURS:
         setattr(codec, name, int(getattr(picture, name)))
     return stream
+
+
+def _pixel_aspect(stored: Fraction, frame: Any, picture: Any) -> Fraction:
+    """Width by height of a pixel of the picture, so that it is displayed in the frame's shape."""
+    shape = stored * Fraction(frame.width, frame.height)
+    shape = 1 / shape if orientation(frame).transposed else shape
+    return (shape * Fraction(picture.height, picture.width)).limit_denominator(4096)
 
 
 class _Packets:

@@ -1,5 +1,6 @@
 import io
 import os
+from fractions import Fraction
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -128,6 +129,33 @@ def test_a_turned_picture_has_its_colour_where_it_belongs(tmp_path, degrees, alo
     for plane in (u, v):
         levels = (plane.reshape(expected.shape) - expected)[2:-2, 2:-2].mean()
         assert abs(levels / 2) < most  # pixels
+
+
+def displayed_shape(path):
+    """Width by height."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return (stream.sample_aspect_ratio or 1) * Fraction(stream.width, stream.height)
+
+
+@needs_rotation
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize("short_side", [96, 50])  # 50: 84x50, so that pixels change their shape
+@pytest.mark.parametrize("degrees", [0, 90, 180])
+def test_pixels_that_are_not_square_stay_so(tmp_path, name, short_side, degrees):
+    tags = {"sample_aspect_ratio": Fraction(16, 11)}
+    path = tmp_path / name
+    source = write_video(path, FRAMES[:4], tags=tags, rotation=degrees)
+    transcode(str(source), tmp_path / "b.mp4", Encoding(short_side=short_side))
+    shape = Fraction(160 * 16, 96 * 11)
+    assert displayed_shape(tmp_path / "b.mp4") == (1 / shape if degrees == 90 else shape)
+
+
+def test_square_pixels_stay_square(tmp_path):
+    for tags in ({}, {"sample_aspect_ratio": Fraction(1)}):
+        source = write_video(tmp_path / "a.mp4", FRAMES[:4], tags=tags)
+        transcode(str(source), tmp_path / "b.mp4", Encoding(short_side=50))
+        assert displayed_shape(tmp_path / "b.mp4") == Fraction(84, 50)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
