@@ -60,6 +60,16 @@ def clip_times(start: float, num_frames: int, stride: float, fps: float) -> np.n
     return start + np.arange(num_frames) * (stride / fps)
 
 
+def last_frame_time(duration: float, rate: float) -> float:
+    """When the last frame of a video starts, seconds, at a constant rate; at least 0.
+
+    Args:
+        duration: of the video, seconds.
+        rate: of the video, frames per second.
+    """
+    return max(0.0, duration - 1 / rate)
+
+
 def keyframe_times(second: float, num_frames: int, stride: int, fps: float) -> np.ndarray:
     """Times of a clip around a keyframe, which is its frame ``num_frames // 2`` (PySlowFast, AVA).
 

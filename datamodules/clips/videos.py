@@ -15,6 +15,7 @@ from datamodules.clips.sampling import (
     clip_span,
     clip_times,
     covering_size,
+    last_frame_time,
     picture_size,
     random_clip_start,
     random_resized_crop,
@@ -131,8 +132,8 @@ class ClipFormat(NamedTuple):
         """
         if self.sampling == "segments":
             return segment_view_times(duration, self.num_frames, views)
-        last_frame = max(0.0, duration - 1 / rate)
-        return [self.times(start) for start in view_starts(last_frame, self.span, views)]
+        last = last_frame_time(duration, rate)
+        return [self.times(start) for start in view_starts(last, self.span, views)]
 
 
 class _Clips:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datamodules.clips.sampling import clip_times
+from datamodules.clips.sampling import clip_times, last_frame_time
 from datamodules.clips.videos import ClipFormat, clips_and_crops
 from datamodules.video.decoding import VideoFile
 
@@ -52,7 +52,7 @@ def sliding_windows(
     """
     step = window_step(clip, stride, length)
     span = (clip.num_frames - 1) * step
-    latest = max(0.0, file.duration - 1 / float(file.rate) - span)
+    latest = max(0.0, last_frame_time(file.duration, float(file.rate)) - span)
     # A remainder of less than a frame is an error of rounding, not a part.
     count = max(1, math.ceil((file.duration - 0.5 / float(file.rate)) / stride))
     at_once = math.ceil(min(MOST_AT_ONCE, max(WINDOWS_AT_ONCE, SPANS_AT_ONCE * span / stride)))

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from fractions import Fraction
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from datamodules.errors import VideoDecodeError
@@ -68,6 +69,7 @@ class InOrder:
     Attributes:
         codec: its name in FFmpeg, such as ``h264``.
         time_base: seconds of a tick.
+        pixel_aspect: width by height of a stored pixel, for display; 1 if the file does not say.
         num_frames: displayed frames so far.
         keyframe_spacing: greatest number of frames from a keyframe to the next so far.
 
@@ -95,6 +97,7 @@ class InOrder:
         codec = stream.codec_context
         codec.thread_count, codec.thread_type = 1, "NONE"
         self.codec = getattr(codec.codec, "canonical_name", codec.name)
+        self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
         self._clock, packets = read_clock(self._name, self._container, stream)
         self._timeline = Timeline(self._clock)
         self._packets = self._timeline.read(packets)

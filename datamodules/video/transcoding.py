@@ -70,8 +70,8 @@ def transcode(
     """Write a file as H.264 (yuv420p, mp4) with the same frames at the same times, without sound.
 
     Pictures are turned for display and scaled to the short side, with an even width and height;
-    colour matrix and range stay. The new file is decoded to its end and compared with the source
-    before it appears under its name.
+    colour matrix and range stay, and pixels that are displayed wide or tall are still. The new file
+    is decoded to its end and compared with the source before it appears under its name.
 
     Args:
         source: a local file, or another source that `VideoFile` takes; it is not changed.
@@ -117,6 +117,9 @@ def _write(
                 picture = pictures(timed.frame)
                 if stream is None:
                     stream = _stream(container, picture, rate, frames.time_base, encoding)
+                    if frames.pixel_aspect != 1:
+                        aspect = _pixel_aspect(frames.pixel_aspect, timed.frame, picture)
+                        stream.codec_context.sample_aspect_ratio = aspect
                 picture.pts, picture.time_base = timed.start - starts[0], frames.time_base
                 picture.pict_type = 0  # else x264 repeats the source's keyframes
                 if hasattr(picture, "duration"):
@@ -147,6 +150,13 @@ def _stream(
     for name in _COLOURS:
         setattr(codec, name, int(getattr(picture, name)))
     return stream
+
+
+def _pixel_aspect(stored: Fraction, frame: Any, picture: Any) -> Fraction:
+    """Width by height of a pixel of the picture, so that it is displayed in the frame's shape."""
+    shape = stored * Fraction(frame.width, frame.height)
+    shape = 1 / shape if orientation(frame).transposed else shape
+    return (shape * Fraction(picture.height, picture.width)).limit_denominator(4096)
 
 
 class _Packets:
@@ -190,43 +200,25 @@ class _Pictures:
 
     def __call__(self, frame: Any) -> Any:
         turn = self._turn = self._turn or orientation(frame)
-        size = (self.height, self.width) if turn.transposed else (self.width, self.height)
+        transposed, upside_down, mirrored = turn
+        size = (self.height, self.width) if transposed else (self.width, self.height)
         colours: dict[str, Any] = {}
         if frame.format.is_rgb:  # RGB has no matrix that could be kept
             colours = {"dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.MPEG}
+        # Turned as it is, subsampled chroma would be up to a pixel beside where it belongs.
+        pixels = "yuv444p" if any(turn) else "yuv420p"
         picture = self._reformatter.reformat(
-            frame, *size, "yuv420p", interpolation=_BICUBIC, **colours, **ONE_THREAD
+            frame, *size, pixels, interpolation=_BICUBIC, **colours, **ONE_THREAD
         )
         if not any(turn):
             return picture
-        turned = av.VideoFrame.from_ndarray(_turned(picture.to_ndarray(), *size, turn), "yuv420p")
+        planes: np.ndarray = picture.to_ndarray()  # (3, height, width)
+        planes = planes.swapaxes(1, 2) if transposed else planes
+        planes = planes[:, :: -1 if upside_down else 1, :: -1 if mirrored else 1]
+        turned = av.VideoFrame.from_ndarray(np.ascontiguousarray(planes), "yuv444p")
         for name in _COLOURS:
             setattr(turned, name, getattr(picture, name))
-        return turned
-
-
-def _turned(planes: np.ndarray, width: int, height: int, turn: Orientation) -> np.ndarray:
-    """Turn a yuv420p picture for display.
-
-    Args:
-        planes: uint8 ``(height * 3 / 2, width)``, as PyAV has it: luma, then the two chroma planes.
-        width: pixels.
-        height: pixels.
-        turn: how to turn it.
-
-    Returns:
-        The same of the turned picture, uint8 ``(height * 3 / 2, width)`` of its own size.
-    """
-    transposed, upside_down, mirrored = turn
-    shapes = [(height, width), (height // 2, width // 2), (height // 2, width // 2)]
-    luma, chroma = height * width, height * width // 4
-    parts = np.split(planes.reshape(-1), [luma, luma + chroma])
-    turned = []
-    for part, shape in zip(parts, shapes, strict=True):
-        plane = part.reshape(shape)  # (height, width), or half of both
-        plane = plane.T if transposed else plane
-        turned.append(plane[:: -1 if upside_down else 1, :: -1 if mirrored else 1].reshape(-1))
-    return np.concatenate(turned).reshape(-1, height if transposed else width)
+        return turned.reformat(format="yuv420p", interpolation=_BICUBIC, **ONE_THREAD)
 
 
 def _even_size(width: int, height: int, short_side: int) -> tuple[int, int]:

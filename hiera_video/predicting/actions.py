@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from datamodules.clips.sampling import keyframe_times
+from datamodules.clips.sampling import keyframe_times, last_frame_time
 from datamodules.clips.videos import ClipFormat
 from datamodules.video.decoding import VideoFile
 from hiera_video.augment.basic import Normalize
@@ -162,6 +162,7 @@ class ActionPredictor:
         with VideoFile(video) as file:
             when, people = second_with_persons(file, persons, second)
             views = self.scorer.views(self.scorer.pictures(file, [when]), [people])
+            last = last_frame_time(file.duration, float(file.rate))
         (inside,), (scores,) = views.boxes, self.scorer.scores_in(views, [people])
         if person is not None and not 0 <= person < len(scores):
             raise ChoiceError(
@@ -181,7 +182,7 @@ class ActionPredictor:
         x1, y1, x2, y2 = inside[row].tolist()
         label, score = self.class_names[column], float(scores[row, column])
         times = keyframe_times(when, self.clip.num_frames, self.clip.stride, self.clip.fps)
-        return Saliency(clip, heat, peak, label, score, method, times, (x1, y1, x2, y2))
+        return Saliency(clip, heat, peak, label, score, method, times, (x1, y1, x2, y2), last)
 
     def embed(self, video: str | Path, **options: Any) -> Embedding:
         """Features of whole pictures, without boxes, of the clip's size in the centre.

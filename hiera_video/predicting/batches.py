@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from datamodules.clips.sampling import last_frame_time
 from datamodules.clips.videos import ClipFormat, clips_and_crops
 from datamodules.video.decoding import VideoFile
 from datamodules.video.opening import open_media
@@ -96,7 +97,7 @@ class ClipNetwork:
 
 def clip_at(
     video: str | Path, clip: ClipFormat, second: float | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, float]:
     """One clip of a video, in the middle of the picture.
 
     Args:
@@ -105,7 +106,8 @@ def clip_at(
         second: the middle of the clip, seconds; None: the middle of the video.
 
     Returns:
-        uint8 ``(T, H, W, 3)``, and the times of its frames, float64 ``(T,)``, seconds.
+        uint8 ``(T, H, W, 3)``; the times of its frames, float64 ``(T,)``, seconds, of which those
+        before 0 show the first frame of the video; and the second from which on they show the last.
 
     Raises:
         VideoDecodeError: the file cannot be read as a video.
@@ -119,7 +121,8 @@ def clip_at(
         else:
             check_second(file, second)
             times = clip.times(second - clip.span / 2)
-        return clips_and_crops(file, clip, [times], spatial=1)[0, 0], times
+        last = last_frame_time(file.duration, float(file.rate))
+        return clips_and_crops(file, clip, [times], spatial=1)[0, 0], times, last
 
 
 def check_second(file: VideoFile | PictureFile, second: float) -> None:

@@ -202,7 +202,7 @@ class Predictor:
         """
         check_method(method, stage, cuboid)
         wanted = None if label is None else class_index(self.class_names, label)
-        clip, times = clip_at(video, self.clip, second)
+        clip, times, last = clip_at(video, self.clip, second)
         softmax = partial(torch.softmax, dim=1)
         pixels = torch.from_numpy(clip[None]).permute(0, 4, 1, 2, 3)  # (1, 3, T, H, W)
         scores = softmax(self._network.logits(pixels))[0]  # (classes,)
@@ -210,9 +210,8 @@ class Predictor:
         heat, peak = saliency_map(
             self._network, clip, index, softmax, lambda copies: {}, method, stage, cuboid, show
         )
-        return Saliency(
-            clip, heat, peak, self.class_names[index], float(scores[index]), method, times
-        )
+        label, score = self.class_names[index], float(scores[index])
+        return Saliency(clip, heat, peak, label, score, method, times, None, last)
 
     def embed(self, video: str | Path, **options: Any) -> Embedding:
         """Features of a video: what the classifier's head sees.

@@ -158,13 +158,13 @@ class VideoEncoder:
             VideoDecodeError: the file cannot be read as a video.
             ChoiceError: a ValueError: the video does not last so long.
         """
-        clip, times = clip_at(video, self._clip, second)
+        clip, times, last = clip_at(video, self._clip, second)
         ((_, batch),) = batches(clip[None])
         model: Any = self._network.network
         maps = self._network.apply(
             lambda pixels: feature_maps(model, pixels), self._network.normalized(batch)
         )
-        return StageMaps(clip, times, [x[0].cpu().numpy() for x in maps])
+        return StageMaps(clip, times.clip(0, last), [x[0].cpu().numpy() for x in maps])
 
     def check(self, options: EmbeddingOptions) -> None:
         """See that there are such features.

@@ -7,6 +7,7 @@ Convolutional Networks", 2014, arXiv:1311.2901, section 4.2.
 Legend: B clips, C channels, T H W a clip's pixels, T' H' W' a stage's map of tokens.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import NamedTuple
@@ -44,8 +45,10 @@ class Saliency(NamedTuple):
         label: the class or the action.
         probability: that the model gives this clip, in [0, 1].
         method: ``grad_cam`` or ``occlusion``.
-        times: seconds from the start of the video to each frame, float64 ``(T,)``.
+        times: seconds from the start of the video to each frame, float64 ``(T,)``, evenly spaced.
+            Before 0 and after ``last``, the clip repeats the first and the last frame.
         box: the person: x1, y1, x2, y2 in [0, 1] of the clip; None for a classifier.
+        last: when the last frame of the video starts, seconds.
     """
 
     clip: np.ndarray
@@ -56,6 +59,12 @@ class Saliency(NamedTuple):
     method: str
     times: np.ndarray
     box: tuple[float, float, float, float] | None = None
+    last: float = math.inf
+
+    @property
+    def shown_times(self) -> np.ndarray:
+        """The times of the frames that the clip shows, within the video: float64 ``(T,)``."""
+        return self.times.clip(0, self.last)
 
 
 def grad_cam(layer: nn.Module, score: Callable[[], Tensor]) -> Tensor:

@@ -21,7 +21,7 @@ def saliency_sheet(saliency: Saliency) -> Image.Image:
     A person's box is drawn into the frames with heat. Small clips are enlarged.
     """
     clip, painted = _clips(saliency, SHEET_SIDE)
-    return heat_sheet(clip, painted, _title(saliency), _scale(saliency), saliency.times)
+    return heat_sheet(clip, painted, _title(saliency), _scale(saliency), saliency.shown_times)
 
 
 def write_saliency(saliency: Saliency, stem: Path) -> list[Path]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from datamodules.clips.sampling import last_frame_time
 from datamodules.clips.videos import ClipFormat, clips_of_views
 from datamodules.video.decoding import VideoFile
 from datamodules.video.pictures import PictureFile
@@ -41,7 +42,7 @@ class VideoViews(NamedTuple):
 
     Attributes:
         duration: of the video, seconds.
-        times: of the frames of each moment, float64 ``(N, T)``, seconds.
+        times: of the frames of each moment, float64 ``(N, T)``, seconds, within the video.
         boxes: of the crops: x1, y1, x2, y2 in [0, 1] of the frame, float64 ``(S, 4)``.
         frames: the whole picture in the middle of each moment, uint8 ``(N, height, width, 3)``.
         clips: what the model sees, uint8 ``(N, S, T, H, W, 3)``.
@@ -112,13 +113,14 @@ def views_of_video(
     moments, crops = views
     clips = clips_of_views(file, clip, moments, crops)  # (N * S, T, H, W, 3)
     logits = torch.cat([network.logits(batch) for _, batch in batches(clips)])
-    times = np.stack(clip.view_times(file.duration, float(file.rate), moments))  # (N, T)
+    rate = float(file.rate)
+    times = np.stack(clip.view_times(file.duration, rate, moments))  # (N, T)
     height, width = size = clip.scaled_size(file.width, file.height)
     boxes = np.array(clip.view_boxes(width, height, crops), np.float64)
     middles = times[:, clip.num_frames // 2]
     return VideoViews(
         file.duration,
-        times,
+        times.clip(0, last_frame_time(file.duration, rate)),  # after that, clips repeat the frame
         boxes / [width, height, width, height],
         file.frames_at(middles, size, interpolation=clip.interpolation),
         clips.reshape(moments, crops, *clip.shape),

@@ -25,7 +25,7 @@ def places_picture(
     Args:
         frames: the middle of each of N moments, uint8 ``(N, height, width, 3)``.
         boxes: of S crops: x1, y1, x2, y2 in [0, 1] of the frame, float ``(S, 4)``.
-        times: of the frames of each moment, float ``(N, T)``, seconds.
+        times: of the frames of each moment, float ``(N, T)``, seconds, in [0, duration].
         duration: of the video, seconds.
 
     Returns:
@@ -52,7 +52,7 @@ def places_picture(
     for i, moment in enumerate(times):
         axes.plot(moment[[0, -1]], [-i, -i], color="0.75", linewidth=7, solid_capstyle="butt")
         axes.plot(moment, np.full(len(moment), -i), "|", color="black", markersize=7)
-    axes.set(xlim=(0, max(duration, times.max())), ylim=(0.6 - moments, 0.6))
+    axes.set(xlim=(0, duration), ylim=(0.6 - moments, 0.6))
     axes.set_yticks(-np.arange(moments), [f"moment {i}" for i in range(moments)], fontsize=8)
     axes.xaxis.set_major_formatter(lambda value, _: clock(value, duration))
     axes.axvline(duration, color="0.6", linestyle=":")

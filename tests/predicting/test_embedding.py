@@ -139,6 +139,15 @@ def test_one_pass_gives_the_maps_of_all_stages_of_a_clip(runs, kind, second):
         np.testing.assert_allclose(features, wanted[0].numpy(), atol=1e-5)
 
 
+def test_the_times_of_a_clip_lie_within_its_video(runs):
+    folder, _, video = runs
+    with VideoFile(video) as file:
+        last = file.duration - 1 / float(file.rate)
+    encoder = load(folder / "classifier", "cpu").encoder
+    assert encoder.stages(video, 0).times.min() == 0
+    assert encoder.stages(video, last).times.max() == pytest.approx(last)
+
+
 def test_a_detector_gives_features_of_the_whole_picture(runs):
     torch.manual_seed(0)
     model = HieraActionDetector(**TINY, num_classes=3).eval()

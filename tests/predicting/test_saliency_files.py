@@ -8,12 +8,13 @@ import pytest
 from PIL import Image
 
 from datamodules.errors import VideoDecodeError
+from datamodules.synthetic import write_h264
 from datamodules.video.decoding import VideoFile
 from datamodules.video.playback import play
 from hiera_video import cli, load
 from hiera_video.errors import ChoiceError
 from hiera_video.predicting.persons import BoxFile
-from hiera_video.predicting.saliency_files import write_saliency
+from hiera_video.predicting.saliency_files import saliency_sheet, write_saliency
 from tests.hall import predictor, write_hall
 from tests.models.conftest import _one_thread  # noqa: F401
 
@@ -155,6 +156,31 @@ def test_files(detector, tmp_path):
         np.ptp(left[:300].astype(int), axis=-1).mean()
         != np.ptp(right[:300].astype(int), axis=-1).mean()
     )
+
+
+def test_times_lie_within_a_short_video(classifier, detector, tmp_path):
+    path = tmp_path / "short.mp4"
+    write_h264(path, np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8))
+    for saliency in (
+        classifier.saliency(path, second=0.1),
+        detector.saliency(path, second=0, boxes="full_frame"),
+    ):
+        assert saliency.times[0] < 0
+        assert saliency.times[-1] > 8 / 30
+        with VideoFile(path) as file:
+            last = file.duration - 1 / float(file.rate)
+        times = saliency.shown_times
+        assert (times[0], times[-1]) == pytest.approx((0, last))
+        inside = (saliency.times >= 0) & (saliency.times <= last)
+        assert np.array_equal(times[inside], saliency.times[inside])
+        for beyond in (saliency.times < 0, saliency.times > last):
+            assert len(np.unique(saliency.clip[beyond], axis=0)) == 1
+        # The sheet's labels are those of the shown times; the film goes on at its speed.
+        shown = saliency._replace(times=times)
+        assert np.array_equal(*(np.asarray(saliency_sheet(s)) for s in (saliency, shown)))
+        film = list(play(str(write_saliency(saliency, tmp_path / "map")[1])))
+        spans = [float(frame.end - frame.start) for frame in film]
+        np.testing.assert_allclose(spans, np.diff(saliency.times).mean(), atol=1e-3)
 
 
 # The command.

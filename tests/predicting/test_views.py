@@ -69,6 +69,16 @@ def test_where_and_when_views_are(views):
         assert np.array_equal(seen, whole)
 
 
+def test_views_end_with_a_short_video(predictor, tmp_path):
+    path = tmp_path / "short.mp4"
+    write_h264(path, np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8))
+    views = predictor.view_by_view(path)
+    for row in views.table():
+        assert (row.start, row.end) == pytest.approx((0, 3 / 30))
+        assert np.array_equal(views.clips[row.temporal, row.spatial, 2], views.frames[0])
+    assert views.times.max() < views.duration
+
+
 def test_views_of_a_part_of_the_short_side(video):
     """As of pictures: scaled to 80 pixels, of which 64 are cropped."""
     clip = CLIP._replace(interpolation="bicubic", eval_crop=0.8)

@@ -1,5 +1,6 @@
 import io
 import os
+from fractions import Fraction
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -101,6 +102,60 @@ def test_a_turned_picture_is_stored_as_it_is_displayed(tmp_path, degrees):
     assert (facts.width, facts.height) == ((96, 160) if degrees % 180 else (160, 96))
     assert facts.rotation == 0
     check_same_pictures(source, tmp_path / "b.mp4")
+
+
+def halved(plane):
+    """Every other column, between two rows: where H.264 has chroma by default."""
+    return (plane[::2, ::2].astype(float) + plane[1::2, ::2]) / 2
+
+
+@needs_rotation
+@pytest.mark.parametrize("along", [0, 1])
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_a_turned_picture_has_its_colour_where_it_belongs(tmp_path, degrees, along):
+    ramp = (40 + 2 * np.mgrid[:80, :100][along]).astype(np.uint8)
+    chroma = halved(ramp).astype(np.uint8)
+    planes = np.concatenate([plane.reshape(-1, 100) for plane in (ramp, chroma, chroma)])
+    frames = [av.VideoFrame.from_ndarray(planes, "yuv420p") for _ in range(2)]
+    source = write_video(tmp_path / "a.mp4", frames, options={"qp": "0"}, rotation=degrees)
+    transcode(str(source), tmp_path / "b.mp4", Encoding(short_side=80, crf=0))
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        frame = next(container.decode(video=0))
+    luma, u, v = np.split(frame.to_ndarray().reshape(-1), [8000, 10000])
+    expected = halved(luma.reshape(frame.height, frame.width))
+    across = abs(np.diff(expected[0]).mean()) > 1  # the ramp goes from left to right
+    # A turned picture has chroma in the middle between columns, as the reader takes it.
+    most = 0.6 if degrees and across else 0.1
+    for plane in (u, v):
+        levels = (plane.reshape(expected.shape) - expected)[2:-2, 2:-2].mean()
+        assert abs(levels / 2) < most  # pixels
+
+
+def displayed_shape(path):
+    """Width by height."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return (stream.sample_aspect_ratio or 1) * Fraction(stream.width, stream.height)
+
+
+@needs_rotation
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize("short_side", [96, 50])  # 50: 84x50, so that pixels change their shape
+@pytest.mark.parametrize("degrees", [0, 90, 180])
+def test_pixels_that_are_not_square_stay_so(tmp_path, name, short_side, degrees):
+    tags = {"sample_aspect_ratio": Fraction(16, 11)}
+    path = tmp_path / name
+    source = write_video(path, FRAMES[:4], tags=tags, rotation=degrees)
+    transcode(str(source), tmp_path / "b.mp4", Encoding(short_side=short_side))
+    shape = Fraction(160 * 16, 96 * 11)
+    assert displayed_shape(tmp_path / "b.mp4") == (1 / shape if degrees == 90 else shape)
+
+
+def test_square_pixels_stay_square(tmp_path):
+    for tags in ({}, {"sample_aspect_ratio": Fraction(1)}):
+        source = write_video(tmp_path / "a.mp4", FRAMES[:4], tags=tags)
+        transcode(str(source), tmp_path / "b.mp4", Encoding(short_side=50))
+        assert displayed_shape(tmp_path / "b.mp4") == Fraction(84, 50)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
