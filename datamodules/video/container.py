@@ -34,8 +34,6 @@ _UNKNOWN_COLOURS = {
     17: "YCgCo-Ro",
 }
 PYAV = int(av.__version__.split(".")[0])
-# From PyAV 17 on, converting starts a thread per core by default.
-ONE_THREAD: dict[str, Any] = {"threads": 1} if PYAV >= 17 else {}
 # What the system answers where a file cannot be had, or the storage fails. FFmpeg says some of them
 # of damaged files, too.
 _OF_FFMPEG_TOO = {errno.ENOENT, errno.EPERM, errno.EIO, errno.ENXIO, errno.EBUSY}
@@ -208,9 +206,7 @@ def video_stream(path: str, container: Any) -> Any:
         VideoDecodeError: there is none, no decoder for it, or its frames are too large.
     """
     stream = container.streams.best("video")
-    disposition = getattr(stream, "disposition", 0)  # PyAV 15, 16: an enum; 14: unknown
-    cover = getattr(disposition, "value", disposition) & 0x400  # AV_DISPOSITION_ATTACHED_PIC
-    if stream is None or cover:
+    if stream is None or int(stream.disposition) & 0x400:  # AV_DISPOSITION_ATTACHED_PIC
         raise VideoDecodeError(path, "it has no video stream")
     if stream.codec_context is None:
         raise VideoDecodeError(path, "this FFmpeg has no decoder for its video stream")

@@ -29,7 +29,7 @@ from datamodules.errors import VideoDecodeError
 from datamodules.video.display_order import DisplayOrder
 from datamodules.video.packet_queue import PacketQueue
 from datamodules.video.soundness import Soundness
-from datamodules.video.timestamps import Clock, Timeline, is_hidden
+from datamodules.video.timestamps import Clock, Timeline
 
 LONG_AGO = -(2**63)  # ticks; before any frame
 
@@ -164,7 +164,7 @@ class DecoderRun:
             self._soundness.failed("incomplete data")
         hidden = self._may_skip and self._queue.is_hidden(packet)
         self._codec.skip_frame = "NONREF" if hidden else "DEFAULT"
-        shown = not (hidden or is_hidden(packet) or self._is_leading(packet))
+        shown = not (hidden or packet.is_discard or self._is_leading(packet))
         if shown and packet.pts is not None:
             self._order.sent(packet.pts)
         self._send(packet)
@@ -225,7 +225,7 @@ class DecoderRun:
     def _check_entry(self, frame: Any, tick: int) -> None:
         """See that the first frame out is the entry's, unless that one is never displayed."""
         entry = self._entry
-        if entry is None or (frame.pts <= tick and (frame.pts == entry.pts or is_hidden(entry))):
+        if entry is None or (frame.pts <= tick and (frame.pts == entry.pts or entry.is_discard)):
             return
         if self._soundness.fault:
             raise VideoDecodeError(self._path, self._soundness.fault)

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
 from datamodules.errors import VideoDecodeError
-from datamodules.video.container import ONE_THREAD, Source, checked_source, errors_of, name_of
+from datamodules.video.container import Source, checked_source, errors_of, name_of
 from datamodules.video.frame_reader import FrameReader
 from datamodules.video.frames import Crop, Frames
 from datamodules.video.orientation import Orientation, orientation
@@ -210,17 +210,7 @@ class _Layout(NamedTuple):
 
 def _rgb(frame: Any, reformatter: VideoReformatter) -> np.ndarray:
     """All pixels of a frame as it is stored: uint8 ``(height, width, 3)``."""
-    # PyAV < 17 takes every stream as BT.601 unless both ranges are named, and a target matrix that
-    # differs from the stream's. Neither means anything for RGB itself.
-    other = Colorspace.ITU709 if frame.colorspace == Colorspace.ITU601 else Colorspace.ITU601
-    return reformatter.reformat(
-        frame,
-        format="rgb24",
-        src_color_range=frame.color_range,
-        dst_color_range=ColorRange.JPEG,
-        dst_colorspace=other,
-        **ONE_THREAD,
-    ).to_ndarray()
+    return reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
 
 
 def checked_crop(crop: Crop | None, height: int, width: int) -> Crop:

@@ -36,13 +36,7 @@ from datamodules.errors import VideoDecodeError
 from datamodules.video.container import Source, check_colours, name_of, open_container, video_stream
 from datamodules.video.decoder_run import LONG_AGO, BadEntry, DecoderRun
 from datamodules.video.packet_queue import PacketQueue
-from datamodules.video.timestamps import (
-    Timeline,
-    is_hidden,
-    packets_of,
-    read_clock,
-    read_listing,
-)
+from datamodules.video.timestamps import Timeline, packets_of, read_clock, read_listing
 
 _SEEK_SECONDS = 10  # further ahead than this, seeking beats reading on
 _BACK_SECONDS = (0, 1, 4, 16, 64)  # a seek that lands too late is tried again, this much earlier
@@ -158,7 +152,7 @@ class FrameReader:
         try:
             self._container.seek(goal, stream=self._stream, any_frame=tail is not None)
             read = packets_of(self._container, self._stream)
-            packets = [p for p in read if p.pts is not None and not is_hidden(p)]
+            packets = [p for p in read if p.pts is not None and not p.is_discard]
         except FFmpegError:  # no seeking in this file, or it was cut off
             pass
         self._read_from_here()

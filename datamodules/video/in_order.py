@@ -19,7 +19,7 @@ from datamodules.video.container import (
     video_stream,
 )
 from datamodules.video.display_order import DisplayOrder
-from datamodules.video.timestamps import Timeline, is_hidden, read_clock, read_listing
+from datamodules.video.timestamps import Timeline, read_clock, read_listing
 
 
 class TimedFrame(NamedTuple):
@@ -127,7 +127,7 @@ class InOrder:
                 self.num_frames += 1
                 yield TimedFrame(held, start, frame.pts)
             held, start = frame, frame.pts
-            ticks = int(getattr(frame, "duration", 0) or 0) or self._clock.frame_ticks
+            ticks = int(frame.duration or 0) or self._clock.frame_ticks
             self._end = start + ticks
         if held is None:
             raise VideoDecodeError(self._name, "no frame can be decoded")
@@ -143,7 +143,7 @@ class InOrder:
     def read_packets(self) -> float:
         """Read all packets and decode none; return about the seconds that `decode_all` would."""
         for packet in self._read():
-            self.num_frames += not is_hidden(packet)
+            self.num_frames += not packet.is_discard
         if self._timeline.start is None or self._timeline.end is None:
             raise VideoDecodeError(self._name, "no frame can be decoded")
         return float((self._timeline.end - self._timeline.start) * self.time_base)
@@ -151,7 +151,7 @@ class InOrder:
     def _decoded(self) -> Iterator[Any]:
         order = DisplayOrder(self._clock.frame_ticks)
         for packet in self._read():
-            if packet.pts is not None and not is_hidden(packet):
+            if packet.pts is not None and not packet.is_discard:
                 order.sent(packet.pts)
             for frame in self._frames_of(packet):
                 yield from order.received(frame)

@@ -3,8 +3,8 @@
 import os
 from typing import BinaryIO
 
-# ISO/IEC 14496-12, section 4.2: a file is a sequence of boxes. Each begins with its size in 32 bits,
-# which counts these bytes as well, and its type; after a size of 1 comes the true one in 64 bits.
+# ISO/IEC 14496-12, section 4.2: a file is a sequence of boxes. Each begins with its size, 32 bits
+# that count these bytes as well, and its type; after a size of 1 comes the true one in 64 bits.
 _LONG = (1).to_bytes(4, "big")
 
 

@@ -153,8 +153,7 @@ class VideoWriter:
         start, end = (round(time / self.time_base) for time in (shown.start, shown.end))
         frame.pts = self._last = max(start, self._last + 1)
         frame.time_base = self.time_base
-        if hasattr(frame, "duration"):
-            frame.duration = max(1, end - frame.pts)
+        frame.duration = max(1, end - frame.pts)
         try:
             self._container.mux(self._stream.encode(frame))
             self._mux_sound(shown.end)

@@ -102,7 +102,7 @@ def _has_seams(stream: Any) -> bool:
 
     Each part begins with the pictures that its first frame depends on, so decoding times go back.
     """
-    entries = getattr(stream, "index_entries", None) or ()  # not in older PyAV
+    entries = stream.index_entries
     # Every picture once: looking at so many would take longer than all else that opens the file.
     if len(entries) == stream.frames > _MANY_PACKETS:
         return False
@@ -135,11 +135,6 @@ def packets_of(container: Any, stream: Any) -> Iterator[Any]:
             return
         except IndexError:  # PyAV trips over a stream that begins late; from now on it knows it
             continue
-
-
-def is_hidden(packet: Any) -> bool:
-    """Whether an edit list hides a packet's picture, on which others may depend."""
-    return getattr(packet, "is_discard", False)  # not in older PyAV
 
 
 class Timeline:
@@ -205,7 +200,7 @@ class Timeline:
         times = [None if time is None else time + self._offset for time in (pts, dts)]
         if times != [packet.pts, packet.dts]:
             packet.pts, packet.dts = times
-        if not is_hidden(packet):
+        if not packet.is_discard:
             self._extend(packet.pts, duration)
 
     def _extend(self, pts: int | None, duration: int) -> None:
@@ -252,7 +247,7 @@ def read_listing(container: Any, stream: Any) -> Listing | None:
         return None
     if not (stream.frames and stream.duration):
         return None
-    entries = getattr(stream, "index_entries", None) or ()  # not in older PyAV
+    entries = stream.index_entries
     count = len(entries)
     last, tail = (
         entries[max(0, count - back)].timestamp if count else None

@@ -19,7 +19,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from datamodules.errors import VideoDecodeError
 from datamodules.files import atomic_file
-from datamodules.video.container import ONE_THREAD, Source, errors_of, name_of
+from datamodules.video.container import Source, errors_of, name_of
 from datamodules.video.decoding import VideoFile
 from datamodules.video.in_order import InOrder, Watched, nothing
 from datamodules.video.orientation import Orientation, orientation
@@ -122,8 +122,7 @@ def _write(
                         stream.codec_context.sample_aspect_ratio = aspect
                 picture.pts, picture.time_base = timed.start - starts[0], frames.time_base
                 picture.pict_type = 0  # else x264 repeats the source's keyframes
-                if hasattr(picture, "duration"):
-                    picture.duration = timed.end - timed.start
+                picture.duration = timed.end - timed.start
                 encoded = stream.encode(picture)
             packets.write(encoded)
         packets.write(stream.encode(None))
@@ -208,7 +207,7 @@ class _Pictures:
         # Turned as it is, subsampled chroma would be up to a pixel beside where it belongs.
         pixels = "yuv444p" if any(turn) else "yuv420p"
         picture = self._reformatter.reformat(
-            frame, *size, pixels, interpolation=_BICUBIC, **colours, **ONE_THREAD
+            frame, *size, pixels, interpolation=_BICUBIC, **colours, threads=1
         )
         if not any(turn):
             return picture
@@ -218,7 +217,7 @@ class _Pictures:
         turned = av.VideoFrame.from_ndarray(np.ascontiguousarray(planes), "yuv444p")
         for name in _COLOURS:
             setattr(turned, name, getattr(picture, name))
-        return turned.reformat(format="yuv420p", interpolation=_BICUBIC, **ONE_THREAD)
+        return turned.reformat(format="yuv420p", interpolation=_BICUBIC, threads=1)
 
 
 def _even_size(width: int, height: int, short_side: int) -> tuple[int, int]:

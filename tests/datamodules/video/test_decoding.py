@@ -30,10 +30,6 @@ from tests.video_files import moving_frames, write_video
 DATA = Path(__file__).parents[4] / "shared" / "data"
 REAL = sorted(p for p in DATA.glob("*/*") if p.suffix in {".mp4", ".mkv", ".webm", ".avi"})
 
-needs_rotation = pytest.mark.skipif(
-    not hasattr(av.VideoFrame, "rotation"), reason="this PyAV cannot write or tell a rotation"
-)
-
 
 class Reference:
     """A file decoded in order from its start: no seeking, nothing skipped.
@@ -97,7 +93,6 @@ def check_frames(path: Path, expected: Reference, times: list[float], file: Vide
 
 @pytest.mark.skipif(not REAL, reason=f"no clips in {DATA}")
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.name)
-@needs_rotation
 def test_real_clips(path: Path):
     long = path.stat().st_size > 1_000_000
     expected = Reference(path, step=20 if long else 1)
@@ -177,7 +172,6 @@ def written(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-@needs_rotation
 def test_written_files(written, name: str):
     path = written(name)
     expected = Reference(path)
@@ -192,7 +186,6 @@ def test_written_files(written, name: str):
         check_frames(path, expected, expected.some_times(3, 9), file)  # from where that ended
 
 
-@needs_rotation
 def test_every_frame_one_by_one_backwards(written):
     path = written("open_gop.mp4")
     expected = reference(path)
@@ -201,7 +194,6 @@ def test_every_frame_one_by_one_backwards(written):
             check_frames(path, expected, [float(start)], file)
 
 
-@needs_rotation
 def test_threads_change_nothing(written):
     path = written("open_gop.mp4")
     expected = reference(path)
@@ -211,7 +203,6 @@ def test_threads_change_nothing(written):
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), name=st.sampled_from(["open_gop.mp4", "one_gop.mp4", "gop.ts"]))
-@needs_rotation
 def test_any_times_in_any_order(written, data: st.DataObject, name: str):
     path = written(name)
     expected = reference(path)
@@ -471,7 +462,6 @@ def test_colours_follow_the_stream(tmp_path: Path, matrix: str, full: bool, size
         assert difference.max() <= 3
 
 
-@needs_rotation
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_rotation(tmp_path: Path, degrees: int):
     frames = moving_frames(5, 48, 80)
@@ -485,7 +475,6 @@ def test_rotation(tmp_path: Path, degrees: int):
         assert np.array_equal(part, turned[0][5:40, 3:41])
 
 
-@needs_rotation
 def test_mirrored(tmp_path: Path):
     path = tmp_path / "v.mp4"
     with av.open(str(path), "w") as container:
@@ -726,7 +715,6 @@ class Memory:
 
 
 @pytest.mark.parametrize("name", ["gop.mp4", "gop.ts", "vp9.webm", "refresh.ts", "mpeg4.avi"])
-@needs_rotation
 def test_a_source_is_read_as_a_path_is(written, name: str):
     path = written(name)
     expected, source = reference(path), Memory(path.read_bytes())

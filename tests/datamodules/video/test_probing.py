@@ -24,10 +24,6 @@ DATA = Path(__file__).parents[4] / "shared" / "data"
 REAL = sorted(p for p in DATA.glob("*/*") if p.suffix in {".mp4", ".mkv", ".webm", ".avi"})
 FRAMES = moving_frames(50)
 
-needs_rotation = pytest.mark.skipif(
-    not hasattr(av.VideoFrame, "rotation"), reason="this PyAV cannot write or tell a rotation"
-)
-
 
 def test_facts_of_a_file(tmp_path):
     path = write_video(
@@ -58,7 +54,6 @@ def test_formats_that_do_not_count_their_frames(tmp_path, name, codec, expected)
     assert probe(str(path), every_frame=False).num_frames == 50
 
 
-@needs_rotation
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 def test_a_turned_picture_has_the_size_that_is_displayed(tmp_path, degrees):
     facts = probe(str(write_video(tmp_path / "a.mp4", FRAMES[:5], rotation=degrees)))
