@@ -24,7 +24,7 @@ from hiera_video.weights.files import (
     read_checkpoint,
 )
 from hiera_video.weights.foreign import Translation, translate
-from hiera_video.weights.saved_arguments import input_size, refuse_other_heads, saved_arguments
+from hiera_video.weights.saved_arguments import input_size, refuse_other_network, saved_arguments
 
 HEAD = ("head.projection.weight", "head.projection.bias", *PREDICTORS)
 _SHOWN = 3  # names in a message
@@ -105,8 +105,8 @@ def load_weights(
             a run or an export, or the name of published weights such as ``mae_hiera_base_16x224``,
             which are downloaded once.
         strict: raise if any other tensors are missing, unexpected or of another shape, or if the
-            source says that its network has other attention heads. If False, such tensors keep
-            their initial values.
+            source says that its network computes something else with such weights. If False, such
+            tensors keep their initial values.
         quiet: print nothing.
         inflate: allow weights of an image model in a video model. Each token then sees its first
             frame, as the image model does, and the temporal position embedding is zero; a masked
@@ -141,7 +141,8 @@ def load_weights(
         if strict or not report.loaded:
             _refuse_gaps(own, translation, report)
         if strict:
-            refuse_other_heads(arguments, model)
+            same_kind = ("mask_token" in translation.weights) == ("mask_token" in own)
+            refuse_other_network(arguments, model, report.loaded, same_kind)
         fitting = {name: translation.weights[name] for name in report.loaded}
         _refuse_overflow(own, fitting)
     except CheckpointError:
