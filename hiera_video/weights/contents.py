@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hiera_video.errors import CheckpointError
 from hiera_video.weights.files import StateDict
+from hiera_video.weights.values import one_line
 
 # Keys of weights: of published Hiera, Lightning (where an average has replaced the weights), SAM 2,
 # birder, PyTorch's tutorials, DeepSpeed, lists of averages.
@@ -81,7 +82,7 @@ def _tensors_of(content: Any) -> StateDict:
     for key in HOLDERS:
         if isinstance(content.get(key), dict):
             content = content[key]
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = {one_line(n): value for n, value in content.items() if isinstance(value, Tensor)}
     for wrapper in INNER:
         tensors = {name.replace(wrapper, ""): value for name, value in tensors.items()}
     return tensors
@@ -91,7 +92,7 @@ def _others(checkpoint: Mapping[str, Any], chosen: str | None, average: str | No
     """Keys of further dicts with several tensors, but for the trained weights of an average."""
     known = {chosen, *TRAINED, *(HOLDERS if average else ())}
     return [
-        str(key)
+        one_line(key)
         for key, value in checkpoint.items()
         if key not in known and len(_tensors_of(value)) > 1
     ]

@@ -17,6 +17,7 @@ from hiera_video.errors import CheckpointError, DamagedCheckpoint
 from hiera_video.models.names import CHECKPOINTS
 from hiera_video.terminal import did_you_mean
 from hiera_video.weights.transformers_folder import hub_snapshot
+from hiera_video.weights.values import one_line
 from hiera_video.weights.whole import check_whole
 
 StateDict = dict[str, Tensor]
@@ -131,11 +132,13 @@ def checked_values(weights: Mapping[str, Tensor]) -> StateDict:
         The same names and shapes; floating-point tensors of at least 16 bits.
 
     Raises:
-        ValueError: a tensor is empty or not floating-point, or has values that are NaN or, as
-            float32, infinite.
+        ValueError: a tensor is empty or not floating-point, has more values than the file holds, or
+            has values that are NaN or, as float32, infinite.
     """
     checked = {}
     for name, value in weights.items():
+        if value.layout == torch.strided and value.nbytes > value.untyped_storage().nbytes():
+            raise ValueError(f"{name} repeats its values; save its .contiguous()")
         wide = _as_float32(value)
         if wide is None:
             kind = "meta" if value.is_meta else f"{value.dtype}, {value.layout}"
@@ -169,11 +172,11 @@ def _unreadable(path: str | Path, error: Exception) -> CheckpointError:
     names = re.search(r"GLOBAL (\S+)", str(error))
     refused = "allowed global" in str(error) or zipfile.is_zipfile(path)
     if isinstance(error, pickle.UnpicklingError) and refused:
-        which = f" ({names[1]})" if names else ""
+        which = f" ({one_line(names[1])})" if names else ""
         return CheckpointError(
             f"{path}: refused, it holds objects other than tensors and plain values{which}; save "
             "model.state_dict() alone, where you trust the file"
         )
     if isinstance(error, ValueError) and zipfile.is_zipfile(path):
-        return DamagedCheckpoint(f"{path}: damaged, {error}")
+        return DamagedCheckpoint(f"{path}: damaged, {one_line(error)}")
     return DamagedCheckpoint(f"{path}: cannot be read as weights; damaged or of another format")

@@ -128,10 +128,7 @@ def build(description: Description, weights: str | Path, **overrides: Any) -> An
         raise
     except _CONSTRUCTOR_ERRORS as error:
         raise CheckpointError(f"{origin}: {one_line(error) or type(error).__name__}") from error
-    try:
-        report = load_weights(model, weights, quiet=not overrides)
-    except CheckpointError as error:  # names of tensors may contain any character
-        raise CheckpointError(one_line(error)) from error
+    report = load_weights(model, weights, quiet=not overrides)
     if report.missing and not overrides:
         raise CheckpointError(f"{weights}: lacks {report.missing[0]}, so is not of this model")
     return model

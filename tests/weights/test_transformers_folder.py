@@ -55,6 +55,7 @@ WRONG = [
 ]
 SMALL = {"embed_dim": 16, "num_heads": [1, 2, 4, 8], "depths": [1, 1, 1, 1]}
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def config(**more):
@@ -74,17 +75,17 @@ def cached(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     folder = tmp_path / "models--facebook--hiera-small-hf"
     (folder / "refs").mkdir(parents=True)
-    (folder / "refs/main").write_text("abc")
+    (folder / "refs/main").write_text(COMMIT)
     model = HieraForImageClassification(config()).eval()
     torch.nn.init.normal_(model.classifier.weight)
-    model.save_pretrained(folder / "snapshots/abc")
+    model.save_pretrained(folder / f"snapshots/{COMMIT}")
     processor = {
         "size": {"shortest_edge": 64},
         "resample": 2,
         "image_mean": [0.5] * 3,
         "image_std": [0.25] * 3,
     }
-    (folder / "snapshots/abc/preprocessor_config.json").write_text(json.dumps(processor))
+    (folder / f"snapshots/{COMMIT}/preprocessor_config.json").write_text(json.dumps(processor))
     return model
 
 
@@ -96,6 +97,14 @@ def test_a_name_in_the_cache_of_the_hub_is_a_predictor(cached, picture):
     with torch.no_grad():
         expected = cached(pixel_values=(pixels - 0.5) / 0.25).logits.softmax(1)[0]
     np.testing.assert_allclose(predictor.probabilities(picture), expected, atol=1e-5)
+
+
+def test_a_cache_that_names_no_commit_is_left_alone(cached, tmp_path):
+    main = tmp_path / "models--facebook--hiera-small-hf/refs/main"
+    for content in (f"../snapshots/{COMMIT}".encode(), b"\xff"):
+        main.write_bytes(content)
+        with pytest.raises(CheckpointError, match="no such run, file or published model"):
+            load("facebook/hiera-small-hf")
 
 
 @pytest.mark.parametrize("size", [64, 96])
@@ -117,7 +126,7 @@ def test_a_saved_autoencoder_reconstructs(tmp_path, picture):
 
 
 def test_files_of_earlier_versions(cached, tmp_path):
-    folder = tmp_path / "models--facebook--hiera-small-hf/snapshots/abc"
+    folder = tmp_path / f"models--facebook--hiera-small-hf/snapshots/{COMMIT}"
     changes = {
         "config.json": {"architectures": ["HieraModel", "HieraForImageClassification"]},
         "preprocessor_config.json": {"size": 128},
