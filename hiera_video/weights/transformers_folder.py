@@ -226,6 +226,9 @@ def _check_network(arguments: Mapping[str, Any], heads: list[int]) -> None:
 
 def _classes(config: Mapping[str, Any]) -> tuple[list[str], int]:
     """Names of the classes, none if they are transformers' generic ones, and their number."""
+    single = "single_label_classification"  # one class of all, by softmax
+    kind = config.get("problem_type")
+    check_all({"problem_type": kind}, {"problem_type": (kind in (None, single), single)})
     # Those that a configuration has by default are not saved.
     labels: Any = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
     names: list[Any] = (

@@ -226,6 +226,21 @@ def test_two_classes_without_names(tmp_path):
     assert load(tmp_path, "cpu").class_names == ("0", "1")
 
 
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression", 3])
+def test_outputs_that_are_no_single_class_are_refused(kind, tmp_path):
+    saved(tmp_path, embed_dim=16)
+    file = tmp_path / "config.json"
+    stated = json.loads(file.read_text())
+    for allowed in (None, "single_label_classification"):
+        file.write_text(json.dumps({**stated, "problem_type": allowed}))
+        load(tmp_path, "cpu")
+    file.write_text(json.dumps({**stated, "problem_type": kind}))
+    with pytest.raises(CheckpointError, match="problem_type must be single_label_classification"):
+        load(tmp_path, "cpu")
+    small = {"embed_dim": 16, "stages": (1, 1, 1, 1), "input_size": (64, 64), "num_classes": 3}
+    load_weights(create_model("hiera_tiny_224", **small), tmp_path, quiet=True)
+
+
 def test_a_folder_is_a_model_to_train_from(tmp_path):
     theirs = saved(tmp_path)
     model = create_model(tmp_path, drop_path_rate=0.1)
