@@ -151,6 +151,25 @@ def test_tensors_beside_the_network_are_reported(files, tmp_path, capsys):
     assert "other weights in the file are not read: teacher" in out
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"model": {"name": NAME, "depth": 3}},
+        {"state": {"epoch": 3}, "model": {"name": NAME}},
+        {"ema": {"decay": torch.tensor(0.9)}},
+        {"model": {"name": NAME}, "ema": {"decay": 0.9}},
+    ],
+)
+@pytest.mark.parametrize("within", [False, True])
+def test_dicts_of_other_things_hold_no_weights(files, tmp_path, beside, within):
+    state = weights(files / "classifier.pth")
+    content = {"model_state_dict": state, **beside}
+    torch.save({"state_dict": content} if within else content, tmp_path / "w.pth")
+    model = new_model()
+    load_weights(model, tmp_path / "w.pth", quiet=True)
+    assert_equal(model, state)
+
+
 @pytest.mark.parametrize("module", ["ema_model.module.", "model_ema.", "ema_model."])
 def test_an_average_beside_the_trained_weights(files, tmp_path, module, capsys):
     average = weights(files / "classifier.pth")
