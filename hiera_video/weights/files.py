@@ -98,14 +98,22 @@ def check_finite(checkpoint: Mapping[str, Any], path: Path) -> None:
         raise CheckpointError(f"{path}: {error}") from error
 
 
+def check_file(path: str | Path) -> None:
+    """Raise a CheckpointError that says what is there if it is no file of weights."""
+    several = any(os.path.isfile(f"{path}/{name}{INDEX}") for name in IN_FOLDER)
+    several |= str(path).endswith(INDEX) and os.path.isfile(path)
+    if os.path.isfile(path) and not several:
+        return
+    is_name = not Path(path).suffix and os.sep not in str(path)
+    hint = did_you_mean(str(path), CHECKPOINTS) if is_name else ""
+    fault = "a folder without weights" if os.path.isdir(path) else "no such file"
+    if several:
+        fault = "weights in several files; save them in one, with a larger max_shard_size"
+    raise CheckpointError(f"{path}: {fault}{hint}")
+
+
 def _read(path: str | Path) -> dict[str, Any]:
-    if not os.path.isfile(path):
-        is_name = not Path(path).suffix and os.sep not in str(path)
-        hint = did_you_mean(str(path), CHECKPOINTS) if is_name else ""
-        fault = "a folder without weights" if os.path.isdir(path) else "no such file"
-        if any(os.path.isfile(f"{path}/{name}{INDEX}") for name in IN_FOLDER):
-            fault = "weights in several files; save them in one, with a larger max_shard_size"
-        raise CheckpointError(f"{path}: {fault}{hint}")
+    check_file(path)
     try:
         if Path(path).suffix == ".safetensors":
             from safetensors.torch import load_file

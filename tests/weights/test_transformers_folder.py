@@ -1,6 +1,7 @@
 """Models that transformers saved, as folders and from the hub's cache, without a network."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -217,6 +218,19 @@ def test_a_file_that_is_no_object_is_one_line(text, tmp_path):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match="config.json: not "):
         load(tmp_path, "cpu")
+
+
+def test_weights_in_several_files_say_so(tmp_path):
+    model = HieraForImageClassification(config())
+    model.save_pretrained(tmp_path, max_shard_size="50KB")
+    index = tmp_path / "model.safetensors.index.json"
+    ours = create_model("hiera_tiny_224", embed_dim=16, stages=(1, 1, 1, 1), input_size=(64, 64))
+    for read in (load, create_model, partial(load_weights, ours)):
+        with pytest.raises(CheckpointError, match=f"{tmp_path}: weights in several files; save"):
+            read(tmp_path)
+    for read in (load, partial(load_weights, ours)):
+        with pytest.raises(CheckpointError, match="index.json: weights in several files; save"):
+            read(index)
 
 
 def test_two_classes_without_names(tmp_path):
