@@ -5,10 +5,11 @@
 - transformers' ``HieraModel``, ``HieraForImageClassification``, ``HieraForPreTraining`` and the
   encoder of ``HieraBackbone``.
 - birder's ``hiera_*`` and ``mae_hiera``, with absolute windows, too.
-- SAM 2's image trunk (``image_encoder.trunk``), also as timm and transformers have it; the rest is
-  left out. Its position embedding has two parts as well. Most blocks from stage 3 on attend in
-  windows, where Hiera attends to the whole picture. At 224x224 (large: 256x256) these windows are
-  as large as the map, so features are equal. At other sizes they differ.
+- SAM 2's image trunk (``image_encoder.trunk``), also as timm and transformers have it, and timm's
+  ``hieradet`` of that form; the rest is left out. Its position embedding has two parts as well.
+  Most blocks from stage 3 on attend in windows, where Hiera attends to the whole picture. At
+  224x224 (large and timm's: 256x256) these windows are as large as the map, so features are equal.
+  At other sizes they differ.
 
 All of them are models of images.
 """
@@ -56,6 +57,8 @@ SAM2 = {  # its own names, and transformers'
 }
 NORM = ("norm.weight", "norm.bias")  # which encoders alone may not have
 
+# The end of the name of the kernel of a patch embedding, in all formats.
+PATCHES = re.compile(r"(patch_embed|patch_embeddings|stem)\.proj(ection)?\.weight$")
 # Prefixes of blocks, with the numbers of their stage and of their place in it.
 TRANSFORMERS_BLOCK = re.compile(r"^(?:hiera\.)?encoder\.stages\.(\d+)\.layers\.(\d+)\.")
 BIRDER_BLOCK = re.compile(r"^(?:encoder\.)?body\.stage(\d+)\.(\d+)\.")
@@ -145,14 +148,17 @@ def _from_sam2(weights: Mapping[str, Tensor], prefix: str, grid: tuple[int, ...]
     names = _rename(trunk, {"^" + re.escape(prefix): "", **TIMM, **SAM2})
     moved = {names[name]: v for name, v in checked_values({n: weights[n] for n in trunk}).items()}
     notes = ["SAM 2's image trunk (its weights are Apache-2.0)"]
-    if _fold_layer_scale(moved):
-        notes.append("folded LayerScale into the layers before it")
+    if of_timm := _fold_layer_scale(moved):
+        notes = [
+            "timm's hieradet, with LayerScale folded into the layers before it; mind its licence"
+        ]
     _compose(moved, "pos_embed_window", grid, antialias=False)
     names[prefix + "pos_embed_window"] = "pos_embed"
-    # Windows of its last two stages are 14 and 7 tokens, in the large one (144 channels) 16 and 8.
-    whole = (64, 64) if moved["pos_embed"].shape[2] == 144 else (56, 56)
+    # Windows of the last two stages are 14 and 7 tokens; in timm's own and the large one of SAM 2
+    # (144 channels) 16 and 8.
+    whole = (64, 64) if of_timm or moved["pos_embed"].shape[2] == 144 else (56, 56)
     if tuple(grid) != whole:
-        notes.append("at this input size SAM 2 attends in windows and Hiera does not: they differ")
+        notes.append("at this input size it attends in windows and Hiera does not: they differ")
     left_out = tuple(name for name in weights if name not in names)
     return Translation(moved, names, left_out, NORM, tuple(notes), composed=True)
 
@@ -196,7 +202,9 @@ def _check_transitions(weights: Mapping[str, Tensor]) -> None:
     for name, before in weights.items():
         block = name.removesuffix("norm1.weight")
         after = weights.get(f"{block}norm2.weight")
-        if block == name or after is None or before.shape == after.shape:
+        if not name.startswith("blocks.") or block == name:  # perhaps of another network
+            continue
+        if after is None or before.shape == after.shape:
             continue
         if f"{block}proj.weight" not in weights:
             raise ValueError(

@@ -23,7 +23,7 @@ from hiera_video.weights.files import (
     find_weights,
     read_checkpoint,
 )
-from hiera_video.weights.foreign import Translation, translate
+from hiera_video.weights.foreign import PATCHES, Translation, translate
 from hiera_video.weights.saved_arguments import input_size, refuse_other_network, saved_arguments
 
 HEAD = ("head.projection.weight", "head.projection.bias", *PREDICTORS)
@@ -128,6 +128,8 @@ def load_weights(
     try:
         geometry = _geometry(model)
         arguments = saved_arguments(checkpoint, path)
+        if strict and not any(PATCHES.search(name) for name in network.weights):
+            raise ValueError("is not a Hiera: it has no patch embedding")
         translation = translate(network.weights, geometry.tokens[-2:])
         translation = translation._replace(left_out=(*translation.left_out, *network.beside))
         translation, inflated = for_model(translation, own, geometry, strict, inflate)

@@ -153,6 +153,39 @@ def test_sam2_trunk_alone_and_at_another_size(tmp_path, capsys):
     assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize(("size", "same"), [(256, True), (224, False)])
+def test_timms_hieradet_is_not_sam2(tmp_path, size, same, capsys):
+    small = {"embed_dim": 24, "stages": SMALL["stages"], "global_att_blocks": (4,)}
+    theirs = timm.create_model("hieradet_small", num_classes=7, **small)
+    randomize(theirs)
+    torch.save(theirs.state_dict(), tmp_path / "timm.pth")
+    small = {**SMALL, "embed_dim": 24, "input_size": (size, size), "num_classes": 7}
+    model = create_model(NAME, **small).eval()
+    load_weights(model, tmp_path / "timm.pth")
+    assert (difference(model(image(model)), theirs.eval()(image(model))) < 1e-5) == same
+    text = capsys.readouterr().out
+    assert "timm's hieradet, with LayerScale folded into the layers" in text
+    assert "SAM 2" not in text
+    assert ("Hiera does not: they differ" in text) == (not same)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet18", "is not a Hiera: it has no patch embedding$"),
+        ("convnext_atto", "is not a Hiera: it has no patch embedding$"),
+        (
+            "mvitv2_tiny",
+            "does not fit the model; sizes differ: patch_embed.proj.weight is 96x3x7x7",
+        ),
+    ],
+)
+def test_other_networks_are_refused_for_what_they_are(name, message, tmp_path):
+    torch.save(timm.create_model(name).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(small_model(), tmp_path / "other.pth")
+
+
 def test_sam2_as_transformers_has_it(tmp_path):
     depths, width = list(SMALL["stages"]), 24
     config = Sam2HieraDetConfig(
