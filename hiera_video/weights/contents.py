@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hiera_video.errors import CheckpointError
 from hiera_video.weights.files import StateDict
+from hiera_video.weights.values import one_line
 
 # Keys of weights: of published Hiera, Lightning (where an average has replaced the weights), SAM 2,
 # birder, PyTorch's tutorials, DeepSpeed, lists of averages.
@@ -55,8 +56,10 @@ def network_weights(checkpoint: Mapping[str, Any], path: str | Path) -> Network:
     Raises:
         CheckpointError: it holds no weights, or only by keys that are not known.
     """
-    average = next((key for key in AVERAGES if _tensors_of(checkpoint.get(key))), None)
-    chosen = average or next((k for k in HOLDERS if isinstance(checkpoint.get(k), dict)), None)
+    # A dict with one tensor is not a network: a model's name, how an average decays, and the like.
+    several = [k for k in (*AVERAGES, *HOLDERS) if len(_tensors_of(checkpoint.get(k))) > 1]
+    chosen = several[0] if several else None
+    average = chosen if chosen in AVERAGES else None
     tensors = _tensors_of(checkpoint[chosen] if chosen else checkpoint)
     others = _others(checkpoint, chosen, average)
     beside = []
@@ -78,10 +81,11 @@ def _tensors_of(content: Any) -> StateDict:
     """The tensors in a dict, or in the dict that it has by a usual key, without inner wrappers."""
     if not isinstance(content, dict):
         return {}
-    for key in HOLDERS:
-        if isinstance(content.get(key), dict):
-            content = content[key]
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    for key in HOLDERS:  # but for dicts of other things, such as a model's name
+        inner = content.get(key)
+        if isinstance(inner, dict) and any(isinstance(v, Tensor | dict) for v in inner.values()):
+            content = inner
+    tensors = {one_line(n): value for n, value in content.items() if isinstance(value, Tensor)}
     for wrapper in INNER:
         tensors = {name.replace(wrapper, ""): value for name, value in tensors.items()}
     return tensors
@@ -91,7 +95,7 @@ def _others(checkpoint: Mapping[str, Any], chosen: str | None, average: str | No
     """Keys of further dicts with several tensors, but for the trained weights of an average."""
     known = {chosen, *TRAINED, *(HOLDERS if average else ())}
     return [
-        str(key)
+        one_line(key)
         for key, value in checkpoint.items()
         if key not in known and len(_tensors_of(value)) > 1
     ]

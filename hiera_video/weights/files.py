@@ -17,6 +17,7 @@ from hiera_video.errors import CheckpointError, DamagedCheckpoint
 from hiera_video.models.names import CHECKPOINTS
 from hiera_video.terminal import did_you_mean
 from hiera_video.weights.transformers_folder import hub_snapshot
+from hiera_video.weights.values import one_line
 from hiera_video.weights.whole import check_whole
 
 StateDict = dict[str, Tensor]
@@ -97,14 +98,22 @@ def check_finite(checkpoint: Mapping[str, Any], path: Path) -> None:
         raise CheckpointError(f"{path}: {error}") from error
 
 
+def check_file(path: str | Path) -> None:
+    """Raise a CheckpointError that says what is there if it is no file of weights."""
+    several = any(os.path.isfile(f"{path}/{name}{INDEX}") for name in IN_FOLDER)
+    several |= str(path).endswith(INDEX) and os.path.isfile(path)
+    if os.path.isfile(path) and not several:
+        return
+    is_name = not Path(path).suffix and os.sep not in str(path)
+    hint = did_you_mean(str(path), CHECKPOINTS) if is_name else ""
+    fault = "a folder without weights" if os.path.isdir(path) else "no such file"
+    if several:
+        fault = "weights in several files; save them in one, with a larger max_shard_size"
+    raise CheckpointError(f"{path}: {fault}{hint}")
+
+
 def _read(path: str | Path) -> dict[str, Any]:
-    if not os.path.isfile(path):
-        is_name = not Path(path).suffix and os.sep not in str(path)
-        hint = did_you_mean(str(path), CHECKPOINTS) if is_name else ""
-        fault = "a folder without weights" if os.path.isdir(path) else "no such file"
-        if any(os.path.isfile(f"{path}/{name}{INDEX}") for name in IN_FOLDER):
-            fault = "weights in several files; save them in one, with a larger max_shard_size"
-        raise CheckpointError(f"{path}: {fault}{hint}")
+    check_file(path)
     try:
         if Path(path).suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -131,11 +140,13 @@ def checked_values(weights: Mapping[str, Tensor]) -> StateDict:
         The same names and shapes; floating-point tensors of at least 16 bits.
 
     Raises:
-        ValueError: a tensor is empty or not floating-point, or has values that are NaN or, as
-            float32, infinite.
+        ValueError: a tensor is empty or not floating-point, has more values than the file holds, or
+            has values that are NaN or, as float32, infinite.
     """
     checked = {}
     for name, value in weights.items():
+        if value.layout == torch.strided and value.nbytes > value.untyped_storage().nbytes():
+            raise ValueError(f"{name} repeats its values; save its .contiguous()")
         wide = _as_float32(value)
         if wide is None:
             kind = "meta" if value.is_meta else f"{value.dtype}, {value.layout}"
@@ -169,11 +180,11 @@ def _unreadable(path: str | Path, error: Exception) -> CheckpointError:
     names = re.search(r"GLOBAL (\S+)", str(error))
     refused = "allowed global" in str(error) or zipfile.is_zipfile(path)
     if isinstance(error, pickle.UnpicklingError) and refused:
-        which = f" ({names[1]})" if names else ""
+        which = f" ({one_line(names[1])})" if names else ""
         return CheckpointError(
             f"{path}: refused, it holds objects other than tensors and plain values{which}; save "
             "model.state_dict() alone, where you trust the file"
         )
     if isinstance(error, ValueError) and zipfile.is_zipfile(path):
-        return DamagedCheckpoint(f"{path}: damaged, {error}")
+        return DamagedCheckpoint(f"{path}: damaged, {one_line(error)}")
     return DamagedCheckpoint(f"{path}: cannot be read as weights; damaged or of another format")

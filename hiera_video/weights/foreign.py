@@ -2,12 +2,14 @@
 
 - timm's ``hiera_*``: LayerScale is folded into the layer before it, and the two parts of an
   absolute-window position embedding are added up.
-- transformers' ``HieraModel``, ``HieraForImageClassification``, ``HieraForPreTraining``.
+- transformers' ``HieraModel``, ``HieraForImageClassification``, ``HieraForPreTraining`` and the
+  encoder of ``HieraBackbone``.
 - birder's ``hiera_*`` and ``mae_hiera``, with absolute windows, too.
-- SAM 2's image trunk (``image_encoder.trunk``), also in timm's port; the rest is left out. Its
-  position embedding has two parts as well. Most blocks from stage 3 on attend in windows, where
-  Hiera attends to the whole picture. At 224x224 (large: 256x256) these windows are as large as the
-  map, so features are equal. At other sizes they differ.
+- SAM 2's image trunk (``image_encoder.trunk``), also as timm and transformers have it, and timm's
+  ``hieradet`` of that form; the rest is left out. Its position embedding has two parts as well.
+  Most blocks from stage 3 on attend in windows, where Hiera attends to the whole picture. At
+  224x224 (large and timm's: 256x256) these windows are as large as the map, so features are equal.
+  At other sizes they differ.
 
 All of them are models of images.
 """
@@ -47,8 +49,16 @@ BIRDER = {
     r"\.mlp\.3\.": ".mlp.fc2.",
 }
 TIMM = {r"^head\.norm\.": "norm.", r"^head\.fc\.": "head.projection."}
-SAM2 = {r"\.mlp\.layers\.0\.": ".mlp.fc1.", r"\.mlp\.layers\.1\.": ".mlp.fc2."}
+SAM2 = {  # its own names, and transformers'
+    r"^patch_embed\.projection\.": "patch_embed.proj.",
+    r"\.layer_norm([12])\.": r".norm\1.",
+    r"\.mlp\.(layers\.0|proj_in)\.": ".mlp.fc1.",
+    r"\.mlp\.(layers\.1|proj_out)\.": ".mlp.fc2.",
+}
+NORM = ("norm.weight", "norm.bias")  # which encoders alone may not have
 
+# The end of the name of the kernel of a patch embedding, in all formats.
+PATCHES = re.compile(r"(patch_embed|patch_embeddings|stem)\.proj(ection)?\.weight$")
 # Prefixes of blocks, with the numbers of their stage and of their place in it.
 TRANSFORMERS_BLOCK = re.compile(r"^(?:hiera\.)?encoder\.stages\.(\d+)\.layers\.(\d+)\.")
 BIRDER_BLOCK = re.compile(r"^(?:encoder\.)?body\.stage(\d+)\.(\d+)\.")
@@ -90,14 +100,22 @@ def translate(weights: Mapping[str, Tensor], grid: tuple[int, ...]) -> Translati
         return _from_sam2(weights, ends["pos_embed_window"].removesuffix("pos_embed_window"), grid)
     weights = checked_values(weights)
     if any(re.search(r"embeddings\.patch_embeddings\.projection\.", name) for name in weights):
-        names = _rename(weights, TRANSFORMERS, TRANSFORMERS_BLOCK)
-        moved = {names[name]: value for name, value in weights.items()}
-        return Translation(moved, names, notes=("as transformers has them", LICENCE_NOTE))
+        return _from_transformers(weights)
     if any(BIRDER_BLOCK.match(name) for name in weights):
         return _from_birder(weights, grid)
     if any(re.search(r"^head\.(norm|fc)\.|^pos_embed_win$|\.ls1\.gamma$", n) for n in weights):
         return _from_timm(weights, grid)
     return Translation(dict(weights), {name: name for name in weights})
+
+
+def _from_transformers(weights: Mapping[str, Tensor]) -> Translation:
+    left_out = [name for name in weights if name.startswith("hidden_states_norms.")]  # a backbone's
+    kept = [name for name in weights if name not in left_out]
+    names = _rename(kept, TRANSFORMERS, TRANSFORMERS_BLOCK)
+    moved = {new: weights[name] for name, new in names.items()}
+    alone = not any(name.startswith(("norm.", "encoder_norm.", "head.")) for name in moved)
+    notes = ("as transformers has them", LICENCE_NOTE)
+    return Translation(moved, names, tuple(left_out), NORM if alone else (), notes)
 
 
 def _from_timm(weights: Mapping[str, Tensor], grid: tuple[int, ...]) -> Translation:
@@ -130,17 +148,19 @@ def _from_sam2(weights: Mapping[str, Tensor], prefix: str, grid: tuple[int, ...]
     names = _rename(trunk, {"^" + re.escape(prefix): "", **TIMM, **SAM2})
     moved = {names[name]: v for name, v in checked_values({n: weights[n] for n in trunk}).items()}
     notes = ["SAM 2's image trunk (its weights are Apache-2.0)"]
-    if _fold_layer_scale(moved):
-        notes.append("folded LayerScale into the layers before it")
+    if of_timm := _fold_layer_scale(moved):
+        notes = [
+            "timm's hieradet, with LayerScale folded into the layers before it; mind its licence"
+        ]
     _compose(moved, "pos_embed_window", grid, antialias=False)
     names[prefix + "pos_embed_window"] = "pos_embed"
-    # Windows of its last two stages are 14 and 7 tokens, in the large one (144 channels) 16 and 8.
-    whole = (64, 64) if moved["pos_embed"].shape[2] == 144 else (56, 56)
+    # Windows of the last two stages are 14 and 7 tokens; in timm's own and the large one of SAM 2
+    # (144 channels) 16 and 8.
+    whole = (64, 64) if of_timm or moved["pos_embed"].shape[2] == 144 else (56, 56)
     if tuple(grid) != whole:
-        notes.append("at this input size SAM 2 attends in windows and Hiera does not: they differ")
+        notes.append("at this input size it attends in windows and Hiera does not: they differ")
     left_out = tuple(name for name in weights if name not in names)
-    lacks = ("norm.weight", "norm.bias")
-    return Translation(moved, names, left_out, lacks, tuple(notes), composed=True)
+    return Translation(moved, names, left_out, NORM, tuple(notes), composed=True)
 
 
 def _block_names(names: Iterable[str], block: re.Pattern[str]) -> dict[str, str]:
@@ -182,7 +202,9 @@ def _check_transitions(weights: Mapping[str, Tensor]) -> None:
     for name, before in weights.items():
         block = name.removesuffix("norm1.weight")
         after = weights.get(f"{block}norm2.weight")
-        if block == name or after is None or before.shape == after.shape:
+        if not name.startswith("blocks.") or block == name:  # perhaps of another network
+            continue
+        if after is None or before.shape == after.shape:
             continue
         if f"{block}proj.weight" not in weights:
             raise ValueError(

@@ -1,4 +1,8 @@
-"""How transformers' image processor prepares pictures: a folder's ``preprocessor_config.json``."""
+"""How transformers' image processor prepares pictures.
+
+A folder's ``preprocessor_config.json`` says it, or the ``image_processor`` of its
+``processor_config.json``.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +23,7 @@ from hiera_video.weights.values import (
 )
 
 PROCESSOR = "preprocessor_config.json"
+PROCESSORS = "processor_config.json"  # takes precedence, as in transformers
 TYPES = ("BitImageProcessor", "CLIPImageProcessor")  # scale the short side, then crop
 INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
@@ -34,18 +39,21 @@ class Processing(NamedTuple):
 def read_processing(folder: Path, input_size: Sequence[int]) -> Processing:
     """Read how pictures are scaled, cropped and normalised.
 
-    Values that the file lacks are those of the published image models: ImageNet's normalisation,
+    Values that are not stated are those of the published image models: ImageNet's normalisation,
     and a crop of the model's size from a picture whose short side is 8/7 of it.
 
     Args:
-        folder: of the model; it need not have the file.
+        folder: of the model; it need not have the files.
         input_size: ``(height, width)`` of the model, pixels.
 
     Raises:
         CheckpointError: one line: a wrong value, or pictures that we cannot prepare likewise.
     """
-    file = folder / PROCESSOR
-    content = read_object(file) if file.is_file() else {}
+    file = folder / PROCESSORS
+    content = read_object(file).get("image_processor") if file.is_file() else None
+    if not isinstance(content, dict):
+        file = folder / PROCESSOR
+        content = read_object(file) if file.is_file() else {}
     values = {
         "image_processor_type": TYPES[0],
         "do_resize": True,
@@ -63,7 +71,7 @@ def read_processing(folder: Path, input_size: Sequence[int]) -> Processing:
     try:
         _check(values, input_size)
         share = (
-            _share(values["size"], max(input_size))
+            _share(values["size"], input_size)
             if "size" in values
             else PUBLISHED_PICTURE["eval_crop"]
         )
@@ -109,13 +117,19 @@ def _is_interpolation(value: Any) -> bool:
     return is_count(value) and value in INTERPOLATIONS
 
 
-def _share(size: Any, side: int) -> float:
+def _share(size: Any, input_size: Sequence[int]) -> float:
     """The share of a picture's short side that the crop covers.
 
     Args:
         size: to which pictures are scaled.
-        side: of the crop, pixels; the longer one.
+        input_size: height and width of the crop, pixels.
     """
+    side, width = input_size
+    if side != width:  # ours are scaled until they cover the crop
+        raise ValueError(
+            f"size must not be stated for an input of {side}x{width}, which is not square: "
+            "pictures are scaled otherwise here"
+        )
     edge: Any = size
     if isinstance(size, dict) and len(size) == 1:
         edge = size.get("shortest_edge")

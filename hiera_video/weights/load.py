@@ -23,8 +23,8 @@ from hiera_video.weights.files import (
     find_weights,
     read_checkpoint,
 )
-from hiera_video.weights.foreign import Translation, translate
-from hiera_video.weights.saved_arguments import input_size, refuse_other_heads, saved_arguments
+from hiera_video.weights.foreign import PATCHES, Translation, translate
+from hiera_video.weights.saved_arguments import input_size, refuse_other_network, saved_arguments
 
 HEAD = ("head.projection.weight", "head.projection.bias", *PREDICTORS)
 _SHOWN = 3  # names in a message
@@ -105,8 +105,8 @@ def load_weights(
             a run or an export, or the name of published weights such as ``mae_hiera_base_16x224``,
             which are downloaded once.
         strict: raise if any other tensors are missing, unexpected or of another shape, or if the
-            source says that its network has other attention heads. If False, such tensors keep
-            their initial values.
+            source says that its network computes something else with such weights. If False, such
+            tensors keep their initial values.
         quiet: print nothing.
         inflate: allow weights of an image model in a video model. Each token then sees its first
             frame, as the image model does, and the temporal position embedding is zero; a masked
@@ -128,6 +128,8 @@ def load_weights(
     try:
         geometry = _geometry(model)
         arguments = saved_arguments(checkpoint, path)
+        if strict and not any(PATCHES.search(name) for name in network.weights):
+            raise ValueError("is not a Hiera: it has no patch embedding")
         translation = translate(network.weights, geometry.tokens[-2:])
         translation = translation._replace(left_out=(*translation.left_out, *network.beside))
         translation, inflated = for_model(translation, own, geometry, strict, inflate)
@@ -141,7 +143,8 @@ def load_weights(
         if strict or not report.loaded:
             _refuse_gaps(own, translation, report)
         if strict:
-            refuse_other_heads(arguments, model)
+            same_kind = ("mask_token" in translation.weights) == ("mask_token" in own)
+            refuse_other_network(arguments, model, report.loaded, same_kind)
         fitting = {name: translation.weights[name] for name in report.loaded}
         _refuse_overflow(own, fitting)
     except CheckpointError:

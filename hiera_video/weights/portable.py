@@ -24,12 +24,16 @@ from hiera_video.weights.description import (
     words_for,
     write_description,
 )
-from hiera_video.weights.files import IN_FOLDER, find_weights
+from hiera_video.weights.files import IN_FOLDER, check_file, find_weights
 from hiera_video.weights.load import load_weights
 from hiera_video.weights.saved_folder import describe_saved_folder
 from hiera_video.weights.transformers_folder import CONFIG
 
 WEIGHTS = "model.safetensors"
+EXPORTED = (
+    f"an exported model (there is no {JSON}, and no config.json of transformers or "
+    "hiera-transformer)"
+)
 CREATE = {
     "classifier": create_model,
     "masked_autoencoder": create_mae,
@@ -55,6 +59,8 @@ def read_model(path: str | os.PathLike[str], kind: str, **overrides: Any) -> Any
     folder, weights = Path(path), None
     description = None if (folder / JSON).exists() else describe_saved_folder(folder)
     if description is None:
+        if folder.is_dir() and not (folder / JSON).exists():
+            raise CheckpointError(f"{path}: not {EXPORTED}; load_weights reads weights alone")
         file = folder / JSON if folder.is_dir() else folder
         description, weights = read_description(file), file.with_name(WEIGHTS)
         check_readable(description, file)
@@ -128,10 +134,7 @@ def build(description: Description, weights: str | Path, **overrides: Any) -> An
         raise
     except _CONSTRUCTOR_ERRORS as error:
         raise CheckpointError(f"{origin}: {one_line(error) or type(error).__name__}") from error
-    try:
-        report = load_weights(model, weights, quiet=not overrides)
-    except CheckpointError as error:  # names of tensors may contain any character
-        raise CheckpointError(one_line(error)) from error
+    report = load_weights(model, weights, quiet=not overrides)
     if report.missing and not overrides:
         raise CheckpointError(f"{weights}: lacks {report.missing[0]}, so is not of this model")
     return model
@@ -152,8 +155,7 @@ def _described_in(file: Path) -> Path:
 
 def _check_size(model: nn.Module, file: Path, origin: Path) -> None:
     """Raise a CheckpointError unless the file can hold the weights of the model."""
-    if not file.is_file():
-        raise CheckpointError(f"{file}: no such file")
+    check_file(file)
     size = file.stat().st_size
     needed = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     if needed > size * SMALLEST_NUMBERS:

@@ -1,8 +1,9 @@
 """What a file of weights, or a file beside it, says about the network that they belong to."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -10,9 +11,9 @@ from hiera_video.errors import CheckpointError
 from hiera_video.models.names import CHECKPOINTS, MODELS
 from hiera_video.weights.description import JSON
 from hiera_video.weights.files import IN_FOLDER
-from hiera_video.weights.saved_folder import saved_encoder
+from hiera_video.weights.saved_folder import saved_network
 from hiera_video.weights.transformers_folder import CONFIG
-from hiera_video.weights.values import is_count, is_list, is_positive, read_object
+from hiera_video.weights.values import is_count, is_list, is_positive, read_object, short
 
 
 def saved_arguments(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -40,11 +41,12 @@ def saved_arguments(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]
     export = _object(path.with_name(JSON))
     if arguments := _named({"name": export.get("name"), **_dict(export.get("arguments"))}):
         return arguments
-    if arguments := saved_encoder(path.parent):
+    if arguments := saved_network(path.parent):
         return arguments
     foreign = _object(path.with_name(CONFIG))  # of timm, or of another model of transformers
     arguments = _dict(foreign.get("model_args"))
-    return {**arguments, "input_size": foreign.get("image_size") or arguments.get("img_size")}
+    size = foreign.get("image_size") or arguments.get("img_size")
+    return {"global_pool": foreign.get("global_pool"), **arguments, "input_size": size}
 
 
 def input_size(arguments: Mapping[str, Any]) -> tuple[int, ...] | None:
@@ -55,26 +57,49 @@ def input_size(arguments: Mapping[str, Any]) -> tuple[int, ...] | None:
     return None
 
 
-def refuse_other_heads(arguments: Mapping[str, Any], model: nn.Module) -> None:
-    """Raise a ValueError if the weights belong to other attention heads, which no shape shows.
+def refuse_other_network(
+    arguments: Mapping[str, Any], model: nn.Module, loaded: Collection[str], same_kind: bool
+) -> None:
+    """Raise a ValueError if the weights belong to a network that computes something else.
+
+    No shape shows it. What is not known of their network is not compared.
 
     Args:
         arguments: of their network, as far as they are known.
         model: a `Hiera` that they are for.
+        loaded: names of its tensors that get values.
+        same_kind: whether both are masked autoencoders, which pool less often, or neither is.
     """
+    network: Any = model
+    blocks, ends, geometry = network.blocks, network.stage_ends, network.geometry
+    windowed = {sum(end < i - 1 for end in ends): b.attn.windowed for i, b in enumerate(blocks)}
+    own: dict[str, Any] = {
+        "attention heads": [blocks[end].attn.heads for end in ends],
+        "mask_unit_attn": list(windowed.values()),  # of the stages whose entry matters
+        "mask_unit_size": geometry.unit,
+        **{n: getattr(geometry, n) for n in ("q_stride", "patch_stride", "patch_padding")},
+    }
+    if same_kind:
+        own["q_pool"] = network.q_pool
+    if "head.projection.weight" in loaded:
+        own["global_pool"] = "avg"
+    if "decoder_blocks.0.attn.qkv.weight" in loaded:
+        own["decoder_num_heads"] = network.decoder_blocks[0].attn.heads
     first, factor = arguments.get("num_heads"), arguments.get("head_mul", 2.0)
-    if not is_count(first) or not is_positive(factor):
-        return
-    blocks: Any = model.blocks
-    own = [blocks[end].attn.heads for end in cast(list[int], model.stage_ends)]
-    heads = [first]
-    while len(heads) < len(own):
-        heads.append(int(heads[-1] * factor))
-    if heads != own:
-        raise ValueError(
-            f"is of a network whose stages have {heads} attention heads, and those of the model "
-            f"have {own}; set num_heads and head_mul"
-        )
+    stated = dict(arguments)
+    if is_count(first) and is_positive(factor):
+        heads = accumulate(ends[1:], lambda heads, _: int(heads * factor), initial=first)
+        stated["attention heads"] = list(heads)
+    for name, ours in own.items():
+        theirs = stated.get(name)
+        if isinstance(theirs, list | tuple) and isinstance(ours, list | tuple):
+            theirs = list(theirs[: len(ours)])
+            ours = list(ours[-len(theirs) :])  # of space, if the weights are of images
+        if theirs not in (None, ours):
+            raise ValueError(
+                f"is of a network with {name} {short(stated[name])}, and that of the model is "
+                f"{short(ours)}; make the model like it"
+            )
 
 
 def _named(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -37,8 +37,8 @@ def describe_saved_folder(folder: Path) -> Description | None:
     return None
 
 
-def saved_encoder(folder: Path) -> dict[str, Any]:
-    """Our arguments of the encoder in such a folder, whatever head it has; empty if there is none.
+def saved_network(folder: Path) -> dict[str, Any]:
+    """Our arguments of the network in such a folder, whatever head it has; empty if there is none.
 
     Raises:
         CheckpointError: as `describe_saved_folder`.
@@ -48,7 +48,8 @@ def saved_encoder(folder: Path) -> dict[str, Any]:
     except CheckpointError:  # weights do not need it
         return {}
     if is_transformers_config(config):
-        return encoder_arguments(config, folder / CONFIG)
+        heads = config.get("decoder_num_heads")
+        return {**encoder_arguments(config, folder / CONFIG), "decoder_num_heads": heads}
     if is_hiera_transformer_config(config):
         return describe_hiera_transformer_folder(config, folder / CONFIG).arguments
     return {}

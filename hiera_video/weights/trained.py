@@ -32,7 +32,7 @@ from hiera_video.weights.description import (
 )
 from hiera_video.weights.earlier_runs import describe_earlier_run
 from hiera_video.weights.files import OF_RUN, find_weights, read_checkpoint
-from hiera_video.weights.portable import WEIGHTS, check_readable
+from hiera_video.weights.portable import EXPORTED, WEIGHTS, check_readable
 from hiera_video.weights.saved_folder import describe_saved_folder
 from hiera_video.weights.transformers_folder import hub_snapshot
 
@@ -94,8 +94,7 @@ def read_trained(source: str | Path) -> Trained:
         if checkpoint := next((path / name for name in OF_RUN if (path / name).is_file()), None):
             return _of_run(checkpoint)
         raise CheckpointError(
-            f"{path}: neither a run (there is no checkpoints/last.ckpt) nor an exported model "
-            f"(there is no {JSON}, and no config.json of transformers or hiera-transformer)"
+            f"{path}: neither a run (there is no checkpoints/last.ckpt) nor {EXPORTED}"
         )
     if path.name in (JSON, WEIGHTS) and path.with_name(JSON).exists():
         return _exported(path.parent)

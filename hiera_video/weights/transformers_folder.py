@@ -1,6 +1,7 @@
 """Describe a model that transformers saved: a folder, or a snapshot in the hub's local cache."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from hiera_video.weights.values import (
 )
 
 CONFIG = "config.json"
+COMMIT = re.compile("[0-9a-f]{40}")
 ARCHITECTURES = {  # transformers' class of each kind of model
     "classifier": "HieraForImageClassification",
     "masked_autoencoder": "HieraForPreTraining",
@@ -71,10 +73,11 @@ def hub_snapshot(name: str) -> Path | None:
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
     folder = cache / f"models--{owner}--{model}"
     try:
-        snapshot = folder / "snapshots" / (folder / "refs/main").read_text(encoding="utf-8").strip()
-    except OSError:
+        commit = (folder / "refs/main").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
         return None
-    return snapshot if (snapshot / CONFIG).is_file() else None
+    snapshot = folder / "snapshots" / commit
+    return snapshot if COMMIT.fullmatch(commit) and (snapshot / CONFIG).is_file() else None
 
 
 def is_transformers_config(config: Mapping[str, Any]) -> bool:
@@ -223,6 +226,9 @@ def _check_network(arguments: Mapping[str, Any], heads: list[int]) -> None:
 
 def _classes(config: Mapping[str, Any]) -> tuple[list[str], int]:
     """Names of the classes, none if they are transformers' generic ones, and their number."""
+    single = "single_label_classification"  # one class of all, by softmax
+    kind = config.get("problem_type")
+    check_all({"problem_type": kind}, {"problem_type": (kind in (None, single), single)})
     # Those that a configuration has by default are not saved.
     labels: Any = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
     names: list[Any] = (

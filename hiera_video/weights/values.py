@@ -72,5 +72,6 @@ def short(value: Any) -> str:
 
 
 def one_line(text: object) -> str:
-    """A text without line breaks, also those that Unicode has besides the newline."""
-    return " ".join(line.strip() for line in str(text).splitlines())
+    """A text without line breaks, also Unicode's own; what a terminal would obey is escaped."""
+    line = " ".join(line.strip() for line in str(text).splitlines())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)

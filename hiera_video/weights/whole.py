@@ -3,6 +3,7 @@
 import zipfile
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED
 
 import torch
 
@@ -40,14 +41,17 @@ def check_whole(path: str | Path) -> None:
     not look at. Formats without checksums, such as that of torch before 1.6, pass.
 
     Raises:
-        ValueError: a part of the file is damaged.
+        ValueError: a part of the file is damaged; or compressed, so it may fill the memory.
     """
     if not zipfile.is_zipfile(path):
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
+            packed = [i.filename for i in archive.infolist() if i.compress_type != ZIP_STORED]
+            damaged = None if packed else archive.testzip()
     except Exception as error:  # damage to the table of contents; of many kinds
         raise ValueError(f"its table of contents is damaged ({error})") from error
+    if packed:
+        raise ValueError(f"its part {packed[0]} is compressed, as torch.save compresses none")
     if damaged is not None:
         raise ValueError(f"the checksum of its part {damaged} is wrong")

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from transformers import HieraBackbone, HieraModel, Sam2HieraDetConfig, Sam2HieraDetModel
 
 from hiera_video.errors import CheckpointError
 from hiera_video.models.zoo import create_model
@@ -150,6 +151,82 @@ def test_sam2_trunk_alone_and_at_another_size(tmp_path, capsys):
         assert "windows and Hiera does not: they differ" in capsys.readouterr().out
     a, b = (model.forward_features(image(model)) for model in models)
     assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("size", "same"), [(256, True), (224, False)])
+def test_timms_hieradet_is_not_sam2(tmp_path, size, same, capsys):
+    small = {"embed_dim": 24, "stages": SMALL["stages"], "global_att_blocks": (4,)}
+    theirs = timm.create_model("hieradet_small", num_classes=7, **small)
+    randomize(theirs)
+    torch.save(theirs.state_dict(), tmp_path / "timm.pth")
+    small = {**SMALL, "embed_dim": 24, "input_size": (size, size), "num_classes": 7}
+    model = create_model(NAME, **small).eval()
+    load_weights(model, tmp_path / "timm.pth")
+    assert (difference(model(image(model)), theirs.eval()(image(model))) < 1e-5) == same
+    text = capsys.readouterr().out
+    assert "timm's hieradet, with LayerScale folded into the layers" in text
+    assert "SAM 2" not in text
+    assert ("Hiera does not: they differ" in text) == (not same)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet18", "is not a Hiera: it has no patch embedding$"),
+        ("convnext_atto", "is not a Hiera: it has no patch embedding$"),
+        (
+            "mvitv2_tiny",
+            "does not fit the model; sizes differ: patch_embed.proj.weight is 96x3x7x7",
+        ),
+    ],
+)
+def test_other_networks_are_refused_for_what_they_are(name, message, tmp_path):
+    torch.save(timm.create_model(name).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(small_model(), tmp_path / "other.pth")
+
+
+def test_sam2_as_transformers_has_it(tmp_path):
+    depths, width = list(SMALL["stages"]), 24
+    config = Sam2HieraDetConfig(
+        hidden_size=width,
+        image_size=[224, 224],
+        blocks_per_stage=depths,
+        embed_dim_per_stage=[width * 2**i for i in range(4)],
+        global_attention_blocks=[4],
+    )
+    theirs = Sam2HieraDetModel(config).eval()
+    randomize(theirs)
+    theirs.save_pretrained(tmp_path)
+    model = create_model(NAME, **{**SMALL_224, "embed_dim": width}).eval()
+    report = load_weights(model, tmp_path, quiet=True)
+    assert report.unexpected == []
+    picture = image(model)
+    expected = theirs(picture).intermediate_hidden_states
+    for ours, stage in zip(
+        model.forward_features(picture, return_stages=True), expected, strict=True
+    ):
+        assert difference(ours, stage) < 1e-5
+    inner = {f"vision_encoder.backbone.{name}": w for name, w in theirs.state_dict().items()}
+    torch.save(inner | {"no_memory_embedding": torch.ones(3)}, tmp_path / "whole.pth")
+    again = create_model(NAME, **{**SMALL_224, "embed_dim": width}).eval()
+    assert load_weights(again, tmp_path / "whole.pth").unexpected == ["no_memory_embedding"]
+    assert torch.equal(again.pos_embed, model.pos_embed)
+
+
+@pytest.mark.parametrize("backbone", [True, False])
+def test_an_encoder_of_transformers_without_a_norm(backbone, tmp_path):
+    config = foreign.transformers_config(SMALL)
+    theirs = HieraBackbone(config) if backbone else HieraModel(config, add_pooling_layer=False)
+    foreign.randomize_transformers(theirs)
+    theirs.eval().save_pretrained(tmp_path)
+    model = small_model().eval()
+    report = load_weights(model, tmp_path)
+    assert report.missing[:2] == ["norm.weight", "norm.bias"]
+    assert all(name.startswith("hidden_states_norms.") for name in report.unexpected)
+    if not backbone:
+        features = model.forward_features(image(model)).flatten(1, 2)
+        assert difference(features, theirs(image(model)).last_hidden_state) < 1e-5
 
 
 def test_what_the_network_cannot_compute_is_refused(tmp_path):

@@ -1,17 +1,25 @@
 """Pictures as transformers' image processors prepare them, or a refusal."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import BitImageProcessor, HieraConfig, HieraForImageClassification
+from transformers import (
+    AutoImageProcessor,
+    BitImageProcessor,
+    HieraConfig,
+    HieraForImageClassification,
+)
 
 from hiera_video import load
 from hiera_video.errors import CheckpointError
+from hiera_video.weights import read_trained
 from tests.models.foreign import randomize_transformers
 
+SMALL = {"embed_dim": 16, "num_heads": [1, 2, 4, 8], "depths": [1, 1, 1, 1]}
 CROP = {"height": 64, "width": 64}
 REFUSED = [
     ({"do_resize": False}, "do_resize must be true, not False"),
@@ -41,8 +49,7 @@ REFUSED = [
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    small = {"embed_dim": 16, "num_heads": [1, 2, 4, 8], "depths": [1, 1, 1, 1]}
-    model = HieraForImageClassification(HieraConfig(image_size=[64, 64], num_labels=5, **small))
+    model = HieraForImageClassification(HieraConfig(image_size=[64, 64], num_labels=5, **SMALL))
     randomize_transformers(model)
     model.eval().save_pretrained(folder)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
@@ -82,6 +89,38 @@ def test_what_we_cannot_prepare_is_one_line(model, options, message):
     with pytest.raises(CheckpointError, match=f"preprocessor_config.json: {message}") as error:
         load(folder, "cpu")
     assert "\n" not in str(error.value)
+
+
+def test_an_input_that_is_not_square_is_refused(tmp_path):
+    config = HieraConfig(image_size=[64, 96], **SMALL)
+    HieraForImageClassification(config).save_pretrained(tmp_path)
+    content = {"crop_size": {"height": 64, "width": 96}}
+    file = tmp_path / "preprocessor_config.json"
+    file.write_text(json.dumps(content))
+    assert load(tmp_path, "cpu").clip[-1] == 0.875
+    file.write_text(json.dumps({**content, "size": {"shortest_edge": 110}}))
+    with pytest.raises(CheckpointError, match="size must not be stated .* 64x96, which is not"):
+        load(tmp_path, "cpu")
+
+
+def test_what_a_processor_of_several_kinds_says_of_pictures_goes_first(model, tmp_path):
+    folder = shutil.copytree(model[0], tmp_path / "model")
+    processor = BitImageProcessor(size={"shortest_edge": 64}, crop_size=CROP)
+    processor.save_pretrained(folder)
+    stated = {"size": {"shortest_edge": 80}, "crop_size": CROP, "image_mean": [0.1, 0.2, 0.3]}
+    content = {"image_processor": {"image_processor_type": "BitImageProcessor", **stated}}
+    file = folder / "processor_config.json"
+    file.write_text(json.dumps(content))
+    theirs = AutoImageProcessor.from_pretrained(folder)
+    ours = read_trained(folder).description
+    assert tuple(theirs.image_mean) == ours.mean == (0.1, 0.2, 0.3)
+    assert theirs.size.shortest_edge == 64 / ours.clip["eval_crop"] == 80
+    content["image_processor"]["resample"] = 1
+    file.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="/processor_config.json: resample must be 2"):
+        load(folder, "cpu")
+    file.write_text('{"processor_class": "none of pictures"}')
+    assert load(folder, "cpu").clip[-1] == 1
 
 
 def test_a_file_that_is_no_object_is_one_line(model):

@@ -151,6 +151,25 @@ def test_tensors_beside_the_network_are_reported(files, tmp_path, capsys):
     assert "other weights in the file are not read: teacher" in out
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"model": {"name": NAME, "depth": 3}},
+        {"state": {"epoch": 3}, "model": {"name": NAME}},
+        {"ema": {"decay": torch.tensor(0.9)}},
+        {"model": {"name": NAME}, "ema": {"decay": 0.9}},
+    ],
+)
+@pytest.mark.parametrize("within", [False, True])
+def test_dicts_of_other_things_hold_no_weights(files, tmp_path, beside, within):
+    state = weights(files / "classifier.pth")
+    content = {"model_state_dict": state, **beside}
+    torch.save({"state_dict": content} if within else content, tmp_path / "w.pth")
+    model = new_model()
+    load_weights(model, tmp_path / "w.pth", quiet=True)
+    assert_equal(model, state)
+
+
 @pytest.mark.parametrize("module", ["ema_model.module.", "model_ema.", "ema_model."])
 def test_an_average_beside_the_trained_weights(files, tmp_path, module, capsys):
     average = weights(files / "classifier.pth")
@@ -437,6 +456,7 @@ def test_values_that_are_none_are_refused(files, tmp_path, bad):
         ("pos_embed_spatial", torch.ones(1, 0, 16), r"pos_embed_spatial is empty \(1x0x16\)"),
         ("pos_embed_temporal", torch.ones(1, 0, 16), r"pos_embed_temporal is empty"),
         ("norm.bias", torch.ones(128).to_sparse(), "norm.bias holds no floating.*sparse"),
+        ("norm.bias", torch.ones(1).expand(10**6), "norm.bias repeats its values"),
         (
             *("norm.bias", torch.ones(128, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)),
             "norm.bias holds no floating.*float4",
@@ -452,6 +472,19 @@ def test_values_that_cannot_be_computed_with(files, tmp_path, name, value, messa
     with pytest.raises(CheckpointError, match=message):
         load_weights(model, tmp_path / "bad.pth", strict=strict)
     assert_equal(model, before)
+
+
+def test_names_cannot_command_a_terminal(files, tmp_path, capsys):
+    name = "\x1b[31mred\nnext\u202e"
+    state = {**weights(files / "classifier.pth"), name: torch.ones(3)}
+    others = {name: {"a": torch.ones(1), "b": torch.ones(1)}}
+    torch.save({"model": state, **others}, tmp_path / "names.pth")
+    with pytest.raises(CheckpointError, match=r"model: .x1b.31mred next.u202e$"):
+        load_weights(new_model(), tmp_path / "names.pth")
+    load_weights(new_model(), tmp_path / "names.pth", strict=False)
+    out = capsys.readouterr().out
+    assert "other weights in the file are not read: \\x1b[31mred next\\u202e\n" in out
+    assert "left out \\x1b[31mred next\\u202e\n" in out
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float64])

@@ -1,6 +1,7 @@
 """Models that transformers saved, as folders and from the hub's cache, without a network."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -55,6 +56,7 @@ WRONG = [
 ]
 SMALL = {"embed_dim": 16, "num_heads": [1, 2, 4, 8], "depths": [1, 1, 1, 1]}
 NAMES = {0: "cat", 1: "dog", 2: "owl"}
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def config(**more):
@@ -74,17 +76,17 @@ def cached(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     folder = tmp_path / "models--facebook--hiera-small-hf"
     (folder / "refs").mkdir(parents=True)
-    (folder / "refs/main").write_text("abc")
+    (folder / "refs/main").write_text(COMMIT)
     model = HieraForImageClassification(config()).eval()
     torch.nn.init.normal_(model.classifier.weight)
-    model.save_pretrained(folder / "snapshots/abc")
+    model.save_pretrained(folder / f"snapshots/{COMMIT}")
     processor = {
         "size": {"shortest_edge": 64},
         "resample": 2,
         "image_mean": [0.5] * 3,
         "image_std": [0.25] * 3,
     }
-    (folder / "snapshots/abc/preprocessor_config.json").write_text(json.dumps(processor))
+    (folder / f"snapshots/{COMMIT}/preprocessor_config.json").write_text(json.dumps(processor))
     return model
 
 
@@ -96,6 +98,14 @@ def test_a_name_in_the_cache_of_the_hub_is_a_predictor(cached, picture):
     with torch.no_grad():
         expected = cached(pixel_values=(pixels - 0.5) / 0.25).logits.softmax(1)[0]
     np.testing.assert_allclose(predictor.probabilities(picture), expected, atol=1e-5)
+
+
+def test_a_cache_that_names_no_commit_is_left_alone(cached, tmp_path):
+    main = tmp_path / "models--facebook--hiera-small-hf/refs/main"
+    for content in (f"../snapshots/{COMMIT}".encode(), b"\xff"):
+        main.write_bytes(content)
+        with pytest.raises(CheckpointError, match="no such run, file or published model"):
+            load("facebook/hiera-small-hf")
 
 
 @pytest.mark.parametrize("size", [64, 96])
@@ -117,7 +127,7 @@ def test_a_saved_autoencoder_reconstructs(tmp_path, picture):
 
 
 def test_files_of_earlier_versions(cached, tmp_path):
-    folder = tmp_path / "models--facebook--hiera-small-hf/snapshots/abc"
+    folder = tmp_path / f"models--facebook--hiera-small-hf/snapshots/{COMMIT}"
     changes = {
         "config.json": {"architectures": ["HieraModel", "HieraForImageClassification"]},
         "preprocessor_config.json": {"size": 128},
@@ -184,9 +194,7 @@ def test_what_is_read_computes_the_same(changes, tmp_path):
 def test_weights_of_other_heads_are_refused(tmp_path):
     saved(tmp_path, num_heads=[2, 4, 8, 16])
     small = {"embed_dim": 48, "stages": (1, 1, 1, 1), "input_size": (64, 64), "num_classes": 3}
-    message = (
-        r"stages have \[2, 4, 8, 16\] attention heads, and those of the model have \[1, 2, 4, 8\]"
-    )
+    message = r"attention heads \[2, 4, 8, 16\], and that of the model is \[1, 2, 4, 8\]"
     with pytest.raises(CheckpointError, match=message):
         load_weights(create_model("hiera_tiny_224", **small), tmp_path)
     load_weights(create_model("hiera_tiny_224", **small, num_heads=2), tmp_path, quiet=True)
@@ -212,11 +220,39 @@ def test_a_file_that_is_no_object_is_one_line(text, tmp_path):
         load(tmp_path, "cpu")
 
 
+def test_weights_in_several_files_say_so(tmp_path):
+    model = HieraForImageClassification(config())
+    model.save_pretrained(tmp_path, max_shard_size="50KB")
+    index = tmp_path / "model.safetensors.index.json"
+    ours = create_model("hiera_tiny_224", embed_dim=16, stages=(1, 1, 1, 1), input_size=(64, 64))
+    for read in (load, create_model, partial(load_weights, ours)):
+        with pytest.raises(CheckpointError, match=f"{tmp_path}: weights in several files; save"):
+            read(tmp_path)
+    for read in (load, partial(load_weights, ours)):
+        with pytest.raises(CheckpointError, match="index.json: weights in several files; save"):
+            read(index)
+
+
 def test_two_classes_without_names(tmp_path):
     model = HieraForImageClassification(HieraConfig(image_size=[64, 64], num_labels=2, **SMALL))
     model.save_pretrained(tmp_path)
     assert "id2label" not in json.loads((tmp_path / "config.json").read_text())
     assert load(tmp_path, "cpu").class_names == ("0", "1")
+
+
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression", 3])
+def test_outputs_that_are_no_single_class_are_refused(kind, tmp_path):
+    saved(tmp_path, embed_dim=16)
+    file = tmp_path / "config.json"
+    stated = json.loads(file.read_text())
+    for allowed in (None, "single_label_classification"):
+        file.write_text(json.dumps({**stated, "problem_type": allowed}))
+        load(tmp_path, "cpu")
+    file.write_text(json.dumps({**stated, "problem_type": kind}))
+    with pytest.raises(CheckpointError, match="problem_type must be single_label_classification"):
+        load(tmp_path, "cpu")
+    small = {"embed_dim": 16, "stages": (1, 1, 1, 1), "input_size": (64, 64), "num_classes": 3}
+    load_weights(create_model("hiera_tiny_224", **small), tmp_path, quiet=True)
 
 
 def test_a_folder_is_a_model_to_train_from(tmp_path):

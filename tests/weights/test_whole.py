@@ -1,6 +1,7 @@
 """Damaged checkpoints are recognised; a write that fails leaves what was there."""
 
 import resource
+import zipfile
 from contextlib import contextmanager
 
 import pytest
@@ -96,6 +97,20 @@ def test_what_was_refused_is_not_called_damaged(folder):
     with pytest.raises(CheckpointError, match="refused, it holds objects other than") as error:
         read_checkpoint(folder / "last.ckpt")
     assert not isinstance(error.value, DamagedCheckpoint)
+
+
+def test_a_compressed_file_is_refused(folder):
+    """A small one may fill the memory; torch would read it."""
+    torch.save({"weight": torch.zeros(100_000)}, folder / "whole.pth")
+    with (
+        zipfile.ZipFile(folder / "whole.pth") as whole,
+        zipfile.ZipFile(folder / "small.pth", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for part in whole.namelist():
+            small.writestr(part, whole.read(part))
+    assert torch.load(folder / "small.pth", weights_only=True)
+    with pytest.raises(CheckpointError, match="small.pth: .*its part .* is compressed"):
+        read_checkpoint(folder / "small.pth")
 
 
 def test_a_file_without_checksums_is_read(folder):
