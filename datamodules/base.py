@@ -180,6 +180,8 @@ class VideoDataModule(SplitDataModule):
             self._train_loader.sampler.set_epoch(last.sampler.epoch + (not last.batches_left))
         elif self._position is not None:
             self._train_loader.load_state_dict(self._position)
+            # Other videos have been warned of; the trainer may ask for another loader.
+            self._position = self._position | {"videos": self._train_loader.sampler.length}
         return self._train_loader
 
     def training_clips(self, manifest: Manifest) -> ClipDataset:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.annotated import AnnotatedVideoDataModule
 from datamodules.arguments import check_numbers, check_range
@@ -170,7 +171,7 @@ class CocoDataModule(AnnotatedVideoDataModule):
         file = self.truth_file(split)
         truth = ground_truth(file)
         if lacking := [a["id"] for a in truth["annotations"] if not has_mask(a)]:
-            log.warning(
+            rank_zero_only(log.warning)(
                 f"{file}: {len(lacking):,} of {counted(len(truth['annotations']), 'annotations')} "
                 f"without a mask, such as {lacking[0]}, so that masks are not evaluated"
             )

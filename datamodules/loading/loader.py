@@ -156,9 +156,12 @@ class Loader:
         return position | {"videos": self.sampler.length}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue after the last batch of the saved state; other videos are only warned of."""
+        """Continue after the last batch of the saved state; other videos are only warned of.
+
+        The first process does so.
+        """
         before, now = state_dict.get("videos", self.sampler.length), self.sampler.length
-        if before != now:
+        if before != now and self.sampler.rank == 0:
             noun = self.sampler.media.noun
             log.warning(f"resumed with {now} training {noun}; there were {before} of them before")
         self.sampler.epoch, self.sampler.used = state_dict["epoch"], state_dict["used"]

@@ -30,7 +30,8 @@ class Mark(NamedTuple):
     Attributes:
         gave_up: it has waited for others in vain.
         batches: training batches begun since the start.
-        stage: 0 within a batch, 1 after it, then 2 and one more for each batch of an evaluation.
+        stage: 0 within a batch, 1 after it, then a bit more for each batch of a probe's training
+            videos, then 2 and one more for each batch of an evaluation or of `predict`.
         text: the same for people, such as "in step 12".
         host: name of its machine.
     """
@@ -67,8 +68,11 @@ class StallReport(Callback):
 
     Each process notes how far it has come in the store at which the run's processes met: a message
     of some bytes at the start and the end of a batch, for which nothing waits. If a process has not
-    gone on for most of the time that ``trainer.strategy.timeout`` allows, it compares the notes.
-    Notes are of the host: several steps may still be queued on a GPU.
+    gone on for most of the time that ``trainer.strategy.timeout`` allows, it compares the notes and
+    logs what they say, once for each place where it stands. Notes are of the host: several steps
+    may still be queued on a GPU. If all have come equally far, a process, a GPU or the network
+    hangs, or what all of them do takes long, such as a metric over many videos: the notes cannot
+    tell which.
     """
 
     def __init__(self) -> None:
@@ -118,6 +122,27 @@ class StallReport(Callback):
 
     on_test_end = on_validation_end
 
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Note that `predict` has gone on."""
+        self._note(2 + batch_idx, f"after batch {batch_idx + 1} of predict")
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that `predict` has ended."""
+        self._note(math.inf, "after predict")
+
+    def on_probe_batch_end(self, trainer: Trainer, batch_idx: int) -> None:
+        """Note that a probe has read more training videos; see `hiera_video.tasks.probing`."""
+        stage = 2 - 1 / (batch_idx + 2)  # they come before the batches of the evaluation
+        self._note(stage, f"after batch {batch_idx + 1} of a probe's training videos")
+
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
@@ -127,7 +152,7 @@ class StallReport(Callback):
         self._ended.set()
         self._note(self._mark.stage, self._mark.text, gave_up=True)
         until = time.monotonic() + _ANSWER_SECONDS
-        while (late := self._behind()) and time.monotonic() < until:
+        while (late := self._behind(self._marks())) and time.monotonic() < until:
             time.sleep(0.2)  # the others are about to give up, too
         if late:
             exception.add_note(late)
@@ -147,15 +172,25 @@ class StallReport(Callback):
         with suppress(RuntimeError):  # its machine is gone, which the training is going to meet
             self._store.set(str(self._rank), json.dumps(self._mark))
 
-    def _behind(self) -> str | None:
-        """The processes that this one may be waiting for, in words."""
-        answers: list[str | None] = []
+    def _behind(self, marks: list[Mark] | None) -> str | None:
+        """The processes that this one may be waiting for, in words; None: there is none.
+
+        Args:
+            marks: as `_marks` returns them.
+        """
+        if marks is None:
+            return f"process 0, whose machine does not answer {self._mark.host}"
+        return behind(marks)
+
+    def _marks(self) -> list[Mark] | None:
+        """How far each process has come; None if the machine of the store does not answer."""
+        answers: list[list[Mark]] = []
 
         def ask() -> None:
             with suppress(RuntimeError):
                 ranks = [str(rank) for rank in range(self._world_size)]
                 notes = _connect().multi_get(ranks)
-                answers.append(behind([Mark(*json.loads(note)) for note in notes]))
+                answers.append([Mark(*json.loads(note)) for note in notes])
 
         if _is_reachable():
             # A connection and a thread of its own: torch sets no limit to the time of reading. All
@@ -163,20 +198,32 @@ class StallReport(Callback):
             thread = threading.Thread(target=ask, daemon=True)
             thread.start()
             thread.join(3 * _ANSWER_SECONDS)
-        if not answers:
-            return f"process 0, whose machine does not answer {self._mark.host}"
-        return answers[0]
+        return answers[0] if answers else None
 
     def _watch(self, allowed: float) -> None:
+        told: float | None = None  # the time of the mark that was last warned of
         while not self._ended.wait(allowed / 100):
-            if time.monotonic() - self._marked < _WARN_AFTER * allowed:
+            marked = self._marked
+            if marked == told or time.monotonic() - marked < _WARN_AFTER * allowed:
                 continue
-            late = self._behind() or "another one, but all have come equally far"
+            told = marked
             log.warning(
                 f"process {self._rank} has stood {self._mark.text} for {_WARN_AFTER * allowed:.0f} "
-                f"s; it waits for {late}"
+                f"s; {self._meaning()}"
             )
-            return
+
+    def _meaning(self) -> str:
+        """What it means that this process has not gone on for long."""
+        marks = self._marks()
+        late = self._behind(marks)
+        if late is None:
+            return (
+                "all have come equally far: a process, a GPU or the network hangs, or what they "
+                "do takes long"
+            )
+        if marks and marks[self._rank].order == min(mark.order for mark in marks):
+            return "others wait for it"
+        return f"it waits for {late}"
 
 
 def _is_reachable() -> bool:

@@ -28,6 +28,14 @@ from hiera_video.running.folders import (
     remove_failed_start,
 )
 from hiera_video.running.lasting import lasting_imports
+from hiera_video.running.launchers import (
+    DDP_VARIABLES,
+    are_several,
+    check_name,
+    check_sweep,
+    is_first,
+    leave_process_group,
+)
 from hiera_video.running.quoting import without_sweeps
 from hiera_video.running.sweeps import Job, OtherListError, recorded, report
 from hiera_video.running.usage_errors import explained
@@ -36,9 +44,6 @@ from hiera_video.running.words import HydraCall
 log = logging.getLogger(__name__)
 
 PRINTING_FLAGS = ("--cfg", "-c", "--info", "--hydra-help", "--version")  # nothing is run
-RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-# Lightning leaves these set; the next job of a sweep would take itself for a rank of the last one.
-DDP_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class _ThroughHydra(SystemExit):
@@ -56,7 +61,7 @@ def main(call: HydraCall) -> None:
         UserError: wrong configuration or data, or the work failed.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # pass errors on as they were raised
-    _check_launcher(call)
+    check_name(call)
     job = functools.wraps(_job)(functools.partial(_job, call))
     try:
         with explained(call):
@@ -65,7 +70,7 @@ def main(call: HydraCall) -> None:
                 register_resolvers(_own_run_folder)
             hook = f"+hydra.callbacks.folder._target_={OwnFolder.__module__}.OwnFolder"
             sys.argv[1:] = [*call.argv, hook]
-            if not _is_first():  # the first process describes the run
+            if not is_first():  # the first process describes the run
                 sys.argv.append("hydra.output_subdir=null")
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=None)(job)()
     except _ThroughHydra as stop:
@@ -75,7 +80,7 @@ def main(call: HydraCall) -> None:
             _remove_if_nothing_done(OwnFolder.ready)
         raise
     finally:
-        if OwnFolder.sweep and _is_first():
+        if OwnFolder.sweep and is_first():
             report(OwnFolder.sweep)
 
 
@@ -115,7 +120,7 @@ class OwnFolder(Callback):
         except InterpolationResolutionError:
             return  # it cannot be made: Hydra is going to meet the same error
         _refuse_reference(folder, "run_dir")
-        if not _is_first():
+        if not is_first():
             return
         OwnFolder.before = _names_in(folder)
         if config.command != "fit":
@@ -140,6 +145,10 @@ class OwnFolder(Callback):
         if launcher._target_.endswith(".LocalLauncher") and launcher.tasks_per_node != 1:
             reason = "submitit_local starts one process a job; trainer.devices starts the others"
             raise _ThroughHydra(UsageError(f"hydra.launcher.tasks_per_node: {reason}"))
+        try:
+            check_sweep(config)
+        except UsageError as error:
+            raise _ThroughHydra(error) from error
         folder = Path(config.hydra.sweep.dir)
         _refuse_reference(folder, "hydra.sweep.dir")
         OwnFolder.sweep = folder
@@ -153,18 +162,10 @@ class OwnFolder(Callback):
 def _refuse_reference(folder: Path, key: str) -> None:
     """Refuse a folder to write to in whose path Hydra would read a reference to another key."""
     if "${" in (path := os.path.abspath(folder)):
-        if _is_first():  # Hydra may have made the folder
+        if is_first():  # Hydra may have made the folder
             remove_failed_start(folder, _names_in(folder))
         reason = f"a run cannot be in a folder with ${{ in its name; set another {key}="
         raise _ThroughHydra(UsageError(f"{path}: {reason}"))
-
-
-def _check_launcher(call: HydraCall) -> None:
-    """Refuse unnamed ranks of torchrun: each would name the run folder by its own clock."""
-    unnamed = os.environ.get("TORCHELASTIC_RUN_ID") == "none"
-    several = os.environ.get("WORLD_SIZE", "1") != "1" and not os.environ.get("HIERA_VIDEO_RUN_ID")
-    if unnamed and several and call.value("run_dir") is None:
-        raise UsageError("torchrun gave this run no name: set HIERA_VIDEO_RUN_ID or run_dir=")
 
 
 def shell_completion(words: list[str]) -> None:
@@ -213,7 +214,7 @@ def _job(call: HydraCall, config: DictConfig) -> float | None:
             raise UsageError(str(error), error.exit_code) from error  # which can be pickled
         raise
     finally:
-        _leave_process_group(launcher)
+        leave_process_group(launcher)
 
 
 def _words_of_user(call: HydraCall, hydra_config: Any) -> list[str]:
@@ -238,7 +239,7 @@ def _record(call: HydraCall, hydra_config: Any) -> contextlib.AbstractContextMan
     shared = without_sweeps(call.overrides)
     swept = [w for w in words if w not in shared and not w.startswith("++data.predict=")]
     job = Job(hydra_config.job.get("num", 0), words, folder, swept=swept)
-    if hydra_config.mode == RunMode.MULTIRUN and _is_first():
+    if hydra_config.mode == RunMode.MULTIRUN and is_first():
         return recorded(job, sweep)
     return contextlib.nullcontext(job)
 
@@ -252,12 +253,12 @@ def _goes_on(hydra_config: Any, error: UserError) -> bool:
     if "SUBMITIT_EXECUTOR" in os.environ:
         return True
     is_sweep = hydra_config.mode == RunMode.MULTIRUN
-    return is_sweep and not _are_several() and not isinstance(error, OtherListError)
+    return is_sweep and not are_several() and not isinstance(error, OtherListError)
 
 
 def _remove_if_nothing_done(run_dir: Path) -> None:
     """Remove the folder of a run that did not start, unless it is that of another run."""
-    if not _is_first() or is_training(run_dir):
+    if not is_first() or is_training(run_dir):
         return
     remove_failed_start(run_dir, OwnFolder.before)
     for handler in logging.root.handlers[:]:
@@ -273,25 +274,4 @@ def _names_in(folder: Path) -> frozenset[str]:
         names = os.listdir(folder)
     except OSError:  # there is none
         return frozenset()
-    return frozenset(name for name in names if not (_are_several() and name.endswith(".log")))
-
-
-def _are_several() -> bool:
-    """Whether a launcher has started several processes of this run."""
-    return (os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or "1") != "1"
-
-
-def _is_first() -> bool:
-    """Whether this is the first process of a run, as far as its launcher says."""
-    return all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES)
-
-
-def _leave_process_group(launcher: dict[str, str | None]) -> None:
-    """Forget the ranks of this job; restore what a launcher such as torchrun had set."""
-    dist = sys.modules.get("torch.distributed")  # none if Ctrl-C came before its import
-    if dist is not None and dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
-    for name, value in launcher.items():
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
+    return frozenset(name for name in names if not (are_several() and name.endswith(".log")))

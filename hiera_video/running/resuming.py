@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from datamodules.wording import counted
 from hiera_video.errors import CheckpointError, UsageError
 from hiera_video.running.choices import check_checkpoint
+from hiera_video.running.launchers import is_first
 from hiera_video.tasks.lightning_private import Position
 from hiera_video.weights.files import whole_beside
 
@@ -33,7 +34,8 @@ def check_resumed(config: DictConfig, path: Path) -> tuple[Path, Mapping[str, An
         whole = whole_beside(path) if config.resume == "auto" else None
         if whole is None:
             raise
-        log.warning(f"{str(error).partition('; ')[0]}; going on from {whole}")
+        if is_first():
+            log.warning(f"{str(error).partition('; ')[0]}; going on from {whole}")
         path, checkpoint = whole, check_checkpoint(config, whole)
     _check_same_optimizer(config, checkpoint, path)
     return path, checkpoint
@@ -53,7 +55,7 @@ def is_finished(config: DictConfig, position: Position, path: Path) -> bool:
             f"trainer.max_epochs={epochs}; raise task.epochs.count"
         )
     finished = position.epochs == epochs or (position.step >= steps and not position.validates)
-    if finished:
+    if finished and is_first():
         log.info(
             f"{path} is of a run that is finished: {counted(position.epochs, 'epochs')}, "
             f"{counted(position.step, 'steps')}; to train on, raise task.epochs.count, "

@@ -69,7 +69,8 @@ def create_trainer(config: DictConfig, record: RunRecord) -> lightning.Trainer:
     check_precision(precision, device)
     if fits:
         check_precision_of_training(precision)
-    if fits and precision.startswith("bf16") and device.type == "cpu":
+    slow = fits and precision.startswith("bf16") and device.type == "cpu"
+    if slow and trainer.is_global_zero:
         log.warning(
             f"{precision} on a CPU: a step may take minutes on one without instructions for "
             "bfloat16; trainer=cpu computes in float32"

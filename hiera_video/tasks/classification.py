@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from hiera_video.augment.mixing import Mixing, soft_targets
@@ -162,9 +163,8 @@ def _check_labels(split: str, labels: np.ndarray) -> None:
     unknown = int((labels < 0).sum())
     if split == "predict" or not unknown:
         return
+    message = f"data.{split}: {unknown} of {len(labels)} videos have no label"
     if split != "train" and unknown < len(labels):
-        log.warning(f"data.{split}: {unknown} of {len(labels)} videos have no label: not counted")
+        rank_zero_only(log.warning)(f"{message}: not counted")
         return
-    raise MisconfigurationException(
-        f"data.{split}: {unknown} of {len(labels)} videos have no label"
-    )
+    raise MisconfigurationException(message)

@@ -138,11 +138,11 @@ class OptimizedTask(EvaluatedTask):
                 f"{counted(steps, 'steps')} of which {warmup} warm up, {length.a_pass} a pass over "
                 f"the {unit}; {steps * videos * repeats:.4g} clips in all"
             )
-        if warmup >= steps:
-            log.warning(
-                f"task.warmup_epochs={self.warmup_epochs:g} is {warmup} of "
-                f"{counted(steps, 'steps')}: the learning rate never falls"
-            )
+            if warmup >= steps:
+                log.warning(
+                    f"task.warmup_epochs={self.warmup_epochs:g} is {warmup} of "
+                    f"{counted(steps, 'steps')}: the learning rate never falls"
+                )
         schedule = Schedule(optimizer, self.schedule(warmup, steps), length)
         return {
             "optimizer": optimizer,

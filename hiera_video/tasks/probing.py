@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from hiera_video.augment.basic import Normalize
@@ -17,6 +18,15 @@ from hiera_video.tasks.protocols import VideoData
 from hiera_video.weights.load import load_weights
 
 log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class SeesProbe(Protocol):
+    """A callback that is told of a probe's training videos, for which Lightning has no hook."""
+
+    def on_probe_batch_end(self, trainer: Trainer, batch_idx: int) -> None:
+        """A batch of them, counted from 0, was added."""
+        ...
 
 
 class ProbingTask(EvaluatedTask):
@@ -121,9 +131,13 @@ def add_all(probe: FeatureProbe, task: EvaluatedTask, loader: Iterable[Batch]) -
 
     Call it within an evaluation, where the network is in evaluation mode and without gradients.
     """
-    for batch in loader:
-        with task.trainer.precision_plugin.forward_context():
-            add_videos(probe, task, task.trainer.strategy.batch_to_device(batch), train=True)
+    trainer = task.trainer
+    watchers = [c for c in trainer.callbacks if isinstance(c, SeesProbe)]  # pyright: ignore
+    for number, batch in enumerate(loader):
+        with trainer.precision_plugin.forward_context():
+            add_videos(probe, task, trainer.strategy.batch_to_device(batch), train=True)
+        for callback in watchers:
+            callback.on_probe_batch_end(trainer, number)
 
 
 def check_classes(datamodule: VideoData) -> None:

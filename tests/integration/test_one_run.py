@@ -41,11 +41,15 @@ def test_a_damaged_last_checkpoint_is_named_and_replaced(workspace, trained):
     assert "last.ckpt: " in line
     assert "damaged" in line
     assert "previous.ckpt is whole: use it instead" in line
+    # What holds for the whole run is said by one of its processes.
     words = [*WORDS, f"run_dir={trained}", "resume=auto", "trainer.max_epochs=3"]
-    output = run(*words, cwd=workspace)
-    assert f"; going on from {trained}/checkpoints/previous.ckpt" in output
+    words += ["trainer.devices=2", "data.batch_size=2", "data.videos=[32,8,16]"]
+    output = run_two(*words, "task.warmup_epochs=3", cwd=workspace)
+    assert output.count(f"; going on from {trained}/checkpoints/previous.ckpt") == 1
     assert "previous.ckpt: step 6, epoch 2" in output
-    assert checkpoint(trained)["global_step"] == 18
+    assert output.count("resumed with 32 training videos; there were 24 of them before") == 1
+    assert output.count("the learning rate never falls") == 1
+    assert checkpoint(trained)["global_step"] == 6 + 2 * 8
 
 
 def test_a_finished_run_says_so(workspace, trained):

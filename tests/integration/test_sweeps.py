@@ -10,6 +10,9 @@ from tests.integration.forked import run
 
 WORDS = ["fit", "--config", "demo/finetune", *TINY_MODEL, *TINY_DATA, *TINY_RUN]
 WORDS += ["trainer.max_epochs=1", "--multirun"]
+# What a job's script has on SLURM: several tasks, none of which srun has started.
+SCRIPT = {"SLURM_JOB_ID": "5", "SLURM_JOB_NAME": "sweep", "SLURM_PROCID": "0"}
+SCRIPT |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1"}
 
 
 def table(sweep):
@@ -21,7 +24,7 @@ def swept(tmp_path_factory, workspace):
     """A folder with a sweep of three jobs, the second of which fails; and what it printed."""
     folder = tmp_path_factory.mktemp("swept")
     words = [f"data.root={workspace}/data/synthetic", "task.lr=1e-3,-1,2e-3"]
-    output = run(*WORDS, *words, "optimized_metric=train/loss", cwd=folder, code=2)
+    output = run(*WORDS, *words, "optimized_metric=train/loss", cwd=folder, code=2, **SCRIPT)
     return folder, output
 
 
@@ -101,3 +104,20 @@ def test_a_sweep_without_finished_jobs_is_one_line(swept, tmp_path):
     assert output == (
         f"hiera-video: {sweep}: no job of this sweep has finished; name the run of one\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("launcher", "words"),
+    [
+        ({"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "RANK": "1"}, []),
+        ({**SCRIPT, "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}, []),
+        ({"MASTER_ADDR": "localhost", "NODE_RANK": "1"}, ["trainer.num_nodes=2"]),
+    ],
+)
+def test_a_sweep_that_a_launcher_starts_is_refused(launcher, words, tmp_path):
+    output = run(*WORDS, "seed=3,4", *words, cwd=tmp_path, code=2, **launcher)
+    assert output == (
+        "hiera-video: a sweep starts the processes of its jobs: start it on one machine without "
+        "torchrun or srun and set trainer.devices, or use hydra/launcher=submitit_slurm\n"
+    )
+    assert not list(tmp_path.iterdir())

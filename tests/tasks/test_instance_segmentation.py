@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from lightning import Callback, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules import DatasetError, SyntheticCocoDataModule
 from docs.recipes import composed
@@ -156,7 +157,7 @@ def test_results_file_and_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("monitor", ["val/mask_AP", "val/box_AP"])
-def test_objects_without_masks_are_told_before_training(tmp_path, caplog, monitor):
+def test_objects_without_masks_are_told_before_training(tmp_path, caplog, monkeypatch, monitor):
     data = shapes(tmp_path)
     file = data.truth_file("val")
     content = json.loads(file.read_text())
@@ -173,6 +174,10 @@ def test_objects_without_masks_are_told_before_training(tmp_path, caplog, monito
     count = len(content["annotations"])
     line = f"{file}: 1 of {count} annotations without a mask, such as "
     assert [text for text in caplog.messages if text.startswith(line)], caplog.messages
+    caplog.clear()
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    data.ground_truth("val")
+    assert not caplog.messages  # the first process has said it
 
 
 def test_a_wrong_ground_truth_is_refused_before_the_test(tmp_path):

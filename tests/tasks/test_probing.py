@@ -1,5 +1,6 @@
 import pytest
 import torch
+from lightning import Callback
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from hiera_video.models.features import pooled_features
@@ -31,12 +32,24 @@ def test_features_are_what_a_head_gets(pretrained):
         assert pooled_features(mae, video).dtype == torch.float32
 
 
+class Seen(Callback):
+    """The batches of training videos that a callback is told of."""
+
+    def __init__(self):
+        self.batches = []
+
+    def on_probe_batch_end(self, trainer, batch_idx):
+        self.batches.append(batch_idx)
+
+
 def test_test_reads_the_training_videos_first(pretrained):
     data = ColourVideos(test="6", bad=("/6/4.mp4",), test_views=(2, 3))
     task = ProbingTask(lambda num_classes: tiny_model(num_classes=num_classes), k=3)
     task.init_from = str(pretrained[1])
-    (results,) = quick_trainer().test(task, data, verbose=False)
+    seen = Seen()
+    (results,) = quick_trainer(callbacks=[seen]).test(task, data, verbose=False)
     assert data.loaded == [12, 6]
+    assert seen.batches == [*range(len(seen.batches))] != []
     # Colours are easy; what cannot be decoded is wrong.
     assert results == pytest.approx({"test/knn_top1": 5 / 6, "test/linear_top1": 5 / 6})
 

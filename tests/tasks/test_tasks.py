@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 from torch.multiprocessing import ProcessRaisedException
 from torch.optim import AdamW
@@ -86,8 +87,12 @@ def other_head(num_classes):
     return model
 
 
-def test_labels_are_needed():
-    set_up(ClassificationTask(small_model), Labels(train=[0, 1], val=[0, -1]))
+def test_labels_are_needed(caplog, monkeypatch):
+    for rank in (0, 1):
+        monkeypatch.setattr(rank_zero_only, "rank", rank)
+        set_up(ClassificationTask(small_model), Labels(train=[0, 1], val=[0, -1]))
+    line = "data.val: 1 of 2 videos have no label: not counted"
+    assert caplog.messages.count(line) == 1  # by the first process
     with pytest.raises(MisconfigurationException, match=r"data\.train: 1 of 2 videos have no lab"):
         set_up(ClassificationTask(small_model), Labels(train=[0, -1]))
     with pytest.raises(MisconfigurationException, match=r"data\.test: 2 of 2 videos have no label"):
