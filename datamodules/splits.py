@@ -5,6 +5,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from datamodules.manifests.parquet import find_manifest
 from datamodules.manifests.range_cache import RangeCache
 from datamodules.manifests.shared import shared_videos
 from datamodules.manifests.splits import list_videos, read_split
+from datamodules.processes import in_first_process
 from datamodules.suffixes import VIDEOS, Media
 from datamodules.wording import counted
 
@@ -170,27 +172,12 @@ class SplitDataModule(LightningDataModule):
 
     def _manifest(self, name: str) -> Manifest:
         if name not in self.manifests:
-            manifest = self._read_once(name)
+            # Read once: all processes have the same rows.
+            manifest = in_first_process(self.trainer, partial(self._read, name))
             if self._cache is not None:
                 manifest = replace(manifest, cache=self._cache)
             self.manifests[name] = manifest
         return self.manifests[name]
-
-    def _read_once(self, name: str) -> Manifest:
-        """Read a split in the main process and send it to the others: all have the same rows."""
-        trainer = self.trainer
-        if trainer is None or trainer.world_size == 1:
-            return self._read(name)
-        result: Any = None
-        if trainer.is_global_zero:
-            try:
-                result = self._read(name)
-            except Exception as error:  # raised in all processes, or the others would wait
-                result = error
-        result = trainer.strategy.broadcast(result)
-        if isinstance(result, Exception):
-            raise result
-        return result
 
     def _read(self, name: str) -> Manifest:
         if name == "predict":

@@ -14,9 +14,9 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from datamodules.files import take_lock
+from datamodules.processes import in_first_process
 from datamodules.suffixes import kind_of
 from datamodules.wording import counted
-from hiera_video.errors import PredictionFileError
 from hiera_video.metrics.top_classes import top_classes
 from hiera_video.results.prediction_files import FailedVideo, Header, Rows, stamped
 from hiera_video.results.prediction_parts import Parts, PartWriter, lock_folder
@@ -53,20 +53,13 @@ class PredictionTable(Callback):
         """Leave out the videos that an earlier test in this folder has evaluated.
 
         Raises:
-            MisconfigurationException: the earlier test was another one, or it cannot be read.
+            MisconfigurationException: the earlier test was another one.
+            PredictionFileError: the earlier test cannot be read, or is under way.
         """
         if stage != "test":
             return
         datamodule = data_of(trainer)
-        done: Any = None
-        if trainer.is_global_zero:
-            try:
-                done = self._done(self._header(trainer, pl_module))
-            except (PredictionFileError, MisconfigurationException) as error:
-                done = str(error)  # broadcast, so that no process waits for this one
-        done = trainer.strategy.broadcast(done)
-        if isinstance(done, str):
-            raise MisconfigurationException(done)
+        done = in_first_process(trainer, lambda: self._done(self._header(trainer, pl_module)))
         # Each process keeps a video: without any it would miss the collectives of the others.
         videos = len(datamodule.manifests["test"])
         datamodule.leave_out("test", done[: max(0, videos - trainer.world_size)])
@@ -87,10 +80,8 @@ class PredictionTable(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add earlier predictions to the metric; open a writer for this process."""
-        if trainer.is_global_zero:
-            metric = classifying(pl_module).metric("test")
-            for part in Parts(self._parts).files:
-                part.count(metric)
+        metric = classifying(pl_module).metric("test")
+        in_first_process(trainer, lambda: Parts(self._parts).count(metric))
         header = self._header(trainer, pl_module)
         self._unread = []
         self._writer = PartWriter(self._parts, header, trainer.global_rank)
@@ -125,8 +116,7 @@ class PredictionTable(Callback):
         self._writer.flush(empty=trainer.is_global_zero)
         self._writer = None
         trainer.strategy.barrier("predictions are written")
-        if trainer.is_global_zero:
-            Parts(self._parts).join()
+        in_first_process(trainer, lambda: Parts(self._parts).join())
         self._release()
 
     def on_exception(self, *_: Any, **__: Any) -> None:
@@ -195,15 +185,7 @@ class PredictionLines(Callback):
         """
         if stage != "predict":
             return
-        fault: Any = None
-        if trainer.is_global_zero:
-            try:
-                self._begin()
-            except (MisconfigurationException, OSError) as error:
-                fault = error  # raised in all processes, or the others would wait
-        fault = trainer.strategy.broadcast(fault)
-        if fault is not None:
-            raise fault
+        in_first_process(trainer, self._begin)
 
     def _begin(self) -> None:
         """Open the first part and lock it; nothing of another run is touched before."""

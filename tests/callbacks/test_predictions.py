@@ -19,6 +19,7 @@ from hiera_video.augment.basic import Normalize
 from hiera_video.augment.pipeline import Augmentation
 from hiera_video.callbacks.confusion import ConfusionPicture
 from hiera_video.callbacks.predictions import PredictionLines, PredictionTable
+from hiera_video.errors import PredictionFileError
 from hiera_video.results.prediction_parts import lock_folder
 from hiera_video.tasks.classification import ClassificationTask
 from tests.fake_videos import ColourVideos
@@ -138,7 +139,7 @@ def test_another_test_is_not_continued(tmp_path):
 def test_two_tests_do_not_share_a_folder(tmp_path):
     with (
         lock_folder(tmp_path / "predictions.parquet.parts"),
-        pytest.raises(MisconfigurationException, match="a test is under way there"),
+        pytest.raises(PredictionFileError, match="a test is under way there"),
     ):
         run_test(tmp_path)
 
@@ -147,7 +148,7 @@ def test_a_damaged_part_is_named(tmp_path):
     parts = tmp_path / "predictions.parquet.parts"
     parts.mkdir()
     (parts / "1-00000.parquet").write_text("junk")
-    with pytest.raises(MisconfigurationException, match=r"1-00000.parquet: not a Parquet file"):
+    with pytest.raises(PredictionFileError, match=r"1-00000.parquet: not a Parquet file"):
         run_test(tmp_path)
 
 

@@ -357,7 +357,7 @@ def test_a_run_of_two_processes_reads_once(kinetics):
             shutil.rmtree(kinetics / "val")  # nothing is looked for
         data.setup("validate")
         manifests.append(data.manifests["val"])
-    assert sent[1] is None
+    assert sent[1] == (None, None)
     assert manifests[0] is manifests[1]
 
     sent.clear()
