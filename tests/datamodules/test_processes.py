@@ -1,25 +1,13 @@
-from types import SimpleNamespace
-
 import pytest
 
 from datamodules.processes import in_first_process
-
-
-def processes():
-    """Trainers of two processes; what the first one sends reaches the second one."""
-    sent = []
-
-    def broadcast(value):
-        sent.append(value)
-        return sent[0]
-
-    strategy = SimpleNamespace(broadcast=broadcast)
-    return [SimpleNamespace(is_global_zero=rank == 0, strategy=strategy) for rank in range(2)]
+from tests.fake_processes import two_processes
 
 
 def test_the_first_process_works_and_all_have_its_result():
     results = iter(["first"])
-    assert [in_first_process(t, lambda: next(results)) for t in processes()] == ["first"] * 2  # pyright: ignore
+    both = [in_first_process(trainer, lambda: next(results)) for trainer in two_processes()]
+    assert both == ["first", "first"]
     assert in_first_process(None, lambda: "alone") == "alone"
 
 
@@ -30,8 +18,8 @@ def test_any_error_is_raised_in_all_processes(kind):
         raise errors[-1]
 
     errors = []
-    for trainer in processes():
+    for trainer in two_processes():
         with pytest.raises(kind) as error:
-            in_first_process(trainer, work)  # pyright: ignore
+            in_first_process(trainer, work)
         assert error.value is errors[0]
     assert len(errors) == 1
