@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -169,7 +170,7 @@ class PredictionLines(Callback):
         top: classes per video.
 
     Attributes:
-        answered: number of videos that this rank could decode.
+        answered: number of videos that this rank could decode; in the end, of all ranks.
     """
 
     def __init__(self, path: str | Path, top: int = 5) -> None:
@@ -249,7 +250,9 @@ class PredictionLines(Callback):
         """Join the parts of all ranks."""
         if not trainer.is_global_zero:
             self._file.close()
-        trainer.strategy.barrier("predictions are written")
+        answered = torch.tensor(self.answered, device=trainer.strategy.root_device)
+        # All wait here, so that all parts are written.
+        self.answered = int(trainer.strategy.reduce(answered, reduce_op="sum"))
         if not trainer.is_global_zero:
             return
         for part in map(self._part, range(1, trainer.world_size)):

@@ -260,7 +260,7 @@ def _report(
 
 
 def _check_predictions(trainer: lightning.Trainer) -> None:
-    """Raise a UsageError if a single process could not decode any video."""
+    """Raise a UsageError if no video could be decoded."""
     writers = (c for c in trainer.callbacks if isinstance(c, PredictionLines))  # pyright: ignore
-    if trainer.world_size == 1 and not any(writer.answered for writer in writers):
+    if not any(writer.answered for writer in writers):
         raise UsageError("none of the videos can be decoded", 1)
