@@ -4,8 +4,9 @@ import glob
 import hashlib
 import json
 import logging
-import os
 import shutil
+from contextlib import ExitStack
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from datamodules.files import take_lock
+from datamodules.files import atomic_file, take_lock
 from datamodules.processes import in_first_process
 from datamodules.suffixes import kind_of
 from datamodules.wording import counted
@@ -161,8 +162,8 @@ class PredictionLines(Callback):
     """Write the most probable classes of each video during `predict`, one JSON object a line.
 
     ``{"path": ..., "predictions": [{"label": ..., "probability": ...}, ...]}`` with probabilities
-    averaged over views, or ``{"path": ..., "error": ...}`` for a file that cannot be decoded. The
-    predictions for a single video are logged, too.
+    averaged over views, or ``{"path": ..., "error": ...}`` for a file that cannot be decoded, in
+    the order of the videos. The predictions for a single video are logged, too.
 
     Args:
         path: JSON Lines file to write. Each rank writes a part beside it; rank 0 joins the parts
@@ -192,7 +193,7 @@ class PredictionLines(Callback):
         """Open the first part and lock it; nothing of another run is touched before."""
         self._refuse_earlier()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self._part(0), "a", encoding="utf-8")  # noqa: SIM115  (closed at the end)
+        self._file = open(self._part(0), "a+", encoding="utf-8")  # noqa: SIM115  (closed at the end)
         try:
             take_lock(self._file)
         except (BlockingIOError, PermissionError):
@@ -231,19 +232,18 @@ class PredictionLines(Callback):
         names = classifying(pl_module).class_names or ()
         manifest = data_of(trainer).manifests["predict"]
         probabilities, ids = outputs["probabilities"].cpu(), outputs["video_id"].cpu()
+        answers: dict[int, Any] = {f.video_id: {"error": f.reason} for f in batch["failed"]}
         for video_id in ids.unique().tolist():
             best = top_classes(probabilities[ids == video_id], names, self.top)
-            line = {
-                "path": manifest.path(video_id),
-                "predictions": [{"label": p.label, "probability": round(p[1], 6)} for p in best],
-            }
-            self._write(line)
+            rows = [{"label": p.label, "probability": round(p.probability, 6)} for p in best]
+            answers[video_id] = {"predictions": rows}
             self.answered += 1
             if len(manifest) == 1:
                 shares = (f"{p.label} {p.probability:.1%}" for p in best)
                 log.info(f"{manifest.path(video_id)}: {', '.join(shares)}")
-        for failure in batch["failed"]:
-            self._write({"path": manifest.path(failure.video_id), "error": failure.reason})
+        for video_id, answer in sorted(answers.items()):
+            line = {"path": manifest.path(video_id), **answer}
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -253,13 +253,20 @@ class PredictionLines(Callback):
         answered = torch.tensor(self.answered, device=trainer.strategy.root_device)
         # All wait here, so that all parts are written.
         self.answered = int(trainer.strategy.reduce(answered, reduce_op="sum"))
-        if not trainer.is_global_zero:
-            return
-        for part in map(self._part, range(1, trainer.world_size)):
-            self._file.write(part.read_text(encoding="utf-8"))
+        in_first_process(trainer, lambda: self._join(trainer.world_size))
+
+    def _join(self, ranks: int) -> None:
+        """Write all lines in the order of the videos, of which each of n ranks has every n-th."""
+        parts = [self._part(rank) for rank in range(ranks)]
+        with atomic_file(self.path) as temporary, ExitStack() as stack:
+            # The first part is locked, until it is closed or opened once more.
+            others = [stack.enter_context(open(part, encoding="utf-8")) for part in parts[1:]]
+            file = stack.enter_context(open(temporary, "w", encoding="utf-8"))
+            self._file.seek(0)
+            for lines in zip_longest(self._file, *others, fillvalue=""):
+                file.writelines(lines)
+        for part in parts:
             part.unlink()
-        self._file.flush()
-        os.replace(self._part(0), self.path)  # while it is locked
         self._file.close()
 
     def on_exception(self, *_: Any, **__: Any) -> None:
@@ -269,6 +276,3 @@ class PredictionLines(Callback):
 
     def _part(self, rank: int) -> Path:
         return self.path.with_name(f"{self.path.name}.part{rank}")
-
-    def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")

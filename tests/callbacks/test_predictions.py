@@ -188,8 +188,8 @@ def test_the_confusion_matrix_is_painted(tmp_path):
 
 
 def predict(folder):
-    """Write ``out.jsonl`` of two videos."""
-    videos = [folder / name for name in ("0.mp4", "1.mp4")]
+    """Write ``out.jsonl`` of three videos, the first of which is bad."""
+    videos = [folder / name for name in ("0.mp4", "1.mp4", "2.mp4")]
     for video in videos:
         video.touch()
     augment = Augmentation(normalize=Normalize())
@@ -198,9 +198,10 @@ def predict(folder):
     )
     task.class_names = ("red", "green", "blue")
     trainer = quick_trainer(callbacks=[PredictionLines(folder / "out.jsonl", top=1)])
-    data = ColourVideos(predict=[str(video) for video in videos])
+    paths = [str(video) for video in videos]
+    data = ColourVideos(predict=paths, bad=paths[:1], eval_batch_size=2)
     trainer.predict(task, datamodule=data, return_predictions=False)
-    return [str(video) for video in videos]
+    return paths
 
 
 def _write_half(part, started):
@@ -226,8 +227,9 @@ def test_two_runs_do_not_write_the_same_predictions(tmp_path):
     other.kill()
     other.join()
     videos = predict(tmp_path)  # the other's lock went with it
-    lines = (tmp_path / "out.jsonl").read_text().splitlines()
-    assert [json.loads(line)["path"] for line in lines] == videos
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["path"] for line in lines] == videos
+    assert ["error" in line for line in lines] == [True, False, False]
     assert not part.exists()
     assert not second.exists()
     with pytest.raises(MisconfigurationException, match="exists already; set another out="):
