@@ -5,6 +5,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from datamodules.manifests.parquet import find_manifest
 from datamodules.manifests.range_cache import RangeCache
 from datamodules.manifests.shared import shared_videos
 from datamodules.manifests.splits import list_videos, read_split
+from datamodules.processes import in_first_process
 from datamodules.suffixes import VIDEOS, Media
 from datamodules.wording import counted
 
@@ -69,6 +71,7 @@ class SplitDataModule(LightningDataModule):
         self.class_names = None if class_names is None else tuple(class_names)
         self._cache = cache
         self.manifests: dict[str, Manifest] = {}
+        self._here: dict[str, Manifest] = {}  # those that this process has read itself
         self.missing: list[MissingVideo] = []
         self.predict_root: Path | None = None
 
@@ -120,11 +123,15 @@ class SplitDataModule(LightningDataModule):
         """If the class names are not known, set them to those of the first split that exists."""
         if self.class_names is None:
             first = next((name for name, split in self.splits.items() if split), "train")
-            self.class_names = self.list_class_names(first) or None
+            names = in_first_process(self.trainer, partial(self.list_class_names, first))
+            self.class_names = names or None
 
     def list_class_names(self, name: str) -> tuple[str, ...]:
-        """Classes of a split in the order of their ids; empty if it has no labels."""
-        return self._manifest(name).class_names
+        """Classes of a split in the order of their ids; empty if it has no labels.
+
+        With several processes, the first one alone calls this.
+        """
+        return self._read_here(name).class_names
 
     def training_manifest(self) -> Manifest:
         """What `fit` trains on: the rows of ``train`` that are not known to be bad, read once.
@@ -170,27 +177,18 @@ class SplitDataModule(LightningDataModule):
 
     def _manifest(self, name: str) -> Manifest:
         if name not in self.manifests:
-            manifest = self._read_once(name)
+            # Read once: all processes have the same rows.
+            manifest = in_first_process(self.trainer, partial(self._read_here, name))
             if self._cache is not None:
                 manifest = replace(manifest, cache=self._cache)
             self.manifests[name] = manifest
         return self.manifests[name]
 
-    def _read_once(self, name: str) -> Manifest:
-        """Read a split in the main process and send it to the others: all have the same rows."""
-        trainer = self.trainer
-        if trainer is None or trainer.world_size == 1:
-            return self._read(name)
-        result: Any = None
-        if trainer.is_global_zero:
-            try:
-                result = self._read(name)
-            except Exception as error:  # raised in all processes, or the others would wait
-                result = error
-        result = trainer.strategy.broadcast(result)
-        if isinstance(result, Exception):
-            raise result
-        return result
+    def _read_here(self, name: str) -> Manifest:
+        """As `_read`, in this process alone, and once."""
+        if name not in self._here:
+            self._here[name] = self._read(name)
+        return self._here[name]
 
     def _read(self, name: str) -> Manifest:
         if name == "predict":

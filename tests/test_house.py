@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "datamodules.errors": "",
     "datamodules.files": "",
     "datamodules.lazy": "",
+    "datamodules.processes": "",
     "datamodules.suffixes": "",
     "datamodules.arguments": "",
     "datamodules.video": "",
@@ -69,6 +70,7 @@ LEAVES = {
     "datamodules.errors",
     "datamodules.files",
     "datamodules.lazy",
+    "datamodules.processes",
     "datamodules.suffixes",
     "hiera_video.errors",
 }

@@ -21,6 +21,7 @@ from datamodules.errors import DatasetError
 from datamodules.manifests.lists import Row, inside
 from datamodules.manifests.splits import Manifest, make_manifest
 from datamodules.manifests.splitting import SPLITS
+from datamodules.processes import in_first_process
 
 EVAL_BOXES = ("predicted", "ground_truth")
 
@@ -96,8 +97,12 @@ class AVAFiles(AnnotatedVideoDataModule):
         Raises:
             DatasetError: a label map is missing or wrong, or the two give an id different names.
         """
-        if self.action_ids:
-            return
+        if not self.action_ids:
+            names, self.evaluated_action_ids = in_first_process(self.trainer, self._read_label_maps)
+            self.class_names, self.action_ids = tuple(names.values()), tuple(names)
+
+    def _read_label_maps(self) -> tuple[dict[int, str], tuple[int, ...]]:
+        """The name of each action, and the ids of those that are evaluated."""
         file = self.annotation("label_map", self.label_map)
         names = read_label_map(file)
         evaluated = names
@@ -107,8 +112,7 @@ class AVAFiles(AnnotatedVideoDataModule):
             for action, name in evaluated.items():
                 if names.get(action) != name:
                     raise DatasetError(f"{other}: {file} has no action {action}, {name!r}")
-        self.class_names, self.action_ids = tuple(names.values()), tuple(names)
-        self.evaluated_action_ids = tuple(evaluated)
+        return names, tuple(evaluated)
 
     def annotation_file(self, split: str) -> str:
         """``ava_train_v2.2.csv``, of any version."""

@@ -26,6 +26,7 @@ from datamodules.errors import DatasetError
 from datamodules.manifests.finding import find_by_path
 from datamodules.manifests.lists import Row, at, inside
 from datamodules.manifests.splits import Manifest, make_manifest
+from datamodules.processes import in_first_process
 from datamodules.suffixes import PICTURES
 from datamodules.wording import counted
 
@@ -139,11 +140,14 @@ class CocoDataModule(AnnotatedVideoDataModule):
         Raises:
             DatasetError: its annotation is missing or wrong.
         """
-        if self.category_ids:
-            return
+        if not self.category_ids:
+            categories = in_first_process(self.trainer, self._read_categories)
+            self.class_names, self.category_ids = categories
+
+    def _read_categories(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Names and ids of the categories."""
         annotations = self._read_annotations(self._named(self.first_split()))
-        self.class_names = annotations.class_names
-        self.category_ids = annotations.category_ids
+        return annotations.class_names, annotations.category_ids
 
     def first_split(self) -> str:
         """Which of ``train``, ``val`` and ``test`` sets the categories of all.

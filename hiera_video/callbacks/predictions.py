@@ -4,19 +4,21 @@ import glob
 import hashlib
 import json
 import logging
-import os
 import shutil
+from contextlib import ExitStack
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from datamodules.files import take_lock
+from datamodules.files import atomic_file, take_lock
+from datamodules.processes import in_first_process
 from datamodules.suffixes import kind_of
 from datamodules.wording import counted
-from hiera_video.errors import PredictionFileError
 from hiera_video.metrics.top_classes import top_classes
 from hiera_video.results.prediction_files import FailedVideo, Header, Rows, stamped
 from hiera_video.results.prediction_parts import Parts, PartWriter, lock_folder
@@ -53,20 +55,13 @@ class PredictionTable(Callback):
         """Leave out the videos that an earlier test in this folder has evaluated.
 
         Raises:
-            MisconfigurationException: the earlier test was another one, or it cannot be read.
+            MisconfigurationException: the earlier test was another one.
+            PredictionFileError: the earlier test cannot be read, or is under way.
         """
         if stage != "test":
             return
         datamodule = data_of(trainer)
-        done: Any = None
-        if trainer.is_global_zero:
-            try:
-                done = self._done(self._header(trainer, pl_module))
-            except (PredictionFileError, MisconfigurationException) as error:
-                done = str(error)  # broadcast, so that no process waits for this one
-        done = trainer.strategy.broadcast(done)
-        if isinstance(done, str):
-            raise MisconfigurationException(done)
+        done = in_first_process(trainer, lambda: self._done(self._header(trainer, pl_module)))
         # Each process keeps a video: without any it would miss the collectives of the others.
         videos = len(datamodule.manifests["test"])
         datamodule.leave_out("test", done[: max(0, videos - trainer.world_size)])
@@ -87,10 +82,8 @@ class PredictionTable(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add earlier predictions to the metric; open a writer for this process."""
-        if trainer.is_global_zero:
-            metric = classifying(pl_module).metric("test")
-            for part in Parts(self._parts).files:
-                part.count(metric)
+        metric = classifying(pl_module).metric("test")
+        in_first_process(trainer, lambda: Parts(self._parts).count(metric))
         header = self._header(trainer, pl_module)
         self._unread = []
         self._writer = PartWriter(self._parts, header, trainer.global_rank)
@@ -125,8 +118,7 @@ class PredictionTable(Callback):
         self._writer.flush(empty=trainer.is_global_zero)
         self._writer = None
         trainer.strategy.barrier("predictions are written")
-        if trainer.is_global_zero:
-            Parts(self._parts).join()
+        in_first_process(trainer, lambda: Parts(self._parts).join())
         self._release()
 
     def on_exception(self, *_: Any, **__: Any) -> None:
@@ -170,8 +162,8 @@ class PredictionLines(Callback):
     """Write the most probable classes of each video during `predict`, one JSON object a line.
 
     ``{"path": ..., "predictions": [{"label": ..., "probability": ...}, ...]}`` with probabilities
-    averaged over views, or ``{"path": ..., "error": ...}`` for a file that cannot be decoded. The
-    predictions for a single video are logged, too.
+    averaged over views, or ``{"path": ..., "error": ...}`` for a file that cannot be decoded, in
+    the order of the videos. The predictions for a single video are logged, too.
 
     Args:
         path: JSON Lines file to write. Each rank writes a part beside it; rank 0 joins the parts
@@ -179,7 +171,7 @@ class PredictionLines(Callback):
         top: classes per video.
 
     Attributes:
-        answered: number of videos that this rank could decode.
+        answered: number of videos that this rank could decode; in the end, of all ranks.
     """
 
     def __init__(self, path: str | Path, top: int = 5) -> None:
@@ -195,21 +187,13 @@ class PredictionLines(Callback):
         """
         if stage != "predict":
             return
-        fault: Any = None
-        if trainer.is_global_zero:
-            try:
-                self._begin()
-            except (MisconfigurationException, OSError) as error:
-                fault = error  # raised in all processes, or the others would wait
-        fault = trainer.strategy.broadcast(fault)
-        if fault is not None:
-            raise fault
+        in_first_process(trainer, self._begin)
 
     def _begin(self) -> None:
         """Open the first part and lock it; nothing of another run is touched before."""
         self._refuse_earlier()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self._part(0), "a", encoding="utf-8")  # noqa: SIM115  (closed at the end)
+        self._file = open(self._part(0), "a+", encoding="utf-8")  # noqa: SIM115  (closed at the end)
         try:
             take_lock(self._file)
         except (BlockingIOError, PermissionError):
@@ -248,33 +232,41 @@ class PredictionLines(Callback):
         names = classifying(pl_module).class_names or ()
         manifest = data_of(trainer).manifests["predict"]
         probabilities, ids = outputs["probabilities"].cpu(), outputs["video_id"].cpu()
+        answers: dict[int, Any] = {f.video_id: {"error": f.reason} for f in batch["failed"]}
         for video_id in ids.unique().tolist():
             best = top_classes(probabilities[ids == video_id], names, self.top)
-            line = {
-                "path": manifest.path(video_id),
-                "predictions": [{"label": p.label, "probability": round(p[1], 6)} for p in best],
-            }
-            self._write(line)
+            rows = [{"label": p.label, "probability": round(p.probability, 6)} for p in best]
+            answers[video_id] = {"predictions": rows}
             self.answered += 1
             if len(manifest) == 1:
                 shares = (f"{p.label} {p.probability:.1%}" for p in best)
                 log.info(f"{manifest.path(video_id)}: {', '.join(shares)}")
-        for failure in batch["failed"]:
-            self._write({"path": manifest.path(failure.video_id), "error": failure.reason})
+        for video_id, answer in sorted(answers.items()):
+            line = {"path": manifest.path(video_id), **answer}
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Join the parts of all ranks."""
         if not trainer.is_global_zero:
             self._file.close()
-        trainer.strategy.barrier("predictions are written")
-        if not trainer.is_global_zero:
-            return
-        for part in map(self._part, range(1, trainer.world_size)):
-            self._file.write(part.read_text(encoding="utf-8"))
+        answered = torch.tensor(self.answered, device=trainer.strategy.root_device)
+        # All wait here, so that all parts are written.
+        self.answered = int(trainer.strategy.reduce(answered, reduce_op="sum"))
+        in_first_process(trainer, lambda: self._join(trainer.world_size))
+
+    def _join(self, ranks: int) -> None:
+        """Write all lines in the order of the videos, of which each of n ranks has every n-th."""
+        parts = [self._part(rank) for rank in range(ranks)]
+        with atomic_file(self.path) as temporary, ExitStack() as stack:
+            # The first part is locked, until it is closed or opened once more.
+            others = [stack.enter_context(open(part, encoding="utf-8")) for part in parts[1:]]
+            file = stack.enter_context(open(temporary, "w", encoding="utf-8"))
+            self._file.seek(0)
+            for lines in zip_longest(self._file, *others, fillvalue=""):
+                file.writelines(lines)
+        for part in parts:
             part.unlink()
-        self._file.flush()
-        os.replace(self._part(0), self.path)  # while it is locked
         self._file.close()
 
     def on_exception(self, *_: Any, **__: Any) -> None:
@@ -284,6 +276,3 @@ class PredictionLines(Callback):
 
     def _part(self, rank: int) -> Path:
         return self.path.with_name(f"{self.path.name}.part{rank}")
-
-    def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")

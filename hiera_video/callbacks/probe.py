@@ -107,6 +107,5 @@ class Probe(Callback):
         if self._probe is None:
             return
         for name, value in self._probe.compute().items():
-            # The same on all ranks already; sync_dist keeps Lightning from warning.
-            pl_module.log(f"val/{name}", float(value), sync_dist=True)
+            cast(EvaluatedTask, pl_module).log_equal(f"val/{name}", float(value))
         self._probe = None

@@ -94,6 +94,11 @@ class Parts:
         ids = [file.video_ids() for file in self.files]
         return np.unique(np.concatenate([np.zeros(0, np.int64), *ids]))
 
+    def count(self, metric: Any) -> None:
+        """Add all rows to a metric, and the videos that could not be decoded."""
+        for file in self.files:
+            file.count(metric)
+
     def differs_from(self, header: Header) -> str | None:
         """Name of the first value that a file has otherwise than ``header``; None if all agree."""
         expected = _flat(header)

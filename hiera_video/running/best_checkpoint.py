@@ -9,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from datamodules.processes import in_first_process
 from hiera_video.callbacks.progress import listed
 from hiera_video.errors import CheckpointError
 from hiera_video.running.saving import WholeCheckpoints
@@ -82,8 +83,8 @@ def _judges(trainer: Trainer) -> list[ModelCheckpoint]:
 
 def _restore(saver: ModelCheckpoint, trainer: Trainer, path: Path) -> None:
     monitor = str(saver.monitor)
-    found = _best_of(path, monitor) if trainer.is_global_zero else None
-    found = trainer.strategy.broadcast(found)  # of one process, as not all need have the file
+    # Not all processes need have the file.
+    found = in_first_process(trainer, lambda: _best_of(path, monitor))
     if found is None:
         _set_scores(saver, {})
         return

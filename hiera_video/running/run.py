@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.files import write_json
+from datamodules.processes import in_first_process
 from hiera_video.callbacks.predictions import PredictionLines
 from hiera_video.callbacks.progress import listed
 from hiera_video.callbacks.recovery import SaveOnSigterm
@@ -234,9 +235,9 @@ def _call(
 
 
 def _check_saved(trainer: lightning.Trainer) -> None:
-    """Raise a UsageError if the last save of a checkpoint has failed."""
+    """Raise a UsageError, in all processes, if the last save of a checkpoint has failed."""
     if isinstance(saving := trainer.strategy.checkpoint_io, WholeCheckpoints):
-        saving.check_saved()
+        in_first_process(trainer, saving.check_saved)  # which is the one that saves
 
 
 def _report(
@@ -259,7 +260,7 @@ def _report(
 
 
 def _check_predictions(trainer: lightning.Trainer) -> None:
-    """Raise a UsageError if a single process could not decode any video."""
+    """Raise a UsageError if no video could be decoded."""
     writers = (c for c in trainer.callbacks if isinstance(c, PredictionLines))  # pyright: ignore
-    if trainer.world_size == 1 and not any(writer.answered for writer in writers):
+    if not any(writer.answered for writer in writers):
         raise UsageError("none of the videos can be decoded", 1)

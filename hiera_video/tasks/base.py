@@ -195,19 +195,21 @@ class VideoTask(OptimizedTask):
 
     def on_train_epoch_end(self) -> None:
         """Log how many videos of this epoch cannot be decoded."""
-        # The same on all ranks already; sync_dist keeps Lightning from warning.
-        self.log("train/bad_videos", self._count_bad_videos(), sync_dist=True)
+        self.log_equal("train/bad_videos", self._count_bad_videos())
         self._bad_videos.clear()
 
     def _count_bad_videos(self) -> float:
         """The bad videos of this epoch on all ranks; too many of them stop all ranks at once."""
-        count = float(len(self._bad_videos))
+        count = len(self._bad_videos)
         if self.trainer.world_size > 1:
-            local = torch.tensor(count, device=self.device)
-            count = float(self.trainer.strategy.reduce(local, reduce_op="sum"))
+            # Several ranks meet a video that replaces another one, and is bad, too.
+            videos = len(self.datamodule.manifests["train"])
+            bad = torch.zeros(videos, dtype=torch.uint8, device=self.device)
+            bad[list(self._bad_videos)] = 1
+            count = int(self.trainer.strategy.reduce(bad, reduce_op="max").sum())
             loader: Any = self.trainer.train_dataloader
-            loader.check_bad(int(count))
-        return count
+            loader.check_bad(count)
+        return float(count)
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
         """Forget the gradients of the last step."""

@@ -86,11 +86,15 @@ class EvaluatedTask(LightningModule):
         """Log the numbers of the test split."""
         self._end_evaluation("test")
 
+    def log_equal(self, name: str, value: float) -> None:
+        """Log a number of an epoch that is the same on all ranks already."""
+        # Lightning warns without sync_dist. The mean of equal numbers may be rounded, unlike this.
+        self.log(name, value, sync_dist=True, reduce_fx="max")
+
     def _end_evaluation(self, split: str) -> None:
         numbers, results = self.summarize(split)
         for name, value in numbers.items():
-            # The same on all ranks already; sync_dist keeps Lightning from warning.
-            self.log(f"{split}/{name}", float(value), sync_dist=True)
+            self.log_equal(f"{split}/{name}", float(value))
         if self.trainer.state.fn != "fit":
             self.results = results
         self.metric(split).reset()

@@ -19,6 +19,7 @@ from hiera_video.augment.basic import Normalize
 from hiera_video.augment.pipeline import Augmentation
 from hiera_video.callbacks.confusion import ConfusionPicture
 from hiera_video.callbacks.predictions import PredictionLines, PredictionTable
+from hiera_video.errors import PredictionFileError
 from hiera_video.results.prediction_parts import lock_folder
 from hiera_video.tasks.classification import ClassificationTask
 from tests.fake_videos import ColourVideos
@@ -138,7 +139,7 @@ def test_another_test_is_not_continued(tmp_path):
 def test_two_tests_do_not_share_a_folder(tmp_path):
     with (
         lock_folder(tmp_path / "predictions.parquet.parts"),
-        pytest.raises(MisconfigurationException, match="a test is under way there"),
+        pytest.raises(PredictionFileError, match="a test is under way there"),
     ):
         run_test(tmp_path)
 
@@ -147,7 +148,7 @@ def test_a_damaged_part_is_named(tmp_path):
     parts = tmp_path / "predictions.parquet.parts"
     parts.mkdir()
     (parts / "1-00000.parquet").write_text("junk")
-    with pytest.raises(MisconfigurationException, match=r"1-00000.parquet: not a Parquet file"):
+    with pytest.raises(PredictionFileError, match=r"1-00000.parquet: not a Parquet file"):
         run_test(tmp_path)
 
 
@@ -187,8 +188,8 @@ def test_the_confusion_matrix_is_painted(tmp_path):
 
 
 def predict(folder):
-    """Write ``out.jsonl`` of two videos."""
-    videos = [folder / name for name in ("0.mp4", "1.mp4")]
+    """Write ``out.jsonl`` of three videos, the first of which is bad."""
+    videos = [folder / name for name in ("0.mp4", "1.mp4", "2.mp4")]
     for video in videos:
         video.touch()
     augment = Augmentation(normalize=Normalize())
@@ -197,9 +198,10 @@ def predict(folder):
     )
     task.class_names = ("red", "green", "blue")
     trainer = quick_trainer(callbacks=[PredictionLines(folder / "out.jsonl", top=1)])
-    data = ColourVideos(predict=[str(video) for video in videos])
+    paths = [str(video) for video in videos]
+    data = ColourVideos(predict=paths, bad=paths[:1], eval_batch_size=2)
     trainer.predict(task, datamodule=data, return_predictions=False)
-    return [str(video) for video in videos]
+    return paths
 
 
 def _write_half(part, started):
@@ -225,8 +227,9 @@ def test_two_runs_do_not_write_the_same_predictions(tmp_path):
     other.kill()
     other.join()
     videos = predict(tmp_path)  # the other's lock went with it
-    lines = (tmp_path / "out.jsonl").read_text().splitlines()
-    assert [json.loads(line)["path"] for line in lines] == videos
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["path"] for line in lines] == videos
+    assert ["error" in line for line in lines] == [True, False, False]
     assert not part.exists()
     assert not second.exists()
     with pytest.raises(MisconfigurationException, match="exists already; set another out="):

@@ -15,6 +15,7 @@ from datamodules.errors import DatasetError
 from datamodules.kinetics import KineticsDataModule
 from datamodules.manifests.lists import NO_LABEL
 from datamodules.video.decoding import VideoFile
+from tests.fake_processes import two_processes
 from tests.video_files import moving_frames, write_video
 
 HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"
@@ -336,35 +337,21 @@ def test_another_number_of_classes_is_a_subset(kinetics):
 
 
 def test_a_run_of_two_processes_reads_once(kinetics):
-    sent = []
-
-    class Strategy:
-        def broadcast(self, value):
-            sent.append(value)
-            return sent[0]
-
-    class TwoProcesses:
-        world_size, strategy = 2, Strategy()
-
-        def __init__(self, rank):
-            self.is_global_zero = rank == 0
-
-    manifests = []
-    for rank in (0, 1):
-        data = module(kinetics, class_names=["eating 'übung', quick", "jumping (high)"])
-        data.trainer = TwoProcesses(rank)  # pyright: ignore
-        if rank == 1:
-            shutil.rmtree(kinetics / "val")  # nothing is looked for
+    both = []
+    for trainer in two_processes():
+        data = module(kinetics)
+        data.trainer = trainer
+        if both:
+            shutil.rmtree(kinetics)  # nothing is looked for
         data.setup("validate")
-        manifests.append(data.manifests["val"])
-    assert sent[1] is None
-    assert manifests[0] is manifests[1]
+        both.append(data)
+    assert both[0].class_names == both[1].class_names == ("eating 'übung', quick", "jumping (high)")
+    assert both[0].manifests["val"] is both[1].manifests["val"]
 
-    sent.clear()
-    for rank in (0, 1):  # an error reaches both
-        data = module(kinetics, class_names=["eating 'übung', quick", "jumping (high)"])
-        data.trainer = TwoProcesses(rank)  # pyright: ignore
-        with pytest.raises(DatasetError, match="set data.videos"):
+    for trainer in two_processes():  # an error reaches both
+        data = module(kinetics)
+        data.trainer = trainer
+        with pytest.raises(DatasetError, match="set data.root"):
             data.setup("validate")
 
 

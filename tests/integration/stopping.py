@@ -42,6 +42,18 @@ class SignalInEvaluation(Callback):
     on_test_batch_start = on_validation_batch_start
 
 
+class SpoilAt(Callback):
+    """Make the weights infinite after some step, so that no checkpoint is saved any more."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == self.step:
+            for weight in pl_module.parameters():
+                weight.data.fill_(float("inf"))
+
+
 class KillAt(Callback):
     """End this process at once when it is about to train on some batch."""
 

@@ -69,24 +69,30 @@ def test_validate_counts_them_too(workspace, words):
     assert results["top5"] <= 4 / 6 + 1e-6
 
 
-def test_predict_on_two_processes_writes_a_line_for_each_file(workspace, words, finetuned):
-    files = sorted((workspace / "partly_broken").glob("*.mp4"))
-    files += sorted((workspace / "data/synthetic").rglob("val/*/*.mp4"))[:5]
+def test_predict_on_two_processes_writes_a_line_for_each_file_in_their_order(
+    workspace, words, finetuned
+):
+    files = sorted((workspace / "data/synthetic").rglob("val/*/*.mp4"))[:5]
+    for place, bad in zip((1, 4), sorted((workspace / "partly_broken").glob("*.mp4")), strict=True):
+        files.insert(place, bad)
     out = workspace / "two.jsonl"
     more = [f"out={out}", "trainer.devices=2", "run_dir=runs/bad-predict", "--", *files]
     run("predict", finetuned[0], *CLIPS, *more, cwd=workspace)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert sorted(line["path"] for line in lines) == sorted(map(str, files))
-    assert sorted("error" in line for line in lines) == [False] * 5 + [True] * 2
+    assert [line["path"] for line in lines] == [*map(str, files)]
+    assert [i for i, line in enumerate(lines) if "error" in line] == [1, 4]
     assert not list(workspace.glob("two.jsonl.part*"))
 
 
-def test_predict_fails_where_nothing_can_be_decoded(workspace, words):
-    out = f"out={workspace}/none.jsonl"
-    bad = workspace / "partly_broken/broken.mp4"
-    output = run("predict", *words, out, "run_dir=runs/none", "--", bad, cwd=workspace, code=1)
-    assert output.splitlines()[-1] == "hiera-video: none of the videos can be decoded"
-    assert json.loads((workspace / "none.jsonl").read_text())["error"]
+@pytest.mark.parametrize("devices", [1, 2])
+def test_predict_fails_where_nothing_can_be_decoded(workspace, words, devices, tmp_path):
+    start = {1: run, 2: run_two}[devices]
+    more = [f"out={tmp_path}/none.jsonl", f"run_dir={tmp_path}", f"trainer.devices={devices}"]
+    bad = sorted((workspace / "partly_broken").glob("*.mp4"))
+    output = start("predict", *words, *more, "--", *bad, cwd=workspace, code=1)
+    assert output.count("hiera-video: none of the videos can be decoded\n") == devices
+    lines = (tmp_path / "none.jsonl").read_text().splitlines()
+    assert ["error" in json.loads(line) for line in lines] == [True, True]
 
 
 @pytest.fixture(scope="module")

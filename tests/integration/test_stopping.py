@@ -101,6 +101,17 @@ def test_sigterm_saves_on_two_processes(workspace):
         assert torch.equal(resumed["state_dict"][key], value), key
 
 
+def test_two_processes_that_cannot_save_say_so(workspace, tmp_path):
+    words = [*WORDS, "trainer.devices=2", f"run_dir={tmp_path}/run"]
+    for name, kind in (("spoil", "SpoilAt"), ("stop", "TerminateAt")):
+        words += [f"+callbacks.{name}._target_=tests.integration.stopping.{kind}"]
+        words += [f"+callbacks.{name}.step=2"]
+    output = run_two(*words, cwd=workspace, code=1, PYTHONPATH=str(ROOT))
+    errors = [line for line in output.splitlines() if line.startswith("hiera-video: ")]
+    assert errors[0] == errors[1]
+    assert "last.ckpt is not saved: the weights are not finite" in errors[0]
+
+
 def test_a_second_start_does_not_overwrite_the_first(workspace, unbroken):
     output = run(*WORDS, "run_dir=runs/unbroken", cwd=workspace, code=2)
     assert "is of an earlier run; set resume=auto or another run_dir=" in output

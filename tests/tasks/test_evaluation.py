@@ -78,3 +78,16 @@ def test_a_split_that_is_not_evaluated_has_no_metric():
     del task.metrics["test"]
     with pytest.raises(KeyError, match="test"):
         quick_trainer().test(task, datamodule=Numbers(), verbose=False)
+
+
+class Share(Total):
+    """Has a result whose mean over three processes is rounded to another number in float32."""
+
+    def summarize(self, split):
+        return {"share": 0.11}, None
+
+
+def test_numbers_are_logged_as_they_are_on_any_number_of_processes():
+    trainer = quick_trainer(devices=3, strategy="ddp_fork")
+    trainer.validate(Share(), datamodule=Numbers(), verbose=False)
+    assert trainer.callback_metrics["val/share"] == torch.tensor(0.11)

@@ -114,18 +114,19 @@ def test_pretraining_is_tested_but_does_not_predict():
         quick_trainer().predict(task, dataloaders=[torch.zeros(1)])
 
 
-def two_ranks(videos, bad, **kwargs):
-    """Arguments of a fit on two processes, each of which meets half of the bad videos at once."""
+def two_ranks(videos, bad, apart, **kwargs):
+    """Arguments of a fit on two processes, with bad videos at every ``apart``-th place."""
     order = EpochSampler(videos, training=True).order()
-    paths = [f"/{videos}/{order[3 * i]}.mp4" for i in range(bad)]  # even places are of rank 0
+    paths = [f"/{videos}/{order[apart * i]}.mp4" for i in range(bad)]  # even places are of rank 0
     data = ColourVideos(train=str(videos), bad=paths, **kwargs)
     task = PretrainingTask(partial(small_mae, decoder_embed_dim=8), mask_ratio=0.5)
     trainer = quick_trainer(devices=2, strategy="ddp_fork", limit_val_batches=0)
     return trainer, task, data
 
 
-def test_bad_videos_are_counted_on_all_ranks_together():
-    trainer, task, data = two_ranks(20, 4, batch_size=2, max_bad_share=0.2)
+@pytest.mark.parametrize("apart", [3, 1])  # 1: both ranks meet those that replace others
+def test_bad_videos_are_counted_on_all_ranks_together(apart):
+    trainer, task, data = two_ranks(20, 4, apart, batch_size=2, max_bad_share=0.2)
     trainer.fit(task, datamodule=data)
     assert trainer.callback_metrics["train/bad_videos"] == 4
 
@@ -133,7 +134,7 @@ def test_bad_videos_are_counted_on_all_ranks_together():
 def test_too_many_bad_videos_stop_all_ranks_within_the_epoch(monkeypatch):
     """Three of them on each rank alone would not be too many."""
     monkeypatch.setattr("hiera_video.tasks.base.COUNT_BAD_VIDEOS_EVERY", 9)  # of ten batches
-    trainer, task, data = two_ranks(20, 6, batch_size=1, max_bad_share=0.25)
+    trainer, task, data = two_ranks(20, 6, 3, batch_size=1, max_bad_share=0.25)
     with pytest.raises(ProcessRaisedException, match="6 of this epoch's 20 videos") as error:
         trainer.fit(task, datamodule=data)
     assert "TooManyBadVideos" in str(error.value)

@@ -1,6 +1,7 @@
 import gc
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from datamodules.ava.data_module import AVADataModule
 from datamodules.errors import DatasetError, VideoDecodeError
 from datamodules.video.decoding import VideoFile
 from datamodules.video.frame_folder import FrameFolder, holds_pictures
+from tests.fake_processes import two_processes
 from tests.video_files import write_video
 
 WIDTH, HEIGHT, RATE, SECONDS = 96, 64, 10, 6
@@ -475,6 +477,19 @@ def test_the_map_of_evaluation_may_have_fewer_classes(root):
     (root / "some.pbtxt").write_text('item {\n name: "stand"\n id: 11\n}\n')
     with pytest.raises(DatasetError, match="no action 11, 'stand'"):
         make(root, eval_label_map="some.pbtxt").find_class_names()
+
+
+def test_the_first_of_two_processes_reads_the_files(root):
+    both = []
+    for trainer in two_processes():
+        data = make(root)
+        data.trainer = trainer
+        if both:
+            shutil.rmtree(root)
+        data.setup("test")
+        both.append((data.class_names, data.action_ids, data.keyframes("test")))
+    assert both[0] == both[1]
+    assert both[0][1] == (11, 12)
 
 
 def test_batches_do_not_depend_on_workers_and_training_resumes(root):

@@ -11,6 +11,7 @@ from datamodules.coco.annotations import ground_truth, read_coco
 from datamodules.coco.pictures import read_picture
 from hiera_video.tasks.instance_segmentation import unpack_bits
 from tests.datamodules.coco.small import annotation, content, write
+from tests.fake_processes import two_processes
 
 SIZE = (64, 96)
 
@@ -66,6 +67,18 @@ def test_a_batch_has_pictures_boxes_classes_and_masks(tmp_path):
         assert (batch["video"][clip, 0, 0][mask.bool()] == 255).all()
     whole = sum((batch["video"][:, 0, 0] == 255).flatten(1).sum(1).tolist())
     assert whole == masks.sum()  # crowds are no objects, and nothing is missing
+
+
+def test_the_first_of_two_processes_reads_the_annotation(tmp_path):
+    file, both = write(tmp_path), []
+    for trainer in two_processes():
+        data = module(tmp_path)
+        data.trainer = trainer
+        data.setup("fit")
+        both.append((data.class_names, data.category_ids, data.manifests["train"]))
+        file.unlink(missing_ok=True)
+    assert both[0] == both[1]
+    assert both[0][:2] == (("plane", "toothbrush"), (4, 90))
 
 
 def test_evaluation_has_every_picture_once_and_no_objects(tmp_path):
