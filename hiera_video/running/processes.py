@@ -132,6 +132,17 @@ def check_processes(trainer: Trainer) -> None:
         )
 
 
+def devices_to_predict(accelerator: str, videos: int) -> int:
+    """The value of ``trainer.devices`` that ``auto`` stands for in predictions.
+
+    Args:
+        accelerator: ``trainer.accelerator``.
+        videos: number of videos; no device is left without one.
+    """
+    gpus = 0 if accelerator == "cpu" else torch.cuda.device_count()
+    return min(videos, max(1, gpus))
+
+
 def queue_again(number: int) -> None:
     """Have this job started again after a signal that asks for it; other signals do nothing.
 

@@ -5,7 +5,11 @@ import torch
 from omegaconf import OmegaConf
 
 from hiera_video.errors import UsageError
-from hiera_video.running.processes import check_accelerator, check_precision_of_training
+from hiera_video.running.processes import (
+    check_accelerator,
+    check_precision_of_training,
+    devices_to_predict,
+)
 
 
 def check(accelerator):
@@ -37,6 +41,13 @@ def test_what_is_there_passes(monkeypatch):
         check(accelerator)
     with pytest.raises(UsageError, match="cuda"):
         check("cuda")
+
+
+@pytest.mark.parametrize(("accelerator", "devices"), [("auto", 4), ("gpu", 4), ("cpu", 1)])
+def test_a_cpu_predicts_in_one_process(monkeypatch, accelerator, devices):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert devices_to_predict(accelerator, 9) == devices
+    assert devices_to_predict(accelerator, 1) == 1
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
