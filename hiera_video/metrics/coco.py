@@ -86,11 +86,11 @@ class CocoAveragePrecision(Metric):
         size = picture["height"], picture["width"]
         runs = [encode_part(m.part.cpu().numpy(), *m.corner, *size) for m in masks]
         texts = [to_text(counts).encode() for counts in runs]
-        boxes = boxes.detach().double().cpu()
+        boxes = boxes.detach().cpu().double()
         sides = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
         for name, rows in {
             "place": torch.stack([torch.full_like(labels, image), labels], dim=1),  # (N, 2)
-            "numbers": torch.cat([scores.detach().double().cpu()[:, None], sides], dim=1),  # (N, 5)
+            "numbers": torch.cat([scores.detach().cpu().double()[:, None], sides], dim=1),  # (N, 5)
             "length": torch.tensor([len(text) for text in texts], dtype=torch.int64),  # (N,)
             "text": torch.frombuffer(bytearray(b"".join(texts) or b"\0"), dtype=torch.uint8)[
                 : sum(map(len, texts))

@@ -11,7 +11,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 TEMPERATURE = 0.07  # of the votes, as in Wu et al. 2018 and DINO
-_ROWS = 1024  # test videos compared with all training videos at once
+_ROWS = 1024  # training videos whose logits are in memory at once
+_QUERIES = 128  # test videos compared with all training videos at once
 _STEPS = 500  # of L-BFGS at most; it stops earlier where the gradient vanishes
 
 
@@ -71,7 +72,7 @@ class FeatureProbe(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """``knn_top1`` and ``linear_top1`` in [0, 1], float64 scalars; NaN without videos."""
-        features, rows = _joined(self.features).double(), _joined(self.rows)
+        features, rows = _joined(self.features), _joined(self.rows)
         order = rows[:, 1].argsort(stable=True)  # the same for all splits over ranks and batches
         features, (to_train, _, label) = features[order], rows[order].unbind(1)
         finite = features.isfinite().all(dim=1)
@@ -80,7 +81,8 @@ class FeatureProbe(Metric):
         if not train.any():
             nothing = torch.full((), torch.nan, device=features.device)
             return {"knn_top1": nothing, "linear_top1": nothing}
-        samples = (features[train], label[train], features[test].nan_to_num(0.0, 0.0, 0.0))
+        queries = features[test].nan_to_num(0.0, 0.0, 0.0).double()
+        samples = (features[train].double(), label[train], queries)
         predicted = {
             "knn_top1": knn_predict(*samples, self.num_classes, self.k),
             "linear_top1": linear_predict(*samples, self.num_classes, self.l2),
@@ -110,7 +112,7 @@ def knn_predict(train: Tensor, label: Tensor, test: Tensor, classes: int, k: int
     """
     train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
     predicted = [label.new_zeros(0)]
-    for part in test.split(_ROWS):
+    for part in test.split(_QUERIES):
         near = (part @ train.T).topk(min(k, len(train)), dim=1)  # (rows, k)
         votes = part.new_zeros(len(part), classes)
         votes.scatter_add_(1, label[near.indices], (near.values / TEMPERATURE).exp())
@@ -150,12 +152,11 @@ def fit_linear(
     """
     # Lightning evaluates in inference mode, where nothing can be differentiated.
     with torch.inference_mode(False), torch.enable_grad():
-        train, label = train.clone(), label.clone()
+        label = label.clone()
         mean, std = train.mean(dim=0), train.std(dim=0, correction=0)
         std = torch.where(std > 0, std, 1.0)  # for a feature that is constant
-        x = (train - mean) / std
-        weight = x.new_zeros(classes, x.shape[1], requires_grad=True)
-        bias = x.new_zeros(classes, requires_grad=True)
+        weight = mean.new_zeros(classes, train.shape[1], requires_grad=True)
+        bias = mean.new_zeros(classes, requires_grad=True)
         optimizer = torch.optim.LBFGS(
             [weight, bias],
             max_iter=_STEPS,
@@ -167,10 +168,14 @@ def fit_linear(
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            value = F.cross_entropy(F.linear(x, weight, bias), label)
-            value = value + l2 / 2 * weight.square().sum()
-            value.backward()
-            return value
+            total = l2 / 2 * weight.square().sum()
+            total.backward()
+            for rows, labels in zip(train.split(_ROWS), label.split(_ROWS), strict=True):
+                scores = F.linear((rows - mean) / std, weight, bias)
+                part = F.cross_entropy(scores, labels, reduction="sum") / len(label)
+                part.backward()
+                total = total.detach() + part.detach()
+            return total
 
         optimizer.step(loss)
     return weight.detach(), bias.detach(), mean, std

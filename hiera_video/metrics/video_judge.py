@@ -70,7 +70,7 @@ class VideoJudge:
             video_id: int64 ``(B,)``.
             view: int64 ``(B,)``: ``temporal index * spatial views + spatial index``.
         """
-        rows = probabilities.detach().double().cpu()
+        rows = probabilities.detach().cpu().double()
         videos = video_id.tolist()
         for row, video, name, place in zip(
             rows, videos, label.tolist(), view.tolist(), strict=True

@@ -30,10 +30,11 @@ def pooled_features(model: Hiera, video: Tensor, stage: int | None = None) -> Te
     """
     last = len(model.stage_ends) - 1
     stage = last if stage is None else stage
-    pooled = model.encode(video, [stage])[0].mean(dim=(1, 2))  # (B, U, L, C) -> (B, C)
+    norm = model.encoder_norm if isinstance(model, MaskedAutoencoderHiera) else model.norm
+    tokens = model.encode(video, [stage])[0]  # (B, U, L, C)
+    pooled = tokens.mean(dim=(1, 2), dtype=norm.weight.dtype)  # (B, C)
     if stage < last:
         return pooled.float()
-    norm = model.encoder_norm if isinstance(model, MaskedAutoencoderHiera) else model.norm
     return norm(pooled).float()
 
 

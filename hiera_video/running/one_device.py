@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.predicted_lists import list_to_predict
@@ -39,9 +39,13 @@ def videos_of(config: DictConfig, media: Media = VIDEOS) -> list[str]:
 
 def given_root(config: DictConfig) -> Path | None:
     """``data.root`` if the command line sets it, for lists to predict; None if it does not."""
+    return Path(config.data.root).expanduser() if is_given("data.root") else None
+
+
+def is_given(key: str) -> bool:
+    """Whether the command line sets a key of the configuration, such as ``data.root``."""
     words = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
-    is_given = any(word.lstrip("+").startswith("data.root=") for word in words)
-    return Path(config.data.root).expanduser() if is_given else None
+    return any(word.lstrip("+").startswith(f"{key}=") for word in words)
 
 
 def trained_network(task: Any, weights: str, classes: int | None) -> Any:
@@ -64,25 +68,39 @@ def trained_network(task: Any, weights: str, classes: int | None) -> Any:
 
 
 def device_and_precision(config: DictConfig) -> dict[str, Any]:
-    """``device`` and ``precision``, as predictors take them, of ``trainer``'s two keys.
+    """``device`` and ``precision``, as predictors take them, of ``trainer``'s keys.
+
+    The device is that of ``trainer.accelerator``: the GPU that ``trainer.devices`` names in a list
+    of one, which becomes the current one, or the first.
 
     Raises:
-        UsageError: there is no such device here, or it cannot compute in this precision.
+        UsageError: there is no such device here, it cannot compute in this precision, or the
+            command line asks for several.
     """
-    device, precision = _device(str(config.trainer.accelerator)), config.trainer.precision
+    device, precision = _device(config), config.trainer.precision
     check_precision(precision, device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return {"device": device, "precision": full_name(precision)}
 
 
-def _device(accelerator: str) -> torch.device:
-    """The device that ``trainer.accelerator`` stands for: the first of its kind."""
-    gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    present = [name for name, available in gpus.items() if available]
-    wanted = {"auto": [*present, "cpu"], "gpu": present, "cpu": ["cpu"]}
-    wanted |= {name: [name] for name in present}
-    if not wanted.get(accelerator):
+def _device(config: DictConfig) -> torch.device:
+    accelerator, devices = str(config.trainer.accelerator), config.trainer.get("devices", "auto")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    names = ["auto", "cpu", *(["gpu", "cuda"] if gpus else [])]
+    if accelerator not in names:
         raise UsageError(
-            f"trainer.accelerator={accelerator}: there is none here; use auto, cpu"
-            f"{''.join(f' or {name}' for name in present)}"
+            f"trainer.accelerator={accelerator}: there is none here; use {' or '.join(names)}"
         )
-    return torch.device(wanted[accelerator][0])
+    named = list(devices) if isinstance(devices, ListConfig) else []
+    if is_given("trainer.devices") and len(named) != 1 and str(devices) not in ("auto", "1"):
+        raise UsageError(
+            f"trainer.devices={devices}: these predictions use one device; leave it out, or name a "
+            "GPU, as in trainer.devices=[1]"
+        )
+    if accelerator == "cpu" or not gpus:
+        return torch.device("cpu")
+    index = named[0] if len(named) == 1 else 0
+    if index not in range(gpus):
+        raise UsageError(f"trainer.devices=[{index}]: the GPUs of this machine are 0 to {gpus - 1}")
+    return torch.device("cuda", index)

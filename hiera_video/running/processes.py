@@ -25,18 +25,22 @@ ONE_MODEL_A_DEVICE = (SingleDeviceStrategy, DDPStrategy)
 def check_accelerator(config: DictConfig) -> None:
     """Refuse to compute on a GPU where there is none, which Lightning would say without a remedy.
 
+    Those of Apple are refused, as they lack float64, which metrics need.
+
     Raises:
-        UsageError: ``trainer.accelerator`` names a GPU that PyTorch does not find.
+        UsageError: ``trainer.accelerator`` stands for a GPU that PyTorch does not find, or that it
+            does not use through CUDA or ROCm.
     """
     accelerator = str(config.trainer.get("accelerator"))
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if {"gpu": cuda or mps, "cuda": cuda, "mps": mps}.get(accelerator, True):
+    apple = torch.backends.mps.is_available()  # which Lightning's "auto" takes, too
+    gpus = ("gpu", "cuda", "mps", "auto") if apple else ("gpu", "cuda", "mps")
+    if accelerator not in gpus or (torch.cuda.is_available() and accelerator != "mps"):
         return
-    built = torch.backends.cuda.is_built() or accelerator == "mps"
+    built = torch.backends.cuda.is_built() or apple
     reason = "" if built else ", as it is a build for the CPU alone"
     raise UsageError(
-        f"trainer.accelerator={accelerator}: PyTorch finds no GPU on this machine{reason}; use "
-        "trainer=cpu (with a RUN: trainer.accelerator=cpu)"
+        f"trainer.accelerator={accelerator}: PyTorch finds no CUDA GPU on this machine{reason}; "
+        "use trainer=cpu (with a RUN: trainer.accelerator=cpu)"
     )
 
 
@@ -130,6 +134,17 @@ def check_processes(trainer: Trainer) -> None:
             f"{trainer.num_nodes} nodes: start {wanted} (srun --ntasks-per-node, torchrun "
             f"--nproc-per-node), or set trainer.devices and trainer.num_nodes"
         )
+
+
+def devices_to_predict(accelerator: str, videos: int) -> int:
+    """The value of ``trainer.devices`` that ``auto`` stands for in predictions.
+
+    Args:
+        accelerator: ``trainer.accelerator``.
+        videos: number of videos; no device is left without one.
+    """
+    gpus = 0 if accelerator == "cpu" else torch.cuda.device_count()
+    return min(videos, max(1, gpus))
 
 
 def queue_again(number: int) -> None:

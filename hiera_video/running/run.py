@@ -45,6 +45,7 @@ from hiera_video.running.processes import (
     check_accelerator,
     check_processes,
     check_strategy_name,
+    devices_to_predict,
     queue_again,
 )
 from hiera_video.running.quoting import escaped, escaped_texts
@@ -178,7 +179,7 @@ def _data_and_task(config: DictConfig, classes: Classes) -> tuple[Any, Any]:
     if config.command == "predict" and config.trainer.devices == "auto":
         data.setup("predict")
         videos = len(data.manifests["predict"])
-        config.trainer.devices = min(videos, max(1, torch.cuda.device_count()))
+        config.trainer.devices = devices_to_predict(config.trainer.accelerator, videos)
     return data, task
 
 

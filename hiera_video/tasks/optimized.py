@@ -174,8 +174,7 @@ class OptimizedTask(EvaluatedTask):
         """A fused optimiser on a GPU: it can skip a step without the host."""
         takes = inspect.signature(self.optimizer).parameters.get("fused")
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        return {"fused": True} if takes and takes.default is None and on_gpu and not scaled else {}
+        return {"fused": True} if takes and takes.default is None and on_gpu else {}
 
     def configure_gradient_clipping(
         self,
@@ -194,28 +193,23 @@ class OptimizedTask(EvaluatedTask):
             gradient_clip_algorithm: "norm" or None.
 
         Raises:
-            MisconfigurationException: another algorithm, or gradients that are still scaled.
+            MisconfigurationException: another algorithm.
         """
-        # Lightning's own clipping refuses fused optimisers under bf16-mixed, too.
+        # Lightning's own clipping refuses fused optimisers.
         if gradient_clip_algorithm not in (None, "norm"):
             raise MisconfigurationException(
                 "gradients are clipped by norm; leave out trainer.gradient_clip_algorithm"
             )
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if scaled and unscales_gradients(optimizer):
-            raise MisconfigurationException(
-                "under 16-mixed, gradients that a fused optimiser gets are still scaled, so that "
-                "their norm cannot be logged or clipped; use bf16-mixed, or "
-                "task.optimizer.fused=false"
-            )
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and unscales_gradients(optimizer):
+            scaler.unscale_(optimizer)  # Lightning does it for all others
         norm: Tensor = whole(
             nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf)
         )
         self.log("train/grad_norm", norm)
         self._log_means()
         self.skipped = ~norm.isfinite()
-        # A `GradScaler` skips such a step itself.
-        if not scaled and not skip_step_if(optimizer, self.skipped) and self.skipped:
+        if not skip_step_if(optimizer, self.skipped) and self.skipped:
             optimizer.zero_grad()  # the host has waited; without gradients, a step does nothing
 
     def log_mean(self, name: str, value: Tensor) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from lightning import Callback
+from lightning.pytorch.plugins import MixedPrecision
 from torch.optim import SGD, AdamW
 
 from hiera_video.callbacks.not_finite import StopIfNotFinite
@@ -63,6 +64,11 @@ def fit(task, *callbacks, data=None, **kwargs):
     return trainer
 
 
+def scaled(scale):
+    """Plugins of training on a CPU under ``16-mixed``, from a factor on; none if it is None."""
+    return scale and [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", scale))]
+
+
 def same(a, b):
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
@@ -73,9 +79,11 @@ def same(a, b):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 @pytest.mark.parametrize("kind", ["losses", "gradients"])
-def test_a_step_that_is_not_finite_changes_nothing(optimizer, kind):
+@pytest.mark.parametrize("scale", [None, 1024.0], ids=["unscaled", "scaled"])
+def test_a_step_that_is_not_finite_changes_nothing(optimizer, kind, scale):
     snapshots, counter = Snapshots(), StopIfNotFinite("/nowhere")
-    fit(Diverging(**{kind: (0, 3)}, optimizer=optimizer), snapshots, counter)
+    task = Diverging(**{kind: (0, 3)}, optimizer=optimizer)
+    fit(task, snapshots, counter, plugins=scaled(scale))
     start, *_ = snapshots.taken
     assert not start[1]  # the first step was skipped, too: there is no state yet
     _, one, two, three, four, _ = snapshots.taken
@@ -84,6 +92,24 @@ def test_a_step_that_is_not_finite_changes_nothing(optimizer, kind):
     assert not same(three[0], four[0])
     assert counter.skipped == 2
     assert all(value.isfinite().all() for value in four[0].values())
+
+
+# With a smaller eps, AdamW makes large steps of gradients that are noise, those of the keys' bias.
+@pytest.mark.parametrize("optimizer", [partial(AdamW, eps=1e-2), partial(SGD, momentum=0.9)])
+def test_a_fused_optimiser_makes_the_same_steps_of_scaled_gradients(optimizer):
+    """Norm, weights and scale are those without its fused form, and the norm is not scaled."""
+    ends, norms = [], []
+    for fused, scale in ((False, 1024.0), (True, 1024.0), (True, 64.0)):
+        snapshots, (precision,) = Snapshots(), scaled(scale)
+        task = Diverging(losses=(3,), optimizer=partial(optimizer, fused=fused))
+        torch.manual_seed(0)
+        trainer = fit(task, snapshots, plugins=[precision], log_every_n_steps=1)
+        ends.append(snapshots.taken[-1][0])
+        norms.append(trainer.callback_metrics["train/grad_norm"])
+        assert precision.scaler.get_scale() == scale / 2
+    for norm in norms[1:]:
+        torch.testing.assert_close(norm, norms[0], rtol=1e-2, atol=0)
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-5, atol=1e-6)
 
 
 def test_a_skipped_step_makes_the_others_no_different():

@@ -7,7 +7,6 @@ import time
 from functools import partial
 
 import pytest
-import torch
 from torch import distributed, nn
 
 from hiera_video.callbacks import speed
@@ -169,7 +168,7 @@ def test_a_slow_rank_is_named_and_ranks_meet_only_when_numbers_are_logged(
         assert "% waiting; rank 1: " in text
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_memory_and_the_share_of_the_peak_on_a_gpu(tmp_path):
     task = ClassificationTask(partial(tiny_model, embed_dim=8))
     points = fit(tmp_path, task, accelerator="gpu", precision="bf16-mixed")

@@ -85,6 +85,7 @@ def test_a_list_is_relative_to_itself_or_to_the_root_that_is_given(
         (["long/lamp.mp4", "stride=1", "along.threshold=2"], "threshold must be in [0, 1]", 2),
         (["long/lamp.mp4", "stride=1", "out=long"], "holds long/lamp.mp4 itself", 2),
         (["long/lamp.mp4", "stride=1", "trainer.precision=16-mixed"], "needs a GPU", 2),
+        (["long/lamp.mp4", "stride=1", "trainer.devices=2"], "predictions use one device", 2),
         (["long/broken.mp4", "stride=1", "out=none"], "none of the videos could be used", 1),
     ],
 )

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiera_video.metrics.probe import FeatureProbe, fit_linear, knn_predict, linear_predict
+from tests.allocations import most_allocated
 from tests.metrics.processes import joined
 
 
@@ -38,10 +39,10 @@ def test_knn_equals_brute_force(videos, k, seed):
     assert predicted.tolist() == expected
 
 
-@pytest.mark.parametrize("l2", [1e-4, 1e-2, 1.0])
-def test_the_linear_probe_is_the_minimum(l2):
+@pytest.mark.parametrize(("videos", "l2"), [(60, 1e-4), (60, 1e-2), (60, 1.0), (2500, 1e-2)])
+def test_the_linear_probe_is_the_minimum(videos, l2):
     """Where the gradient, written out, is zero; the function is convex."""
-    train, label = clouds(60, 3)
+    train, label = clouds(videos, 3)
     train[:, 0] = 100 + 20 * train[:, 0]
     train[:, 1] = 7.0  # says nothing
     weight, bias, mean, std = (x.numpy() for x in fit_linear(train, label, 4, l2))
@@ -50,11 +51,21 @@ def test_the_linear_probe_is_the_minimum(l2):
     scores = x @ weight.T + bias
     p = np.exp(scores - scores.max(1, keepdims=True))
     p = p / p.sum(1, keepdims=True) - np.eye(4)[label]
-    assert np.abs(p.T @ x / 60 + l2 * weight).max() < 1e-6
+    assert np.abs(p.T @ x / videos + l2 * weight).max() < 1e-6
     assert np.abs(p.mean(0)).max() < 1e-6
     asked, _ = clouds(9, 4)
     expected = ((asked.numpy() - mean) / std @ weight.T + bias).argmax(1)
     assert linear_predict(train, label, asked, 4, l2).tolist() == expected.tolist()
+
+
+def test_logits_of_all_training_videos_are_never_in_memory_at_once(tmp_path):
+    videos, width, classes = 20_000, 16, 100
+    probe = FeatureProbe(width, classes, l2=10.0)
+    fill(probe, *clouds(videos, 0, classes, width), True)
+    fill(probe, *clouds(200, 1, classes, width), False)
+    features, similarities, part = videos * width, 128 * videos, 1024 * classes
+    peak = most_allocated(probe.compute, tmp_path)
+    assert peak < 8 * (3 * features + similarities + 4 * part)
 
 
 def fill(probe, features, labels, train, videos=None):

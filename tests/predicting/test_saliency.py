@@ -251,7 +251,7 @@ def test_half_precision(way, clips, network):
         assert other_peak == pytest.approx(peak, rel=0.2)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("way", WAYS)
 def test_on_a_gpu(way, clips, network):
     model = untrained()

@@ -68,7 +68,7 @@ class NoWaiting(Callback):
 
 
 @pytest.mark.parametrize("compiled", [False, True, "reduce-overhead"])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize("kind", TASKS)
 def test_no_step_waits_for_the_device(kind, precision, compiled):
     watch = NoWaiting()

@@ -28,8 +28,12 @@ def test_features_are_what_a_head_gets(pretrained):
     torch.testing.assert_close(expected, model(video))
     load_weights(model, file, quiet=True)
     assert torch.equal(pooled_features(mae, video), pooled_features(model, video))
+    given = []
+    model.head.register_forward_pre_hook(lambda head, inputs: given.append(inputs[0]))
     with torch.autocast("cpu", torch.bfloat16):
         assert pooled_features(mae, video).dtype == torch.float32
+        model(video)
+        assert torch.equal(pooled_features(model, video), given[0].float())
 
 
 class Seen(Callback):
