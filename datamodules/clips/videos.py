@@ -27,10 +27,11 @@ from datamodules.clips.sampling import (
     view_crops,
     view_starts,
 )
+from datamodules.errors import VideoDecodeError
 from datamodules.manifests.splits import Manifest
 from datamodules.video.decoding import VideoFile
 from datamodules.video.opening import open_media
-from datamodules.video.pictures import PictureFile
+from datamodules.video.pictures import MOST_PIXELS, PictureFile
 
 SAMPLINGS = ("clip", "spread", "segments")
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -291,8 +292,15 @@ def clips_and_crops(
 
     Returns:
         uint8 ``(N, spatial, T, H, W, 3)``.
+
+    Raises:
+        VideoDecodeError: a frame is so long and narrow that scaled it has more than `MOST_PIXELS`;
+            or as in `VideoFile.frames_at`.
     """
     height, width = size = clip.scaled_size(file.width, file.height)
+    if height * width > MOST_PIXELS:
+        reason = f"{file.width}x{file.height} scaled to {width}x{height}"
+        raise VideoDecodeError(file.path, f"{reason} is more than {MOST_PIXELS:,} pixels")
     frames = file.frames_at(np.concatenate(times), size, interpolation=clip.interpolation)
     boxes = clip.view_boxes(width, height, spatial)
     crops = np.stack([frames[:, y1:y2, x1:x2] for x1, y1, x2, y2 in boxes], axis=1)

@@ -161,7 +161,7 @@ class ImageNetDataModule(ImageFolderDataModule):
         lines = [(number, line) for number, line in lines if line]
         if file.suffix.lower() == ".csv":
             labelled = _kaggle(file, lines)
-        elif all(line.isdecimal() for _, line in lines):
+        elif lines and all(line.isdecimal() for _, line in lines):
             labelled = _devkit(file, lines)
         else:
             labelled = [_by_id(file, synsets, *line) for line in lines]
@@ -189,7 +189,10 @@ def _by_id(file: Path, synsets: Sequence[str], number: int, line: str) -> Labell
 
 
 def _kaggle(file: Path, lines: Sequence[tuple[int, str]]) -> list[Labelled]:
-    rows = [(number, *next(csv.reader([line])), "") for number, line in lines]
+    try:
+        rows = [(number, *next(csv.reader([line])), "") for number, line in lines]
+    except csv.Error as error:
+        raise DatasetError(f"{file}: {error}") from None
     if not rows or rows[0][1:] != ("ImageId", "PredictionString", ""):
         raise DatasetError(f"{file}: wrong header; expected ImageId,PredictionString")
     return [(number, f"{name}.JPEG", label.split(" ")[0]) for number, name, label, *_ in rows[1:]]

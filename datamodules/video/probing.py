@@ -125,4 +125,4 @@ def stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
         status = os.stat(path)
     except OSError:
         return -1, -1
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, min(status.st_mtime_ns, 2**63 - 1)  # in the year 2262

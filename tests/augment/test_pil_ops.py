@@ -78,7 +78,7 @@ def test_frames_and_channels_keep_their_places():
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.lists(st.floats(-2, 2), min_size=6, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_affine_map_of_any_size_is_within_a_level_of_pil(height, width, matrix):
     matrix[2], matrix[5] = matrix[2] * 5, matrix[5] * 5
     pixels = clip("smooth", (height, width), frames=1)

@@ -33,7 +33,7 @@ def augmented(augmentation, video, seed):
 
 @pytest.mark.parametrize("semantics", ["timm", "pytorchvideo"])
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_clip_does_not_depend_on_its_batch(semantics, data):
     augmentation = everything(semantics)
     seed = torch.tensor(data.draw(st.lists(st.integers(0, 2**63 - 1), min_size=2, max_size=6)))

@@ -238,7 +238,7 @@ def random_rows(rng, count, video_count=2, empty=0.0):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 40), st.sampled_from([0, 5, 40, 400]), st.integers(0, 10**6))
 def test_equals_the_slow_reference(tmp_path_factory, protocol, boxes, detections, seed):
     rng = np.random.default_rng(seed)
@@ -286,7 +286,7 @@ def text_rows(detected):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.integers(0, 60), st.integers(1, 20), st.integers(1, 4), st.booleans(), st.integers(0, 10**6)
 )

@@ -28,7 +28,7 @@ def update(metric, probabilities, labels, rows):
     )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.integers(1, 12),
     st.integers(1, 4),

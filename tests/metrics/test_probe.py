@@ -29,7 +29,7 @@ def knn_by_brute_force(train, label, asked, classes, k):
     return predicted
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 30), st.integers(1, 25), st.integers(0, 99))
 def test_knn_equals_brute_force(videos, k, seed):
     train, label = clouds(videos, seed)
@@ -73,7 +73,7 @@ def fill(probe, features, labels, train, videos=None):
     probe.update(features, labels, ids, train)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.integers(5, 40), st.integers(3, 12), st.integers(1, 4), st.integers(0, 99))
 def test_the_same_for_any_split_over_ranks_and_batches(train, test, ranks, seed):
     splits = [(*clouds(train, seed), True), (*clouds(test, seed + 1), False)]

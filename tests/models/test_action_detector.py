@@ -103,7 +103,7 @@ sides = st.tuples(st.floats(0, 0.875, width=32), st.floats(0.0625, 1, width=32))
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), sides, sides)
 def test_samples_as_a_slow_implementation(height, width, size, x, y):
     features = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))

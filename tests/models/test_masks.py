@@ -46,7 +46,7 @@ def cuboids(noise, grid):
         yield set(itertools.product(*ranges))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.sampled_from(MASKS), GRIDS, st.floats(0.05, 0.95), st.integers(0, 2**62))
 def test_counts_are_exact_and_indices_ascend(mask, grid, ratio, seed):
     units, steps = torch.Size(grid).numel(), grid[0] if mask == "tube" else 1
@@ -61,7 +61,7 @@ def test_counts_are_exact_and_indices_ascend(mask, grid, ratio, seed):
     assert kept.max() < units
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(GRIDS, st.floats(0.05, 0.95), st.integers(0, 2**62))
 def test_tubes_hide_the_same_places_in_every_step(grid, ratio, seed):
     assume(0 < int(grid[1] * grid[2] * (1 - ratio)) < grid[1] * grid[2])
@@ -74,7 +74,7 @@ def test_tubes_hide_the_same_places_in_every_step(grid, ratio, seed):
         assert set(least) == set((~plane).nonzero().flatten().tolist())
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(GRIDS, st.floats(0.05, 0.95), st.integers(0, 2**62))
 def test_blocks_are_cuboids_up_to_the_last(grid, ratio, seed):
     units = torch.Size(grid).numel()
@@ -164,7 +164,7 @@ def test_a_running_cell_moves_on_in_time(kept_share):
     assert beginnings == {0, 1, 2, 3}
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(GRIDS, st.integers(0, 2**62), st.data())
 def test_a_running_cell_chooses_among_the_hidden(grid, seed, data):
     patches = torch.Size(grid).numel()

@@ -63,7 +63,7 @@ def test_a_photograph_has_the_histograms_of_maskfeat():
     assert cosine.mean() > 0.9995
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(1, 5), st.integers(1, 5), st.booleans(), st.integers(0, 99))
 def test_histograms_equal_those_of_maskfeat(rows, columns, few_levels, seed):
     shape = (2, 3, 8 * rows, 8 * columns)

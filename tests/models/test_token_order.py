@@ -99,7 +99,7 @@ def test_reroll_undoes_unroll(grid, levels):
     assert torch.equal(joined, x.view(len(x), *size, -1))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_reroll_undoes_unroll_for_any_layout(data):
     axes = data.draw(st.sampled_from([2, 3]))

@@ -99,7 +99,7 @@ def test_missing_views_are_named(tmp_path):
     assert results.summary()["top1"] == pytest.approx(top(mean, labels, 1))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.integers(1, 30), st.lists(st.sampled_from([(1, 1), (2, 3), (3, 1)]), min_size=2, max_size=3)
 )

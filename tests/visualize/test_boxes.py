@@ -67,7 +67,7 @@ def test_masks_are_tinted_in_the_colours_of_their_boxes_smaller_ones_on_top():
     assert overlay[20, 300, 3] == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(*[st.floats(-0.1, 1.1)] * 4, st.integers(0, 7), st.text(max_size=80)), max_size=6

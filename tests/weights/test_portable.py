@@ -259,7 +259,7 @@ def test_a_checkpoints_record_of_other_objects_is_refused(value):
 
 
 @given(field=st.sampled_from(["schema", *DESCRIPTION._fields, "other"]), value=JSON_VALUES)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_value_is_read_or_refused(tmp_path, field, value):
     record = {**to_record(DESCRIPTION), field: value}
     file = tmp_path / "model.json"

@@ -65,7 +65,7 @@ def test_what_is_smooth_over_the_picture_stays_smooth():
     assert (resized - expected).abs().max() < 0.02
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     *(st.tuples(st.integers(1, 4), st.integers(1, 4)) for _ in range(2)),
     st.sampled_from([(8, 8), (4, 4), (2, 4)]),

@@ -235,7 +235,7 @@ def test_images_of_alphaction_are_there_once(file):
 
 
 @given(st.text(alphabet="ab0129.,-\n\r\"' ", max_size=120))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_is_read_or_refused(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("fuzz") / "any.csv"
     path.write_bytes(text.encode())
@@ -285,7 +285,7 @@ line = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(line, max_size=12),
     st.sampled_from(["\n", "\r\n"]),

@@ -30,7 +30,7 @@ def crops(draw):
 
 
 @given(boxes(), crops())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_box_is_at_the_same_pixels_before_and_after_a_crop(box, crop):
     (x1, y1, x2, y2), width, height = crop
     pixels = box * [width, height, width, height]
@@ -40,7 +40,7 @@ def test_a_box_is_at_the_same_pixels_before_and_after_a_crop(box, crop):
 
 
 @given(boxes(), crops())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_visible_share_is_that_of_sampled_points(box, crop):
     seen = crop_boxes(box, *crop)
     grid = (np.arange(50) + 0.5) / 50
@@ -70,7 +70,7 @@ def test_jitter_stays_within_its_limits_and_reaches_them():
 
 
 @given(boxes(), boxes())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_intersection_over_union_is_that_of_a_raster(one, other):
     grid = (np.arange(400) + 0.5) / 400
     masks = [

@@ -106,7 +106,7 @@ def test_run_lengths_are_scaled_as_torch_does(scaled):
 corner = st.tuples(st.floats(-40, 110), st.floats(-40, 90))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(corner, min_size=3, max_size=6), st.booleans(), st.floats(0.5, 2), st.data())
 def test_a_box_reaches_around_what_a_crop_leaves(corners, mirrored, factor, data):
     """Against points all over the object, a tenth of a pixel apart."""

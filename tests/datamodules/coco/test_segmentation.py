@@ -22,7 +22,7 @@ def random_mask(seed, size, share=0.5):
     return np.random.default_rng(seed).random(size) < share
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 10**6), SIZES, st.sampled_from([0, 0.05, 0.5, 0.95, 1]))
 def test_run_lengths_are_those_of_pycocotools(seed, size, share):
     mask = random_mask(seed, size, share)
@@ -32,7 +32,7 @@ def test_run_lengths_are_those_of_pycocotools(seed, size, share):
     assert np.array_equal(decode(from_text(expected["counts"]), *size), mask)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 10**6), SIZES, st.integers(0, 50), st.integers(0, 50))
 def test_a_part_of_a_picture(seed, size, top, left):
     mask = random_mask(seed, size, 0.7)
@@ -42,7 +42,7 @@ def test_a_part_of_a_picture(seed, size, top, left):
     assert np.array_equal(encode_part(mask, top, left, *whole.shape), encode(whole))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(COORDINATES, min_size=6, max_size=24).filter(lambda p: len(p) % 2 == 0),
     SIZES,

@@ -239,7 +239,6 @@ spelt = {
 }
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(paths, labels), min_size=1, max_size=10),
     st.sampled_from([",", "\t", ";"]),
@@ -271,7 +270,6 @@ def test_any_table_with_a_header_is_read(
             rows_of(file, newline.join(lines))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(paths, st.integers(0, 500)), min_size=1, max_size=20), st.booleans())
 def test_any_file_name_survives_a_list(tmp_path_factory, videos, has_header):
     header = "path label\n" if has_header else ""
@@ -285,7 +283,7 @@ pieces = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(pieces, max_size=25).map("".join))
 def test_any_text_is_read_or_refused_in_one_line(tmp_path_factory, text):
     file = tmp_path_factory.getbasetemp() / "any.csv"

@@ -201,7 +201,7 @@ def test_threads_change_nothing(written):
         check_frames(path, expected, expected.some_times(30), file)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data(), name=st.sampled_from(["open_gop.mp4", "one_gop.mp4", "gop.ts"]))
 def test_any_times_in_any_order(written, data: st.DataObject, name: str):
     path = written(name)
@@ -388,7 +388,7 @@ def test_frames_are_freed_at_once(written):
 # ---------------------------------------------------------------- pixels
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_crop_is_a_part_of_the_frame(written, data: st.DataObject):
     x1, y1 = data.draw(st.integers(0, 95)), data.draw(st.integers(0, 63))

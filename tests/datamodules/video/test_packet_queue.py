@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.video.packet_queue import PacketQueue
@@ -17,7 +17,6 @@ def make_packets(frames):
     ]
 
 
-@settings(deadline=None)
 @given(requests=st.lists(st.tuples(TICKS, st.integers(0, 5)), min_size=1, max_size=4))
 def test_a_frame_that_is_asked_for_is_never_hidden(requests):
     """Whether a request is new, or the rest of one before it."""

@@ -2,18 +2,23 @@
 
 import io
 import tarfile
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import IFDRational
 
 from datamodules import PictureFile, VideoDecodeError, VideoFile
+from datamodules.clips.videos import ClipFormat, clips_of_views
 from datamodules.manifests.byte_range import ByteRange
 from datamodules.video.opening import open_media
 from datamodules.video.probing import probe
 
 rng = np.random.default_rng(0)
+SEVERAL = "it has several frames: not a single picture"
 
 
 def smooth(height, width):
@@ -91,11 +96,20 @@ def test_what_a_jpeg_shows_stays_in_its_place_where_sides_do_not_divide(
         assert np.abs(ours.astype(int) - np.asarray(expected)).mean() < 0.8
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_as_its_exif_data_say(tmp_path, orientation):
+@pytest.mark.parametrize("orientation", ["6", "top", b"\x06", IFDRational(0, 0)])
+def test_an_orientation_that_is_no_number_turns_nothing(tmp_path, orientation, monkeypatch):
+    path = saved(tmp_path / "a.png", smooth(40, 60))
+    monkeypatch.setattr(PngImageFile, "getexif", lambda _: {0x0112: orientation})
+    with PictureFile(path) as file:
+        assert (file.height, file.width) == (40, 60)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+def test_a_picture_is_turned_as_its_exif_data_say(tmp_path, orientation, suffix):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = tmp_path / "a.jpg"
+    path = tmp_path / f"a.{suffix}"
     saved(path, smooth(40, 60), exif=exif)
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
@@ -156,9 +170,9 @@ def encoded(kind, pixels=None):
         ("a.webp", lambda: encoded("WEBP")[:-1000], "."),
         ("a.png", lambda: bomb(30_000), "it has more than the 67,108,864 pixels allowed"),
         ("a.png", lambda: bomb(9_000), "it has more than the 67,108,864 pixels allowed"),
-        ("a.webp", lambda: animated("WEBP"), "it has 3 frames: not a single picture"),
-        ("a.png", lambda: animated("PNG"), "it has 3 frames: not a single picture"),
+        *((f"a.{kind}", partial(animated, kind), SEVERAL) for kind in ("WEBP", "PNG", "TIFF")),
         ("a.tiff", lambda: encoded("TIFF", np.ones((9, 9), np.float32)), "numbers, not colours"),
+        ("a.tiff", lambda: encoded("TIFF", np.ones((9, 9), np.int32)), "numbers, not colours"),
         ("a.jpg", lambda: encoded("GIF"), "not one of the pictures read here"),
     ],
 )
@@ -221,3 +235,10 @@ def test_another_suffix_is_a_video(tmp_path):
     path.write_bytes(b"x")
     with pytest.raises(VideoDecodeError, match="not a video"):
         open_media(path)
+
+
+def test_a_line_of_pixels_is_not_scaled_to_gigabytes(tmp_path):
+    path = saved(tmp_path / "a.png", np.zeros((20_000, 1, 3), np.uint8))
+    clip = ClipFormat(1, 1, 1.0, 224, 224)
+    with PictureFile(path) as file, pytest.raises(VideoDecodeError, match="more than 67,108,864"):
+        clips_of_views(file, clip, 1, 1)
