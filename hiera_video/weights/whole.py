@@ -52,6 +52,6 @@ def check_whole(path: str | Path) -> None:
     except Exception as error:  # damage to the table of contents; of many kinds
         raise ValueError(f"its table of contents is damaged ({error})") from error
     if packed:
-        raise ValueError(f"its part {packed[0]} is compressed, as torch.save compresses none")
+        raise ValueError(f"or not of torch.save: its part {packed[0]} is compressed")
     if damaged is not None:
         raise ValueError(f"the checksum of its part {damaged} is wrong")
