@@ -119,6 +119,7 @@ def modes(setting: Setting) -> Iterator[dict[str, Any]]:
 
 def steps(setting: Setting, mode: str | None, accumulate: int) -> dict[str, Any]:
     """One training in a mode: seconds until the first steps are done, and of a batch."""
+    gc.collect()  # the trainer of an earlier mode, which is part of a cycle
     clips, first = setting.batch(32), 4 * accumulate
     batches = first + accumulate * setting.rounds(40)
     model = partial(create_mae, NAME, **setting.overrides(NAME, decoder=True))
@@ -141,6 +142,7 @@ def steps(setting: Setting, mode: str | None, accumulate: int) -> dict[str, Any]
         limit_val_batches=0,
     )
     if on_gpu:
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     torch.manual_seed(0)
     task = PretrainingTask(model, mask_ratio=ratio, compile=mode)

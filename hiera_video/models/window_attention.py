@@ -27,7 +27,8 @@ def takes(q: Tensor, k: Tensor) -> bool:
         k: ``(windows, heads, keys, c)``, of the same type.
     """
     half = q.dtype in (torch.bfloat16, torch.float16)
-    return q.is_cuda and half and fits(q.shape[2], k.shape[2], q.shape[3]) and is_able()
+    fit = fits(q.shape[2], k.shape[2], q.shape[3])
+    return q.is_cuda and half and fit and is_able(q.device)
 
 
 def fits(queries: int, keys: int, channels: int) -> bool:
@@ -36,10 +37,10 @@ def fits(queries: int, keys: int, channels: int) -> bool:
     return powers_of_two and queries <= keys <= min(4 * queries, LONGEST) and channels <= WIDEST
 
 
-def is_able() -> bool:
-    """Whether Triton is there, and makes code for the current GPU, of NVIDIA."""
+def is_able(device: torch.device) -> bool:
+    """Whether Triton is there, and makes code for a GPU, of NVIDIA."""
     nvidia = torch.version.hip is None  # the kernels have run on no other
-    return TRITON and nvidia and torch.cuda.get_device_capability() >= (8, 0) and builds()
+    return TRITON and nvidia and torch.cuda.get_device_capability(device) >= (8, 0) and builds()
 
 
 # The answer is a constant of compiled code. `torch.compiler.assume_constant_result` says so by the

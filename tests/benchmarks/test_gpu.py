@@ -1,10 +1,16 @@
 """The benchmark of a GPU works before there is one."""
 
+import gc
 import json
 import subprocess
 import sys
+import time
+
+import pytest
 
 from hiera_video.models.compiling import MODES
+from hiera_video.tasks.pretraining import PretrainingTask
+from tests.quick_trainer import _quiet_lightning  # noqa: F401
 
 PARTS = ["ceilings", "parity", "pretraining base", "modes", "inference base"]
 PARTS += ["finetuning", "training"]
@@ -38,3 +44,23 @@ def test_all_kinds_of_parts_run_at_tiny_size(tmp_path):
     assert all(mode["losses"] == eager["losses"] for mode in compiled if mode["accumulated"] == 1)
     table = file.with_suffix(".md").read_text()
     assert "| hiera-transformer |" in table
+
+
+@pytest.mark.filterwarnings("ignore:Importing from timm.models.layers is deprecated")
+@pytest.mark.filterwarnings("ignore:The .train_dataloader. does not have many workers")
+def test_a_mode_is_measured_without_the_tasks_of_earlier_ones(monkeypatch):
+    """A trainer is part of a cycle, so its network stays in memory until garbage is collected."""
+    from benchmarks import gpu_modes  # imports hiera-transformer, which warns
+    from benchmarks.gpu_models import Setting
+
+    alive = []
+
+    class Counted(PretrainingTask):
+        def on_train_start(self):
+            super().on_train_start()
+            alive.append(sum(type(each) is Counted for each in gc.get_objects()))
+
+    monkeypatch.setattr(gpu_modes, "PretrainingTask", Counted)
+    for _ in range(2):
+        gpu_modes.steps(Setting("cpu", True, time.monotonic() + 100), None, 1)
+    assert alive == [1, 1]

@@ -100,10 +100,10 @@ def test_what_fits(queries, keys, channels, fits):
 def test_what_is_taken(monkeypatch, dtype, capability, triton, hip, takes):
     monkeypatch.setattr(torch.version, "hip", hip)
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", {torch.device("meta"): capability}.get)
     monkeypatch.setattr(window_attention, "TRITON", triton)
     monkeypatch.setattr(window_attention, "builds", lambda: True)
-    q = torch.empty(3, 2, 16, 96, dtype=dtype)
+    q = torch.empty(3, 2, 16, 96, dtype=dtype, device="meta")  # for a GPU that is not current
     assert window_attention.takes(q, q) == takes
 
 
@@ -123,13 +123,13 @@ def test_where_triton_cannot_build_pytorch_takes_its_place(monkeypatch, caplog):
 
 def test_asking_for_the_gpu_breaks_no_compiled_code(monkeypatch):
     """The answer, for which something may have to run, becomes a constant of the code."""
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     monkeypatch.setattr(window_attention, "TRITON", True)
     monkeypatch.setattr(window_attention, "builds", lambda: bool(torch.ones(2).sum() == 2))
 
     class Asking(nn.Module):
         def forward(self, x):
-            return x + 1 if window_attention.is_able() else x
+            return x + 1 if window_attention.is_able(x.device) else x
 
     compiled = torch.compile(Asking(), backend="eager", fullgraph=True)
     assert compiled(torch.zeros(1)) == 1
