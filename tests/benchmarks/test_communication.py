@@ -126,6 +126,7 @@ def count_bytes(rank: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_ddp_sends_float32_gradients_under_autocast(tmp_path):
     """The one check against reality: what two processes give to their all-reduces."""
     # Forks of a process that has used OpenMP would hang.

@@ -1,5 +1,6 @@
 import math
 import socket
+import threading
 import time
 from datetime import timedelta
 from types import SimpleNamespace
@@ -64,6 +65,9 @@ def two(monkeypatch):
     yield processes
     for report, trainer in processes:
         report.teardown(trainer, LightningModule(), "")
+    for thread in threading.enumerate():  # before the clock and the store are the real ones again
+        if "_watch" in thread.name:
+            thread.join()
 
 
 def start(processes):

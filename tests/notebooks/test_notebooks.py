@@ -40,6 +40,7 @@ def test_reconstructions_of_a_run_of_ones_own(executed, tmp_path, pretrained, wo
     assert not (tmp_path / "runs").exists()  # nothing was trained
 
 
+@pytest.mark.slow
 def test_multi_view(executed):
     notebook = executed("multi_view.ipynb")
     places, answers, accuracy = pictures(notebook)

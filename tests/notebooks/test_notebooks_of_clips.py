@@ -30,6 +30,7 @@ def test_finetune_your_own(executed, tmp_path):
     assert (tmp_path / "runs/notebooks/finetune_your_own-test/predictions.parquet").exists()
 
 
+@pytest.mark.slow
 def test_inside_hiera(executed):
     notebook = executed("inside_hiera.ipynb")
     stages, early, last, occlusion, windows, order, units = pictures(notebook)

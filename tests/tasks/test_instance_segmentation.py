@@ -211,6 +211,7 @@ def test_unreadable_pictures_are_missed(tmp_path):
     assert numbers["val/box_AP"] == 0
 
 
+@pytest.mark.slow
 def test_training_finds_shapes(tmp_path):
     """A minute on one core; from random weights, where AP begins at 0."""
     seed_everything(0, verbose=False)
