@@ -20,6 +20,7 @@ from hiera_video.tasks.lightning_private import timeout_of
 
 log = logging.getLogger(__name__)
 
+THREAD = "stall report"  # name of the thread that watches
 _WARN_AFTER = 0.8  # of the time in which processes must answer
 _ANSWER_SECONDS = 5  # in which those that gave up say so, and in which the store answers
 
@@ -91,7 +92,8 @@ class StallReport(Callback):
         self._rank, self._world_size = trainer.global_rank, trainer.world_size
         self._note(1, "before its first step")
         allowed = (timeout_of(trainer) or default_pg_timeout).total_seconds()
-        threading.Thread(target=self._watch, args=(allowed,), daemon=True).start()
+        watch = threading.Thread(target=self._watch, args=(allowed,), daemon=True, name=THREAD)
+        watch.start()
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Note that a step begins."""

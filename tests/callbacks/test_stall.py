@@ -66,7 +66,7 @@ def two(monkeypatch):
     for report, trainer in processes:
         report.teardown(trainer, LightningModule(), "")
     for thread in threading.enumerate():  # before the clock and the store are the real ones again
-        if "_watch" in thread.name:
+        if thread.name == stall.THREAD:
             thread.join()
 
 
