@@ -159,9 +159,11 @@ class ImageNetDataModule(ImageFolderDataModule):
         """A row with its synset for each picture of the validation folder."""
         lines = [(n, line.strip()) for n, line in enumerate(read_text(file).splitlines(), 1)]
         lines = [(number, line) for number, line in lines if line]
+        if not lines:
+            raise DatasetError(f"{file}: no rows; remove it, or set data.truth to another file")
         if file.suffix.lower() == ".csv":
             labelled = _kaggle(file, lines)
-        elif lines and all(line.isdecimal() for _, line in lines):
+        elif all(line.isdecimal() for _, line in lines):
             labelled = _devkit(file, lines)
         else:
             labelled = [_by_id(file, synsets, *line) for line in lines]
@@ -189,10 +191,12 @@ def _by_id(file: Path, synsets: Sequence[str], number: int, line: str) -> Labell
 
 
 def _kaggle(file: Path, lines: Sequence[tuple[int, str]]) -> list[Labelled]:
-    try:
-        rows = [(number, *next(csv.reader([line])), "") for number, line in lines]
-    except csv.Error as error:
-        raise DatasetError(f"{file}: {error}") from None
+    rows = []
+    for number, line in lines:
+        try:
+            rows.append((number, *next(csv.reader([line])), ""))
+        except csv.Error as error:  # a cell that is too long
+            raise DatasetError(f"{at(file, number)}: {error}") from None
     if not rows or rows[0][1:] != ("ImageId", "PredictionString", ""):
         raise DatasetError(f"{file}: wrong header; expected ImageId,PredictionString")
     return [(number, f"{name}.JPEG", label.split(" ")[0]) for number, name, label, *_ in rows[1:]]

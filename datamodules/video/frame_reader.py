@@ -132,6 +132,7 @@ class FrameReader:
         Where the header does not tell, packets are read, and decoding begins anew after that.
         """
         self.first()
+        # FFmpeg may leave gaps between edits, which the header's duration does not have.
         listing = None if self._clock.by_edits else self._listing
         if self._end is None and listing is not None and not self._codec.has_b_frames:
             self._end = listing.end

@@ -96,7 +96,7 @@ class InOrder:
         self._stream = stream = video_stream(self._name, self._container)
         codec = stream.codec_context
         codec.thread_count, codec.thread_type = 1, "NONE"
-        self.codec = getattr(codec.codec, "canonical_name", codec.name)
+        self.codec = codec.codec.canonical_name
         self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
         self._clock, packets = read_clock(self._name, self._container, stream)
         self._timeline = Timeline(self._clock)

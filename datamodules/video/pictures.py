@@ -110,8 +110,8 @@ class PictureFile(Frames):
         """Return crops of the picture, as `VideoFile.clips_at` does; it is decoded once.
 
         Scaled crops of a large JPEG differ from those of the picture decoded at its full size: of
-        photographs by 2 grey levels on average, at most, of fine patterns by up to 7. All others
-        are equal to them.
+        photographs by 2 grey levels on average, at most, of patterns as fine as its pixels by more.
+        All others are equal to them.
 
         Args:
             clips: times, of which only the number n counts, and the crop of each clip.

@@ -46,7 +46,7 @@ class Sound:
         if self._stream is not None and self._stream.codec_context is None:
             self._stream = None  # this FFmpeg cannot decode it
         codec = self._stream and self._stream.codec_context.codec
-        self.codec: str | None = codec and getattr(codec, "canonical_name", codec.name)
+        self.codec: str | None = codec and codec.canonical_name
         self._packets: Iterator[Any] = iter(())
         self._next: Any = None
 

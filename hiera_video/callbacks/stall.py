@@ -113,32 +113,16 @@ class StallReport(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Note that an evaluation has gone on."""
-        self._note(2 + batch_idx, f"in the evaluation after step {trainer.global_step}")
+        """Note that an evaluation or `predict` has gone on."""
+        self._note(2 + batch_idx, f"after batch {batch_idx + 1} of {_evaluation(trainer)}")
 
-    on_test_batch_end = on_validation_batch_end
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that an evaluation has ended."""
-        self._note(math.inf, f"after the evaluation at step {trainer.global_step}")
+        """Note that an evaluation or `predict` has ended."""
+        self._note(math.inf, f"after {_evaluation(trainer)}")
 
-    on_test_end = on_validation_end
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Note that `predict` has gone on."""
-        self._note(2 + batch_idx, f"after batch {batch_idx + 1} of predict")
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that `predict` has ended."""
-        self._note(math.inf, "after predict")
+    on_test_end = on_predict_end = on_validation_end
 
     def on_probe_batch_end(self, trainer: Trainer, batch_idx: int) -> None:
         """Note that a probe has read more training videos; see `hiera_video.tasks.probing`."""
@@ -226,6 +210,10 @@ class StallReport(Callback):
         if marks and marks[self._rank].order == min(mark.order for mark in marks):
             return "others wait for it"
         return f"it waits for {late}"
+
+
+def _evaluation(trainer: Trainer) -> str:
+    return "predict" if trainer.predicting else f"the evaluation at step {trainer.global_step}"
 
 
 def _is_reachable() -> bool:

@@ -72,6 +72,7 @@ def refuse_other_network(
     """
     network: Any = model
     blocks, ends, geometry = network.blocks, network.stage_ends, network.geometry
+    # An entry holds from the second block of its stage to the first one of the next.
     windowed = {sum(end < i - 1 for end in ends): b.attn.windowed for i, b in enumerate(blocks)}
     own: dict[str, Any] = {
         "attention heads": [blocks[end].attn.heads for end in ends],

@@ -60,6 +60,7 @@ def two(monkeypatch):
     monkeypatch.setenv("MASTER_PORT", str(store.port))
     strategy = DDPStrategy(timeout=timedelta(seconds=10))
     shared = {"world_size": 2, "global_step": 0, "strategy": strategy}
+    shared |= {"predicting": True}
     trainers: list[Any] = [SimpleNamespace(global_rank=rank, **shared) for rank in range(2)]
     processes = [(StallReport(), trainer) for trainer in trainers]
     yield processes

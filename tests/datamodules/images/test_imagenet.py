@@ -129,6 +129,8 @@ def test_a_missing_validation_picture_is_counted(root, caplog):
     [
         ("val.txt", "ILSVRC2012_val_00000001.JPEG 3\n", "does not end in an id below 3"),
         ("LOC_val_solution.csv", "a,b\n", "expected ImageId,PredictionString"),
+        ("LOC_val_solution.csv", "a" * 200_000, "row 1: field larger than"),
+        ("val.txt", "\n", "no rows; remove it"),
         ("LOC_synset_mapping.txt", "tench\n", "row 1: expected a synset and its words"),
     ],
 )

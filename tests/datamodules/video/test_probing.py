@@ -222,6 +222,12 @@ def test_and_while_its_length_is_found(tmp_path):
     assert len(signs) - opened >= path.stat().st_size // 32768 > 1
 
 
+def test_a_stamp_of_the_far_future_fits_into_64_bits(monkeypatch):
+    status = SimpleNamespace(st_size=1, st_mtime_ns=2**64)
+    monkeypatch.setattr(os, "stat", lambda _: status)
+    assert stamp("a") == (1, 2**63 - 1)
+
+
 def test_stamp(tmp_path):
     assert stamp(tmp_path / "gone") == (-1, -1)
     (tmp_path / "a").write_bytes(b"123")
