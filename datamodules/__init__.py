@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from datamodules.annotated import AnnotatedVideoDataModule
     from datamodules.ava.data_module import AVADataModule
     from datamodules.base import VideoDataModule
-    from datamodules.clips.videos import ClipFormat
+    from datamodules.clips.format import ClipFormat
     from datamodules.coco.data_module import CocoDataModule
     from datamodules.coloured_shapes import example_clips
     from datamodules.errors import DatasetError, UserError, VideoDecodeError

@@ -12,14 +12,9 @@ from datamodules.arguments import (
     check_short_side,
     check_whole,
 )
+from datamodules.clips.format import INTERPOLATIONS, SAMPLINGS, ClipFormat
 from datamodules.clips.items import ClipDataset
-from datamodules.clips.videos import (
-    INTERPOLATIONS,
-    SAMPLINGS,
-    ClipFormat,
-    EvaluationViews,
-    TrainingClips,
-)
+from datamodules.clips.videos import EvaluationViews, TrainingClips
 from datamodules.loading.bad_videos import BadVideos
 from datamodules.loading.loader import Loader
 from datamodules.loading.sampler import EpochSampler

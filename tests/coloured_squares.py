@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from datamodules.clips.videos import ClipFormat
+from datamodules.clips.format import ClipFormat
 from hiera_video.augment.basic import Normalize
 from hiera_video.models.action_detector import HieraActionDetector
 from hiera_video.models.hiera import Hiera

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from datamodules.clips.videos import ClipFormat
+from datamodules.clips.format import ClipFormat
 from datamodules.synthetic import write_h264
 from hiera_video.predicting.actions import ActionPredictor
 

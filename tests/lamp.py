@@ -11,7 +11,7 @@ import av
 import numpy as np
 import torch
 
-from datamodules.clips.videos import ClipFormat
+from datamodules.clips.format import ClipFormat
 from hiera_video.predicting.classifier import Predictor
 
 CLIP = ClipFormat(num_frames=4, stride=1, fps=30, height=32, width=32)

@@ -7,6 +7,7 @@ import torch
 
 from datamodules.ava.keyframes import KeyframeManifest
 from datamodules.clips.boxes import clip_boxes, crop_boxes, jitter_boxes, visible_shares
+from datamodules.clips.format import ClipFormat
 from datamodules.clips.items import Item, NothingToLearn
 from datamodules.clips.sampling import (
     covering_size,
@@ -15,7 +16,6 @@ from datamodules.clips.sampling import (
     sample_seed,
     view_crops,
 )
-from datamodules.clips.videos import ClipFormat
 from datamodules.video.decoding import VideoFile
 from datamodules.video.frame_folder import FrameFolder
 

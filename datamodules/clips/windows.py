@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from datamodules.clips.format import ClipFormat
 from datamodules.clips.sampling import clip_times, last_frame_time
-from datamodules.clips.videos import ClipFormat, clips_and_crops
+from datamodules.clips.videos import clips_and_crops
 from datamodules.video.decoding import VideoFile
 
 WINDOWS_AT_ONCE = 8  # decoded together, at least

@@ -2,6 +2,7 @@
 
 import os
 from abc import ABC
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,18 +56,24 @@ class INaturalistDataModule(AnnotatedImageDataModule):
         annotation = read_json(file)
         names = self._names(file, annotation)
         try:
-            paths = {image["id"]: image["file_name"] for image in annotation["images"]}
+            images = [(image["id"], image["file_name"]) for image in annotation["images"]]
             pairs = [(a["image_id"], a["category_id"]) for a in annotation.get("annotations", ())]
-            pairs = pairs or [(image, None) for image in paths]  # a test split
-            base = os.path.abspath(self.root)
-            rows = [
-                Row(number, inside(base, paths[image], at(file, number)), _label(names, category))
-                for number, (image, category) in enumerate(pairs, 1)
-            ]
         except (KeyError, TypeError, AttributeError) as error:
             raise DatasetError(
                 f"{file}: not an annotation of iNaturalist ({type(error).__name__}: {error})"
             ) from None
+        paths = dict(images)
+        if len(paths) < len(images):
+            twice = next(i for i, count in Counter(i for i, _ in images).items() if count > 1)
+            raise DatasetError(f"{file}: several images have the id {twice!r}")
+        base, rows = os.path.abspath(self.root), []
+        for number, (image, category) in enumerate(pairs or [(i, None) for i in paths], 1):
+            where = at(file, number)
+            for section, known, i in (("images", paths, image), ("categories", names, category)):
+                if i is not None and i not in known:
+                    raise DatasetError(f"{where}: {i!r} is not among the ids of {section}")
+            label = "" if category is None else names[category]
+            rows.append(Row(number, inside(base, paths[image], where), label))
         return rows, find_by_path
 
     def annotated_classes(self, file: Path) -> tuple[str, ...]:
@@ -147,7 +154,3 @@ class Places365DataModule(AnnotatedImageDataModule):
             raise DatasetError(f"{file}: expected lines such as '/a/airfield 0'")
         rows.sort(key=lambda row: int(row[1]))
         return {i: name.strip("/").partition("/")[2] for name, i in rows}
-
-
-def _label(names: Mapping[int, str], category: int | None) -> str:
-    return "" if category is None else names[category]

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ log = logging.getLogger(__name__)
 
 NO_LABEL = -1  # label id of a video whose class is unknown
 _SUFFIXES = tuple(EITHER.suffixes)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Row(NamedTuple):
@@ -63,7 +65,10 @@ def read_json(source: Path) -> Any:
     """
     text = read_text(source)
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        if _SURROGATE.search(text):  # half of a pair is no character: no file can have its name
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{source}: not valid JSON ({error})") from None
 

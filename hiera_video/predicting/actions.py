@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from datamodules.clips.format import ClipFormat
 from datamodules.clips.sampling import keyframe_times, last_frame_time
-from datamodules.clips.videos import ClipFormat
 from datamodules.video.decoding import VideoFile
 from hiera_video.augment.basic import Normalize
 from hiera_video.errors import ChoiceError

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from datamodules.clips.videos import ClipFormat
+from datamodules.clips.format import ClipFormat
 from datamodules.clips.windows import sliding_windows
 from datamodules.video.decoding import VideoFile
 from hiera_video.metrics.top_classes import Prediction

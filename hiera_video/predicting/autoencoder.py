@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.clips.videos import ClipFormat
+from datamodules.clips.format import ClipFormat
 from hiera_video.augment.basic import Normalize
 from hiera_video.models.mae import MaskedAutoencoderHiera
 from hiera_video.models.masks import check_mask, drawn_units, kept_units, num_noise

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from datamodules.clips.format import ClipFormat
 from datamodules.clips.sampling import last_frame_time
-from datamodules.clips.videos import ClipFormat, clips_and_crops
+from datamodules.clips.videos import clips_and_crops
 from datamodules.video.decoding import VideoFile
 from datamodules.video.opening import open_media
 from datamodules.video.pictures import PictureFile

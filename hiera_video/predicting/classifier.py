@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datamodules.clips.videos import ClipFormat, clips_of_views
+from datamodules.clips.format import ClipFormat
+from datamodules.clips.videos import clips_of_views
 from datamodules.video.decoding import VideoFile
 from datamodules.video.opening import open_media
 from hiera_video.augment.basic import Normalize

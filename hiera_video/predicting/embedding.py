@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from datamodules.clips.videos import ClipFormat, clips_of_views
+from datamodules.clips.format import ClipFormat
+from datamodules.clips.videos import clips_of_views
 from datamodules.clips.windows import sliding_windows, window_step
 from datamodules.video.decoding import VideoFile
 from datamodules.video.opening import open_media

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from datamodules.clips.videos import ClipFormat
+from datamodules.clips.format import ClipFormat
 from datamodules.clips.windows import window_step
 from datamodules.video.decoding import scale
 from datamodules.video.live import LiveFrames, Newest

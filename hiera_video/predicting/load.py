@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from datamodules.clips.videos import ClipFormat
+from datamodules.clips.format import ClipFormat
 from hiera_video.augment.basic import Normalize
 from hiera_video.errors import CheckpointError
 from hiera_video.models.network_input import takes_images

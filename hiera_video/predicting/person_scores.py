@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from datamodules.ava.clips import evaluated_size
+from datamodules.clips.format import ClipFormat
 from datamodules.clips.sampling import keyframe_times
-from datamodules.clips.videos import ClipFormat
 from datamodules.video.decoding import VideoFile, scale
 from hiera_video.predicting.batches import ClipNetwork, batches
 from hiera_video.predicting.crops import boxes_in_crops, crops_over

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from datamodules.clips.format import ClipFormat
 from datamodules.clips.sampling import last_frame_time
-from datamodules.clips.videos import ClipFormat, clips_of_views
+from datamodules.clips.videos import clips_of_views
 from datamodules.video.decoding import VideoFile
 from datamodules.video.pictures import PictureFile
 from hiera_video.metrics.top_classes import Prediction, top_classes

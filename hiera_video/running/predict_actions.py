@@ -7,7 +7,7 @@ import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
-from datamodules.clips.videos import ClipFormat
+from datamodules.clips.format import ClipFormat
 from datamodules.wording import counted
 from hiera_video.errors import UsageError
 from hiera_video.predicting.action_files import check_request, predict_files

@@ -6,7 +6,7 @@ from pathlib import Path
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
-from datamodules.clips.videos import ClipFormat
+from datamodules.clips.format import ClipFormat
 from datamodules.wording import counted
 from hiera_video.errors import UsageError
 from hiera_video.predicting.along_files import AlongOptions, check_along, predict_along

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import onnxruntime
 
-from datamodules.clips.videos import ClipFormat, clips_of_views
+from datamodules.clips.format import ClipFormat
+from datamodules.clips.videos import clips_of_views
 from datamodules.video.decoding import VideoFile
 from hiera_video import load
 from hiera_video.commands import export as export_command

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.clips.videos import ClipFormat
+from datamodules.clips.format import ClipFormat
 from hiera_video.augment.basic import Normalize
 from hiera_video.predicting.autoencoder import Reconstructor
 from tests.models.conftest import _one_thread  # noqa: F401

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.clips.videos import ClipFormat, EvaluationViews
+from datamodules.clips.format import ClipFormat
+from datamodules.clips.videos import EvaluationViews
 from datamodules.errors import VideoDecodeError
 from datamodules.manifests.splits import make_manifest
 from hiera_video import load

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from datamodules import VideoFile
-from datamodules.clips.videos import ClipFormat, clips_of_views
+from datamodules.clips.format import ClipFormat
+from datamodules.clips.videos import clips_of_views
 from datamodules.clips.windows import sliding_windows
 from datamodules.errors import VideoDecodeError
 from hiera_video import load
@@ -184,7 +185,7 @@ def test_memory_does_not_grow_with_the_length_of_the_video(tmp_path, way):
     script = textwrap.dedent(f"""
         from pathlib import Path
         import torch
-        from datamodules.clips.videos import ClipFormat
+        from datamodules.clips.format import ClipFormat
         from hiera_video.predicting.batches import ClipNetwork
         from hiera_video.predicting.embedding import EmbeddingOptions, VideoEncoder, VideoFile
         from hiera_video.results.embedding_files import write_npz, write_table_part

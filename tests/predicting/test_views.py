@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.clips.videos import ClipFormat
+from datamodules.clips.format import ClipFormat
 from datamodules.synthetic import write_h264
 from hiera_video.predicting.classifier import Predictor
 from tests.models.conftest import _one_thread  # noqa: F401

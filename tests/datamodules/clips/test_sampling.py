@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as F
 
+from datamodules.clips.format import ClipFormat
 from datamodules.clips.sampling import (
     clip_span,
     clip_times,
@@ -22,7 +23,6 @@ from datamodules.clips.sampling import (
     view_crops,
     view_starts,
 )
-from datamodules.clips.videos import ClipFormat
 
 seconds = st.floats(0.01, 1000)
 side = st.integers(8, 2000)

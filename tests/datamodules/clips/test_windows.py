@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from datamodules import VideoFile
+from datamodules.clips.format import ClipFormat
 from datamodules.clips.sampling import covering_size, view_crops
-from datamodules.clips.videos import ClipFormat
 from datamodules.clips.windows import sliding_windows
 from tests.video_files import moving_frames, write_video
 

@@ -76,6 +76,41 @@ def test_a_wrong_json_is_named(inaturalist, text, message):
         inaturalist_module(inaturalist, num_classes=None).setup("fit")
 
 
+@pytest.mark.parametrize(
+    ("section", "record", "message"),
+    [
+        ("images", {"id": 101, "file_name": "b.jpg"}, ": several images have the id 101$"),
+        (
+            "annotations",
+            {"image_id": 77, "category_id": 1},
+            ", record 4: 77 is not among the ids of images$",
+        ),
+        (
+            "annotations",
+            {"image_id": 100, "category_id": 9},
+            ", record 4: 9 is not among the ids of categories$",
+        ),
+        ("images", {"id": 7, "file_name": "\ud800.jpg"}, "not valid JSON .*surrogates not allowed"),
+    ],
+)
+def test_wrong_records_of_inaturalist_are_named(inaturalist, section, record, message):
+    file = inaturalist / "train2018.json"
+    content = json.loads(file.read_text())
+    content[section].append(record)
+    file.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=message):
+        inaturalist_module(inaturalist).setup("fit")
+
+
+def test_names_may_be_written_as_pairs_of_surrogates(inaturalist):
+    names = [{"id": i, "name": f"\U0001f438 {i}"} for i in range(3)]
+    (inaturalist / "categories.json").write_text(json.dumps(names))
+    assert "\\ud83d" in (inaturalist / "categories.json").read_text()
+    data = inaturalist_module(inaturalist, categories="categories.json")
+    data.setup("fit")
+    assert data.class_names == ("\U0001f438 0", "\U0001f438 1", "\U0001f438 2")
+
+
 def test_a_json_that_is_not_utf8_is_told_once(inaturalist):
     file = inaturalist / "train2018.json"
     file.write_bytes(b'{"images": [],\n"info": "\xff"}')

@@ -248,7 +248,8 @@ def test_a_long_pause_of_the_trainer_is_no_hang():
 def test_files_that_the_parent_opened_do_not_reach_the_workers(tmp_path):
     import numpy as np
 
-    from datamodules.clips.videos import ClipFormat, TrainingClips
+    from datamodules.clips.format import ClipFormat
+    from datamodules.clips.videos import TrainingClips
     from datamodules.manifests.splits import make_manifest
     from datamodules.synthetic import CLASS_NAMES, render, write_h264
     from datamodules.video.decoding import VideoFile

@@ -12,7 +12,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import IFDRational
 
 from datamodules import PictureFile, VideoDecodeError, VideoFile
-from datamodules.clips.videos import ClipFormat, clips_of_views
+from datamodules.clips.format import ClipFormat
+from datamodules.clips.videos import clips_of_views
 from datamodules.manifests.byte_range import ByteRange
 from datamodules.video.opening import open_media
 from datamodules.video.probing import probe
