@@ -71,9 +71,9 @@ class VideoDataModule(SplitDataModule):
             logged.
         killed_videos: CSV file that lists the videos that hung or crashed the decoder, in this run
             or an earlier one; they are not opened again until they change. None: no list is kept.
-        max_bad_share: share of an epoch's videos, in [0, 1) and rounded up to whole videos, that
+        max_bad_share: share of an epoch's videos, in [0, 1] and rounded up to whole videos, that
             may fail and be replaced in training; if more fail, training stops. In evaluation
-            nothing is replaced.
+            nothing is replaced, and 1 counts videos that cannot be read as wrong, too.
         stop_on_kill: stop when a worker hangs or dies, instead of going on without its video.
         cache_dir: folder on a local disk for copies of packed videos that lie in a storage; see
             `RangeCache`. None: no copies are kept.
@@ -137,8 +137,8 @@ class VideoDataModule(SplitDataModule):
             )
         if not 0 < eval_crop <= 1:
             raise ValueError(f"eval_crop must be in (0, 1], not {eval_crop}")
-        if not 0 <= max_bad_share < 1:
-            raise ValueError(f"max_bad_share must be in [0, 1), not {max_bad_share}")
+        if not 0 <= max_bad_share <= 1:
+            raise ValueError(f"max_bad_share must be in [0, 1], not {max_bad_share}")
         cache = None if cache_dir is None else RangeCache(cache_dir, cache_gib)
         splits = {"train": train, "val": val, "test": test}
         super().__init__(root, splits, predict, class_names, cache)

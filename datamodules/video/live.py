@@ -138,6 +138,9 @@ class LiveFrames:
                     raise VideoDecodeError(self._name, "no frame can be decoded")
         except VideoDecodeError as error:
             self._error = error
+        except av.error.ExitError:  # which is how FFmpeg calls our time limit
+            wait = f"nothing came for {max(_TIMEOUT):g} seconds"
+            self._error = VideoDecodeError(self._name, wait)
         except Exception as error:  # PyAV raises nearly anything
             self._error = VideoDecodeError(self._name, reason_of(error))
         finally:

@@ -50,7 +50,7 @@ def _report(arguments: argparse.Namespace) -> None:
     if out.exists() and not (out.is_file() and is_page(out)):
         raise UsageError(f"{out} exists already and is no report; name another file with --out")
     config = recorded_config(folder)
-    evaluations = list(evaluations_of(folder))
+    evaluations = evaluations_of(folder)
     if arguments.test:
         chosen = evaluation_in(arguments.test, folder)
         named = chosen.folder.absolute()

@@ -103,9 +103,10 @@ def _licence_of(source: str, home: Path | None, seen: set[Path]) -> str | None:
         home: folder of that run.
         seen: resolved paths of the chain so far; the path of these weights is added.
     """
-    # A relative path starts from the folder in which the run was started. That folder is not
-    # recorded, but it is one of those above the run's.
-    above = [folder / source for folder in (home.absolute().parents if home else ())]
+    # A relative path starts from the folder in which the run was started. Of a run that was moved
+    # with its surroundings, it is one of those above the run's.
+    started = [Path(cwd) for start in starts_of(home) if isinstance(cwd := start.get("cwd"), str)]
+    above = [folder / source for folder in (*started, *(home.absolute().parents if home else ()))]
     as_named = Path(os.path.expanduser(source))
     path = next((p for p in (*above, as_named) if os.path.exists(p)), None)
     if Path(source).stem in CHECKPOINTS and (path is None or path.is_file()):

@@ -15,7 +15,7 @@ from datamodules.wording import counted
 from hiera_video.reporting import facts
 from hiera_video.reporting.curves import LEARNING, SPEED, charts, other_charts
 from hiera_video.reporting.data_uris import picture_uri
-from hiera_video.reporting.evaluations import WORST, percent, summary_of, with_predictions
+from hiera_video.reporting.evaluations import WORST, Part, percent, summary_of, with_predictions
 from hiera_video.reporting.run_files import (
     BAD_VIDEOS,
     Curve,
@@ -62,7 +62,8 @@ def page(
         run: its folder.
         config: the sections of its configuration as plain values; empty if it has none.
         config_text: the configuration as its file has it.
-        evaluations: the newest first. The first one is shown in full, the others by their metrics.
+        evaluations: see `evaluations_of`. The first one is shown in full, the others by their
+            metrics.
         clips: wrongly classified videos to show, at most.
         progress: told how many rows of the predictions have been read, of how many.
 
@@ -81,13 +82,14 @@ def page(
         generator=GENERATOR,
         made=time.strftime("%Y-%m-%d %H:%M"),
         kind=KINDS.get(str(_target(config)), ""),
-        tiles=_tiles(curves, parts[0].metrics if parts else []),
+        tiles=_tiles(curves, parts[:1]),
         parts=parts,
         pictures=[(step, picture_uri(file)) for step, file in _spread(pictures)],
         num_pictures=len(pictures),
         learning=charts(curves, LEARNING),
         speed=charts(curves, SPEED),
         others=other_charts(curves),
+        unseen=[(name, curve.left_out) for name, curve in curves.items() if not curve.steps],
         bad=bad[:MOST_BAD],
         more_bad=len(bad) > MOST_BAD,
         num_bad=counted(len(bad), "videos", ","),
@@ -125,11 +127,9 @@ def _spread(pictures: Sequence[tuple[int, Path]]) -> list[tuple[int, Path]]:
     return [pictures[i] for i in sorted(places, reverse=True)] if pictures else []
 
 
-def _tiles(
-    curves: Mapping[str, Curve], tested: Sequence[tuple[str, str]]
-) -> list[tuple[str, str, str]]:
+def _tiles(curves: Mapping[str, Curve], shown: Sequence[Part]) -> list[tuple[str, str, str]]:
     """The numbers at the top of the page: a name, a value, and what it is of."""
-    tiles = [(name, value, "newest test") for name, value in tested[:1]]
+    tiles = [(*part.metrics[0], part.source.kind) for part in shown if part.metrics]
     for name, text, best, words in (
         ("val/top1", "Top-1", max, "best validation"),
         ("val/mAP_official", "mAP", max, "best validation"),

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +40,11 @@ class Evaluation(NamedTuple):
     folder: Path
     results: Mapping[str, Any]
     unchanged: bool
+
+    @property
+    def kind(self) -> str:
+        """``test`` or ``validation``."""
+        return "validation" if self.results.get("command") == "validate" else "test"
 
     @property
     def weights(self) -> str:
@@ -113,25 +118,27 @@ def evaluation_in(folder: Path, run: Path) -> Evaluation:
     return Evaluation(folder, results, _stamp(results) in _stamps(run))
 
 
-def evaluations_of(run: Path) -> Iterator[Evaluation]:
-    """The evaluations of a run's checkpoints, the newest first.
+def evaluations_of(run: Path) -> list[Evaluation]:
+    """The evaluations of a run's checkpoints: tests, then validations, the newest of each first.
 
     They lie in the run's own folder, or in one in it or beside it. Each names the weights that it
-    tested by path, size and time, so a run that was moved since is found, too.
+    tested by path, size and time, so one beside a run that was moved since is found, too.
     """
     run_folder = run.absolute()
     beside = run_folder.parent.glob(f"*/{RESULTS}")
     files = [run_folder / RESULTS, *run_folder.glob(f"*/{RESULTS}"), *beside]
     present = {file: file.stat().st_mtime for file in files if file.is_file()}
     stamps = _stamps(run)
+    found: list[Evaluation] = []
     for file in sorted(present, key=lambda file: present[file], reverse=True):
         results = read_or_none(file)
         if not isinstance(results, dict):
             continue
         unchanged = _stamp(results) in stamps
         ours = Path(_path_of(results)).parent == (run / "checkpoints").resolve()
-        if unchanged or ours or file.parent == run_folder:
-            yield Evaluation(file.parent, results, unchanged)
+        if unchanged or ours or run_folder in file.parents:
+            found.append(Evaluation(file.parent, results, unchanged))
+    return sorted(found, key=lambda evaluation: evaluation.kind)
 
 
 def _path_of(results: Mapping[str, Any]) -> str:

@@ -43,7 +43,8 @@ def evaluate_file(file: PredictionFile, views: Sequence[tuple[int, int]] = ()) -
     wanted = [_group(file, *pair).name for pair in views]
     judge = VideoJudge(len(videos.path), len(header.class_names), header.views)
     file.count(judge, videos.video_id)
-    outcomes = judge.outcomes()
+    outcomes = judge.outcomes()  # of places in `videos`
+    outcomes = outcomes._replace(video_id=videos.video_id[outcomes.video_id])
     if wanted:
         names = [group.name for group in outcomes.groups]
         chosen = [i for i, name in enumerate(names) if name in wanted or i == len(names) - 1]

@@ -244,6 +244,8 @@ def _meaningless(command: str, word: str) -> str:
     if command == "predict":
         is_pattern = any(character in word for character in "*?[")
         hint = "; without quotes, the shell finds the files that match it" if is_pattern else ""
+        if "://" in word:
+            hint = "; a stream has an rtsp:// or http:// address"
         return f"{word}: no such file or folder{hint}"
     if path_exists(word) and is_run(Path(word)):
         return f"{word!r} is a run: continue it with `fit {shlex.quote(f'resume={word}')}`"

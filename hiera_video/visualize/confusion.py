@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from hiera_video.visualize.text import font_of_size, lettering
+
 LEAST_CELL, GREATEST_CELL, SIDE = 11, 40, 700  # pixels; SIDE: of the matrix, if cells allow it
 MOST_LETTERS = 48
 RIGHT, WRONG = np.array([0, 110, 60]), np.array([190, 20, 20])
@@ -47,11 +49,11 @@ def confusion_picture(
     counts, more_columns = _part(counts, shown)
     rows, columns = counts.shape
     cell = int(np.clip(SIDE // rows, LEAST_CELL, GREATEST_CELL))
-    font = ImageFont.load_default(min(cell - 1, 14))
-    names = [_shortened(class_names[i]) for i in shown]
-    headings = [*names, *more_columns]
+    size = min(cell - 1, 14)
+    names = [_name(class_names[i], size) for i in shown]
+    headings = [*names, *(_name(column, size) for column in more_columns)]
     caption_font = ImageFont.load_default(12)
-    widths = [font.getlength(name) for name in [*names, *headings]]
+    widths = [font.getlength(name) for name, font in headings]
     widths += [caption_font.getlength(line) for line in [*caption.splitlines(), SCALE]]
     scale = _scale(min(int(max(widths)), MOST_BAR), caption_font)
     below_caption = 2 * GAP + 16 * len(caption.splitlines())
@@ -63,10 +65,10 @@ def confusion_picture(
     picture = Image.new("RGB", (margin + columns * cell + 1, margin + rows * cell + 1), "white")
     picture.paste(Image.fromarray(cells), (margin, margin))
     draw = ImageDraw.Draw(picture)
-    for i, name in enumerate(names):
+    for i, (name, font) in enumerate(names):
         middle = margin + i * cell + cell // 2
         draw.text((margin - GAP, middle), name, "black", font, anchor="rm")
-    picture.paste(_turned(headings, margin, cell, font), (margin, 0))
+    picture.paste(_turned(headings, margin, cell), (margin, 0))
     draw.text((GAP, GAP), caption, "black", caption_font)
     picture.paste(scale, (GAP, below_caption))
     if rows <= MOST_NUMBERS:
@@ -134,14 +136,16 @@ def _write_numbers(draw: Any, counts: np.ndarray, margin: int, cell: int) -> Non
         draw.text((x, y), str(counts[row, column]), colour, font, anchor="mm")
 
 
-def _turned(names: list[str], length: int, cell: int, font: Any) -> Image.Image:
-    """Write names from bottom to top, one per column."""
+def _turned(names: list[tuple[str, Any]], length: int, cell: int) -> Image.Image:
+    """Write names in their fonts from bottom to top, one per column."""
     lying = Image.new("RGB", (length, len(names) * cell), "white")
     draw = ImageDraw.Draw(lying)
-    for i, name in enumerate(names):
+    for i, (name, font) in enumerate(names):
         draw.text((GAP, i * cell + cell // 2), name, "black", font, anchor="lm")
     return lying.transpose(Image.Transpose.ROTATE_90)
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
+def _name(name: str, size: int) -> tuple[str, Any]:
+    """A name, shortened, and a font of some size that has its characters."""
+    text, file = lettering(name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…")
+    return text, font_of_size(file, size)

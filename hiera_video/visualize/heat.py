@@ -5,7 +5,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from hiera_video.visualize.reconstruction import GAP, picture_sheet, to_image
-from hiera_video.visualize.text import shortened
+from hiera_video.visualize.text import font_of_size, lettering, shortened
 
 # The colours of matplotlib's "inferno" at equal steps from 0 to 1: their lightness grows evenly, so
 # they can be told apart with any colour vision, and in grey.
@@ -91,14 +91,16 @@ def heat_sheet(
 
 def with_legend(picture: Image.Image, title: str, scale: str) -> Image.Image:
     """Put a title above a picture, and below it the colours with what their ends stand for."""
-    font = ImageFont.load_default(FONT)
+    title, title_file = lettering(title)
+    words, file = lettering(f"1: {scale}")
+    title_font, font = font_of_size(title_file, FONT), font_of_size(file, FONT)
     whole = Image.new("RGB", (picture.width, picture.height + 2 * ROW), "white")
     whole.paste(picture, (0, ROW))
     draw = ImageDraw.Draw(whole)
-    title = shortened(title, font, picture.width - GAP)
-    draw.text((GAP, ROW // 2), title, "black", font, anchor="lm")
+    title = shortened(title, title_font, picture.width - GAP)
+    draw.text((GAP, ROW // 2), title, "black", title_font, anchor="lm")
     middle = picture.height + ROW + ROW // 2
-    words, bar = f"1: {scale}", max(40, min(160, picture.width // 5))
+    bar = max(40, min(160, picture.width // 5))
     draw.text((GAP, middle), "0", "black", font, anchor="lm")
     start = 3 * GAP + round(font.getlength("0"))
     ramp = np.broadcast_to(np.linspace(0, 1, bar, dtype=np.float32), (1, ROW - GAP, bar))

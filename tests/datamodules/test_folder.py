@@ -307,7 +307,7 @@ def test_a_split_that_is_not_there(root):
         ({"size": (0, -5), "short_side": (256, 320)}, "size must be"),
         ({"batch_size": math.inf}, "batch_size must be a whole number, not inf"),
         ({"decode_timeout": 0}, "decode_timeout must be positive"),
-        ({"max_bad_share": 1}, r"max_bad_share must be in \[0, 1\)"),
+        ({"max_bad_share": 1.01}, r"max_bad_share must be in \[0, 1\]"),
         ({"max_missing_share": 2}, r"max_missing_share must be in \[0, 1\]"),
         ({"sampling": "uniform"}, "sampling must be one of clip, spread, segments, not"),
         (

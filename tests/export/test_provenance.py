@@ -59,6 +59,13 @@ def test_a_licence_goes_down_a_chain_of_runs(tmp_path, monkeypatch):
         assert licence_of(runs / name) == "unknown"
 
 
+def test_relative_weights_are_those_of_the_folder_in_which_a_run_was_started(tmp_path):
+    run_folder(tmp_path / "work/weights", init_from="mae_hiera_base_16x224")
+    run = run_folder(tmp_path / "disk/run", init_from="weights")
+    (run / "run.json").write_text(json.dumps([{"argv": ["fit"], "cwd": str(tmp_path / "work")}]))
+    assert licence_of(run) == "CC-BY-NC-4.0"
+
+
 def test_a_resumed_run_says_in_its_first_command_what_it_started_from(tmp_path):
     run_folder(tmp_path / "run", argv=["task.init_from=/elsewhere/mae_hiera_base_16x224.pth"])
     assert licence_of(tmp_path / "run") == "CC-BY-NC-4.0"

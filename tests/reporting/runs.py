@@ -55,7 +55,7 @@ def write_reconstructions(run: Path, steps: list[int]) -> None:
 
 
 def write_test(run: Path, folder: Path, videos: list[str], labels: list[int], predicted: list[int],
-               names: tuple[str, ...] = CLASSES) -> None:  # fmt: skip
+               names: tuple[str, ...] = CLASSES, first_id: int = 0) -> None:  # fmt: skip
     """A test of a run: its table of one view a video, and its results.
 
     Predictions are the surer the later the video.
@@ -66,7 +66,7 @@ def write_test(run: Path, folder: Path, videos: list[str], labels: list[int], pr
     probabilities[np.arange(count), predicted] = np.linspace(0.4, 0.8, count)
     parts = folder / "predictions.parquet.parts"
     writer = PartWriter(parts, Header(names, 1, 1), 0)
-    ids, view = np.arange(count), np.zeros(count, np.int64)
+    ids, view = first_id + np.arange(count), np.zeros(count, np.int64)
     writer.add(Rows(ids, videos, np.array(labels), view, probabilities), [])
     writer.flush()
     Parts(parts).join()

@@ -59,11 +59,12 @@ def test_what_cannot_be_shown_says_why(tmp_path):
     assert second.problem == "Left out, so that the page does not get too large."
 
 
-def test_the_surest_mistakes_come_first(tmp_path):
+@pytest.mark.parametrize("first_id", [0, 1])  # a table of another program may count from 1
+def test_the_surest_mistakes_come_first(tmp_path, first_id):
     run = write_run(tmp_path / "fit")
     names = [f"{i}.mp4" for i in range(6)]
     labels, predicted = [0, 0, 1, 1, 2, -1], [0, 1, 2, 2, 0, 0]
-    write_test(run, tmp_path / "test", names, labels, predicted)
+    write_test(run, tmp_path / "test", names, labels, predicted, first_id=first_id)
     file = PredictionFile(tmp_path / "test/predictions.parquet")
     worst = worst_mistakes(file, evaluate_file(file), 2)
     assert [(m.path, m.label, m.predicted) for m in worst] == [

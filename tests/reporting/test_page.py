@@ -45,7 +45,7 @@ def test_everything_of_a_classification(run, capsys):
     text = text_of(page)
     assert re.search(r"fit -> \S*report.html  0\.\d MiB", capsys.readouterr().out)
     assert text.startswith("any/run Run of classification")
-    assert "Top-1 25.00% newest test" in text
+    assert "Top-1 25.00% test" in text
     assert "Top-1 75.0% best validation" in text
     assert f"{EVIL} 0.0% 2" in text  # its accuracy and its number of videos
     assert f"true: {EVIL} (1.0%) predicted: running (66.7%)" in text
@@ -76,7 +76,7 @@ def test_few_classes_have_a_matrix_of_numbers_and_many_a_picture(run):
     page = page_of(run, "--test", run.parent / "test-2")
     assert 'alt="Confusion matrix of 40 classes' in page
     assert "The other 30 classes" in page
-    assert "Earlier evaluations Folder Weights Results test best.ckpt Top-1 25.00%" in text_of(page)
+    assert "Other evaluations Folder Weights Results test best.ckpt Top-1 25.00%" in text_of(page)
 
 
 def test_clips_are_limited(run):
@@ -147,7 +147,7 @@ def test_an_instance_segmentation_has_the_precision_of_masks_and_boxes(tmp_path)
     (run / "results.json").write_text(json.dumps(coco_results().summary()))
     text = text_of(page_of(run))
     assert "Run of instance segmentation" in text
-    assert "Mask AP 40.00% newest test" in text
+    assert "Mask AP 40.00% test" in text
     assert "Mask AP 50.0% best validation Box AP 60.0% best validation" in text
     assert "Box AP 30.00% box_AP50 30.00%" in text
     assert "cup 40.0% 3 fork – 0" in text
@@ -177,6 +177,14 @@ def test_an_empty_run_says_what_is_missing(tmp_path):
     assert "This run has not logged its speed." in text
     assert "There is no config.yaml" in text
     assert "There is no run.json" in text
+
+
+def test_numbers_that_were_never_finite_are_named(run):
+    file = run / "metrics/version_0/metrics.csv"
+    file.write_text("epoch,step,train/loss,lr\n0,0,nan,\n0,1,inf,\n")
+    text = " ".join(text_of(page_of(run)).split())
+    assert "train/loss: none of its 2 values is finite." in text
+    assert "has logged no numbers" not in text
 
 
 def test_a_reference_that_cannot_be_resolved_stays(run):

@@ -1,5 +1,7 @@
 """What is found in the folders of runs and tests."""
 
+import json
+import os
 import shutil
 
 import pytest
@@ -77,6 +79,27 @@ def test_a_test_in_the_folder_of_the_run_is_found(run):
     write_test(run, run / "test", ["a", "b"], [0, 1], [0, 2])
     (found,) = evaluations_of(run)
     assert found.folder == run / "test"
+
+
+def test_a_test_in_the_folder_of_the_run_is_found_after_a_copy_with_other_times(run, tmp_path):
+    write_test(run, run / "test", ["a", "b"], [0, 1], [0, 2])
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    os.utime(copy / "checkpoints/best.ckpt", (1, 1))
+    (found,) = evaluations_of(copy)
+    assert (found.folder, found.unchanged) == (copy / "test", False)
+
+
+def test_a_test_goes_before_a_later_validation(run):
+    for time, command in enumerate(("test", "validate"), 1):
+        write_test(run, run / command, ["a", "b"], [0, 1], [0, 2])
+        file = run / command / "results.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"command": command}))
+        os.utime(file, (time, time))
+    found = evaluations_of(run)
+    assert [(e.folder.name, e.kind) for e in found] == [
+        ("test", "test"), ("validate", "validation"),
+    ]  # fmt: skip
 
 
 def test_a_moved_run_and_one_that_trained_on_are_recognised(run, tmp_path):

@@ -50,6 +50,13 @@ def test_a_pattern_in_quotes_is_for_the_shell():
         translate(["predict", "raw/*.mp4"])
 
 
+def test_an_address_that_is_no_stream_is_told_what_one_is():
+    with pytest.raises(
+        UsageError, match=r"udp://1: no such .*; a stream has an rtsp:// or http://"
+    ):
+        translate(["predict", "udp://1"])
+
+
 @pytest.mark.parametrize("name", ["mine.yml", "mine.txt"])
 def test_a_configuration_that_hydra_would_not_find_is_named(tmp_path, name):
     (tmp_path / name).write_text("name: mine\n")

@@ -98,3 +98,10 @@ def test_no_picture_has_more_classes_than_fit_into_memory(monkeypatch):
     counts, names = np.eye(9, 10, dtype=int), [str(i) for i in range(9)]
     assert confusion_picture(counts, names) == confusion_picture(counts, names, most=3)
     assert confusion_picture(counts, names, most=8) == confusion_picture(counts, names, most=3)
+
+
+def test_names_of_any_script_that_the_font_has_are_written():
+    counts = np.eye(2, 3, dtype=int)
+    first, second = (confusion_picture(counts, [name, "b"]) for name in ("бег", "шаг"))
+    assert first.size == second.size
+    assert ImageChops.difference(first, second).getbbox() is not None

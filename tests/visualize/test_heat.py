@@ -69,3 +69,10 @@ def test_words_that_are_too_long_are_cut():
     assert whole.size == (200, 90)
     edge = np.asarray(whole)[:20, -4:]
     assert (edge == 255).all()
+
+
+def test_words_of_any_script_that_the_font_has_are_written():
+    picture = Image.new("RGB", (200, 100))
+    for words in (("бег", "1"), ("1", "бег")):
+        other = [word.replace("бег", "шаг") for word in words]
+        assert with_legend(picture, *words).tobytes() != with_legend(picture, *other).tobytes()

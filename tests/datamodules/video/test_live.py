@@ -1,11 +1,14 @@
 """Frames of a stream: a file that is read in place of a camera."""
 
+import socket
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 
+from datamodules.errors import VideoDecodeError
+from datamodules.video import live
 from datamodules.video.live import LiveFrames
 from datamodules.video.live_source import Opening
 
@@ -37,3 +40,14 @@ def test_a_frame_of_the_same_time_is_left_out(tmp_path, times, numbers):
         newest = frames.newest(np.array([0.4, 0.3, 0.2, 0.1, 0.0]))
     assert newest.time == pytest.approx(0.4)
     assert [round(picture.mean() / 20) for picture in newest.pictures] == numbers
+
+
+def test_a_stream_that_sends_nothing_says_for_how_long(monkeypatch):
+    monkeypatch.setattr(live, "_TIMEOUT", (0.5, 0.5))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        name = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
+        with (
+            LiveFrames(name, Opening(name, None, {}), 1.0, lambda picture: picture) as frames,
+            pytest.raises(VideoDecodeError, match=r"a\.ts: nothing came for 0\.5 seconds"),
+        ):
+            frames.newest(np.array([0.0]))
