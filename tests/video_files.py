@@ -1,5 +1,7 @@
 """Video files for tests, written through PyAV."""
 
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -83,4 +85,8 @@ def write_video(
             packet.pts += shift
             packet.dts += shift
             container.mux(packet)
+    if codec == "libsvtav1" and sys.platform == "linux":
+        # For root, this encoder makes the calling thread a real-time one. PyTorch's threads, which
+        # inherit that, then wait for each other by spinning, for minutes or for ever.
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return Path(path)

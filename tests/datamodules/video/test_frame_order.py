@@ -1,6 +1,8 @@
 """All frames of a file, in the order of display: in one pass, by random access, and counted."""
 
+import os
 import random
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
@@ -110,6 +112,12 @@ def test_every_container_and_codec(written: Write, name: str):
     if name == "mpeg1.avi":  # FFmpeg takes the first frame for one tick earlier than it is
         starts = [max(0, start - 1 / RATE) for start in starts]
     assert starts == pytest.approx(np.arange(24) / RATE, abs=1e-3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such policies")
+def test_an_encoder_does_not_make_later_tests_real_time_ones(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mkv", moving_frames(3, 48, 64), rate=RATE, **CODECS["av1"])
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 @pytest.mark.slow
