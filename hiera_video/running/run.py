@@ -251,11 +251,9 @@ def _report(
     metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
     if config.command in ("validate", "test"):
         numbers = metrics if results is None else results.summary()
-        numbers = {
-            **numbers,
-            "command": config.command,
-            "weights": stamped(config.ckpt_path or config.task.init_from),
-        }
+        if config.command == "validate":  # by which `report` tells it from a test
+            numbers = {**numbers, "command": config.command}
+        numbers = {**numbers, "weights": stamped(config.ckpt_path or config.task.init_from)}
         write_json(Path(config.run_dir, "results.json"), numbers)
     if results is not None:
         log.info(results.describe())
