@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.error import ExitError
 from av.video.reformatter import VideoReformatter
 
 from datamodules.errors import VideoDecodeError
@@ -138,7 +139,7 @@ class LiveFrames:
                     raise VideoDecodeError(self._name, "no frame can be decoded")
         except VideoDecodeError as error:
             self._error = error
-        except av.error.ExitError:  # which is how FFmpeg calls our time limit
+        except ExitError:  # which is how FFmpeg calls our time limit
             wait = f"nothing came for {max(_TIMEOUT):g} seconds"
             self._error = VideoDecodeError(self._name, wait)
         except Exception as error:  # PyAV raises nearly anything
