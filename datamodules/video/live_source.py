@@ -4,7 +4,7 @@ import re
 import sys
 from typing import NamedTuple
 
-_NAME = re.compile(r"camera:(\d+)|(rtsps?|https?)://\S+", re.IGNORECASE)
+_NAME = re.compile(r"camera:(\d+)|(rtsps?|https?)://\S+")
 # A stream must not make FFmpeg open a local file.
 _PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,rtsp,rtsps,crypto"
 
@@ -43,7 +43,7 @@ def opening_of(name: str) -> Opening:
     if number is None:
         options = {"protocol_whitelist": _PROTOCOLS}
         return Opening(
-            name, None, options | ({"rtsp_transport": "tcp"} if match[2][0] in "rR" else {})
+            name, None, options | ({"rtsp_transport": "tcp"} if match[2][0] == "r" else {})
         )
     if sys.platform == "darwin":
         return Opening(f"{number}:none", "avfoundation", {"framerate": "30"})
