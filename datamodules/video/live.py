@@ -18,7 +18,7 @@ from datamodules.video.decoding import displayed
 from datamodules.video.live_source import Opening
 from datamodules.video.orientation import orientation
 
-_TIMEOUT = (10.0, 10.0)  # seconds to open a stream, and to wait for its next packet
+TIMEOUT = (10.0, 10.0)  # seconds to open a stream, and to wait for its next packet
 
 
 class Newest(NamedTuple):
@@ -127,7 +127,7 @@ class LiveFrames:
     def _read(self) -> None:
         try:
             file, kind, options = self._opening
-            with av.open(file, format=kind, options=options, timeout=_TIMEOUT) as container:
+            with av.open(file, format=kind, options=options, timeout=TIMEOUT) as container:
                 stream = video_stream(self._name, container)
                 to_rgb, turn = VideoReformatter(), None
                 for frame in container.decode(stream):
@@ -140,7 +140,7 @@ class LiveFrames:
         except VideoDecodeError as error:
             self._error = error
         except ExitError:  # which is how FFmpeg calls our time limit
-            wait = f"nothing came for {max(_TIMEOUT):g} seconds"
+            wait = f"nothing came for {max(TIMEOUT):g} seconds"
             self._error = VideoDecodeError(self._name, wait)
         except Exception as error:  # PyAV raises nearly anything
             self._error = VideoDecodeError(self._name, reason_of(error))

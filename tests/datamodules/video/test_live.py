@@ -43,7 +43,7 @@ def test_a_frame_of_the_same_time_is_left_out(tmp_path, times, numbers):
 
 
 def test_a_stream_that_sends_nothing_says_for_how_long(monkeypatch):
-    monkeypatch.setattr(live, "_TIMEOUT", (0.5, 0.5))
+    monkeypatch.setattr(live, "TIMEOUT", (0.5, 0.5))
     with socket.create_server(("127.0.0.1", 0)) as server:
         name = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
         with (
