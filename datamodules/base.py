@@ -12,7 +12,7 @@ from datamodules.arguments import (
     check_short_side,
     check_whole,
 )
-from datamodules.clips.format import INTERPOLATIONS, SAMPLINGS, ClipFormat
+from datamodules.clips.format import SAMPLINGS, ClipFormat
 from datamodules.clips.items import ClipDataset
 from datamodules.clips.videos import EvaluationViews, TrainingClips
 from datamodules.loading.bad_videos import BadVideos
@@ -21,6 +21,7 @@ from datamodules.loading.sampler import EpochSampler
 from datamodules.manifests.manifest import Manifest
 from datamodules.manifests.range_cache import RangeCache
 from datamodules.splits import SplitDataModule
+from datamodules.video.decoding import check_interpolation
 
 
 class VideoDataModule(SplitDataModule):
@@ -131,10 +132,7 @@ class VideoDataModule(SplitDataModule):
             check_short_side(short_side, max(size))
         if sampling not in SAMPLINGS:
             raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, not {sampling!r}")
-        if interpolation not in INTERPOLATIONS:
-            raise ValueError(
-                f"interpolation must be {' or '.join(INTERPOLATIONS)}, not {interpolation!r}"
-            )
+        check_interpolation(interpolation)
         if not 0 < eval_crop <= 1:
             raise ValueError(f"eval_crop must be in (0, 1], not {eval_crop}")
         if not 0 <= max_bad_share <= 1:

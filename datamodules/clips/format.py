@@ -22,7 +22,6 @@ from datamodules.clips.sampling import (
 )
 
 SAMPLINGS = ("clip", "spread", "segments")
-INTERPOLATIONS = ("bilinear", "bicubic")
 
 
 class ClipFormat(NamedTuple):

@@ -24,6 +24,8 @@ from datamodules.video.timestamps import nearest
 
 __all__ = ["VideoDecodeError", "VideoFile"]
 
+INTERPOLATIONS = ("bilinear", "bicubic")
+
 
 class VideoFile(Frames):
     """A video file, open for reading. Use it in a ``with`` statement, in one process and thread.
@@ -96,6 +98,7 @@ class VideoFile(Frames):
         interpolation: str = "bilinear",
     ) -> list[np.ndarray]:
         """Return several clips from one pass over the file; see `Frames.clips_at`."""
+        check_interpolation(interpolation)
         reader = self._opened()
         crops: list[Crop] = []
         results: list[np.ndarray] = []
@@ -211,6 +214,13 @@ class _Layout(NamedTuple):
 def _rgb(frame: Any, reformatter: VideoReformatter) -> np.ndarray:
     """All pixels of a frame as it is stored: uint8 ``(height, width, 3)``."""
     return reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+
+
+def check_interpolation(interpolation: str) -> None:
+    """Raise a ValueError if an interpolation is none of `INTERPOLATIONS`."""
+    if interpolation not in INTERPOLATIONS:
+        names = " or ".join(INTERPOLATIONS)
+        raise ValueError(f"interpolation must be {names}, not {interpolation!r}")
 
 
 def checked_crop(crop: Crop | None, height: int, width: int) -> Crop:

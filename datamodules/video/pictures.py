@@ -18,7 +18,7 @@ from PIL import Image
 
 from datamodules.errors import VideoDecodeError
 from datamodules.video.container import Source, checked_source, decode_error, name_of
-from datamodules.video.decoding import checked_crop, checked_size, scale
+from datamodules.video.decoding import check_interpolation, checked_crop, checked_size, scale
 from datamodules.video.frames import Crop, Frames
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
@@ -122,9 +122,10 @@ class PictureFile(Frames):
             For each clip RGB, uint8 ``(n, height, width, 3)``.
 
         Raises:
-            ValueError: a crop or the size is wrong.
+            ValueError: a crop, the size or the interpolation is wrong.
             VideoDecodeError: the file is damaged.
         """
+        check_interpolation(interpolation)
         counts, crops, sizes = [], [], []
         for seconds, crop in clips:
             counts.append(len(list(seconds)))

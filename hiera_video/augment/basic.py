@@ -33,6 +33,8 @@ class Normalize(nn.Module):
         std: tuple[float, float, float] = VIDEO_STD,
     ) -> None:
         super().__init__()
+        if not all(value > 0 for value in std):
+            raise ValueError(f"std must be positive, not {list(std)}")
         self.mean, self.std = tuple(mean), tuple(std)
         mean_, std_ = torch.tensor(mean), torch.tensor(std)
         # As x * scale + shift, which is one pass over the pixels.

@@ -1,5 +1,7 @@
 """The checkpoint from which a run is resumed."""
 
+from typing import Any
+
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -9,7 +11,15 @@ class LastCheckpoint(ModelCheckpoint):
 
     Lightning saves nothing at the end if, for example, ``every_n_epochs`` is 10 and the training
     has 25 epochs: the last five would be lost.
+
+    Raises:
+        ValueError: ``save_weights_only``, from which nothing can be resumed.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.save_weights_only:
+            raise ValueError("save_weights_only: no run can be resumed from weights alone")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end, unless the last step is saved already.

@@ -168,13 +168,15 @@ class PredictionLines(Callback):
     Args:
         path: JSON Lines file to write. Each rank writes a part beside it; rank 0 joins the parts
             and removes them.
-        top: classes per video.
+        top: classes per video, at least 1.
 
     Attributes:
         answered: number of videos that this rank could decode; in the end, of all ranks.
     """
 
     def __init__(self, path: str | Path, top: int = 5) -> None:
+        if top < 1:
+            raise ValueError(f"top must be at least 1, not {top}")
         self.path, self.top = Path(path), top
         self.answered = 0
         self._file: Any = None

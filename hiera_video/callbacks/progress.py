@@ -25,11 +25,13 @@ class ProgressLines(Stopwatch):
     at the steps at which it prints. In an evaluation, batches are counted by `progress_line`.
 
     Args:
-        every_n_steps: optimiser steps from one line to the next.
+        every_n_steps: optimiser steps from one line to the next, at least 1.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
         super().__init__()
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be at least 1, not {every_n_steps}")
         self.every_n_steps = every_n_steps
         self._rate = math.nan
         self._bar = ExitStack()  # of an evaluation, while it runs

@@ -31,11 +31,14 @@ class ReconstructionPictures(Callback):
 
     Args:
         folder: where ``step-0001234.png`` is written.
-        num_clips: clips in a picture.
-        every_n_epochs: epochs from one picture to the next.
+        num_clips: clips in a picture, at least 1.
+        every_n_epochs: epochs from one picture to the next, at least 1.
     """
 
     def __init__(self, folder: str | Path, num_clips: int = 4, every_n_epochs: int = 1) -> None:
+        for name, value in (("num_clips", num_clips), ("every_n_epochs", every_n_epochs)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
         self.folder, self.num_clips, self.every_n_epochs = Path(folder), num_clips, every_n_epochs
 
     def on_validation_batch_end(

@@ -72,6 +72,10 @@ class FeatureProbe(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """``knn_top1`` and ``linear_top1`` in [0, 1], float64 scalars; NaN without videos."""
+        nothing = torch.full((), torch.nan, dtype=torch.float64, device=self.device)
+        nan = {"knn_top1": nothing, "linear_top1": nothing}
+        if isinstance(self.rows, list) and not self.rows:
+            return nan
         features, rows = _joined(self.features), _joined(self.rows)
         order = rows[:, 1].argsort(stable=True)  # the same for all splits over ranks and batches
         features, (to_train, _, label) = features[order], rows[order].unbind(1)
@@ -79,8 +83,7 @@ class FeatureProbe(Metric):
         train = (to_train == 1) & (label >= 0) & finite
         test = (to_train == 0) & (label >= 0)
         if not train.any():
-            nothing = torch.full((), torch.nan, device=features.device)
-            return {"knn_top1": nothing, "linear_top1": nothing}
+            return nan
         queries = features[test].nan_to_num(0.0, 0.0, 0.0).double()
         samples = (features[train].double(), label[train], queries)
         predicted = {

@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 
 # Arguments of a model that may differ from those of its checkpoint: the weights are the same.
 TRAINING_ONLY = {"drop_path_rate", "head_dropout", "head_init_scale", "grad_checkpointing"}
+ABOVE_0 = (  # settings of the trainer that Lightning takes as they are
+    "accumulate_grad_batches", "log_every_n_steps", "check_val_every_n_epoch", "val_check_interval"
+)  # fmt: skip
 NOT_COMPARED = {*TRAINING_ONLY, "_partial_", "num_classes"}  # num_classes follows from the data
 
 
@@ -53,9 +56,7 @@ def check_values(config: DictConfig) -> None:
             raise UsageError(f"the configuration has no {name}, or one without _target_")
     if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
         raise UsageError(f"seed={config.seed}: expected a whole number from 0 on")
-    for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "log_every_n_steps"):
-        if isinstance(config.trainer.get(name), float):
-            raise UsageError(f"trainer.{name}={config.trainer[name]}: expected a whole number")
+    _check_trainer(config.trainer)
     for section, keys in WITHOUT_EFFECT.items():
         values = OmegaConf.select(config, section) or {}
         for key, instead in keys.items():
@@ -72,6 +73,28 @@ def check_values(config: DictConfig) -> None:
             raise UsageError(f"{key}={value}: expected a number in [0, 1]")
     values: Any = OmegaConf.to_container(config, resolve=False)
     check_kinds(values)
+
+
+def _check_trainer(trainer: DictConfig) -> None:
+    """Check what Lightning takes as it is, or replaces by another value."""
+    for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "log_every_n_steps"):
+        if isinstance(trainer.get(name), float):
+            raise UsageError(f"trainer.{name}={trainer[name]}: expected a whole number")
+    for name in ABOVE_0:
+        value = trainer.get(name)
+        if isinstance(value, int | float) and not value > 0:
+            raise UsageError(f"trainer.{name}={value}: expected a number above 0")
+    if trainer.get("log_every_n_steps", 50) is None:
+        raise UsageError("trainer.log_every_n_steps=null: expected a number above 0")
+    clip = trainer.get("gradient_clip_val")
+    if isinstance(clip, int | float) and not clip >= 0:
+        raise UsageError(f"trainer.gradient_clip_val={clip}: expected a number from 0 on")
+    endless = trainer.get("max_steps", -1) == -1 and trainer.get("max_time") is None
+    if endless and trainer.get("max_epochs") is None:  # Lightning would train 1,000 epochs
+        raise UsageError(
+            "trainer.max_epochs=null: set trainer.max_steps or trainer.max_time, or a number of "
+            "epochs (-1: without end)"
+        )
 
 
 def _check_stride(config: DictConfig) -> None:
@@ -169,7 +192,7 @@ def check_model(config: DictConfig) -> None:
             model = instantiate(config.model, _convert_="all")()
         if "mask_ratio" in config.task and hasattr(model, "num_kept"):
             model.num_kept(config.task.mask_ratio, config.task.mask)
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
         reason = constructor_error(str(error), config.model._target_)
         raise UsageError(f"model: {reason}") from error
     size, padded = config.data.size, config.data.get("eval_pad")

@@ -70,7 +70,10 @@ def fits(value: Any, annotation: Any) -> bool:
     """
     origin = get_origin(annotation) or annotation
     if origin in (Union, UnionType):
-        return any(fits(value, part) for part in get_args(annotation))
+        parts = get_args(annotation)
+        if any(map(_is_path, parts)):
+            parts = [part for part in parts if part is not str]  # which takes numbers, too
+        return any(fits(value, part) for part in parts)
     if _is_reference(value) or not isinstance(origin, type):
         return True  # a name in quotes, a type variable, literals
     if origin in (Any, object, inspect.Parameter.empty):
@@ -81,7 +84,9 @@ def fits(value: Any, annotation: Any) -> bool:
         return origin is NoneType and value is None
     if origin in NUMBERS:
         return isinstance(value, NUMBERS)
-    if issubclass(origin, (str, PurePath, Enum)):
+    if _is_path(origin):
+        return isinstance(value, str)
+    if issubclass(origin, (str, Enum)):
         return not isinstance(value, (list, dict))
     if issubclass(origin, Mapping):
         of = (*get_args(annotation), Any, Any)[1]
@@ -97,6 +102,10 @@ def fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, list) and all(fits(part, of) for part in value)
     # A device can be given by its name; what holds values, such as a tensor, has none.
     return isinstance(value, str) and origin is not Callable and not issubclass(origin, Iterable)
+
+
+def _is_path(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, PurePath)
 
 
 def _fits_tuple(values: list[Any], parts: tuple[Any, ...]) -> bool:

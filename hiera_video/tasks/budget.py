@@ -5,6 +5,7 @@ Papers count batches in videos or in clips, and epochs in passes over the videos
 import torch, as configurations use it.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -53,8 +54,10 @@ class Budget(NamedTuple):
         _check_unit("epochs.unit", budget.epoch_unit, EPOCH_UNITS)
         if budget.batch is not None and (budget.batch < 1 or budget.batch != int(budget.batch)):
             raise BudgetError(f"batch.global must be a positive whole number, not {budget.batch}")
-        if budget.lr_reference is not None and budget.lr_reference <= 0:
-            raise BudgetError(f"batch.lr_reference must be positive, not {budget.lr_reference}")
+        if budget.lr_reference is not None and not 0 < budget.lr_reference < math.inf:
+            raise BudgetError(
+                f"batch.lr_reference must be positive and finite, not {budget.lr_reference}"
+            )
         return budget
 
     def accumulation(

@@ -50,6 +50,8 @@ class ClassificationTask(NamedClassesTask):
         **kwargs,
     ) -> None:
         super().__init__(model, **kwargs)
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing must be in [0, 1], not {label_smoothing}")
         self.label_smoothing, self.mixing = label_smoothing, mixing
 
     def setup(self, stage: str) -> None:

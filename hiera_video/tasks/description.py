@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -54,7 +55,10 @@ def describe(
         evaluation: as in `Description`.
     """
     ours = isinstance(factory, partial) and factory.func in FACTORIES
-    arguments = dict(factory.keywords) if ours else {}
+    arguments = {}
+    if ours:
+        positional = zip(signature(factory.func).parameters, factory.args, strict=False)
+        arguments = {**dict(positional), **factory.keywords}
     name, kind = arguments.pop("name", None), KIND_OF.get(type(model), CUSTOM)
     if name not in MODELS:  # also an exported folder, which another machine may not have
         name, kind, arguments = type(model).__qualname__, CUSTOM, {}

@@ -9,6 +9,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from hiera_video.metrics.ava import AVAMeanAveragePrecision
+from hiera_video.metrics.ava_matching import PROTOCOLS
 from hiera_video.metrics.ava_results import AVAResults
 from hiera_video.tasks.evaluation import Batch
 from hiera_video.tasks.named_classes import NamedClassesTask
@@ -53,6 +54,8 @@ class DetectionTask(NamedClassesTask):
         super().__init__(model, **kwargs)
         if self.augment.rand_augment is not None:
             raise ValueError("rand_augment moves pictures but not their boxes; leave it out")
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}")
         self.action_ids = tuple(action_ids) if action_ids else None
         self.person_score, self.protocol = person_score, protocol
 

@@ -53,6 +53,8 @@ class InstanceSegmentationTask(NamedClassesTask):
         super().__init__(model, **kwargs)
         if list(milestones) != sorted(milestones) or any(not 0 < m < 1 for m in milestones):
             raise ValueError(f"milestones must ascend within (0, 1), not {list(milestones)}")
+        if not 0 < gamma <= 1:
+            raise ValueError(f"gamma must be in (0, 1], not {gamma}")
         moves = ("horizontal_flip", "rand_augment", "erasing")
         if used := [name for name in moves if getattr(self.augment, name)]:
             raise ValueError(

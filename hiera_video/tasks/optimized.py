@@ -75,8 +75,11 @@ class OptimizedTask(EvaluatedTask):
     ) -> None:
         super().__init__(normalize)
         warmup_lr = min_lr if warmup_lr is None else warmup_lr
-        if not lr > 0:  # nor NaN
-            raise ValueError(f"lr must be above 0, not {lr}")
+        if not 0 < lr < math.inf:  # nor NaN
+            raise ValueError(f"lr must be above 0 and finite, not {lr}")
+        for name, value in (("weight_decay", weight_decay), ("warmup_epochs", warmup_epochs)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be 0 or more, and finite, not {value}")
         if not 0 < layer_decay <= 1:  # 0 would freeze all layers but the last
             raise ValueError(f"layer_decay must be in (0, 1], not {layer_decay}")
         if position_lr is not None and not 0 < position_lr <= 1:

@@ -28,6 +28,11 @@ def train(folder, epochs, every=2, resumed=None, **kwargs):
     return torch.load(folder / "last.ckpt", weights_only=True)
 
 
+def test_weights_alone_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="save_weights_only: no run can be resumed"):
+        LastCheckpoint(tmp_path, save_weights_only=True)
+
+
 @pytest.mark.parametrize(
     ("epochs", "every", "limits"),
     [

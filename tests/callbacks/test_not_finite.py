@@ -26,21 +26,25 @@ OPTIMIZERS = {
 
 
 class Diverging(PretrainingTask):
-    """Some batches have a loss that is infinite, without a gradient, or a gradient that is NaN.
+    """Some batches have a loss that is infinite, without a gradient, or a gradient that is NaN or
+    has an infinite norm.
 
     Args:
         losses: batches, counted from 0, with that loss.
-        gradients: batches with that gradient.
+        gradients: batches with a gradient that is NaN.
+        overflows: batches with a gradient whose norm is infinite.
     """
 
-    def __init__(self, losses=(), gradients=(), **kwargs):
+    def __init__(self, losses=(), gradients=(), overflows=(), **kwargs):
         super().__init__(partial(tiny_mae, embed_dim=8), mask_ratio=0.5, lr=1e-2, **kwargs)
-        self.losses, self.gradients = losses, gradients
+        self.losses, self.gradients, self.overflows = losses, gradients, overflows
 
     def training_step(self, batch, batch_idx):
         loss = super().training_step(batch, batch_idx)
         if batch_idx in self.losses:
             loss = loss + float("inf")
+        if batch_idx in self.overflows:
+            loss = loss + 3e38 * self.model.patch_embed.proj.bias[0]
         return loss * float("nan") if batch_idx in self.gradients else loss
 
 
@@ -78,7 +82,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-@pytest.mark.parametrize("kind", ["losses", "gradients"])
+@pytest.mark.parametrize("kind", ["losses", "gradients", "overflows"])
 @pytest.mark.parametrize("scale", [None, 1024.0], ids=["unscaled", "scaled"])
 def test_a_step_that_is_not_finite_changes_nothing(optimizer, kind, scale):
     snapshots, counter = Snapshots(), StopIfNotFinite("/nowhere")

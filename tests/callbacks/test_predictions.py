@@ -248,3 +248,8 @@ def test_a_run_that_begins_as_another_ends_overwrites_nothing(tmp_path, monkeypa
     with pytest.raises(MisconfigurationException, match="exists already"):
         predict(tmp_path)
     assert out.read_text() == "whole\n"
+
+
+def test_top_below_1_is_refused():
+    with pytest.raises(ValueError, match="top must be at least 1, not 0"):
+        PredictionLines("a", top=0)

@@ -61,3 +61,8 @@ def test_a_validation_within_a_training_is_counted(monkeypatch):
 def test_accuracies_are_in_percent():
     numbers = {"val/loss": 0.5, "val/mean_class_accuracy": 1 / 3, "val/top1": 0.25}
     assert listed(numbers) == "val/loss 0.5000  val/mean_class_accuracy 33.33%  val/top1 25.00%"
+
+
+def test_every_n_steps_below_1_is_refused():
+    with pytest.raises(ValueError, match="every_n_steps must be at least 1, not 0"):
+        ProgressLines(every_n_steps=0)

@@ -1,5 +1,6 @@
 """Pictures are painted during a real pretraining."""
 
+import pytest
 from PIL import Image
 
 from hiera_video.callbacks.reconstructions import ReconstructionPictures
@@ -29,3 +30,9 @@ def test_histograms_of_gradients_are_painted(tmp_path):
     assert len(fit(tmp_path, "hog", num_clips=1)) == 3
     with Image.open(tmp_path / "step-0000009.png") as picture:
         assert picture.size == (100 + 2 * 68, 5 * 68)
+
+
+@pytest.mark.parametrize("name", ["num_clips", "every_n_epochs"])
+def test_numbers_below_1_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
+        ReconstructionPictures("a", **{name: 0})

@@ -124,7 +124,7 @@ MORE = [
         ["fit", "--config", "demo/pretrain", "callbacks.progress=5"],
         "callbacks.progress: expected a part with _target_ or null, not 5",
     ),
-    (["fit", "--config", "demo/pretrain", "task.lr=-1"], "lr must be above 0, not -1"),
+    (["fit", "--config", "demo/pretrain", "task.lr=-1"], "lr must be above 0 and finite, not -1"),
     (
         ["fit", "--config", "demo/pretrain", "task.layer_decay=0"],
         "layer_decay must be in (0, 1]",

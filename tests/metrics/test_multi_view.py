@@ -174,3 +174,15 @@ def test_reset_forgets():
     metric = one([0.1, 0.9], 1)
     metric.reset()
     assert len(metric.outcomes().video_id) == 0
+
+
+def test_a_view_that_came_before_is_ignored():
+    metric, once = MultiViewAccuracy(1, 2, (2, 1)), MultiViewAccuracy(1, 2, (2, 1))
+    first, again, other = torch.tensor([[0.9, 0.1], [0.0, 1.0], [0.4, 0.6]]).unbind()
+    zero, one = torch.tensor([0]), torch.tensor([1])
+    for probabilities, view in ((first, zero), (again, zero), (other, one)):
+        metric.update(probabilities[None], zero, zero, view)
+    for probabilities, view in ((first, zero), (other, one)):
+        once.update(probabilities[None], zero, zero, view)
+    assert metric.compute() == once.compute()
+    assert metric.compute()["top1"] == 1

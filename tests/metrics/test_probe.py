@@ -122,6 +122,9 @@ def test_what_is_left_out_and_what_is_wrong():
         "linear_top1": 0.666667,
     }
     probe.reset()
+    with pytest.warns(UserWarning, match="before the ``update``"):
+        assert all(value.isnan() for value in probe.compute().values())
+    probe.reset()
     fill(probe, features, labels, False)
     assert all(value.isnan() for value in probe.compute().values())
 

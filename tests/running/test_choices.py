@@ -1,11 +1,14 @@
-"""A checkpoint and the configuration that it is used with."""
+"""A configuration that does not fit itself, or its checkpoint."""
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from hiera_video.errors import UsageError
-from hiera_video.running.choices import check_checkpoint
+from hiera_video.running.choices import check_checkpoint, check_model, check_values
+from hiera_video.running.compose import prepare
+from hiera_video.running.overrides import composed
+from hiera_video.running.words import translate
 from hiera_video.weights.description import RECORD, to_record
 from tests.weights.test_portable import DESCRIPTION
 
@@ -35,3 +38,47 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, kind, function, name
     check()
     with pytest.raises(UsageError, match=r"another model \(model.embed_dim=96, not 48\)"):
         check(embed_dim=48)
+
+
+def configuration(*words):
+    call = translate(["fit", "--config", "demo/pretrain", "command=fit", *words])
+    prepare(call)
+    return composed(call, call.overrides)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trainer.accumulate_grad_batches=-1"], "accumulate_grad_batches=-1: expected a number a"),
+        (["trainer.log_every_n_steps=0"], "log_every_n_steps=0: expected a number above 0"),
+        (["trainer.log_every_n_steps=null"], "log_every_n_steps=null: expected a number above 0"),
+        (["trainer.check_val_every_n_epoch=0"], "check_val_every_n_epoch=0: expected a number ab"),
+        (["trainer.val_check_interval=-0.5"], "val_check_interval=-0.5: expected a number above"),
+        (["trainer.gradient_clip_val=-1"], "gradient_clip_val=-1: expected a number from 0 on"),
+        (["trainer.gradient_clip_val=nan"], "gradient_clip_val=nan: expected a number from 0 on"),
+        (["trainer.max_epochs=null"], "max_epochs=null: set trainer.max_steps or trainer.max_time"),
+        (["trainer.overfit_batches=1"], "overfit_batches has no effect"),
+    ],
+)
+def test_what_lightning_would_take_as_it_is(words, message):
+    with pytest.raises(UsageError, match=f"trainer.{message}"):
+        check_values(configuration(*words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["trainer.max_epochs=null", "trainer.max_steps=9"],
+        ["trainer.max_epochs=null", "trainer.max_time=00:00:10:00"],
+        ["trainer.max_epochs=-1"],
+        ["trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=10"],
+        ["trainer.gradient_clip_val=0.1"],
+    ],
+)
+def test_what_is_right_is_taken(words):
+    check_values(configuration(*words))
+
+
+def test_a_model_that_torch_refuses():
+    with pytest.raises(UsageError, match="model: "):
+        check_model(configuration("model.patch_kernel=[-3,7,7]"))

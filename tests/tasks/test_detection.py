@@ -204,6 +204,11 @@ def test_pictures_that_move_without_their_boxes_are_refused():
         DetectionTask(network, augment=Augmentation(rand_augment=operations))
 
 
+def test_an_unknown_protocol_is_refused():
+    with pytest.raises(ValueError, match="protocol must be one of official, pyslowfast, not 'x'"):
+        DetectionTask(network, protocol="x")
+
+
 def test_a_head_stays_for_the_same_actions_alone():
     task = DetectionTask(network, class_names=NAMES, action_ids=IDS)
     assert task.same_classes(Classes(NAMES, IDS))

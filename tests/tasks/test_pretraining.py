@@ -37,15 +37,16 @@ def test_masks_by_name():
         task(mask="cube")
 
 
-def test_training_decodes_a_part_of_what_is_hidden():
-    seed, pretraining = torch.tensor([3, 2**50]), task(decoder_mask_ratio=0.5)
+@pytest.mark.parametrize(("ratio", "of"), [(0.5, 2), (0.75, 4)])
+def test_training_decodes_a_part_of_what_is_hidden(ratio, of):
+    seed, pretraining = torch.tensor([3, 2**50]), task(decoder_mask_ratio=ratio)
     video = make_video(pretraining.model, 2)
     everything = pretraining.eval()(video, seed)
     part = pretraining.train()(video, seed)
     assert torch.equal(part.mask, everything.mask)
     cells = part.predicted.view(2, 2, 2, 2, 2, 2).transpose(3, 4)  # (B, T, rows, columns, 2, 2)
     hidden = everything.predicted.view(2, 2, 2, 2, 2, 2).transpose(3, 4)
-    assert torch.equal(cells.sum(dim=(4, 5)) * 2, hidden.sum(dim=(4, 5)))
+    assert torch.equal(cells.sum(dim=(4, 5)) * of, hidden.sum(dim=(4, 5)))
     assert torch.equal(pretraining(video, seed).prediction, part.prediction)
     with pytest.raises(ValueError, match=r"decoder_mask_ratio must be in \[0, 1\), not 1"):
         task(decoder_mask_ratio=1)

@@ -17,6 +17,7 @@ from datamodules.clips.videos import clips_of_views
 from datamodules.manifests.byte_range import ByteRange
 from datamodules.video.opening import open_media
 from datamodules.video.probing import probe
+from tests.video_files import write_video
 
 rng = np.random.default_rng(0)
 SEVERAL = "it has several frames: not a single picture"
@@ -212,6 +213,31 @@ def test_facts_of_a_picture(tmp_path):
     facts = probe(str(saved(tmp_path / "a.png", smooth(40, 60))))
     assert (facts.ok, facts.codec, facts.width, facts.height) == (True, "png", 60, 40)
     assert (facts.num_frames, facts.rotation, facts.duration, facts.rate) == (1, 0, None, None)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_rotation_of_a_picture_turns_what_is_stored_into_what_is_shown(tmp_path, orientation):
+    pixels = smooth(40, 60)
+    image = Image.fromarray(pixels)
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as stored:
+        shown = np.asarray(ImageOps.exif_transpose(stored))
+    rotation = probe(str(tmp_path / "a.png")).rotation
+    assert np.array_equal(np.rot90(pixels, rotation // 90), shown)
+
+
+@pytest.mark.parametrize("suffix", ["png", "mp4"])
+def test_an_unknown_interpolation_is_no_damage(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "png":
+        saved(path, smooth(8, 8))
+    else:
+        write_video(path, [smooth(16, 16)])
+    wrong = pytest.raises(ValueError, match="interpolation must be bilinear or bicubic, not 'x'")
+    with open_media(path) as file, wrong:
+        file.frames_at([0.0], (8, 8), None, "x")
 
 
 @pytest.mark.parametrize("opener", [open_media, VideoFile, PictureFile])
