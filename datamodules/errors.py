@@ -63,6 +63,12 @@ class StorageFailure(UserError, RuntimeError):
     exit_code = 1
 
 
+class WorkerFailure(UserError, RuntimeError):
+    """The machine ends processes that decode before they get any work."""
+
+    exit_code = 1
+
+
 class TooManyBadVideos(UserError, RuntimeError):
     """More of an epoch's videos cannot be decoded than ``data.max_bad_share`` tolerates."""
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import logging
 import os
 import secrets
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from datamodules.errors import DatasetError
+
+log = logging.getLogger(__name__)
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -95,6 +98,11 @@ def locked_folder(folder: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DatasetError(f"{folder.parent}: another run is writing here") from None
+        except OSError as error:  # such as Lustre's, mounted without them
+            log.warning(
+                f"{folder.parent}: its file system has no locks ({error.strerror}); see that no "
+                "other run writes there"
+            )
         for leftover in folder.glob(".*.unfinished"):
             leftover.unlink()
         yield folder

@@ -26,12 +26,13 @@ from multiprocessing.connection import Connection, wait
 from os import _exit
 from typing import Any, NamedTuple, TypeVar
 
+from datamodules.errors import WorkerFailure
+
 T = TypeVar("T")
 R = TypeVar("R")
 
 _BEAT_SECONDS = 0.5  # between two signs of life of a worker
 _LOOK_SECONDS = 1.0  # between two looks at the clock
-_ATTEMPTS = 2  # at an item whose worker dies: that may not be its fault (memory)
 # Workers come from a server process without threads: forks of this process would inherit locks.
 # The server imports once what all of them need and takes long.
 _CONTEXT = get_context("forkserver")
@@ -53,6 +54,9 @@ def work(
 ) -> Generator[tuple[T, R | Lost]]:
     """Call a function with every item, in several processes.
 
+    An item whose process dies may not be at fault: all of them together may take too much memory.
+    So it is tried once more at the end, while no other is worked on.
+
     Args:
         function: called with an item and with a function to call now and then as a sign of life. It
             must be picklable. Its exceptions are raised here.
@@ -60,15 +64,18 @@ def work(
         processes: number of processes.
         patience: seconds without a sign of life after which a process is killed.
 
+    Raises:
+        WorkerFailure: a process ends before it gets any work.
+
     Yields:
         An item and its result as soon as that is ready, or `Lost` if its process hung or died.
     """
     _CONTEXT.set_forkserver_preload(_IMPORTS)
-    todo = deque((item, 0) for item in items)
+    todo, again = deque(items), deque[T]()
     lifeline, ours = _CONTEXT.Pipe(duplex=False)  # closes when this process ends, however it does
     workers = [_Worker(function, lifeline) for _ in range(min(processes, len(todo)))]
     try:
-        while todo or any(worker.busy for worker in workers):
+        while todo or again or any(worker.busy for worker in workers):
             wait([worker.pipe for worker in workers], _LOOK_SECONDS)
             for i, worker in enumerate(workers):
                 answer = worker.look(patience)
@@ -76,14 +83,16 @@ def work(
                     workers[i] = _Worker(function, lifeline)
                     if answer.idle:
                         continue
-                    if not answer.hung and worker.attempts + 1 < _ATTEMPTS:
-                        todo.append((worker.item, worker.attempts + 1))
+                    if not answer.hung and not worker.alone:
+                        again.append(worker.item)
                     else:
                         yield worker.item, Lost(answer.reason)
                 elif answer is not None:
                     yield worker.item, answer[0]
                 if workers[i].ready and todo:
-                    workers[i].send(*todo.popleft())
+                    workers[i].send(todo.popleft())
+                elif workers[i].ready and again and not any(other.busy for other in workers):
+                    workers[i].send(again.popleft(), alone=True)
     finally:
         for worker in workers:
             worker.end()
@@ -106,7 +115,7 @@ class _Worker:
         ready: it waits for an item; False until its imports are done, too.
         busy: it works on an item.
         item: the last item that it was given.
-        attempts: at this item, before the one under way.
+        alone: this is the second attempt at it, while no other item is worked on.
     """
 
     def __init__(self, function: Callable[..., Any], lifeline: Connection) -> None:
@@ -117,12 +126,12 @@ class _Worker:
         theirs.close()
         self.ready = self.busy = False
         self.item: Any = None
-        self.attempts = 0
+        self.alone = False
         self._last_sign = time.monotonic()
 
-    def send(self, item: Any, attempts: int) -> None:
+    def send(self, item: Any, alone: bool = False) -> None:
         """Give it an item to work on."""
-        self.item, self.attempts = item, attempts
+        self.item, self.alone = item, alone
         self.ready, self.busy = False, True
         self._last_sign = time.monotonic()
         with suppress(BrokenPipeError):  # it has died: the next look tells
@@ -152,7 +161,7 @@ class _Worker:
         self.process.join()
         reason = cause_of_death(self.process.exitcode)
         if not self.busy and not self.ready:
-            raise RuntimeError(f"a process ends before it gets any work: {reason}")
+            raise WorkerFailure(f"a process ends before it gets any work: {reason}")
         return _Died(reason, idle=not self.busy)
 
     def end(self) -> None:

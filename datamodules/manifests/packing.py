@@ -180,10 +180,11 @@ def _files(source: Path, table: pa.Table, root: str) -> Iterator[_Member]:
     num_rows = table.num_rows
     facts = [
         table[name].to_pylist() if name in table.column_names else [None] * num_rows
-        for name in ("bytes", "ok")
+        for name in ("bytes", "modified_ns", "ok")
     ]
     seen = set()
-    for row, (name, size, ok) in enumerate(zip(table["path"].to_pylist(), *facts, strict=True)):
+    columns = zip(table["path"].to_pylist(), *facts, strict=True)
+    for row, (name, size, modified_ns, ok) in enumerate(columns):
         path = os.path.join(root, name)
         if path in seen:
             continue
@@ -195,12 +196,13 @@ def _files(source: Path, table: pa.Table, root: str) -> Iterator[_Member]:
             if ok is not False:
                 reason = f"{error.strerror}; prepare the data set again"
                 raise DatasetError(f"{where}: {reason}") from None
-            size_now = modified = 0
+            size_now = modified_now = 0
         else:
-            size_now, modified = status.st_size, int(status.st_mtime)
-        if ok and size not in (None, size_now):
+            size_now, modified_now = status.st_size, status.st_mtime_ns
+        if ok and not (size in (None, size_now) and modified_ns in (None, modified_now)):
             raise DatasetError(f"{where} has changed; prepare the data set again")
-        yield _Member(path, os.path.relpath(path, root), size_now, modified, offset=0)
+        seconds = modified_now // 1_000_000_000
+        yield _Member(path, os.path.relpath(path, root), size_now, seconds, offset=0)
 
 
 def _copy(member: _Member, target: BinaryIO) -> None:

@@ -1,20 +1,22 @@
 """The files in and below a folder. Hidden files and folders are not among them."""
 
-import logging
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from datamodules.errors import DatasetError, StorageFailure
 from datamodules.suffixes import PICTURES, VIDEOS, Media
-
-log = logging.getLogger(__name__)
 
 Entries = list[os.DirEntry[str]]
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder has the name of a hidden one, such as macOS's ``._clip.mp4``."""
-    return name.startswith(".")
+    """Whether a file or folder has the name of a hidden one, such as macOS's ``._clip.mp4``.
+
+    The folder that a file system has for itself counts as one.
+    """
+    return name.startswith(".") or name == "lost+found"
 
 
 def entries(folder: str | Path) -> tuple[Entries, Entries]:
@@ -50,7 +52,11 @@ def walk_files(folder: str | Path) -> Iterator[str]:
 
     Symbolic links to folders are followed. A folder that several paths lead to is read once: at its
     own place, if that lies below, else through the first link. Links to folders that ``folder``
-    lies in are not followed. A folder that cannot be read is logged.
+    lies in are not followed.
+
+    Raises:
+        DatasetError: a folder may not be read.
+        StorageFailure: the storage does not give a folder.
     """
     folder = os.fspath(folder)
     seen, links = _ancestors(folder), [folder]  # both grow
@@ -64,9 +70,12 @@ def walk_files(folder: str | Path) -> Iterator[str]:
                 seen.add(identity)
                 files, folders = entries(path)
             except OSError as error:
-                if path != folder or not isinstance(error, FileNotFoundError | NotADirectoryError):
-                    log.warning(f"{path}: {error.strerror}; the files in it are left out")
-                continue
+                if path == folder and isinstance(error, FileNotFoundError | NotADirectoryError):
+                    continue
+                if error.errno in (errno.EACCES, errno.EPERM):
+                    reason = f"{error.strerror}; make the folder readable, or move it away"
+                    raise DatasetError(f"{path}: {reason}") from error
+                raise StorageFailure(f"{path}: {error.strerror}") from error
             yield from (entry.path for entry in files)
             links += [entry.path for entry in folders if entry.is_symlink()]
             stack += [entry.path for entry in reversed(folders) if not entry.is_symlink()]

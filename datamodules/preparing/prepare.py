@@ -26,6 +26,7 @@ from datamodules.manifests.parquet import FACTS, MANIFEST_NAME, ManifestMetadata
 from datamodules.preparing.journal import ROW, SOURCE, Journal, stamps
 from datamodules.preparing.parts import WHOLE, Part, portable_root, write_prepared
 from datamodules.suffixes import PICTURES
+from datamodules.video.container import STORAGE_REASONS
 from datamodules.video.probing import Facts, probe, stamp
 from datamodules.video.resizing import resize_picture
 from datamodules.video.transcoding import Encoding, transcode
@@ -33,7 +34,8 @@ from datamodules.video.transcoding import Encoding, transcode
 Progress = Callable[[int, int], None]  # files done and to do in this run
 
 # These concern the folder that is written to, and so every file: the run ends.
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_DISK_ERRORS = {os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)}
+_DISK_ERRORS |= STORAGE_REASONS
 
 
 def prepare(
@@ -74,8 +76,9 @@ def prepare(
 
     Raises:
         DatasetError: a path is not below the root, a new file would take the place of another file,
-            or another run writes to ``out``.
+            ``out`` has the manifest of another data set, or another run writes to it.
         StorageFailure: files cannot be read; all others are done, but there is no manifest yet.
+        WorkerFailure: the machine ends processes that decode before they get any work.
         OSError: ``out`` cannot be written to.
     """
     root = os.path.abspath(root)
@@ -86,7 +89,8 @@ def prepare(
     out.mkdir(parents=True, exist_ok=True)
     with locked_folder(out / f".{part.name('prepare.unfinished')}") as scratch:
         digest = _digest(metadata)
-        journal = Journal(scratch / f"rows-{digest}.jsonl", _earlier_rows(out, part, metadata))
+        earlier = _earlier_rows(out / part.name(MANIFEST_NAME), root, metadata)
+        journal = Journal(scratch / f"rows-{digest}.jsonl", earlier)
         if encoding is not None:
             began = scratch / f"began-{digest}"
             _check_targets(paths, sources, journal.rows(sources), root, out, began)
@@ -154,14 +158,23 @@ def _digest(metadata: ManifestMetadata) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _earlier_rows(out: Path, part: Part, metadata: ManifestMetadata) -> pa.Table:
-    """Rows of the manifest in ``out``, if they were found with the same settings."""
-    file = out / part.name(MANIFEST_NAME)
+def _earlier_rows(file: Path, root: str, metadata: ManifestMetadata) -> pa.Table:
+    """Rows of the manifest that this run will replace, if they were found with the same settings.
+
+    Raises:
+        DatasetError: it is of files below another root.
+    """
     if not file.is_file():
         return ROW.empty_table()
     table, old = read_manifest(file)
-    same_root = old.root == os.path.abspath(out / metadata.root)
-    if not same_root or old.prepared.get("settings") != metadata.prepared["settings"]:
+    old_settings = old.prepared.get("settings") or {}
+    old_source = old_settings.get("source_root") or old.root
+    if os.path.realpath(old_source) != os.path.realpath(root):
+        raise DatasetError(
+            f"{file}: describes {old_source}, not {root}; set another --out, or remove it"
+        )
+    same_root = old.root == os.path.abspath(file.parent / metadata.root)
+    if not same_root or old_settings != metadata.prepared["settings"]:
         return ROW.empty_table()
     if "source" not in table.column_names:  # not transcoded: the file is its own source
         for name, same in zip(SOURCE.names, ("path", "bytes", "modified_ns"), strict=True):
@@ -230,7 +243,7 @@ def _prepare_file(
     except VideoDecodeError as error:
         return row | {"reason": error.reason}
     except Exception as error:  # whatever one file among a million can cause
-        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        if isinstance(error, OSError) and error.strerror in _DISK_ERRORS:
             raise
         return row | {"reason": f"transcoding failed: {type(error).__name__}: {error}"}
     size, modified_ns = stamp(new)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from datamodules.errors import WorkerFailure
 from datamodules.loading.file_workers import Lost, work
 
 
@@ -20,6 +21,14 @@ def task(item, alive):
     elif kind == "die once" and not os.path.exists(value):
         open(value, "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "needs all memory":
+        mark = os.path.join(value, str(os.getpid()))
+        open(mark, "w").close()
+        time.sleep(0.5)
+        if any(is_running(pid) for pid in os.listdir(value) if pid != str(os.getpid())):
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.5)
+        os.remove(mark)
     elif kind == "hang":
         time.sleep(100)
     elif kind == "slow":
@@ -29,6 +38,13 @@ def task(item, alive):
     elif kind == "raise":
         raise ValueError(value)
     return value
+
+
+class Dying:
+    """Work that ends the process which receives it."""
+
+    def __reduce__(self):
+        return os._exit, (4,)
 
 
 def results(items, **kwargs):
@@ -47,6 +63,16 @@ def test_every_item_gets_its_result_whatever_happens_to_others(tmp_path):
     assert result_of[killed] == Lost("the decoder's process was ended by SIGKILL; out of memory?")
     assert result_of[once] == once[1]  # its worker's death may have been chance
     assert len(result_of) == 24
+
+
+def test_items_that_die_beside_others_are_tried_alone(tmp_path):
+    items = [("needs all memory", str(tmp_path)), ("needs all memory", f"{tmp_path}/")]
+    assert results([*items, ("slow", 20)]) == {item: item[1] for item in [*items, ("slow", 20)]}
+
+
+def test_a_machine_that_ends_all_processes():
+    with pytest.raises(WorkerFailure, match="ends before it gets any work: the decoder ended its"):
+        dict(work(Dying(), [1], processes=1, patience=60.0))
 
 
 def test_one_that_hangs_is_ended_and_one_that_is_slow_is_not():

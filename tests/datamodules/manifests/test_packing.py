@@ -214,6 +214,10 @@ def test_changed_since_prepared(videos: Path, tmp_path: Path):
     sizes[2] += 1
     with pytest.raises(DatasetError, match=r"row 2: .*third\.mkv has changed"):
         pack(write(videos, bytes=sizes, ok=[True] * 4), tmp_path)
+    times = [(videos / name).stat().st_mtime_ns for name in NAMES]
+    times[1] -= 1
+    with pytest.raises(DatasetError, match=r"row 1: .* has changed"):
+        pack(write(videos, modified_ns=times, ok=[True] * 4), tmp_path)
     assert not list(tmp_path.glob("*.tar"))
 
 

@@ -1,9 +1,11 @@
 """The files below a folder: not the hidden ones, and each folder once."""
 
+import errno
 import os
 
 import pytest
 
+from datamodules.errors import DatasetError, StorageFailure
 from datamodules.manifests.walking import entries, files_below, walk_files
 
 
@@ -22,6 +24,11 @@ def test_files_at_any_depth_are_sorted_folder_by_folder(tmp_path):
         touch(tmp_path / name)
     assert below(tmp_path) == ["B.mp4", "a/c/notes.txt", "a/x.mp4", "a-b/x.mp4", "b.mp4"]
     assert below(tmp_path / "gone") == []
+
+
+def test_the_folder_of_the_file_system_is_left_out(tmp_path):
+    touch(tmp_path / "lost+found/a.mp4")
+    assert below(tmp_path) == []
 
 
 def test_hidden_files_and_folders_are_left_out_but_for_the_one_that_is_named(tmp_path):
@@ -60,19 +67,27 @@ def test_links_to_folders_are_followed_and_each_folder_is_read_once(tmp_path):
     assert below(tmp_path / "class") == ["again/b.mp4", "own/a.mp4"]
 
 
-def test_a_folder_that_cannot_be_read_is_logged(tmp_path, caplog, monkeypatch):
+@pytest.mark.parametrize(
+    ("code", "error", "hint"),
+    [
+        (errno.EACCES, DatasetError, "; make the folder readable, or move it away"),
+        (errno.ESTALE, StorageFailure, ""),
+    ],
+)
+def test_no_file_is_lost_in_a_folder_that_cannot_be_read(tmp_path, monkeypatch, code, error, hint):
     touch(tmp_path / "a.mp4")
     touch(tmp_path / "b/c.mp4")
     scandir = os.scandir
 
     def refuse(path):
         if str(path).endswith("/b"):
-            raise PermissionError(13, "Permission denied", str(path))
+            raise OSError(code, os.strerror(code), str(path))
         return scandir(path)
 
     monkeypatch.setattr("os.scandir", refuse)
-    assert below(tmp_path) == ["a.mp4"]
-    assert caplog.messages == [f"{tmp_path / 'b'}: Permission denied; the files in it are left out"]
+    with pytest.raises(error) as raised:
+        below(tmp_path)
+    assert str(raised.value) == f"{tmp_path / 'b'}: {os.strerror(code)}{hint}"
 
 
 def test_files_are_not_asked_for_one_by_one(tmp_path, monkeypatch):

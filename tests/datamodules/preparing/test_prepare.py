@@ -1,7 +1,9 @@
 import csv
+import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -294,7 +296,7 @@ def test_new_files_never_replace_what_is_there(videos, tmp_path):
     with pytest.raises(DatasetError, match=r"out/a/1 ü\.mp4: exists already; set another --out"):
         ready(videos, out, encoding=SMALL)
     ready(out, out)  # files that were prepared in place are still originals
-    with pytest.raises(DatasetError, match="exists already"):
+    with pytest.raises(DatasetError, match=f"describes {out}, not {videos}"):
         ready(videos, out, encoding=SMALL)
     assert (out / "a/1 ü.mp4").read_bytes() == original
     # What an earlier run with the same settings wrote may be written again.
@@ -386,12 +388,13 @@ def test_only_one_run_writes_to_a_folder(videos, tmp_path):
     ready(videos, out)
 
 
-def test_a_full_disk_stops_the_run_and_no_file_is_called_bad(videos, tmp_path, monkeypatch):
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.ESTALE])
+def test_a_disk_that_fails_stops_the_run_and_no_file_is_bad(videos, tmp_path, monkeypatch, code):
     av_open = av.open
 
     def open_on_a_full_disk(file, mode="r", **kwargs):
         if mode == "w":
-            raise av.error.OSError(28, "No space left on device", file)
+            raise av.error.OSError(code, os.strerror(code), file)
         return av_open(file, mode, **kwargs)
 
     def work_here(do, paths, **kwargs):
@@ -399,9 +402,19 @@ def test_a_full_disk_stops_the_run_and_no_file_is_called_bad(videos, tmp_path, m
 
     monkeypatch.setattr(av, "open", open_on_a_full_disk)
     monkeypatch.setattr(preparing, "work", work_here)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=os.strerror(code)):
         ready(videos, tmp_path / "out", encoding=SMALL)
     assert not (tmp_path / "out" / MANIFEST_NAME).exists()
+
+
+@pytest.mark.parametrize("encoding", [None, SMALL])
+def test_the_manifest_of_another_data_set_stays(videos, tmp_path, encoding):
+    out, other = tmp_path / "out", tmp_path / "other"
+    shutil.copytree(videos / "a", other / "a")
+    before = ready(videos, out, encoding=encoding).read_bytes()
+    with pytest.raises(DatasetError, match=rf"describes {videos}, not {other}; set another --out"):
+        ready(other, out, encoding=encoding)
+    assert (out / MANIFEST_NAME).read_bytes() == before
 
 
 def test_an_error_of_a_worker_stops_the_run(videos, tmp_path, monkeypatch):
