@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "datamodules.images": "annotated arguments folder manifests synthetic",
     "datamodules.preparing": "loading manifests video",
     "datamodules.splits": "manifests",
-    "datamodules.base": "arguments clips loading manifests splits",
+    "datamodules.base": "arguments clips loading manifests splits video",
     "datamodules.annotated": "folder manifests",
     "datamodules.folder": "base manifests",
     "datamodules.kinetics": "annotated manifests",

@@ -1,7 +1,7 @@
 """Videos that training shares with the splits that are to judge it."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 
 from datamodules.manifests.manifest import Manifest
@@ -29,13 +29,13 @@ def shared_videos(manifests: Mapping[str, Manifest], noun: str = VIDEOS.noun) ->
     training = next((name for name in TRAINING_FOLDERS if name in manifests), None)
     if training is None or len(manifests) == 1:
         return []
-    file_of = _resolver()
-    trained_on = {file_of(path) for path in _paths(manifests[training])}
+    trained_on = set(_files(manifests[training]).values())
     warnings = []
     for name, manifest in manifests.items():
-        paths = _paths(manifest) if name != training else []
-        if shared := [path for path in paths if file_of(path) in trained_on]:
-            first = [os.path.relpath(path, manifest.root or "/") for path in shared[:_SHOWN]]
+        paths = _files(manifest) if name != training else {}
+        if shared := [path for path, file in paths.items() if file in trained_on]:
+            full = (os.path.join(manifest.root, path) for path in shared[:_SHOWN])
+            first = [os.path.relpath(path, manifest.root or "/") for path in full]
             warnings.append(
                 f"{len(shared)} of the {counted(len(paths), noun)} of {name} "
                 f"{'is' if len(shared) == 1 else 'are'} in {training}, too: "
@@ -45,33 +45,30 @@ def shared_videos(manifests: Mapping[str, Manifest], noun: str = VIDEOS.noun) ->
     return warnings
 
 
-def _paths(manifest: Manifest) -> list[str]:
-    """Path of each video, once: a list may repeat a video, and has a row for each keyframe."""
-    unique = pc.unique(manifest.table["path"]).to_pylist()
-    return [os.path.join(manifest.root, path) for path in unique]
+def _files(manifest: Manifest) -> dict[str, str]:
+    """The file that each path leads to; a list may repeat a video, and has a row for each keyframe.
 
-
-def _resolver() -> Callable[[str], str]:
-    """A function like ``os.path.realpath`` that asks the disk once a folder, not once a file."""
+    As ``os.path.realpath``, which asks the disk once a file; this asks once a folder.
+    """
 
     @cache
     def resolved(folder: str) -> tuple[str, set[str]]:
         """The real path of a folder, and the names of links in it."""
-        real = os.path.realpath(folder)
+        real = os.path.realpath(os.path.join(manifest.root, folder))
         try:
             with os.scandir(real) as entries:
                 return real, {entry.name for entry in entries if entry.is_symlink()}
         except OSError:  # of packed videos, whose paths are but names
             return real, set()
 
-    def file_of(path: str) -> str:
-        folder, name = os.path.split(path)
+    def target(link: str) -> str:
+        folder, name = os.path.split(os.path.join(os.path.dirname(link), os.readlink(link)))
         real, links = resolved(folder)
-        if name in links:
-            folder, name = os.path.split(os.path.join(real, os.readlink(os.path.join(real, name))))
-            real, links = resolved(folder)
-            if name in links or not name:
-                return os.path.realpath(path)
-        return f"{real}/{name}"
+        return os.path.realpath(link) if name in links or not name else f"{real}/{name}"
 
-    return file_of
+    files = {}
+    for path in pc.unique(manifest.table["path"]).to_pylist():
+        folder, slash, name = path.rpartition("/")
+        real, links = resolved(folder + slash)
+        files[path] = target(f"{real}/{name}") if name in links else f"{real}/{name}"
+    return files
