@@ -13,6 +13,7 @@ from torch.multiprocessing import ProcessRaisedException
 from datamodules.loading.sampler import EpochSampler
 from datamodules.manifests.splits import make_manifest
 from hiera_video.augment.mixing import Mixing
+from hiera_video.augment.pipeline import Augmentation
 from hiera_video.errors import CheckpointError
 from hiera_video.tasks.classification import ClassificationTask
 from hiera_video.tasks.pretraining import PretrainingTask
@@ -100,6 +101,62 @@ def test_labels_are_needed(caplog, monkeypatch):
 def test_mixing_needs_two_videos():
     with pytest.raises(MisconfigurationException, match=r"data\.batch_size=2"):
         set_up(ClassificationTask(small_model, mixing=Mixing()), ColourVideos(batch_size=1))
+
+
+class Colour(nn.Module):
+    """Predicts the colour of a clip, or the class ``shift`` after it, and notes torch's seed.
+
+    The seeds are those of all training batches.
+    """
+
+    def __init__(self, num_classes, shift=0):
+        super().__init__()
+        self.gain, self.shift, self.seeds = nn.Parameter(torch.ones(())), shift, []
+        self.head = small_model(num_classes=num_classes).head  # whose classes the task reads
+
+    def forward(self, video):
+        if self.training:
+            self.seeds.append(torch.initial_seed())
+        return (self.gain * video.mean(dim=(2, 3, 4))).roll(self.shift, 1)  # (B, 3)
+
+
+class NextClass(Mixing):
+    """Targets that are 0.4 a clip's own class, and 0.6 the next one."""
+
+    def __call__(self, video, target, draw):
+        return video, 0.4 * target + 0.6 * target.roll(1, 1)
+
+
+@pytest.mark.parametrize(("shift", "top1"), [(0, 0.0), (1, 1.0)])
+def test_a_mixed_clip_counts_as_the_class_that_has_most_of_it(shift, top1):
+    task = ClassificationTask(partial(Colour, shift=shift), mixing=NextClass())
+    assert trained(task)["train/top1"] == top1
+
+
+def test_logged_losses_are_means_of_all_batches_of_a_step():
+    def loss(**kwargs):
+        task = ClassificationTask(Colour, lr=1e-12, min_lr=0.0, augment=Augmentation(horizontal_flip=False))
+        trainer = quick_trainer(limit_val_batches=0, **kwargs)
+        trainer.fit(task, datamodule=ColourVideos())
+        return trainer.callback_metrics["train/loss"]
+
+    one_by_one = []
+    for batches in (1, 2, 3):  # the last of the batches is logged
+        one_by_one.append(loss(limit_train_batches=batches))
+    assert loss(accumulate_grad_batches=3) == pytest.approx(float(sum(one_by_one)) / 3, rel=1e-5)
+
+
+def test_drop_path_is_drawn_anew_for_each_batch_and_rank(monkeypatch):
+    def seeds(rank, seed=0):
+        monkeypatch.setattr(ClassificationTask, "global_rank", rank)
+        task = ClassificationTask(Colour, seed=seed)
+        trainer = quick_trainer(limit_val_batches=0, max_epochs=2)
+        trainer.fit(task, datamodule=ColourVideos())
+        return task.model.seeds
+
+    first, second, other = seeds(0), seeds(1), seeds(0, seed=1)
+    assert len({*first, *second, *other}) == 18
+    assert seeds(0) == first
 
 
 def test_pretraining_is_tested_but_does_not_predict():
