@@ -69,7 +69,8 @@ def _clips(saliency: Saliency, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _title(saliency: Saliency) -> str:
-    return f"{saliency.label}  {saliency.probability:.2f}  ({NAMES[saliency.method]})"
+    # What comes first stays where a narrow picture cuts a long name.
+    return f"{saliency.probability:.2f}  {saliency.label}  ({NAMES[saliency.method]})"
 
 
 def _scale(saliency: Saliency) -> str:

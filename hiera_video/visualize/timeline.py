@@ -10,6 +10,9 @@ from hiera_video.visualize.text import lettering
 
 WIDTH, ROW, DPI = 11.0, 0.55, 120  # inches, inches a class
 LETTERS = 40  # of a name
+SHORT = 120  # seconds: shorter videos count in seconds
+MARKS = 10  # at most this many spaces between the marks of the axis
+CLOCK_STEPS = (15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 # Okabe and Ito (2008), distinct for all kinds of colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#8C7A00")
 
@@ -46,7 +49,7 @@ def write_timeline(
     """
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
     def write(text: str, size: float) -> tuple[str, FontProperties]:
         legible, file = lettering(text)
@@ -75,7 +78,9 @@ def write_timeline(
                 va="center", fontsize=6, color="0.4",
             )  # fmt: skip
     axes.set(xlim=(edges[0], edges[-1]), ylim=(-1.3 * (len(rows) - 1) - 0.25, 1.1), yticks=[])
-    axes.xaxis.set_major_locator(MaxNLocator(10, steps=_steps(edges[-1])))
+    seconds = MaxNLocator(MARKS, steps=[1, 2, 2.5, 5, 10])
+    step = step_of_clock(edges[-1])
+    axes.xaxis.set_major_locator(seconds if step is None else MultipleLocator(step))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: clock(value, edges[-1])))
     axes.spines[["left", "right", "top"]].set_visible(False)
     axes.grid(axis="x", color="0.9", linewidth=0.7)
@@ -92,7 +97,7 @@ def clock(seconds: float, longest: float) -> str:
         seconds: the time.
         longest: length of the video, seconds.
     """
-    if longest < 120:
+    if longest < SHORT:
         return f"{seconds:g} s"
     minutes, rest = divmod(round(seconds), 60)
     if longest < 3600:
@@ -100,9 +105,11 @@ def clock(seconds: float, longest: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def _steps(longest: float) -> list[float]:
-    """Steps between the marks of an axis, by powers of ten: of minutes, 10 s, 30 s, 60 s, ..."""
-    return [1, 2, 2.5, 5, 10] if longest < 120 else [1, 3, 6, 10]
+def step_of_clock(longest: float) -> int | None:
+    """Seconds between the marks of a video's axis, a round time; None in a short video."""
+    if longest < SHORT:
+        return None
+    return next((step for step in CLOCK_STEPS if longest <= MARKS * step), CLOCK_STEPS[-1])
 
 
 def _cut(label: str) -> str:

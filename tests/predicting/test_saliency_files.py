@@ -14,6 +14,7 @@ from datamodules.video.playback import play
 from hiera_video import cli, load
 from hiera_video.errors import ChoiceError
 from hiera_video.predicting.persons import BoxFile
+from hiera_video.predicting.saliency import Saliency
 from hiera_video.predicting.saliency_files import saliency_sheet, write_saliency
 from tests.hall import predictor, write_hall
 from tests.models.conftest import _one_thread  # noqa: F401
@@ -246,3 +247,12 @@ def test_no_video_can_be_used(tmp_path, monkeypatch, capsys):
     words = [LEGACY / "classifier", tmp_path / "gone.mp4", "--out", tmp_path]
     assert explain(monkeypatch, *words) == 1
     assert "none of the videos could be used" in capsys.readouterr().err
+
+
+def test_the_probability_is_seen_beside_a_long_name():
+    clip, heat = np.zeros((1, 64, 64, 3), np.uint8), np.zeros((1, 64, 64), np.float32)
+    low, high = (
+        saliency_sheet(Saliency(clip, heat, 0.0, "a long name " * 9, p, "grad_cam", np.zeros(1)))
+        for p in (0.12, 0.98)
+    )
+    assert low.tobytes() != high.tobytes()

@@ -135,7 +135,9 @@ def test_a_mixed_clip_counts_as_the_class_that_has_most_of_it(shift, top1):
 
 def test_logged_losses_are_means_of_all_batches_of_a_step():
     def loss(**kwargs):
-        task = ClassificationTask(Colour, lr=1e-12, min_lr=0.0, augment=Augmentation(horizontal_flip=False))
+        task = ClassificationTask(
+            Colour, lr=1e-12, min_lr=0.0, augment=Augmentation(horizontal_flip=False)
+        )
         trainer = quick_trainer(limit_val_batches=0, **kwargs)
         trainer.fit(task, datamodule=ColourVideos())
         return trainer.callback_metrics["train/loss"]

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from hiera_video.visualize.text import PLACEHOLDER, font_of_size, lettering, shortened
-from hiera_video.visualize.timeline import TimelineRow, clock, write_timeline
+from hiera_video.visualize.timeline import TimelineRow, clock, step_of_clock, write_timeline
 
 
 def picture_of(tmp_path, names, **options):
@@ -58,3 +58,8 @@ def test_a_text_is_cut_to_its_width():
     cut = shortened("a very long name of a class", font, 100)
     assert cut.endswith("…")
     assert font.getlength(cut) <= 100
+
+
+def test_marks_are_at_round_times():
+    longest = (119, 120, 600, 3000, 9000, 24 * 3600, 90 * 86400)
+    assert [step_of_clock(t) for t in longest] == [None, 15, 60, 300, 900, 14400, 86400]
