@@ -76,7 +76,8 @@ def prepare(
 
     Raises:
         DatasetError: a path is not below the root, a new file would take the place of another file,
-            ``out`` has the manifest of another data set, or another run writes to it.
+            ``out`` has the manifest of another data set or one that took more work, or another run
+            writes to it.
         StorageFailure: files cannot be read; all others are done, but there is no manifest yet.
         WorkerFailure: the machine ends processes that decode before they get any work.
         OSError: ``out`` cannot be written to.
@@ -162,7 +163,7 @@ def _earlier_rows(file: Path, root: str, metadata: ManifestMetadata) -> pa.Table
     """Rows of the manifest that this run will replace, if they were found with the same settings.
 
     Raises:
-        DatasetError: it is of files below another root.
+        DatasetError: it is of files below another root, or took more work than this run would.
     """
     if not file.is_file():
         return ROW.empty_table()
@@ -173,8 +174,19 @@ def _earlier_rows(file: Path, root: str, metadata: ManifestMetadata) -> pa.Table
         raise DatasetError(
             f"{file}: describes {old_source}, not {root}; set another --out, or remove it"
         )
+    settings = metadata.prepared["settings"]
+    if old_settings.get("encoding") and not settings["encoding"]:
+        raise DatasetError(
+            f"{file}: describes transcoded copies; add --transcode to renew it, or set another "
+            "--out"
+        )
+    if old_settings.get("every_frame") and not settings["every_frame"]:
+        raise DatasetError(
+            f"{file}: was found by decoding every frame; leave out --quick, as only what is new or "
+            "changed is opened, or set another --out"
+        )
     same_root = old.root == os.path.abspath(file.parent / metadata.root)
-    if not same_root or old_settings != metadata.prepared["settings"]:
+    if not same_root or old_settings != settings:
         return ROW.empty_table()
     if "source" not in table.column_names:  # not transcoded: the file is its own source
         for name, same in zip(SOURCE.names, ("path", "bytes", "modified_ns"), strict=True):

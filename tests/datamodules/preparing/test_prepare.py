@@ -115,9 +115,12 @@ def test_a_second_run_opens_nothing_and_writes_the_same_bytes(videos, tmp_path):
     assert "b/0 ü.mp4" not in read_manifest(out / MANIFEST_NAME)[0]["path"].to_pylist()
     ready(videos, out, retry_bad=True)
     assert opened(videos) == ["b/cut.mp4", "b/text.webm"]
-    ready(videos, out, every_frame=False)
+    quick = tmp_path / "quick"
+    ready(videos, quick, every_frame=False)
+    assert read_manifest(quick / MANIFEST_NAME)[1].prepared["settings"]["every_frame"] is False
+    assert len(opened(videos)) == 8
+    ready(videos, quick)
     assert len(opened(videos)) == 8  # facts found with other settings do not count
-    assert read_manifest(out / MANIFEST_NAME)[1].prepared["settings"]["every_frame"] is False
 
 
 def test_a_run_that_is_killed_goes_on_and_ends_the_same(videos, tmp_path):
@@ -414,6 +417,20 @@ def test_the_manifest_of_another_data_set_stays(videos, tmp_path, encoding):
     before = ready(videos, out, encoding=encoding).read_bytes()
     with pytest.raises(DatasetError, match=rf"describes {videos}, not {other}; set another --out"):
         ready(other, out, encoding=encoding)
+    assert (out / MANIFEST_NAME).read_bytes() == before
+
+
+def test_a_manifest_that_took_more_work_stays(videos, tmp_path):
+    out = tmp_path / "out"
+    ready(videos, out, every_frame=False)
+    before = ready(videos, out).read_bytes()  # more work may replace less
+    with pytest.raises(DatasetError, match=r"decoding every frame; leave out --quick"):
+        ready(videos, out, every_frame=False)
+    assert (out / MANIFEST_NAME).read_bytes() == before
+    before = ready(videos, out, encoding=SMALL).read_bytes()
+    for every_frame in (True, False):
+        with pytest.raises(DatasetError, match=r"describes transcoded copies; add --transcode"):
+            ready(videos, out, every_frame=every_frame)
     assert (out / MANIFEST_NAME).read_bytes() == before
 
 
