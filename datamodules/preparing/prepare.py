@@ -22,8 +22,8 @@ from datamodules.files import locked_folder
 from datamodules.loading.file_workers import Lost, work
 from datamodules.loading.outage import check_files
 from datamodules.manifests.manifest import Manifest
-from datamodules.manifests.parquet import FACTS, MANIFEST_NAME, ManifestMetadata, pc, read_manifest
-from datamodules.preparing.journal import ROW, SOURCE, Journal, stamps
+from datamodules.manifests.parquet import FACTS, MANIFEST_NAME, ManifestMetadata, pc
+from datamodules.preparing.journal import SOURCE, Journal, earlier_rows, stamps
 from datamodules.preparing.parts import WHOLE, Part, portable_root, write_prepared
 from datamodules.suffixes import PICTURES
 from datamodules.video.container import STORAGE_REASONS
@@ -90,7 +90,7 @@ def prepare(
     out.mkdir(parents=True, exist_ok=True)
     with locked_folder(out / f".{part.name('prepare.unfinished')}") as scratch:
         digest = _digest(metadata)
-        earlier = _earlier_rows(out / part.name(MANIFEST_NAME), root, metadata)
+        earlier = earlier_rows(out / part.name(MANIFEST_NAME), root, metadata)
         journal = Journal(scratch / f"rows-{digest}.jsonl", earlier)
         if encoding is not None:
             began = scratch / f"began-{digest}"
@@ -157,41 +157,6 @@ def _digest(metadata: ManifestMetadata) -> str:
     """Part of the journal's name: only runs with the same settings share one."""
     text = json.dumps([metadata.prepared["settings"], metadata.root])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _earlier_rows(file: Path, root: str, metadata: ManifestMetadata) -> pa.Table:
-    """Rows of the manifest that this run will replace, if they were found with the same settings.
-
-    Raises:
-        DatasetError: it is of files below another root, or took more work than this run would.
-    """
-    if not file.is_file():
-        return ROW.empty_table()
-    table, old = read_manifest(file)
-    old_settings = old.prepared.get("settings") or {}
-    old_source = old_settings.get("source_root") or old.root
-    if os.path.realpath(old_source) != os.path.realpath(root):
-        raise DatasetError(
-            f"{file}: describes {old_source}, not {root}; set another --out, or remove it"
-        )
-    settings = metadata.prepared["settings"]
-    if old_settings.get("encoding") and not settings["encoding"]:
-        raise DatasetError(
-            f"{file}: describes transcoded copies; add --transcode to renew it, or set another "
-            "--out"
-        )
-    if old_settings.get("every_frame") and not settings["every_frame"]:
-        raise DatasetError(
-            f"{file}: was found by decoding every frame; leave out --quick, as only what is new or "
-            "changed is opened, or set another --out"
-        )
-    same_root = old.root == os.path.abspath(file.parent / metadata.root)
-    if not same_root or old_settings != settings:
-        return ROW.empty_table()
-    if "source" not in table.column_names:  # not transcoded: the file is its own source
-        for name, same in zip(SOURCE.names, ("path", "bytes", "modified_ns"), strict=True):
-            table = table.append_column(name, table[same])
-    return table.select(ROW.names)
 
 
 def _check_targets(
