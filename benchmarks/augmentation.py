@@ -55,7 +55,8 @@ def train(model: nn.Module, video: Tensor) -> None:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--model", default="hiera_base_16x224", choices=MODELS, metavar="NAME")
+    videos = [name for name, of in MODELS.items() if len(of["input_size"]) == 3]
+    parser.add_argument("--model", default="hiera_base_16x224", choices=videos, metavar="NAME")
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

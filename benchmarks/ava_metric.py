@@ -64,7 +64,7 @@ def arrays(count: int, protocol: str) -> None:
 def csv(count: int, protocol: str) -> None:
     """``evaluate --task ava`` on a file of ``count`` rows."""
     # All boxes are kept, each with as many classes as give the number of rows.
-    boxes = 900_000
+    boxes = min(900_000, count)
     truth, (near, scores, video, second) = truth_and_boxes(np.random.default_rng(0), boxes)
     kept = max(1, count // boxes)
     detected = sorted_boxes(keyframe_keys(video, second), near, scores[:, :kept])

@@ -16,9 +16,7 @@ torchcodec`; torchcodec takes FFmpeg's shared libraries from the system). Prints
 import argparse
 import importlib.metadata
 import multiprocessing
-import os
 import random
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -155,14 +153,14 @@ def serve(reader: str, path: str, expected: str, connection: Connection) -> None
     except Exception as error:
         connection.send(f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}")
         return
-    before = _resident()
+    before = _memory("VmRSS")
     connection.send("")
     try:
         while (request := connection.recv()) is not None:
             begin = time.process_time()
             read(path, *request)
             connection.send(time.process_time() - begin)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+        peak = _memory("VmHWM") - before
         reference = np.load(expected, mmap_mode="r")
         starts = connection.recv()
         clips = (read(path, start, None) for start in starts)
@@ -172,9 +170,15 @@ def serve(reader: str, path: str, expected: str, connection: Connection) -> None
         connection.send(f"{type(error).__name__}: {str(error).splitlines()[0][:80]}")
 
 
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def _memory(name: str) -> int:
+    """Bytes that this process has (``VmRSS``) or had at most (``VmHWM``).
+
+    The peak of ``getrusage`` counts what the parent had when it started this process.
+    """
+    (line,) = (
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)
+    )
+    return int(line.split()[1]) * 1024
 
 
 def _difference(clip: np.ndarray, expected: np.ndarray) -> int:
