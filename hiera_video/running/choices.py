@@ -56,7 +56,11 @@ def check_values(config: DictConfig) -> None:
             raise UsageError(f"the configuration has no {name}, or one without _target_")
     if not isinstance(config.seed, int) or not 0 <= config.seed < 2**32:
         raise UsageError(f"seed={config.seed}: expected a whole number from 0 on")
-    _check_trainer(config.trainer)
+    for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "log_every_n_steps"):
+        if isinstance(config.trainer.get(name), float):
+            raise UsageError(f"trainer.{name}={config.trainer[name]}: expected a whole number")
+    if config.command == "fit":  # runs of earlier versions may have such values
+        _check_training(config.trainer)
     for section, keys in WITHOUT_EFFECT.items():
         values = OmegaConf.select(config, section) or {}
         for key, instead in keys.items():
@@ -75,11 +79,8 @@ def check_values(config: DictConfig) -> None:
     check_kinds(values)
 
 
-def _check_trainer(trainer: DictConfig) -> None:
+def _check_training(trainer: DictConfig) -> None:
     """Check what Lightning takes as it is, or replaces by another value."""
-    for name in ("max_epochs", "max_steps", "accumulate_grad_batches", "log_every_n_steps"):
-        if isinstance(trainer.get(name), float):
-            raise UsageError(f"trainer.{name}={trainer[name]}: expected a whole number")
     for name in ABOVE_0:
         value = trainer.get(name)
         if isinstance(value, int | float) and not value > 0:
@@ -89,6 +90,11 @@ def _check_trainer(trainer: DictConfig) -> None:
     clip = trainer.get("gradient_clip_val")
     if isinstance(clip, int | float) and not clip >= 0:
         raise UsageError(f"trainer.gradient_clip_val={clip}: expected a number from 0 on")
+    if trainer.get("overfit_batches"):
+        raise UsageError(
+            "trainer.overfit_batches: the loaders shuffle each epoch, so it would not repeat the "
+            "same batches; train on a small data set, or set trainer.limit_train_batches"
+        )
     endless = trainer.get("max_steps", -1) == -1 and trainer.get("max_time") is None
     if endless and trainer.get("max_epochs") is None:  # Lightning would train 1,000 epochs
         raise UsageError(

@@ -29,7 +29,6 @@ WITHOUT_EFFECT = {
         "callbacks": "add an entry to callbacks",
         "logger": "add an entry to logger",
         "enable_checkpointing": "set callbacks.recovery=null and callbacks.best=null",
-        "overfit_batches": "set trainer.limit_train_batches; the loaders choose the data",
     },
 }
 # They follow from others.

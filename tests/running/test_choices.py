@@ -57,7 +57,7 @@ def configuration(*words):
         (["trainer.gradient_clip_val=-1"], "gradient_clip_val=-1: expected a number from 0 on"),
         (["trainer.gradient_clip_val=nan"], "gradient_clip_val=nan: expected a number from 0 on"),
         (["trainer.max_epochs=null"], "max_epochs=null: set trainer.max_steps or trainer.max_time"),
-        (["trainer.overfit_batches=1"], "overfit_batches has no effect"),
+        (["trainer.overfit_batches=1"], "overfit_batches: the loaders shuffle each epoch"),
     ],
 )
 def test_what_lightning_would_take_as_it_is(words, message):
@@ -77,6 +77,10 @@ def test_what_lightning_would_take_as_it_is(words, message):
 )
 def test_what_is_right_is_taken(words):
     check_values(configuration(*words))
+
+
+def test_a_run_that_has_such_a_value_can_be_tested():
+    check_values(configuration("trainer.max_epochs=null", "command=test"))
 
 
 def test_a_model_that_torch_refuses():
