@@ -199,8 +199,13 @@ def _files(source: Path, table: pa.Table, root: str) -> Iterator[_Member]:
             size_now = modified_now = 0
         else:
             size_now, modified_now = status.st_size, status.st_mtime_ns
-        if ok and not (size in (None, size_now) and modified_ns in (None, modified_now)):
+        if ok and size not in (None, size_now):
             raise DatasetError(f"{where} has changed; prepare the data set again")
+        if ok and modified_ns not in (None, modified_now):
+            raise DatasetError(
+                f"{where} was written after it was prepared; prepare the data set again, or if it "
+                "was only copied, keep the times (cp -p, rsync -t)"
+            )
         seconds = modified_now // 1_000_000_000
         yield _Member(path, os.path.relpath(path, root), size_now, seconds, offset=0)
 

@@ -216,7 +216,7 @@ def test_changed_since_prepared(videos: Path, tmp_path: Path):
         pack(write(videos, bytes=sizes, ok=[True] * 4), tmp_path)
     times = [(videos / name).stat().st_mtime_ns for name in NAMES]
     times[1] -= 1
-    with pytest.raises(DatasetError, match=r"row 1: .* has changed"):
+    with pytest.raises(DatasetError, match=r"row 1: .* was written after it was prepared"):
         pack(write(videos, modified_ns=times, ok=[True] * 4), tmp_path)
     assert not list(tmp_path.glob("*.tar"))
 
