@@ -53,6 +53,9 @@ def test_magnitudes_are_normal_and_signs_even(semantics):
     magnitude = np.array([abs(a) / 3 for row in clipped for name, a in row if name == "Rotate"])
     assert magnitude.max() == pytest.approx(10)
     assert (magnitude > 9.999).mean() == pytest.approx(0.5, abs=0.08)
+    clipped = RandAugment(magnitude=0, std=3, probability=1.0, semantics=semantics).draw(SEEDS)
+    degrees = np.array([a for row in clipped for name, a in row if name == "Rotate"])
+    assert (degrees == 0).mean() == pytest.approx(0.5, abs=0.08)
 
 
 @pytest.mark.parametrize("sign", [-1, 1])

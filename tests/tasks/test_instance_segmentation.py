@@ -52,6 +52,23 @@ def shapes(root, pictures=(8, 4, 4), **kwargs):
     return data
 
 
+def test_boxes_are_in_pixels_of_the_file():
+    """Its width and height may be scaled by factors that differ a little."""
+    found = {"boxes": torch.tensor([[8.0, 8.0, 16.0, 32.0]])}
+    task = task_of()
+    task.model = torch.nn.Module()
+    task.model.forward = lambda images, sizes: [dict(found)]
+    batch = {
+        "video": torch.zeros(1, 3, 1, 64, 64, dtype=torch.uint8),
+        "sizes": [(64, 40)],
+        "original_size": torch.tensor([[128, 120]]),  # height, width
+        "picture_size": torch.tensor([[64, 40]]),
+    }
+    (detected,) = task.detect(batch)
+    assert detected["boxes"].tolist() == [[24, 16, 48, 64]]
+    assert task.detect({"video": batch["video"][:0]}) == []
+
+
 @pytest.mark.parametrize("size", RECIPE)
 def test_recipe_of_the_paper(size):
     lr, drop_path = RECIPE[size]

@@ -51,6 +51,14 @@ def test_a_video_shorter_than_a_clip_is_one_window(tmp_path):
     np.testing.assert_array_equal(window.clips[0, 1], window.clips[0, 3])
 
 
+@pytest.mark.parametrize(("left", "count"), [(0.019, 1), (0.021, 2)])
+def test_less_than_half_a_frame_is_no_window(video, left, count):
+    with VideoFile(video) as file:
+        windows = list(sliding_windows(file, CLIP, file.duration - left))
+    assert len(windows) == count
+    assert windows[-1].end == pytest.approx(4.04)
+
+
 def test_the_first_of_very_many_windows_comes_at_once(video):
     with VideoFile(video) as file:
         windows = sliding_windows(file, CLIP, 1e-9)
