@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 
 @runtime_checkable
@@ -122,9 +123,18 @@ class ObjectData(VideoData, Protocol):
 
 
 def data_of(trainer: Trainer) -> VideoData:
-    """The trainer's data module."""
+    """The trainer's data module.
+
+    Raises:
+        MisconfigurationException: it was given loaders, or none at all.
+    """
     # Lightning sets this attribute but does not declare it.
-    return trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+    data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+    if data is None:
+        raise MisconfigurationException(
+            "a task needs a data module, not loaders alone: give the trainer datamodule=..."
+        )
+    return data
 
 
 def action_data_of(trainer: Trainer) -> ActionData:

@@ -65,6 +65,11 @@ def test_class_names_are_those_of_the_data_and_must_agree():
         set_up(ClassificationTask(small_model), Labels(names=None, train=[0, 0]))
 
 
+def test_a_data_module_is_needed():
+    with pytest.raises(MisconfigurationException, match="needs a data module, not loaders alone"):
+        quick_trainer().test(ClassificationTask(small_model), dataloaders=[torch.zeros(1)])
+
+
 @pytest.mark.parametrize(("names", "same"), [(COLOURS, True), (None, True), (COLOURS[::-1], False)])
 @pytest.mark.parametrize("recorded", [True, False])  # False: as version 0.1 wrote them
 def test_a_head_is_not_taken_from_other_classes(tmp_path, names, same, recorded):
