@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning import LightningModule
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from hiera_video.augment.basic import Normalize
@@ -38,8 +39,17 @@ class EvaluatedTask(LightningModule):
 
     @property
     def datamodule(self) -> VideoData:
-        """The trainer's data module."""
-        return data_of(self.trainer)
+        """The trainer's data module.
+
+        Raises:
+            MisconfigurationException: it was given loaders, or none at all.
+        """
+        data: Any = data_of(self.trainer)
+        if data is None:
+            raise MisconfigurationException(
+                "a task needs a data module, not loaders alone: give the trainer datamodule=..."
+            )
+        return data
 
     def metric(self, split: str) -> Any:
         """The metric of ``val`` or ``test``.

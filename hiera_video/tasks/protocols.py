@@ -9,7 +9,6 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from lightning import Trainer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 
 @runtime_checkable
@@ -123,18 +122,9 @@ class ObjectData(VideoData, Protocol):
 
 
 def data_of(trainer: Trainer) -> VideoData:
-    """The trainer's data module.
-
-    Raises:
-        MisconfigurationException: it was given loaders, or none at all.
-    """
+    """The trainer's data module."""
     # Lightning sets this attribute but does not declare it.
-    data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-    if data is None:
-        raise MisconfigurationException(
-            "a task needs a data module, not loaders alone: give the trainer datamodule=..."
-        )
-    return data
+    return trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def action_data_of(trainer: Trainer) -> ActionData:
