@@ -97,6 +97,10 @@ class MaskRCNNHiera(Hiera):
                 f"objects are detected in pictures: input_size must be (height, width), not "
                 f"{tuple(input_size)}"
             )
+        sizes = {"width": width, "box_features": box_features, "box_samples": box_samples}
+        for name, number in sizes.items():
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, not {number}")
         if positions not in POSITIONS:
             raise ValueError(f"positions must be {' or '.join(POSITIONS)}, not {positions!r}")
         super().__init__(input_size, num_classes=num_classes, **encoder)

@@ -336,6 +336,7 @@ def test_is_exported_and_read_back(tmp_path):
     ("arguments", "message"),
     [
         ({"positions": "tiled"}, "positions must be windows or interpolate"),
+        ({"box_samples": 0}, "box_samples must be at least 1, not 0"),
         ({"stages": (1, 1, 1)}, "needs four stages"),
         ({"input_size": (4, 224, 224)}, "objects are detected in pictures"),
     ],
