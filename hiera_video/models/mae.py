@@ -45,7 +45,7 @@ class MaskedAutoencoderHiera(Hiera):
     Args:
         input_size: as in `Hiera`.
         decoder_embed_dim: channels of the decoder.
-        decoder_depth: number of its blocks, at least 1.
+        decoder_depth: number of its blocks, at least 0.
         decoder_num_heads: its attention heads; None: 8 for videos, 16 for images (paper, tables 11
             and 14). The published code has 16 for both; the weights have the same shapes.
         q_pool: number of stage transitions that pool, from the first.
@@ -78,8 +78,8 @@ class MaskedAutoencoderHiera(Hiera):
         super().__init__(input_size, q_pool=q_pool, mlp_ratio=mlp_ratio, **encoder)
         del self.norm, self.head
         self.is_video = len(self.input_size) == 3
-        if decoder_depth < 1:
-            raise ValueError(f"decoder_depth must be at least 1, not {decoder_depth}")
+        if decoder_depth < 0:
+            raise ValueError(f"decoder_depth must be at least 0, not {decoder_depth}")
         heads = (8 if self.is_video else 16) if decoder_num_heads is None else decoder_num_heads
         if heads < 1 or decoder_embed_dim % heads:
             raise ValueError(f"{decoder_embed_dim} channels do not divide into {heads} heads")

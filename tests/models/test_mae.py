@@ -130,7 +130,7 @@ def test_wrong_arguments():
         tiny_mae(target="sound")
     with pytest.raises(ValueError, match="32 channels do not divide into 5 heads"):
         tiny_mae(decoder_num_heads=5)
-    with pytest.raises(ValueError, match="decoder_depth must be at least 1, not -1"):
+    with pytest.raises(ValueError, match="decoder_depth must be at least 0, not -1"):
         tiny_mae(decoder_depth=-1)
     mae = tiny_mae()
     with pytest.raises(ValueError, match=r"expected .* \(B, 3, 4, 64, 64\)"):
