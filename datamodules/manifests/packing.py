@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 
 from datamodules.errors import DatasetError
-from datamodules.files import atomic_file
+from datamodules.files import atomic_file, locked_folder
 from datamodules.manifests.parquet import (
     MANIFEST_NAME,
     ManifestMetadata,
@@ -74,9 +74,9 @@ class _Shard:
             raise DatasetError(f"{path}: holds other videos; remove it or use an empty folder")
         return True
 
-    def write(self, path: Path) -> None:
-        """Write the shard, whole or not at all."""
-        with atomic_file(path) as temporary, open(temporary, "wb") as file:
+    def write(self, path: Path, scratch: Path) -> None:
+        """Write the shard, whole or not at all; while it is not, it lies in another folder."""
+        with atomic_file(path, scratch) as temporary, open(temporary, "wb") as file:
             file.write(self.head)
             for member in self.members:
                 file.write(member.header())
@@ -95,9 +95,9 @@ def pack(
     """Pack the videos of a manifest into shards, in its order.
 
     A shard appears under its name when it is whole, and one that exists already is kept. So a run
-    that was killed goes on where it was, and one more run changes nothing. A video that two rows
-    name is packed once. Bad videos (``ok`` false) are packed as they are, or empty if they are
-    missing.
+    that was killed goes on where it was, without what it left half, and one more run changes
+    nothing. A video that two rows name is packed once. Bad videos (``ok`` false) are packed as they
+    are, or empty if they are missing.
 
     Args:
         manifest_path: a manifest file, or the folder that holds it.
@@ -113,8 +113,8 @@ def pack(
 
     Raises:
         DatasetError: there is no manifest, or its videos are packed already; a video is missing or
-            has changed since the manifest was written; the folder holds other shards; ``url`` is
-            not a storage's.
+            has changed since the manifest was written; the folder holds other shards, or another
+            run packs into it; ``url`` is not a storage's.
         OSError: ``out`` cannot be written to.
     """
     if url and not is_storage(pa.scalar(url)).as_py():
@@ -134,14 +134,16 @@ def pack(
     # All are looked at before the first is written.
     written = [shard.is_written(path) for shard, path in zip(shards, targets, strict=True)]
     total, done = sum(shard.members[-1].end for shard in shards), 0
-    for shard, path, is_written in zip(shards, targets, written, strict=True):
-        if not is_written:
-            shard.write(path)
-        done += shard.members[-1].end
-        progress(done, total)
     manifest = out / MANIFEST_NAME
     names = [f"{url.rstrip('/')}/{path.name}" if url else path.name for path in targets]
-    _write_manifest(manifest, table, metadata, shards, names)
+    with locked_folder(out / ".pack.unfinished") as scratch:
+        for shard, path, is_written in zip(shards, targets, written, strict=True):
+            if not is_written:
+                shard.write(path, scratch)
+            done += shard.members[-1].end
+            progress(done, total)
+        _write_manifest(manifest, table, metadata, shards, names)
+        scratch.rmdir()
     return manifest
 
 
