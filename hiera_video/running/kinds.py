@@ -36,7 +36,10 @@ def check_kinds(config: Mapping[str, Any]) -> None:
                 raise UsageError(f"{section}.{name}: expected {PART} or null, not {value!r}")
     for key, value, annotation in _arguments(config):
         if not fits(value, annotation):
-            raise UsageError(f"{key}: expected {described(annotation)}, not {value!r}")
+            expected = described(annotation)
+            is_path = isinstance(value, NUMBERS) and "text" in expected
+            hint = f"; a file or folder of that name is ./{value}" if is_path else ""
+            raise UsageError(f"{key}: expected {expected}, not {value!r}{hint}")
 
 
 def _arguments(section: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

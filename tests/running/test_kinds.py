@@ -81,6 +81,13 @@ def test_the_key_is_named():
         check_kinds({"task": section})
 
 
+def test_a_path_that_is_a_number():
+    data = {"_target_": "datamodules.VideoFolderDataModule", "root": 2024}
+    with pytest.raises(UsageError, match=r"^data\.root: .*, not 2024; .* of that name is \./2024$"):
+        check_kinds({"data": data})
+    check_kinds({"data": data | {"root": "./2024"}})
+
+
 def test_values_of_a_list_are_described():
     model = {"_target_": "hiera_video.create_model", "stages": [1, "many"]}
     with pytest.raises(UsageError, match=r"^model\.stages: .* each a whole number, not \[1, 'many"):
