@@ -8,6 +8,7 @@ gives the videos back.
 
 import hashlib
 import os
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def pack(
     """Pack the videos of a manifest into shards, in its order.
 
     A shard appears under its name when it is whole, and one that exists already is kept. So a run
-    that was killed goes on where it was, without what it left half, and one more run changes
+    that was killed goes on where it was, without its half shard, and one more run changes
     nothing. A video that two rows name is packed once. Bad videos (``ok`` false) are packed as they
     are, or empty if they are missing.
 
@@ -143,7 +144,7 @@ def pack(
             done += shard.members[-1].end
             progress(done, total)
         _write_manifest(manifest, table, metadata, shards, names)
-        scratch.rmdir()
+        shutil.rmtree(scratch)
     return manifest
 
 
@@ -203,13 +204,18 @@ def _files(source: Path, table: pa.Table, root: str) -> Iterator[_Member]:
             size_now, modified_now = status.st_size, status.st_mtime_ns
         if ok and size not in (None, size_now):
             raise DatasetError(f"{where} has changed; prepare the data set again")
-        if ok and modified_ns not in (None, modified_now):
+        if ok and modified_ns is not None and not _same_time(modified_ns, modified_now):
             raise DatasetError(
                 f"{where} was written after it was prepared; prepare the data set again, or if it "
                 "was only copied, keep the times (cp -p, rsync -t)"
             )
         seconds = modified_now // 1_000_000_000
         yield _Member(path, os.path.relpath(path, root), size_now, seconds, offset=0)
+
+
+def _same_time(prepared: int, now: int) -> bool:
+    """Whether two times of change are the same; tar files and some storages keep but seconds."""
+    return now in (prepared, prepared - prepared % 1_000_000_000)
 
 
 def _copy(member: _Member, target: BinaryIO) -> None:

@@ -15,6 +15,7 @@ from pyarrow import json as pa_json
 from datamodules.errors import DatasetError
 from datamodules.files import naming
 from datamodules.manifests.parquet import FACTS, ManifestMetadata, pc, read_manifest
+from datamodules.preparing.parts import check_replaceable
 from datamodules.video.container import STORAGE_REASONS
 from datamodules.video.probing import stamp
 
@@ -133,34 +134,25 @@ def stamps(paths: pa.Array | pa.ChunkedArray, root: str | Path) -> pa.Table:
     return pa.table(arrays, names=["bytes", "modified_ns"])
 
 
-def earlier_rows(file: Path, root: str, metadata: ManifestMetadata) -> pa.Table:
+def earlier_rows(file: Path, root: str, sources: pa.Array, metadata: ManifestMetadata) -> pa.Table:
     """Rows of the manifest that this run will replace, if they were found with the same settings.
 
+    Args:
+        file: the manifest.
+        root: folder that the files of this run lie below.
+        sources: their paths below it.
+        metadata: of the manifest to come.
+
     Raises:
-        DatasetError: it is of files below another root, or took more work than this run would.
+        DatasetError: as `check_replaceable`.
     """
     if not file.is_file():
         return ROW.empty_table()
     table, old = read_manifest(file)
-    old_settings = old.prepared.get("settings") or {}
-    old_source = old_settings.get("source_root") or old.root
-    if os.path.realpath(old_source) != os.path.realpath(root):
-        raise DatasetError(
-            f"{file}: describes {old_source}, not {root}; set another --out, or remove it"
-        )
     settings = metadata.prepared["settings"]
-    if old_settings.get("encoding") and not settings["encoding"]:
-        raise DatasetError(
-            f"{file}: describes transcoded copies; add --transcode to renew it, or set another "
-            "--out"
-        )
-    if old_settings.get("every_frame") and not settings["every_frame"]:
-        raise DatasetError(
-            f"{file}: was found by decoding every frame; leave out --quick, as only what is new or "
-            "changed is opened, or set another --out"
-        )
+    check_replaceable(file, table, old, root, sources, settings)
     same_root = old.root == os.path.abspath(file.parent / metadata.root)
-    if not same_root or old_settings != settings:
+    if not same_root or old.prepared.get("settings") != settings:
         return ROW.empty_table()
     if "source" not in table.column_names:  # not transcoded: the file is its own source
         for name, same in zip(SOURCE.names, ("path", "bytes", "modified_ns"), strict=True):

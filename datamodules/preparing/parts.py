@@ -7,7 +7,7 @@ the command line's ``--shard I/N``. The *shards* of a packed data set are tar fi
 import csv
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,7 +129,8 @@ def merge(folders: Sequence[Path], out: Path) -> list[Path]:
         The manifest files, one a split.
 
     Raises:
-        DatasetError: a part is missing, is given twice, or belongs to another data set.
+        DatasetError: a part is missing, is given twice, or belongs to another data set; ``out`` has
+            the manifest of another one, or one that took more work.
     """
     files_of_split: dict[str, list[Path]] = {}
     for folder in dict.fromkeys(map(os.path.abspath, folders)):
@@ -163,10 +164,60 @@ def _merge(files: Sequence[Path], out: Path) -> Path:
     num_rows = common.pop("rows")
     if not table["row"].combine_chunks().equals(pa.array(range(num_rows), pa.int64())):
         raise DatasetError(f"{files[0].parent}: the source changed between parts; prepare again")
+    table = table.drop_columns("row").combine_chunks()
+    if (earlier := out / MANIFEST_NAME).is_file():
+        settings = common["settings"]
+        sources = table["source" if "source" in table.column_names else "path"]
+        source_root = settings.get("source_root") or root
+        check_replaceable(earlier, *read_manifest(earlier), source_root, sources, settings)
     bad = [row for file in files for row in read_bad(file)]
     out.mkdir(parents=True, exist_ok=True)
     metadata = ManifestMetadata(class_names, portable_root(root, out), common)
-    return write_prepared(out, table.drop_columns("row").combine_chunks(), metadata, sorted(bad))
+    return write_prepared(out, table, metadata, sorted(bad))
+
+
+def check_replaceable(
+    file: Path,
+    table: pa.Table,
+    metadata: ManifestMetadata,
+    root: str,
+    sources: pa.Array,
+    settings: Mapping[str, Any],
+) -> None:
+    """See that no manifest, which may have taken hours, is replaced by mistake.
+
+    Args:
+        file: the manifest, for the message.
+        table: its rows.
+        metadata: its metadata.
+        root: folder that the files of the next manifest lie below.
+        sources: their paths below it.
+        settings: with which they are prepared.
+
+    Raises:
+        DatasetError: the manifest is of other files, or took more work than the next.
+    """
+    old = metadata.prepared.get("settings") or {}
+    source_root = old.get("source_root") or metadata.root
+    copies = "transcoded copies of " if old.get("encoding") else ""
+    advice = "set another --out" if copies else "set another --out, or remove it"
+    if os.path.realpath(source_root) != os.path.realpath(root):
+        raise DatasetError(
+            f"{file}: describes {copies}files below {source_root}, not below {root}; {advice}"
+        )
+    known = table["source" if "source" in table.column_names else "path"].combine_chunks()
+    if len(known) and len(sources) and not pc.any(pc.is_in(sources, value_set=known)).as_py():
+        raise DatasetError(f"{file}: describes {copies}other files below {root}; {advice}")
+    if copies and not settings.get("encoding"):
+        raise DatasetError(
+            f"{file}: describes transcoded copies; add --transcode to renew it, or set another "
+            "--out"
+        )
+    if old.get("every_frame") and not settings.get("every_frame"):
+        raise DatasetError(
+            f"{file}: was found by decoding every frame; leave out --quick, as only what is new or "
+            "changed is opened, or set another --out"
+        )
 
 
 def _check_complete(folder: Path, parts: Sequence[Part]) -> None:

@@ -90,7 +90,7 @@ def prepare(
     out.mkdir(parents=True, exist_ok=True)
     with locked_folder(out / f".{part.name('prepare.unfinished')}") as scratch:
         digest = _digest(metadata)
-        earlier = earlier_rows(out / part.name(MANIFEST_NAME), root, metadata)
+        earlier = earlier_rows(out / part.name(MANIFEST_NAME), root, sources, metadata)
         journal = Journal(scratch / f"rows-{digest}.jsonl", earlier)
         if encoding is not None:
             began = scratch / f"began-{digest}"

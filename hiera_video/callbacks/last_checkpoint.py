@@ -1,8 +1,7 @@
 """The checkpoint from which a run is resumed."""
 
-from typing import Any
-
 from lightning import LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 
@@ -11,15 +10,20 @@ class LastCheckpoint(ModelCheckpoint):
 
     Lightning saves nothing at the end if, for example, ``every_n_epochs`` is 10 and the training
     has 25 epochs: the last five would be lost.
-
-    Raises:
-        ValueError: ``save_weights_only``, from which nothing can be resumed.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.save_weights_only:
-            raise ValueError("save_weights_only: no run can be resumed from weights alone")
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse to train with checkpoints from which nothing can be resumed.
+
+        Raises:
+            MisconfigurationException: ``save_weights_only``.
+        """
+        if stage == "fit" and self.save_weights_only:
+            raise MisconfigurationException(
+                "callbacks.recovery.save_weights_only: no run can be resumed from weights alone; "
+                "leave it out, or set callbacks.recovery=null"
+            )
+        super().setup(trainer, pl_module, stage)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end, unless the last step is saved already.

@@ -25,13 +25,13 @@ class ProgressLines(Stopwatch):
     at the steps at which it prints. In an evaluation, batches are counted by `progress_line`.
 
     Args:
-        every_n_steps: optimiser steps from one line to the next, at least 1.
+        every_n_steps: optimiser steps from one line to the next; 0: only the first has one.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
         super().__init__()
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be at least 1, not {every_n_steps}")
+        if every_n_steps < 0:
+            raise ValueError(f"every_n_steps must be at least 0, not {every_n_steps}")
         self.every_n_steps = every_n_steps
         self._rate = math.nan
         self._bar = ExitStack()  # of an evaluation, while it runs
@@ -45,7 +45,8 @@ class ProgressLines(Stopwatch):
     def on_step_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print at the first step and at every n-th."""
         step, first = trainer.global_step, self.is_first_step()
-        if not (first or step % self.every_n_steps == 0) or not trainer.is_global_zero:
+        due = first or (self.every_n_steps and step % self.every_n_steps == 0)
+        if not due or not trainer.is_global_zero:
             return
         # Waits for the device.
         loss = trainer.callback_metrics.get("train/loss")

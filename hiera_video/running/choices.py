@@ -38,9 +38,9 @@ log = logging.getLogger(__name__)
 
 # Arguments of a model that may differ from those of its checkpoint: the weights are the same.
 TRAINING_ONLY = {"drop_path_rate", "head_dropout", "head_init_scale", "grad_checkpointing"}
-ABOVE_0 = (  # settings of the trainer that Lightning takes as they are
-    "accumulate_grad_batches", "log_every_n_steps", "check_val_every_n_epoch", "val_check_interval"
-)  # fmt: skip
+# Settings of the trainer that Lightning takes as they are.
+ABOVE_0 = ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval")
+FROM_0 = ("log_every_n_steps", "gradient_clip_val")
 NOT_COMPARED = {*TRAINING_ONLY, "_partial_", "num_classes"}  # num_classes follows from the data
 
 
@@ -60,7 +60,7 @@ def check_values(config: DictConfig) -> None:
         if isinstance(config.trainer.get(name), float):
             raise UsageError(f"trainer.{name}={config.trainer[name]}: expected a whole number")
     if config.command == "fit":  # runs of earlier versions may have such values
-        _check_training(config.trainer)
+        _check_training(config)
     for section, keys in WITHOUT_EFFECT.items():
         values = OmegaConf.select(config, section) or {}
         for key, instead in keys.items():
@@ -79,27 +79,28 @@ def check_values(config: DictConfig) -> None:
     check_kinds(values)
 
 
-def _check_training(trainer: DictConfig) -> None:
+def _check_training(config: DictConfig) -> None:
     """Check what Lightning takes as it is, or replaces by another value."""
+    trainer = config.trainer
     for name in ABOVE_0:
         value = trainer.get(name)
         if isinstance(value, int | float) and not value > 0:
             raise UsageError(f"trainer.{name}={value}: expected a number above 0")
+    for name in FROM_0:
+        value = trainer.get(name)
+        if isinstance(value, int | float) and not value >= 0:
+            raise UsageError(f"trainer.{name}={value}: expected a number from 0 on")
     if trainer.get("log_every_n_steps", 50) is None:
-        raise UsageError("trainer.log_every_n_steps=null: expected a number above 0")
-    clip = trainer.get("gradient_clip_val")
-    if isinstance(clip, int | float) and not clip >= 0:
-        raise UsageError(f"trainer.gradient_clip_val={clip}: expected a number from 0 on")
+        raise UsageError("trainer.log_every_n_steps=null: expected a number; 0 logs no step")
     if trainer.get("overfit_batches"):
         raise UsageError(
             "trainer.overfit_batches: the loaders shuffle each epoch, so it would not repeat the "
             "same batches; train on a small data set, or set trainer.limit_train_batches"
         )
-    endless = trainer.get("max_steps", -1) == -1 and trainer.get("max_time") is None
-    if endless and trainer.get("max_epochs") is None:  # Lightning would train 1,000 epochs
+    endless = trainer.get("max_steps", -1) == -1 and trainer.get("max_epochs", 1) is None
+    if endless and "lr" in config.task:  # Lightning would train 1,000 epochs
         raise UsageError(
-            "trainer.max_epochs=null: set trainer.max_steps or trainer.max_time, or a number of "
-            "epochs (-1: without end)"
+            "trainer.max_epochs=null: set a number of epochs, or trainer.max_steps, too"
         )
 
 

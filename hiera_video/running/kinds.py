@@ -37,7 +37,7 @@ def check_kinds(config: Mapping[str, Any]) -> None:
     for key, value, annotation in _arguments(config):
         if not fits(value, annotation):
             expected = described(annotation)
-            is_path = isinstance(value, NUMBERS) and "text" in expected
+            is_path = type(value) is int and any(map(_is_path, (annotation, *get_args(annotation))))
             hint = f"; a file or folder of that name is ./{value}" if is_path else ""
             raise UsageError(f"{key}: expected {expected}, not {value!r}{hint}")
 

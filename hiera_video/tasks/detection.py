@@ -1,7 +1,7 @@
 """Detection of actions: which actions the person in each box performs at a keyframe."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from hiera_video.metrics.ava_matching import PROTOCOLS
 from hiera_video.metrics.ava_results import AVAResults
 from hiera_video.tasks.evaluation import Batch
 from hiera_video.tasks.named_classes import NamedClassesTask
-from hiera_video.tasks.protocols import ActionData, action_data_of
+from hiera_video.tasks.protocols import ActionData
 from hiera_video.weights.trained import Classes
 
 
@@ -72,7 +72,7 @@ class DetectionTask(NamedClassesTask):
     @property
     def datamodule(self) -> ActionData:
         """The trainer's data module, of keyframes."""
-        return action_data_of(self.trainer)
+        return cast(ActionData, super().datamodule)
 
     def new_metric(self, split: str) -> AVAMeanAveragePrecision:
         """Of the actions that are evaluated, which may be fewer than the model has."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -15,7 +15,7 @@ from hiera_video.tasks.detection import refuse_true_half
 from hiera_video.tasks.evaluation import Batch
 from hiera_video.tasks.named_classes import NamedClassesTask
 from hiera_video.tasks.optimization import warmup_steps
-from hiera_video.tasks.protocols import ObjectData, object_data_of
+from hiera_video.tasks.protocols import ObjectData
 from hiera_video.weights.trained import Classes
 
 
@@ -65,7 +65,7 @@ class InstanceSegmentationTask(NamedClassesTask):
     @property
     def datamodule(self) -> ObjectData:
         """The trainer's data module, of pictures with objects."""
-        return object_data_of(self.trainer)
+        return cast(ObjectData, super().datamodule)
 
     def setup(self, stage: str) -> None:
         """Check precision and classes, then set up as any task.

@@ -130,8 +130,3 @@ def data_of(trainer: Trainer) -> VideoData:
 def action_data_of(trainer: Trainer) -> ActionData:
     """The trainer's data module, of keyframes."""
     return cast(ActionData, data_of(trainer))
-
-
-def object_data_of(trainer: Trainer) -> ObjectData:
-    """The trainer's data module, of pictures with objects."""
-    return cast(ObjectData, data_of(trainer))

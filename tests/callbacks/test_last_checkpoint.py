@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from hiera_video.callbacks import ContinueEpoch, LastCheckpoint
 from hiera_video.tasks.lightning_private import Position, position_of
@@ -11,9 +12,13 @@ from tests.models.small import tiny_mae
 from tests.quick_trainer import quick_trainer
 
 
-def train(folder, epochs, every=2, resumed=None, **kwargs):
+def train(folder, epochs, every=2, resumed=None, save_weights_only=False, **kwargs):
     last = LastCheckpoint(
-        folder, filename="last", every_n_epochs=every, enable_version_counter=False
+        folder,
+        filename="last",
+        every_n_epochs=every,
+        enable_version_counter=False,
+        save_weights_only=save_weights_only,
     )
     trainer = quick_trainer(
         max_epochs=epochs,
@@ -29,8 +34,8 @@ def train(folder, epochs, every=2, resumed=None, **kwargs):
 
 
 def test_weights_alone_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="save_weights_only: no run can be resumed"):
-        LastCheckpoint(tmp_path, save_weights_only=True)
+    with pytest.raises(MisconfigurationException, match="no run can be resumed from weights"):
+        train(tmp_path, 1, save_weights_only=True)
 
 
 @pytest.mark.parametrize(

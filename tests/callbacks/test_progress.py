@@ -63,6 +63,15 @@ def test_accuracies_are_in_percent():
     assert listed(numbers) == "val/loss 0.5000  val/mean_class_accuracy 33.33%  val/top1 25.00%"
 
 
-def test_every_n_steps_below_1_is_refused():
-    with pytest.raises(ValueError, match="every_n_steps must be at least 1, not 0"):
-        ProgressLines(every_n_steps=0)
+def test_every_n_steps_below_0_is_refused():
+    with pytest.raises(ValueError, match="every_n_steps must be at least 0, not -1"):
+        ProgressLines(every_n_steps=-1)
+
+
+def test_without_an_interval_only_the_first_step_has_a_line(caplog):
+    caplog.set_level(logging.INFO)
+    trainer = quick_trainer(limit_val_batches=0, callbacks=[ProgressLines(every_n_steps=0)])
+    task = PretrainingTask(lambda: tiny_mae(embed_dim=8), mask_ratio=0.5)
+    trainer.fit(task, datamodule=ColourVideos())
+    assert trainer.global_step == 3
+    assert len([line for line in caplog.messages if "clips/s" in line]) == 1

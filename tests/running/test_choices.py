@@ -40,8 +40,8 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, kind, function, name
         check(embed_dim=48)
 
 
-def configuration(*words):
-    call = translate(["fit", "--config", "demo/pretrain", "command=fit", *words])
+def configuration(*words, name="demo/pretrain"):
+    call = translate(["fit", "--config", name, "command=fit", *words])
     prepare(call)
     return composed(call, call.overrides)
 
@@ -50,13 +50,13 @@ def configuration(*words):
     ("words", "message"),
     [
         (["trainer.accumulate_grad_batches=-1"], "accumulate_grad_batches=-1: expected a number a"),
-        (["trainer.log_every_n_steps=0"], "log_every_n_steps=0: expected a number above 0"),
-        (["trainer.log_every_n_steps=null"], "log_every_n_steps=null: expected a number above 0"),
+        (["trainer.log_every_n_steps=-1"], "log_every_n_steps=-1: expected a number from 0 on"),
+        (["trainer.log_every_n_steps=null"], "log_every_n_steps=null: expected a number; 0 logs"),
         (["trainer.check_val_every_n_epoch=0"], "check_val_every_n_epoch=0: expected a number ab"),
         (["trainer.val_check_interval=-0.5"], "val_check_interval=-0.5: expected a number above"),
         (["trainer.gradient_clip_val=-1"], "gradient_clip_val=-1: expected a number from 0 on"),
         (["trainer.gradient_clip_val=nan"], "gradient_clip_val=nan: expected a number from 0 on"),
-        (["trainer.max_epochs=null"], "max_epochs=null: set trainer.max_steps or trainer.max_time"),
+        (["trainer.max_epochs=null"], "max_epochs=null: set a number of epochs, or trainer"),
         (["trainer.overfit_batches=1"], "overfit_batches: the loaders shuffle each epoch"),
     ],
 )
@@ -69,14 +69,17 @@ def test_what_lightning_would_take_as_it_is(words, message):
     "words",
     [
         ["trainer.max_epochs=null", "trainer.max_steps=9"],
-        ["trainer.max_epochs=null", "trainer.max_time=00:00:10:00"],
-        ["trainer.max_epochs=-1"],
+        ["trainer.log_every_n_steps=0"],
         ["trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=10"],
         ["trainer.gradient_clip_val=0.1"],
     ],
 )
 def test_what_is_right_is_taken(words):
     check_values(configuration(*words))
+
+
+def test_a_task_that_trains_nothing_needs_no_end():
+    check_values(configuration(name="demo/probe"))
 
 
 def test_a_run_that_has_such_a_value_can_be_tested():

@@ -16,6 +16,8 @@ from hiera_video.augment.mixing import Mixing
 from hiera_video.augment.pipeline import Augmentation
 from hiera_video.errors import CheckpointError
 from hiera_video.tasks.classification import ClassificationTask
+from hiera_video.tasks.detection import DetectionTask
+from hiera_video.tasks.instance_segmentation import InstanceSegmentationTask
 from hiera_video.tasks.pretraining import PretrainingTask
 from tests.fake_videos import ColourVideos
 from tests.models.small import tiny_mae, tiny_model
@@ -65,9 +67,11 @@ def test_class_names_are_those_of_the_data_and_must_agree():
         set_up(ClassificationTask(small_model), Labels(names=None, train=[0, 0]))
 
 
-def test_a_data_module_is_needed():
+@pytest.mark.parametrize("task", [ClassificationTask, DetectionTask, InstanceSegmentationTask])
+def test_a_data_module_is_needed(task):
     with pytest.raises(MisconfigurationException, match="needs a data module, not loaders alone"):
-        quick_trainer().test(ClassificationTask(small_model), dataloaders=[torch.zeros(1)])
+        still = Augmentation(horizontal_flip=False)
+        quick_trainer().test(task(small_model, augment=still), dataloaders=[torch.zeros(1)])
 
 
 @pytest.mark.parametrize(("names", "same"), [(COLOURS, True), (None, True), (COLOURS[::-1], False)])

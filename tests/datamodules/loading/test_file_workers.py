@@ -21,14 +21,15 @@ def task(item, alive):
     elif kind == "die once" and not os.path.exists(value):
         open(value, "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
-    elif kind == "needs all memory":
-        mark = os.path.join(value, str(os.getpid()))
-        open(mark, "w").close()
-        time.sleep(0.5)
-        if any(is_running(pid) for pid in os.listdir(value) if pid != str(os.getpid())):
+    elif kind == "die beside others":  # at first; then it must be alone
+        folder = os.path.dirname(value)
+        if not os.path.exists(value):
+            open(value, "w").close()
+            wait_until(lambda: len(os.listdir(folder)) > 1, seconds=100)
             os.kill(os.getpid(), signal.SIGKILL)
+        os.mkdir(os.path.join(folder, "alone"))
         time.sleep(0.5)
-        os.remove(mark)
+        os.rmdir(os.path.join(folder, "alone"))
     elif kind == "hang":
         time.sleep(100)
     elif kind == "slow":
@@ -66,8 +67,9 @@ def test_every_item_gets_its_result_whatever_happens_to_others(tmp_path):
 
 
 def test_items_that_die_beside_others_are_tried_alone(tmp_path):
-    items = [("needs all memory", str(tmp_path)), ("needs all memory", f"{tmp_path}/")]
+    items = [("die beside others", str(tmp_path / name)) for name in "ab"]
     assert results([*items, ("slow", 20)]) == {item: item[1] for item in [*items, ("slow", 20)]}
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
 
 
 def test_a_machine_that_ends_all_processes():

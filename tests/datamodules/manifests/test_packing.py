@@ -218,6 +218,8 @@ def test_changed_since_prepared(videos: Path, tmp_path: Path):
     with pytest.raises(DatasetError, match=r"row 2: .*third\.mkv has changed"):
         pack(write(videos, bytes=sizes, ok=[True] * 4), tmp_path)
     times = [(videos / name).stat().st_mtime_ns for name in NAMES]
+    times[0] += 999_999_999 - times[0] % 1_000_000_000  # of which a tar file keeps the second
+    os.utime(videos / NAMES[0], ns=(times[0], times[0] - times[0] % 1_000_000_000))
     times[1] -= 1
     with pytest.raises(DatasetError, match=r"row 1: .* was written after it was prepared"):
         pack(write(videos, modified_ns=times, ok=[True] * 4), tmp_path)

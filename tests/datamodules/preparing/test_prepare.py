@@ -17,7 +17,7 @@ from datamodules.errors import DatasetError, StorageFailure, UnreadableVideo
 from datamodules.folder import VideoFolderDataModule
 from datamodules.loading.file_workers import work
 from datamodules.manifests.parquet import MANIFEST_NAME, read_manifest
-from datamodules.manifests.splits import list_split, read_split
+from datamodules.manifests.splits import list_split, make_manifest, read_split
 from datamodules.preparing import prepare as preparing
 from datamodules.preparing.check import check
 from datamodules.preparing.parts import Part, merge
@@ -29,6 +29,7 @@ from tests.datamodules.loading.file_work import full_disk, logged
 from tests.video_files import moving_frames, write_video
 
 FRAMES = moving_frames(12, 48, 64)
+NAMES = ("a/0 ü.mp4", "a/1 ü.mp4")
 SMALL = Encoding(short_side=32, gop=4, crf=30)
 
 
@@ -299,7 +300,7 @@ def test_new_files_never_replace_what_is_there(videos, tmp_path):
     with pytest.raises(DatasetError, match=r"out/a/1 ü\.mp4: exists already; set another --out"):
         ready(videos, out, encoding=SMALL)
     ready(out, out)  # files that were prepared in place are still originals
-    with pytest.raises(DatasetError, match=f"describes {out}, not {videos}"):
+    with pytest.raises(DatasetError, match=f"files below {out}, not below {videos}"):
         ready(videos, out, encoding=SMALL)
     assert (out / "a/1 ü.mp4").read_bytes() == original
     # What an earlier run with the same settings wrote may be written again.
@@ -415,8 +416,18 @@ def test_the_manifest_of_another_data_set_stays(videos, tmp_path, encoding):
     out, other = tmp_path / "out", tmp_path / "other"
     shutil.copytree(videos / "a", other / "a")
     before = ready(videos, out, encoding=encoding).read_bytes()
-    with pytest.raises(DatasetError, match=rf"describes {videos}, not {other}; set another --out"):
+    with pytest.raises(DatasetError, match=rf"files below {videos}, not below {other}; set an"):
         ready(other, out, encoding=encoding)
+    first, second = (make_manifest([str(videos / name)], [0], ("a",)) for name in NAMES)
+    list_out = tmp_path / "list"
+    prepare(first, videos, list_out, encoding=encoding)
+    with pytest.raises(DatasetError, match=rf"describes .*other files below {videos}; set another"):
+        prepare(second, videos, list_out, encoding=encoding)
+    assert (out / MANIFEST_NAME).read_bytes() == before
+    for number in (1, 2):
+        ready(other, tmp_path / "parts", part=Part(number, 2))
+    with pytest.raises(DatasetError, match=rf"files below {videos}, not below {other}; set an"):
+        merge([tmp_path / "parts"], out)
     assert (out / MANIFEST_NAME).read_bytes() == before
 
 
