@@ -69,9 +69,9 @@ def test_class_names_are_those_of_the_data_and_must_agree():
 
 @pytest.mark.parametrize("task", [ClassificationTask, DetectionTask, InstanceSegmentationTask])
 def test_a_data_module_is_needed(task):
+    still = task(small_model, augment=Augmentation(horizontal_flip=False))
     with pytest.raises(MisconfigurationException, match="needs a data module, not loaders alone"):
-        still = Augmentation(horizontal_flip=False)
-        quick_trainer().test(task(small_model, augment=still), dataloaders=[torch.zeros(1)])
+        quick_trainer().test(still, dataloaders=[torch.zeros(1)])
 
 
 @pytest.mark.parametrize(("names", "same"), [(COLOURS, True), (None, True), (COLOURS[::-1], False)])
