@@ -43,8 +43,8 @@ def test_a_job_that_fails_does_not_stop_the_others(swept):
         1: "failed",
         2: "finished",
     }
-    assert jobs[1]["reason"] == "task: lr must be above 0, not -1"
-    assert output.splitlines()[-1] == "hiera-video: task: lr must be above 0, not -1"
+    assert jobs[1]["reason"] == "task: lr must be above 0 and finite, not -1"
+    assert output.splitlines()[-1] == "hiera-video: task: lr must be above 0 and finite, not -1"
     losses = {n: jobs[n]["value"] for n in (0, 2)}
     assert list(jobs) == [*sorted(losses, key=lambda n: losses[n]), 1]  # in the file, too
     (heading,) = (line for line in output.splitlines() if line.startswith("jobs of "))
