@@ -166,7 +166,7 @@ def _merge(files: Sequence[Path], out: Path) -> Path:
         raise DatasetError(f"{files[0].parent}: the source changed between parts; prepare again")
     table = table.drop_columns("row").combine_chunks()
     if (earlier := out / MANIFEST_NAME).is_file():
-        settings = common["settings"]
+        settings = common.get("settings") or {}
         sources = table["source" if "source" in table.column_names else "path"]
         source_root = settings.get("source_root") or root
         check_replaceable(earlier, *read_manifest(earlier), source_root, sources, settings)
