@@ -106,10 +106,11 @@ def test_a_job_that_may_not_be_queued_again_says_so(words, tmp_path, slurm):
 
 def test_a_job_of_slurm_that_fails_is_one_line(words, tmp_path, slurm):
     *_, output = on_slurm(*words, "task.lr=-1", cwd=tmp_path, slurm=slurm, code=2)
-    assert output.splitlines()[-1] == "hiera-video: task: lr must be above 0 and finite, not -1"
+    reason = "task: lr must be above 0 and finite, not -1"
+    assert output.splitlines()[-1] == f"hiera-video: {reason}"
     assert "Traceback" not in output
     (job,) = json.loads((tmp_path / "sweep/sweep.json").read_text())
-    assert (job["status"], job["reason"]) == ("failed", "task: lr must be above 0 and finite, not -1")
+    assert (job["status"], job["reason"]) == ("failed", reason)
 
 
 @pytest.mark.slow
