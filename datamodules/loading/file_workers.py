@@ -161,7 +161,9 @@ class _Worker:
         self.process.join()
         reason = cause_of_death(self.process.exitcode)
         if not self.busy and not self.ready:
-            raise WorkerFailure(f"a process ends before it gets any work: {reason}")
+            raise WorkerFailure(
+                f"a process ends before it gets any work: {reason}; try fewer --processes"
+            )
         return _Died(reason, idle=not self.busy)
 
     def end(self) -> None:

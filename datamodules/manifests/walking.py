@@ -75,7 +75,8 @@ def walk_files(folder: str | Path) -> Iterator[str]:
                 if error.errno in (errno.EACCES, errno.EPERM):
                     reason = f"{error.strerror}; make the folder readable, or move it away"
                     raise DatasetError(f"{path}: {reason}") from error
-                raise StorageFailure(f"{path}: {error.strerror}") from error
+                reason = f"{error.strerror}; start again when the storage gives the folder"
+                raise StorageFailure(f"{path}: {reason}") from error
             yield from (entry.path for entry in files)
             links += [entry.path for entry in folders if entry.is_symlink()]
             stack += [entry.path for entry in reversed(folders) if not entry.is_symlink()]

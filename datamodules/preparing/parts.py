@@ -167,9 +167,8 @@ def _merge(files: Sequence[Path], out: Path) -> Path:
     table = table.drop_columns("row").combine_chunks()
     if (earlier := out / MANIFEST_NAME).is_file():
         settings = common.get("settings") or {}
-        sources = table["source" if "source" in table.column_names else "path"]
         source_root = settings.get("source_root") or root
-        check_replaceable(earlier, *read_manifest(earlier), source_root, sources, settings)
+        check_replaceable(earlier, *read_manifest(earlier), source_root, _sources(table), settings)
     bad = [row for file in files for row in read_bad(file)]
     out.mkdir(parents=True, exist_ok=True)
     metadata = ManifestMetadata(class_names, portable_root(root, out), common)
@@ -205,7 +204,7 @@ def check_replaceable(
         raise DatasetError(
             f"{file}: describes {copies}files below {source_root}, not below {root}; {advice}"
         )
-    known = table["source" if "source" in table.column_names else "path"].combine_chunks()
+    known = _sources(table)
     if len(known) and len(sources) and not pc.any(pc.is_in(sources, value_set=known)).as_py():
         raise DatasetError(f"{file}: describes {copies}other files below {root}; {advice}")
     if copies and not settings.get("encoding"):
@@ -218,6 +217,11 @@ def check_replaceable(
             f"{file}: was found by decoding every frame; leave out --quick, as only what is new or "
             "changed is opened, or set another --out"
         )
+
+
+def _sources(table: pa.Table) -> pa.Array:
+    """The files that the rows of a manifest are about; a file that is no copy is its own source."""
+    return table["source" if "source" in table.column_names else "path"].combine_chunks()
 
 
 def _check_complete(folder: Path, parts: Sequence[Part]) -> None:

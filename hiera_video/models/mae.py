@@ -81,7 +81,7 @@ class MaskedAutoencoderHiera(Hiera):
         if decoder_depth < 0:
             raise ValueError(f"decoder_depth must be at least 0, not {decoder_depth}")
         heads = (8 if self.is_video else 16) if decoder_num_heads is None else decoder_num_heads
-        if heads < 1 or decoder_embed_dim % heads:
+        if heads < 1 or decoder_embed_dim < 1 or decoder_embed_dim % heads:
             raise ValueError(f"{decoder_embed_dim} channels do not divide into {heads} heads")
         pooled = [s**q_pool for s in self.geometry.q_stride]
         self.final_unit = [u // p for u, p in zip(self.geometry.unit, pooled, strict=True)]

@@ -78,9 +78,10 @@ def write_timeline(
                 va="center", fontsize=6, color="0.4",
             )  # fmt: skip
     axes.set(xlim=(edges[0], edges[-1]), ylim=(-1.3 * (len(rows) - 1) - 0.25, 1.1), yticks=[])
-    seconds = MaxNLocator(MARKS, steps=[1, 2, 2.5, 5, 10])
-    step = step_of_clock(edges[-1])
-    axes.xaxis.set_major_locator(seconds if step is None else MultipleLocator(step))
+    if (step := step_of_clock(edges[-1])) is None:
+        axes.xaxis.set_major_locator(MaxNLocator(MARKS, steps=[1, 2, 2.5, 5, 10]))
+    else:
+        axes.xaxis.set_major_locator(MultipleLocator(step))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: clock(value, edges[-1])))
     axes.spines[["left", "right", "top"]].set_visible(False)
     axes.grid(axis="x", color="0.9", linewidth=0.7)
@@ -106,7 +107,11 @@ def clock(seconds: float, longest: float) -> str:
 
 
 def step_of_clock(longest: float) -> int | None:
-    """Seconds between the marks of a video's axis, a round time; None in a short video."""
+    """Seconds between the marks of a video's axis, a round time; None in a short video.
+
+    Args:
+        longest: length of the video, seconds.
+    """
     if longest < SHORT:
         return None
     return next((step for step in CLOCK_STEPS if longest <= MARKS * step), CLOCK_STEPS[-1])

@@ -130,6 +130,8 @@ def test_wrong_arguments():
         tiny_mae(target="sound")
     with pytest.raises(ValueError, match="32 channels do not divide into 5 heads"):
         tiny_mae(decoder_num_heads=5)
+    with pytest.raises(ValueError, match="-8 channels do not divide into 4 heads"):
+        tiny_mae(decoder_embed_dim=-8)
     with pytest.raises(ValueError, match="decoder_depth must be at least 0, not -1"):
         tiny_mae(decoder_depth=-1)
     mae = tiny_mae()

@@ -87,5 +87,5 @@ def test_a_run_that_has_such_a_value_can_be_tested():
 
 
 def test_a_model_that_torch_refuses():
-    with pytest.raises(UsageError, match="model: "):
-        check_model(configuration("model.patch_kernel=[-3,7,7]"))
+    with pytest.raises(UsageError, match="model: Trying to create tensor with negative dimension"):
+        check_model(configuration("model.dim_mul=-1"))

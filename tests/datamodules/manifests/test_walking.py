@@ -71,7 +71,7 @@ def test_links_to_folders_are_followed_and_each_folder_is_read_once(tmp_path):
     ("code", "error", "hint"),
     [
         (errno.EACCES, DatasetError, "; make the folder readable, or move it away"),
-        (errno.ESTALE, StorageFailure, ""),
+        (errno.ESTALE, StorageFailure, "; start again when the storage gives the folder"),
     ],
 )
 def test_no_file_is_lost_in_a_folder_that_cannot_be_read(tmp_path, monkeypatch, code, error, hint):
